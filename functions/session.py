@@ -1,0 +1,19 @@
+"""GET /api/user, and /api/session."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Response
+
+from shared import accounts, runtime
+from shared.http import Call, endpoint, user_answer
+
+
+@endpoint("GET")
+def session(call: Call) -> Response:
+    """Tell who is signed in: 200 with the user, or 401. A stale session is renewed on the way."""
+    user, renewed = accounts.current_user(
+        runtime.store(), runtime.tokens(), call.session_token, time.time()
+    )
+    return user_answer(call, user, token=renewed)

@@ -1,0 +1,24 @@
+"""POST /api/signup, and /api/register as the old front end calls it."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Response
+
+from shared import accounts, runtime
+from shared.http import Call, endpoint, user_answer
+
+
+@endpoint("POST", body="required")
+def signup(call: Call) -> Response:
+    """Create a local user and begin a session: 201."""
+    user = accounts.sign_up(
+        runtime.store(),
+        runtime.hasher(),
+        email=call.text("email"),
+        password=call.text("password"),
+        name=call.optional_text("name"),
+        password_min_length=call.settings.password_min_length,
+    )
+    return user_answer(call, user, 201, token=runtime.tokens().issue(user, time.time()))

@@ -1,0 +1,55 @@
+"""What functions-framework loads: every entry point by its name, and `api`, which routes them all.
+
+An entry point's module is imported when it is first needed, so that a probe doesn't pay for what
+a login imports. The settings are checked here, before the server begins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import cast
+
+import flask
+
+from shared import http, runtime
+from shared.config import InvalidSettings
+
+EntryPoint = Callable[[flask.Request], flask.Response]
+
+ROUTES = {
+    "/api/signup": "signup",
+    "/api/register": "signup",
+    "/api/login": "login",
+    "/api/logout": "logout",
+    "/api/user": "session",
+    "/api/session": "session",
+    "/api/health": "health",
+    "/api/livez": "health",
+}
+
+
+def api(request: flask.Request) -> flask.Response:
+    """Route a request to the function that has its path."""
+    name = ROUTES.get(request.path)
+    return _entry_point(name)(request) if name else http.not_found(request)
+
+
+def __getattr__(name: str) -> EntryPoint:
+    if name not in ROUTES.values():
+        raise AttributeError(f"module {__name__!r} has no entry point {name!r}")
+    return _entry_point(name)
+
+
+def _entry_point(name: str) -> EntryPoint:
+    module = importlib.import_module(f"functions.{name}")
+    return cast("EntryPoint", getattr(module, name))
+
+
+try:
+    runtime.settings()
+except InvalidSettings as error:
+    sys.exit(str(error))
+if flask.has_app_context():
+    http.adopt(flask.current_app)

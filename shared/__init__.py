@@ -1,0 +1,1 @@
+"""What the functions share: rules, stores, tokens, and the edge to HTTP."""

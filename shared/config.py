@@ -1,0 +1,260 @@
+"""Every setting, typed and checked at start-up: all problems at once, each one sentence.
+
+A problem names the setting and the shape of its value, never the value of a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from shared.database_url import DatabaseUrl, InvalidDatabaseUrl
+
+ENVIRONMENTS = ("development", "test", "staging", "production")
+SECRET_MIN_BYTES = 32
+"""HS256 needs a key at least as long as its hash (RFC 7518, section 3.2)."""
+
+_DATA = Path(__file__).resolve().parent.parent / ".data"
+_PLACEHOLDER = re.compile(
+    r"change|replace|example|placeholder|default|your[-_ ]|secret|passw", re.IGNORECASE
+)
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+
+T = TypeVar("T")
+
+
+class InvalidSettings(Exception):
+    """The process must not start; `problems` holds a sentence for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Join the problems into one message for the terminal."""
+        self.problems = problems
+        super().__init__("\n".join(("The settings are not usable:", *(f"- {p}" for p in problems))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the process was told. Durations are in seconds."""
+
+    environment: str = "development"
+    use_database: bool = False
+    database_url: DatabaseUrl | None = None
+    auto_migrate: bool = True
+    database_timeout: float = 15.0
+    database_connect_timeout: float = 10.0
+    database_statement_timeout: float = 5.0
+    database_max_connections: int = 4
+    database_max_idle: float = 30.0
+    users_file: Path = _DATA / "users.json"
+    session_secrets: tuple[str, ...] = field(default=(), repr=False)
+    cookie_name: str = "session"
+    bcrypt_rounds: int = 12
+    password_min_length: int = 8
+    allowed_origins: frozenset[str] = frozenset()
+
+    @property
+    def secure(self) -> bool:
+        """Whether the outside world speaks HTTPS to us and strict rules hold."""
+        return self.environment in ("staging", "production")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read and check the environment's variables; an empty one counts as absent.
+
+        Raises InvalidSettings with every problem found.
+        """
+        return _Reader(os.environ if env is None else env).settings()
+
+
+class _Reader:
+    """Collects problems instead of stopping at the first."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+        self.problems: list[str] = []
+
+    def settings(self) -> Settings:
+        environment = self.environment()
+        secure = environment in ("staging", "production")
+        has_url = self.text("DATABASE_URL") is not None
+        use_database = self.boolean("USE_DATABASE", default=has_url or secure)
+        rounds = self.number("BCRYPT_ROUNDS", int, 12, at_least=4, at_most=14)
+        if secure:
+            self.check_secure(use_database, rounds)
+        settings = Settings(
+            environment=environment,
+            use_database=use_database,
+            database_url=self.database_url(required=use_database),
+            auto_migrate=self.boolean("AUTO_MIGRATE", default=True),
+            database_timeout=self.number("DATABASE_TIMEOUT", float, 15, 0.1, 300),
+            database_connect_timeout=self.number("DATABASE_CONNECT_TIMEOUT", float, 10, 0.1, 300),
+            database_statement_timeout=self.number(
+                "DATABASE_STATEMENT_TIMEOUT", float, 5, 0.1, 300
+            ),
+            database_max_connections=self.number("DATABASE_MAX_CONNECTIONS", int, 4, 1, 100),
+            database_max_idle=self.number("DATABASE_MAX_IDLE", float, 30, 0, 3600),
+            users_file=Path(self.text("USERS_FILE") or _DATA / "users.json"),
+            session_secrets=self.session_secrets(required=secure),
+            cookie_name=self.cookie_name(secure=secure),
+            bcrypt_rounds=rounds,
+            password_min_length=self.number("PASSWORD_MIN_LENGTH", int, 8, 1, 64),
+            allowed_origins=self.allowed_origins(),
+        )
+        if self.problems:
+            raise InvalidSettings(self.problems)
+        return settings
+
+    def text(self, name: str) -> str | None:
+        return self.env.get(name, "").strip() or None
+
+    def environment(self) -> str:
+        name = "ENVIRONMENT" if self.text("ENVIRONMENT") else "NODE_ENV"
+        # Cloud Run sets K_SERVICE: a deployment that forgot to say what it is gets strict rules.
+        default = "production" if self.text("K_SERVICE") else "development"
+        value = (self.text(name) or default).lower()
+        if value not in ENVIRONMENTS:
+            self.problems.append(f"{name} must be one of {', '.join(ENVIRONMENTS)}.")
+            return "production"
+        return value
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        text = self.text(name)
+        if text is None:
+            return default
+        if text.lower() in ("true", "1", "yes", "on"):
+            return True
+        if text.lower() not in ("false", "0", "no", "off"):
+            self.problems.append(f"{name} must be true or false.")
+        return False
+
+    def number(
+        self,
+        name: str,
+        kind: Callable[[str | int], T],
+        default: int,
+        at_least: float,
+        at_most: float,
+    ) -> T:
+        text = self.text(name)
+        if text is None:
+            return kind(default)
+        try:
+            value = kind(text)
+            if at_least <= float(text) <= at_most:
+                return value
+        except ValueError:
+            pass
+        noun = "a whole number" if kind is int else "a number"
+        self.problems.append(f"{name} must be {noun} from {at_least:g} to {at_most:g}.")
+        return kind(default)
+
+    def database_url(self, *, required: bool) -> DatabaseUrl | None:
+        text = self.text("DATABASE_URL")
+        if text is None:
+            if required:
+                self.problems.append(
+                    "DATABASE_URL is missing: set it to the connection string from Neon, or set "
+                    "USE_DATABASE=false to use the JSON file."
+                )
+            return None
+        try:
+            return DatabaseUrl.parse(text)
+        except InvalidDatabaseUrl as error:
+            self.problems.append(f"DATABASE_URL cannot be used: {error}.")
+            return None
+
+    def session_secrets(self, *, required: bool) -> tuple[str, ...]:
+        text = self.text("SESSION_SECRET")
+        if text is None:
+            if required:
+                self.problems.append(
+                    "SESSION_SECRET is missing: make one with `openssl rand -base64 48`."
+                )
+                return ()
+            return self.development_secret()
+        keys = tuple(key.strip() for key in text.split(","))
+        if required:
+            self.check_secrets(keys)
+        elif not all(keys):
+            self.problems.append("SESSION_SECRET has an empty entry in its list.")
+        return keys
+
+    def check_secrets(self, keys: tuple[str, ...]) -> None:
+        if any(len(key.encode()) < SECRET_MIN_BYTES for key in keys):
+            self.problems.append(
+                f"SESSION_SECRET holds a secret shorter than {SECRET_MIN_BYTES} bytes: "
+                "make one with `openssl rand -base64 48`."
+            )
+        elif any(len(set(key)) < 10 or _PLACEHOLDER.search(key) for key in keys):
+            self.problems.append(
+                "SESSION_SECRET looks like a placeholder: make one with `openssl rand -base64 48`."
+            )
+        if len(set(keys)) < len(keys):
+            self.problems.append("SESSION_SECRET lists the same secret twice.")
+
+    def development_secret(self) -> tuple[str, ...]:
+        """Keep one generated secret beside the users, so that sessions outlive a restart."""
+        path = _DATA / "session-secret"
+        try:
+            if not path.exists():
+                _DATA.mkdir(mode=0o700, exist_ok=True)
+                fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+                with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                    file.write(secrets.token_urlsafe(48))
+                try:
+                    os.link(fresh, path)  # The first of several processes wins, with a whole file.
+                except FileExistsError:
+                    pass
+                finally:
+                    fresh.unlink()
+            secret = path.read_text().strip()
+        except OSError as error:
+            self.problems.append(
+                f"The development secret {path} cannot be kept ({error.strerror}): "
+                "set SESSION_SECRET."
+            )
+            return ()
+        if len(secret) < SECRET_MIN_BYTES:
+            self.problems.append(f"The development secret {path} is damaged: delete it.")
+        return (secret,)
+
+    def cookie_name(self, *, secure: bool) -> str:
+        name = self.text("COOKIE_NAME") or ("__Host-session" if secure else "session")
+        if not _TOKEN.fullmatch(name):
+            self.problems.append("COOKIE_NAME must be an HTTP token, such as __Host-session.")
+        if name.startswith(("__Host-", "__Secure-")) and not secure:
+            self.problems.append(
+                "COOKIE_NAME begins with a prefix that browsers accept over HTTPS only, and "
+                "development is served without."
+            )
+        return name
+
+    def allowed_origins(self) -> frozenset[str]:
+        origins = (self.text("ALLOWED_ORIGINS") or "").replace(",", " ").split()
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                self.problems.append(
+                    "ALLOWED_ORIGINS must list origins such as https://app.example.com, without a "
+                    "path or a trailing slash."
+                )
+                break
+        return frozenset(origins)
+
+    def check_secure(self, use_database: bool, rounds: int) -> None:
+        if self.text("DEBUG"):
+            self.problems.append(
+                "DEBUG is set: it would expose an interactive debugger. Remove the variable."
+            )
+        if rounds < 10:
+            self.problems.append("BCRYPT_ROUNDS must be at least 10 in production.")
+        if not use_database and self.text("USERS_FILE") is None:
+            self.problems.append(
+                "USERS_FILE is missing: production with USE_DATABASE=false must say where its "
+                "users are."
+            )

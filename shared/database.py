@@ -1,0 +1,514 @@
+"""The one place that dials Postgres: verified TLS, deadlines, one-flight statements, leases.
+
+No pg8000, socket or ssl error leaves this module. What leaves is a `StoreUnavailable` whose cause
+is for the log, or a `StoreFault` with a SQLSTATE. A connection is given back for reuse only after
+an answer that was read to its end; after anything else it is closed.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import pg8000.core
+import pg8000.exceptions
+import scramp
+
+from shared.config import Settings
+from shared.database_url import DatabaseUrl
+from shared.errors import StoreAway, StoreBusy, StoreFault, StoreRefused, StoreUnavailable
+
+Row = list[Any]
+
+CONNECT_ATTEMPTS = 3
+CONNECT_BACKOFF = 0.1
+"""Seconds before the second attempt; doubled before each further one, and jittered."""
+
+STATEMENT_GRACE = 0.25
+"""Seconds that the server has to say itself that a statement took too long."""
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_ALPN = "postgresql"
+_SCRAM = (10, 11, 12)
+"""The authentication requests of SASL: begin, continue, final."""
+
+_RETRY_CONNECT = frozenset({"53300", "57P01", "57P02", "57P03"})
+# Neon's proxy gives XX000 to every error of its own, so only the text tells which will pass.
+_RETRY_NEON = (
+    "Couldn't connect to compute node",
+    "Too many connections attempts",
+    "Failed to acquire permit",
+    "Control plane request failed",
+)
+_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "08003", "08006"})
+"""The server ended the connection: a statement that may be repeated is repeated on a new one."""
+_REPEATABLE = frozenset({"40001", "40P01"})
+_UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
+"""Classes and codes that say "not now" rather than "never": connection, resources, operator,
+read-only, lock not available."""
+
+
+_GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeError)
+"""What pg8000 makes of bytes that are not the protocol's."""
+
+
+class _Lost(Exception):
+    """The connection is gone or cannot be trusted; `repeat` tells whether another may do."""
+
+    def __init__(self, cause: str, *, repeat: bool = True) -> None:
+        self.repeat = repeat
+        super().__init__(cause)
+
+
+class _Rejected(Exception):
+    """Dialing failed in a way that another attempt may mend."""
+
+
+class _DeadlineSocket(ssl.SSLSocket):
+    """Bounds everything until `deadline`, where a timeout bounds each single operation."""
+
+    deadline: float
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(_remaining(self.deadline))
+        return super().recv_into(*args, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(_remaining(self.deadline))
+        return super().send(*args, **kwargs)
+
+
+class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 has no types
+    """A pg8000 connection that sends a parameterised statement in one flight with one Sync.
+
+    pg8000's own way sends three flights with a Sync each. Behind a pooler in transaction mode the
+    server may change at each Sync, and a client then reads another client's rows. This uses
+    pg8000's internals, which is why its version is pinned.
+    """
+
+    def __init__(self, url: DatabaseUrl, tls: _DeadlineSocket) -> None:
+        """Log in over an established TLS connection."""
+        self._tls = tls
+        self._channel_binding_required = url.require_channel_binding
+        self.used_at = time.monotonic()
+        super().__init__(
+            user=url.user,
+            password=url.password,
+            database=url.database,
+            application_name=url.application_name,
+            startup_params={"options": url.options} if url.options else None,
+            sock=tls,
+            ssl_context=False,
+        )
+        if self._channel_binding_required and not self._is_bound():
+            self.close()
+            raise _no_channel_binding()
+
+    def set_deadline(self, deadline: float) -> None:
+        """Bound everything that follows by this reading of `time.monotonic()`."""
+        self._tls.deadline = deadline
+
+    def execute(self, statement: str, *parameters: str | None) -> list[Row]:
+        """Run one statement with `$1`-style parameters in text form, and give its rows.
+
+        The server's own timeout goes ahead of it in the same flight: a connection pooler drops
+        `SET`, and both halves share the implicit transaction that ends with the Sync.
+        """
+        seconds = _remaining(self._tls.deadline) - STATEMENT_GRACE
+        milliseconds = max(1, int(seconds * 1000))
+        flight = (
+            _extended("SELECT set_config('statement_timeout', $1, true)", (str(milliseconds),))
+            + _extended(statement, parameters, describe=True)
+            + pg8000.core.SYNC_MSG
+        )
+        # Rows are collected from the start, because the first one comes without a description.
+        context = pg8000.core.Context(statement, columns=[], input_funcs=[])
+        self._sock.write(flight)
+        self._sock.flush()
+        self.handle_messages(context)
+        rows: list[Row] = context.rows
+        return rows[1:]
+
+    def run_script(self, sql: str) -> list[Row]:
+        """Run statements without parameters, as one simple query."""
+        return self.execute_simple(sql).rows or []
+
+    def is_stale(self) -> bool:
+        """Tell whether the server has said something unasked, such as good-bye."""
+        poll = select.poll()
+        poll.register(self._tls, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Say good-bye if that takes no waiting, and close. Never raises."""
+        self._tls.deadline = time.monotonic() + 0.05
+        with suppress(OSError, pg8000.exceptions.Error):  # There is nothing left to lose.
+            super().close()
+        self._tls.close()
+
+    def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
+        """Refuse to show the password to a server that doesn't ask by SCRAM, if required."""
+        (request,) = struct.unpack_from("!i", data)
+        if self._channel_binding_required:
+            if request != 0 and request not in _SCRAM:
+                raise _no_channel_binding()
+            if request == 10 and b"SCRAM-SHA-256-PLUS" not in data:
+                raise _no_channel_binding()
+        super().handle_AUTHENTICATION_REQUEST(data, context)
+
+    def _is_bound(self) -> bool:
+        auth = getattr(self, "auth", None)
+        return auth is not None and auth.mechanism_name == "SCRAM-SHA-256-PLUS"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """The leases of this process, by the names of the old health answer."""
+
+    total: int
+    idle: int
+    waiting: int
+
+
+class Database:
+    """A few leased connections to one database. Safe to share between threads."""
+
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        settings: Settings,
+        *,
+        prepare: Callable[[Database, Connection, float], None] | None = None,
+    ) -> None:
+        """Open nothing yet.
+
+        `prepare` runs once, on the first connection, before anyone may use the database; it is
+        given the deadline as well.
+        """
+        self._url = url
+        self._settings = settings
+        self._prepare = prepare
+        self._is_prepared = prepare is None
+        self._preparing = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+        self._changed = threading.Condition()
+        self._idle: list[Connection] = []
+        self._total = 0
+        self._waiting = 0
+
+    def execute(
+        self, statement: str, *parameters: str | None, timeout: float | None = None
+    ) -> list[Row]:
+        """Run one statement that may be repeated without harm, in one round trip.
+
+        `timeout` bounds waiting for a lease, connecting and the statement together, in seconds.
+        Raises StoreUnavailable, and StoreFault for an error in the statement itself.
+        """
+        deadline = time.monotonic() + (timeout or self._settings.database_timeout)
+        for attempt in (1, 2):
+            try:
+                with self._lease(deadline, new=attempt > 1) as connection:
+                    limit = time.monotonic() + self._settings.database_statement_timeout
+                    connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
+                    return connection.execute(statement, *parameters)
+            except _Lost as error:
+                if attempt == 2 or not error.repeat:
+                    raise StoreAway(cause=str(error)) from error
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def direct_connection(self, deadline: float) -> Iterator[Connection]:
+        """Dial for a migration: past Neon's pooler, outside the leases, closed afterwards."""
+        connection = self._dial_with_retries(self._url.direct_host(), deadline)
+        try:
+            with _translated():
+                connection.set_deadline(deadline)
+                yield connection
+        except _Lost as error:
+            raise StoreAway(cause=str(error)) from error
+        finally:
+            connection.close()
+
+    def counts(self) -> PoolCounts:
+        """Count open connections, idle ones among them, and requests that wait for one."""
+        with self._changed:
+            return PoolCounts(self._total, len(self._idle), self._waiting)
+
+    def close(self) -> None:
+        """Close the idle connections. The leased ones follow when they come back too old."""
+        with self._changed:
+            self._drop_idle()
+
+    @contextmanager
+    def _lease(self, deadline: float, *, new: bool) -> Iterator[Connection]:
+        connection = self._take(deadline, new=new)
+        keep = False
+        try:
+            with _translated():
+                yield connection
+            keep = True
+        except StoreFault:
+            keep = True
+            raise
+        finally:
+            self._give_back(connection, keep=keep)
+
+    def _take(self, deadline: float, *, new: bool) -> Connection:
+        with self._changed:
+            if new:
+                # One connection was found dead: the idle ones have most likely shared its fate.
+                self._drop_idle()
+            while True:
+                while self._idle:
+                    connection = self._idle.pop()
+                    age = time.monotonic() - connection.used_at
+                    if age <= self._settings.database_max_idle and not connection.is_stale():
+                        return connection
+                    self._forget(connection)
+                if self._total < self._settings.database_max_connections:
+                    self._total += 1
+                    break
+                self._waiting += 1
+                try:
+                    if not self._changed.wait(deadline - time.monotonic()):
+                        raise StoreBusy(cause="every connection was leased until the deadline")
+                finally:
+                    self._waiting -= 1
+        try:
+            return self._open(deadline)
+        except BaseException:
+            with self._changed:
+                self._total -= 1
+                self._changed.notify()
+            raise
+
+    def _give_back(self, connection: Connection, *, keep: bool) -> None:
+        with self._changed:
+            if keep and self._settings.database_max_idle > 0:
+                connection.used_at = time.monotonic()
+                self._idle.append(connection)
+            else:
+                self._forget(connection)
+            self._changed.notify()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._forget(self._idle.pop())
+
+    def _forget(self, connection: Connection) -> None:
+        connection.close()
+        self._total -= 1
+
+    def _open(self, deadline: float) -> Connection:
+        connection = self._dial_with_retries(self._url, deadline)
+        if self._is_prepared:
+            return connection
+        try:
+            if not self._preparing.acquire(timeout=max(0, deadline - time.monotonic())):
+                raise StoreBusy(cause="another request is still preparing the database")
+            try:
+                if self._prepare and not self._is_prepared:
+                    connection.set_deadline(deadline)
+                    with _translated():
+                        self._prepare(self, connection, deadline)
+                    self._is_prepared = True
+            finally:
+                self._preparing.release()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _dial_with_retries(self, url: DatabaseUrl, deadline: float) -> Connection:
+        timeout = url.connect_timeout or self._settings.database_connect_timeout
+        deadline = min(deadline, time.monotonic() + timeout)
+        if self._context is None:
+            self._context = _tls_context(url)
+        attempt = 1
+        while True:
+            try:
+                return _dial(url, self._context, deadline)
+            except _Rejected as error:
+                pause = CONNECT_BACKOFF * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  # jitter
+                if attempt == CONNECT_ATTEMPTS or time.monotonic() + pause >= deadline:
+                    raise StoreAway(cause=f"cannot connect: {error}") from error
+                attempt += 1
+                time.sleep(pause)
+
+
+def _tls_context(url: DatabaseUrl) -> ssl.SSLContext:
+    """Trust the given roots or the system's, and check certificate and host name, always."""
+    try:
+        context = ssl.create_default_context(cafile=url.root_certificates)
+    except (ssl.SSLError, OSError) as error:
+        raise StoreRefused(cause=f"sslrootcert cannot be used: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([_ALPN])
+    context.sslsocket_class = _DeadlineSocket
+    return context
+
+
+def _dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
+    """Connect and log in before the deadline.
+
+    Raises StoreRefused for what waiting cannot mend, StoreAway past the deadline, and _Rejected
+    for the rest.
+    """
+    plain = None
+    try:
+        plain = _connect_tcp(url, deadline)
+        if not url.direct_tls:
+            plain.settimeout(_remaining(deadline))
+            plain.sendall(_SSL_REQUEST)
+            answer = plain.recv(1)
+            if answer == b"":
+                raise _Rejected("the server hung up before TLS")
+            if answer != b"S":
+                raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
+        plain.settimeout(_remaining(deadline))
+        tls = context.wrap_socket(plain, server_hostname=url.host)
+        assert isinstance(tls, _DeadlineSocket)
+        plain = tls
+        if url.direct_tls and tls.selected_alpn_protocol() != _ALPN:
+            raise StoreRefused(cause="the server does not speak PostgreSQL over direct TLS")
+        tls.deadline = deadline
+        return Connection(url, tls)
+    except BaseException as error:  # noqa: BLE001  # always raised again, translated
+        if plain is not None:
+            plain.close()
+        _raise_from_dialing(error)
+
+
+def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
+    """Try each address of the host, none of them for more than its share of the time left."""
+    addresses = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError("the host has no address")
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.settimeout(_remaining(deadline) / (len(addresses) - index))
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+def _raise_from_dialing(error: BaseException) -> NoReturn:  # noqa: C901  # one table of cases
+    if isinstance(error, StoreUnavailable | _Rejected):
+        raise error
+    if isinstance(error, pg8000.exceptions.DatabaseError):
+        sqlstate, message = _sqlstate(error), _message(error)
+        if sqlstate in _RETRY_CONNECT or any(text in message for text in _RETRY_NEON):
+            raise _Rejected(f"{sqlstate} {message}") from error
+        raise StoreRefused(cause=f"the server refused the connection: {sqlstate} {message}") from (
+            error
+        )
+    if isinstance(error, scramp.ScramException):
+        raise StoreRefused(cause="the server did not prove that it knows the password") from error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        raise StoreRefused(
+            cause=f"the server's certificate is not valid for this host: {error.verify_message}"
+        ) from error
+    if isinstance(error, ssl.SSLError) and not isinstance(
+        error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+    ):
+        raise StoreRefused(cause=f"TLS failed: {error.reason}") from error
+    if _is_timeout(error):
+        raise StoreAway(cause="connecting took longer than its deadline") from error
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        raise StoreRefused(cause=f"the host's name cannot be resolved: {error.strerror}") from error
+    if isinstance(error, _GARBLED):
+        raise StoreRefused(cause="the server does not speak PostgreSQL's protocol") from error
+    if isinstance(error, OSError | pg8000.exceptions.Error):
+        raise _Rejected(_describe(error)) from error
+    raise error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what goes wrong while a connection is used into _Lost, StoreUnavailable, StoreFault."""
+    try:
+        yield
+    except pg8000.exceptions.DatabaseError as error:
+        sqlstate, message = _sqlstate(error), _message(error)
+        if sqlstate in _LOST | _REPEATABLE:
+            raise _Lost(f"{sqlstate} {message}") from error
+        if sqlstate.startswith(_UNAVAILABLE):
+            raise StoreUnavailable(cause=f"{sqlstate} {message}") from error
+        raise StoreFault(sqlstate, message) from error
+    except (OSError, pg8000.exceptions.Error) as error:
+        raise _Lost(_describe(error), repeat=not _is_timeout(error)) from error
+    except UnicodeEncodeError as error:  # A parameter's; raised before anything was sent.
+        raise StoreFault("22021", "a parameter cannot be encoded as UTF-8") from error
+    except _GARBLED as error:
+        raise _Lost(f"the answer could not be read ({type(error).__name__})") from error
+
+
+def _sqlstate(error: pg8000.exceptions.DatabaseError) -> str:
+    fields = error.args[0]
+    return str(fields.get("C", "XX000")) if isinstance(fields, dict) else "XX000"
+
+
+def _message(error: pg8000.exceptions.DatabaseError) -> str:
+    """Give the server's primary message, unless it is of the class that quotes values."""
+    fields = error.args[0]
+    if not isinstance(fields, dict) or str(fields.get("C", "")).startswith("22"):
+        return "(message withheld)"
+    return str(fields.get("M", ""))[:200]
+
+
+def _describe(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}"
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+
+
+def _no_channel_binding() -> StoreRefused:
+    return StoreRefused(
+        cause="channel_binding=require, but the server did not offer it; no password was sent"
+    )
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+def _extended(
+    statement: str, parameters: tuple[str | None, ...], *, describe: bool = False
+) -> bytes:
+    """Build Parse, Bind, perhaps Describe(portal), and Execute, all unnamed and in text format."""
+    values = bytearray()
+    for parameter in parameters:
+        if parameter is None:
+            values += struct.pack("!i", -1)
+        else:
+            encoded = parameter.encode()
+            values += struct.pack("!i", len(encoded)) + encoded
+    message = pg8000.core._create_message
+    flight: bytes = (
+        message(b"P", b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0))
+        + message(b"B", b"\0\0" + struct.pack("!hh", 0, len(parameters)) + values + b"\0\0")
+        + (message(b"D", b"P\0") if describe else b"")
+        + pg8000.core.EXECUTE_MSG
+    )
+    return flight

@@ -1,0 +1,91 @@
+"""The errors of the domain: each has a stable code and a sentence fit for the user.
+
+What the user may read is `sentence`; what only the log may read is `cause`. Which HTTP
+status an error becomes is decided in `shared.http`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AuthError(Exception):
+    """The base of every error that has an answer of its own."""
+
+    code: ClassVar[str]
+    sentence: str
+
+    def __init__(self, sentence: str | None = None, *, cause: str | None = None) -> None:
+        """`sentence` is shown to the user, `cause` is only logged."""
+        if sentence is not None:
+            self.sentence = sentence
+        self.cause = cause
+        super().__init__(cause or self.sentence)
+
+
+class InvalidInput(AuthError):
+    """A member of the body that cannot be accepted; `field` names it."""
+
+    code = "invalid_input"
+
+    def __init__(self, field: str, sentence: str) -> None:
+        """`field` is the member's name in the request's body."""
+        super().__init__(sentence)
+        self.field = field
+
+
+class InvalidCredentials(AuthError):
+    """One answer for unknown user, wrong password, and a user without a password."""
+
+    code = "invalid_credentials"
+    sentence = "Invalid email or password"
+
+
+class NotAuthenticated(AuthError):
+    """There is no session, or it is not, or no longer, valid."""
+
+    code = "not_authenticated"
+    sentence = "Not authenticated"
+
+
+class EmailTaken(AuthError):
+    """The email key belongs to another user."""
+
+    code = "email_taken"
+    sentence = "User already exists with this email"
+
+
+class StoreUnavailable(AuthError):
+    """The store cannot answer now. `retry_after` is in seconds."""
+
+    code = "store_unavailable"
+    sentence = "The service is temporarily unavailable. Please try again in a moment."
+    retry_after: ClassVar[int] = 5
+
+
+class StoreAway(StoreUnavailable):
+    """Could not connect, or timed out: the one kind of fault that waiting may mend."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Every connection was leased to another request until the deadline."""
+
+    code = "store_busy"
+    retry_after = 1
+
+
+class StoreRefused(StoreUnavailable):
+    """TLS, authentication or schema: needs the operator, and is never worth a retry."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """The users' file is not what this system writes; it is refused and left alone."""
+
+
+class StoreFault(Exception):
+    """The database refused a statement: a bug of ours. Carries the SQLSTATE, never a row."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        """`message` is the server's primary message, without detail."""
+        super().__init__(f"{sqlstate}: {message}")
+        self.sqlstate = sqlstate

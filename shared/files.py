@@ -1,0 +1,89 @@
+"""Files that survive a crash: locked, private, replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_POLL = 0.01
+
+
+class NotARegularFile(OSError):
+    """The path is a symbolic link, a FIFO or another thing that must not be read or replaced."""
+
+
+def read(path: Path) -> tuple[bytes, os.stat_result]:
+    """Read a whole regular file and what `fstat` says of it. Raises OSError."""
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+    descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotARegularFile(f"{path} is not a regular file")
+        return file.read(), status
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Replace a file atomically and durably, with mode 0600. Raises OSError.
+
+    Whenever the process or the machine stops, the path holds the old bytes or the new ones. The
+    caller holds the file's lock, so that one name is enough for the file that is being written.
+    """
+    if path.exists() or path.is_symlink():
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise NotARegularFile(f"{path} is not a regular file")
+    fresh = path.with_name(path.name + ".tmp")
+    with suppress(FileNotFoundError):
+        fresh.unlink()
+    try:
+        with open(_open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path, timeout: float) -> Iterator[None]:
+    """Hold the exclusive lock of a file, `<path>.lock`, against threads and processes.
+
+    The kernel lets go of it when the process dies. Raises TimeoutError after `timeout` seconds.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    deadline = time.monotonic() + timeout
+    descriptor = _open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{path} was locked for {timeout:g} s") from None
+                time.sleep(_POLL)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

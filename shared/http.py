@@ -1,0 +1,341 @@
+"""The edge: the one place that knows Flask, and the one place where errors become answers.
+
+`@endpoint` checks method, origin, size and body before a function sees the call, and logs one
+line after it. Whatever happens, the client gets JSON: its answer, or an RFC 9457 problem.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+
+from flask import Flask, Request, Response, request
+from werkzeug.exceptions import HTTPException
+
+from shared import errors, log, runtime
+from shared.config import Settings
+from shared.strict_json import InvalidJson, check_text, loads
+
+if TYPE_CHECKING:
+    from shared.store import User
+    from shared.tokens import IssuedToken
+
+MAX_BODY = 16 * 1024
+"""Bytes."""
+
+Body = Literal["none", "optional", "required"]
+
+_STATUS: dict[type[errors.AuthError], int] = {
+    errors.InvalidInput: 400,
+    errors.InvalidCredentials: 401,
+    errors.NotAuthenticated: 401,
+    errors.EmailTaken: 409,
+    errors.StoreUnavailable: 503,
+}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_HSTS = "max-age=31536000; includeSubDomains"
+_TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})[-/]")
+
+
+class HttpError(Exception):
+    """A call that fails at the edge, before any rule of accounts is asked."""
+
+    def __init__(
+        self, status: int, code: str, sentence: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """`sentence` is shown to the user."""
+        self.status, self.code, self.sentence, self.headers = status, code, sentence, headers or {}
+        super().__init__(sentence)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, checked: what a function may see of it."""
+
+    request: Request
+    settings: Settings
+    body: dict[str, Any] = field(default_factory=dict)
+    user_id: str | None = None
+    """Whom the log line is about, where that is known."""
+    request_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def session_token(self) -> str | None:
+        """The token in the session cookie."""
+        return self.request.cookies.get(self.settings.cookie_name)
+
+    def text(self, name: str) -> str:
+        """Give a member of the body that must be a non-empty string. Raises InvalidInput."""
+        value = self.optional_text(name)
+        if not value:
+            raise errors.InvalidInput(name, f"Please enter your {name}")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """Give a member of the body that may be absent or null. Raises InvalidInput."""
+        value = self.body.get(name)
+        if value is not None and not isinstance(value, str):
+            raise errors.InvalidInput(name, f"The {name} must be a string")
+        return value
+
+
+def endpoint(
+    method: str, *, body: Body = "none"
+) -> Callable[[Callable[[Call], Response]], Callable[[Request], Response]]:
+    """Make an entry point for functions-framework of a function that answers a Call.
+
+    A GET endpoint answers HEAD too (RFC 9110, section 9.3.2), and every endpoint answers the CORS
+    preflight of an allowed origin. `body` tells whether a JSON object is expected.
+    """
+    methods = ("GET", "HEAD") if method == "GET" else (method,)
+
+    def decorate(function: Callable[[Call], Response]) -> Callable[[Request], Response]:
+        @functools.wraps(function)
+        def entry_point(request: Request) -> Response:
+            started = time.perf_counter()
+            call = Call(request, runtime.settings())
+            failure: BaseException | None = None
+            try:
+                if request.method == "OPTIONS" and _is_allowed_origin(call):
+                    response = _preflight(methods)
+                else:
+                    _check(call, methods)
+                    _read_body(call, body)
+                    response = function(call)
+            except Exception as error:  # noqa: BLE001  # the one place where errors become answers
+                failure = error
+                response = _problem(call, error)
+            _finish(call, response)
+            _log(call, response, function.__name__, started, failure)
+            return response
+
+        return entry_point
+
+    return decorate
+
+
+def answer(payload: dict[str, Any], status: int = 200) -> Response:
+    """Answer with a JSON object."""
+    return Response(json.dumps(payload), status, content_type="application/json")
+
+
+def user_answer(
+    call: Call, user: User, status: int = 200, *, token: IssuedToken | None = None
+) -> Response:
+    """Answer with a user and, where there is a new token, its cookie."""
+    call.user_id = user.id
+    response = answer(
+        {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}, status
+    )
+    if token is not None:
+        _set_cookie(call, response, token.text, token.max_age)
+    return response
+
+
+def clear_session(call: Call, response: Response) -> None:
+    """Remove the session cookie; its attributes are those it was set with."""
+    _set_cookie(call, response, "", 0)
+
+
+def _set_cookie(call: Call, response: Response, value: str, max_age: int) -> None:
+    response.set_cookie(
+        call.settings.cookie_name,
+        value,
+        max_age=max_age,
+        path="/",
+        secure=call.settings.secure,
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+@endpoint("GET")
+def not_found(call: Call) -> Response:  # noqa: ARG001  # a function like the others
+    """Answer for a path that no function has."""
+    raise HttpError(404, "not_found", "There is nothing at this address")
+
+
+def adopt(app: Flask) -> None:
+    """Make functions-framework's own Flask app answer in JSON as well, and redirect nobody."""
+    app.url_map.merge_slashes = False
+    app.register_error_handler(HTTPException, _framework_error)
+    app.register_error_handler(500, _framework_error)
+
+
+def _framework_error(error: HTTPException) -> Response:
+    call = Call(request, runtime.settings())
+    response = _problem(call, error)
+    _finish(call, response)
+    return response
+
+
+def _check(call: Call, methods: tuple[str, ...]) -> None:
+    request = call.request
+    if request.method not in methods:
+        allow = ", ".join(methods)
+        raise HttpError(
+            405, "method_not_allowed", f"Use {allow} for this address", {"Allow": allow}
+        )
+    if request.method not in ("GET", "HEAD") and not _is_trusted_source(call):
+        raise HttpError(403, "origin_not_allowed", "This page may not send requests here")
+
+
+def _is_trusted_source(call: Call) -> bool:
+    """Tell whether a state-changing call comes from our own pages, or from no page at all.
+
+    Browsers send `Sec-Fetch-Site` themselves (Fetch Metadata) and older ones at least `Origin`;
+    what sends neither is no browser and carries nobody's cookie by accident.
+    """
+    headers = call.request.headers
+    if _is_allowed_origin(call):
+        return True
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("Origin")
+    return origin is None or origin.partition("://")[2] == call.request.host != ""
+
+
+def _is_allowed_origin(call: Call) -> bool:
+    return call.request.headers.get("Origin") in call.settings.allowed_origins
+
+
+def _preflight(methods: tuple[str, ...]) -> Response:
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    response.headers["Access-Control-Allow-Methods"] = ", ".join(methods)
+    response.headers["Access-Control-Allow-Headers"] = "Content-Type"
+    response.headers["Access-Control-Max-Age"] = "600"
+    return response
+
+
+def _read_body(call: Call, body: Body) -> None:
+    request = call.request
+    data = b""
+    if (request.content_length or 0) <= MAX_BODY:
+        data = request.stream.read(MAX_BODY + 1)
+    if (request.content_length or len(data)) > MAX_BODY:
+        raise HttpError(413, "body_too_large", f"The body may have at most {MAX_BODY} bytes")
+    if body == "none" or (body == "optional" and not data):
+        return
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
+        raise HttpError(
+            415, "unsupported_media_type", "The body must be JSON (Content-Type: application/json)"
+        )
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise HttpError(415, "unsupported_encoding", "The body must not be compressed")
+    try:
+        value = loads(data)
+        check_text(value)
+    except InvalidJson as error:
+        raise HttpError(400, "invalid_json", str(error)) from error
+    if not isinstance(value, dict):
+        raise HttpError(400, "invalid_json", "The JSON must be an object")
+    call.body = value
+
+
+def _problem(call: Call, error: Exception) -> Response:
+    """Make the RFC 9457 answer for an error; `error` is the member that the old page shows."""
+    headers: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    if isinstance(error, HttpError):
+        status, code, sentence = error.status, error.code, error.sentence
+        headers = error.headers
+    elif isinstance(error, errors.AuthError):
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+        code, sentence = error.code, error.sentence
+        if isinstance(error, errors.InvalidInput):
+            extra["field"] = error.field
+        if isinstance(error, errors.StoreUnavailable):
+            headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, HTTPException) and error.code:
+        status, sentence = error.code, HTTPStatus(error.code).phrase
+        code = sentence.lower().replace(" ", "_")
+    else:
+        status, code = 500, "internal_error"
+        sentence = "Something went wrong on our side. Please try again later."
+    if status == 401:
+        headers["WWW-Authenticate"] = (
+            f'Cookie realm="AI-Coder", cookie-name="{call.settings.cookie_name}"'
+        )
+    problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": sentence,
+        "code": code,
+        "request_id": call.request_id,
+        "error": sentence,
+    }
+    text = json.dumps(problem | extra)
+    # functions-framework reads the rest of an unread body into memory before it answers, unless
+    # the answer is streamed; the server then drains it within its own bounds.
+    content = iter([text.encode()]) if status == 413 else text
+    response = Response(content, status, headers, content_type="application/problem+json")
+    response.headers["Content-Length"] = str(len(text))
+    return response
+
+
+def _finish(call: Call, response: Response) -> None:
+    headers = response.headers
+    headers.extend(_HEADERS)
+    headers["X-Request-Id"] = call.request_id
+    if call.settings.secure:
+        headers["Strict-Transport-Security"] = _HSTS
+    if call.settings.allowed_origins:
+        headers["Vary"] = "Origin"
+        if _is_allowed_origin(call):
+            headers["Access-Control-Allow-Origin"] = call.request.headers["Origin"]
+            headers["Access-Control-Allow-Credentials"] = "true"
+
+
+def _log(
+    call: Call,
+    response: Response,
+    function: str,
+    started: float,
+    failure: BaseException | None,
+) -> None:
+    status = response.status_code
+    fields: dict[str, object] = {
+        "request_id": call.request_id,
+        "function": function,
+        "method": call.request.method[:16],
+        "status": status,
+        "milliseconds": round((time.perf_counter() - started) * 1000, 2),
+        "user_id": call.user_id,
+    }
+    trace = call.request.headers.get("traceparent") or call.request.headers.get(
+        "X-Cloud-Trace-Context", ""
+    )
+    if match := _TRACE.match(trace):
+        fields["logging.googleapis.com/trace"] = match[1]
+    if failure is not None:
+        fields["code"] = getattr(failure, "code", "internal_error")
+        fields["cause"] = getattr(failure, "cause", None)
+        if status == 500:
+            # The frames tell where and the type tells what; the text of a foreign error might
+            # quote what must not be logged.
+            fields["cause"] = str(failure) if isinstance(failure, errors.StoreFault) else None
+            fields["exception"] = type(failure).__qualname__
+            fields["stack"] = traceback.format_tb(failure.__traceback__)
+    severity: log.Severity = "INFO"
+    if status >= 500:
+        severity = "ERROR"
+    elif status in (401, 403, 429):
+        severity = "WARNING"
+    log.write(severity, f"{function} {status}", **fields)

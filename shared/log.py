@@ -1,0 +1,26 @@
+"""One JSON object a line on standard output, as Cloud Logging reads it.
+
+The caller passes only what may be logged: no secret, no password, hash or token, no raw email.
+`json.dumps` escapes every control character, so that no value can forge a line (ASVS V16.4.1).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+Severity = Literal["INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def write(severity: Severity, message: str, **fields: object) -> None:
+    """Write one line. A `None` among the fields is left out."""
+    line: dict[str, object] = {
+        "severity": severity,
+        "time": datetime.now(UTC).isoformat(),
+        "message": message,
+    }
+    line |= {name: value for name, value in fields.items() if value is not None}
+    sys.stdout.write(json.dumps(line, default=str) + "\n")
+    sys.stdout.flush()

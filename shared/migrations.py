@@ -1,0 +1,153 @@
+"""Applies `migrations/*.sql` in order: each file in one transaction, under a lock, recorded.
+
+`python -m shared.migrations` does by hand what an instance's first connection does by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pg8000.exceptions import DatabaseError
+
+from shared import log
+from shared.config import InvalidSettings, Settings
+from shared.database import Connection, Database
+from shared.errors import StoreFault, StoreRefused, StoreUnavailable
+
+FOLDER = Path(__file__).resolve().parent.parent / "migrations"
+LOCK_KEY = 4_101_202_611
+"""The advisory lock that all instances agree on; transaction-level, so that poolers allow it."""
+LOCK_TIMEOUT = "5s"
+"""How long a migration waits for a table before it gives way to those who use it."""
+BY_HAND_SECONDS = 3600.0
+
+_FILE = re.compile(r"(\d{4})_\w+\.sql")
+_UNDEFINED_TABLE = "42P01"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file. `checksum` is the SHA-256 of its bytes, in hexadecimal."""
+
+    version: int
+    name: str
+    sql: str
+    checksum: str
+
+
+def load(folder: Path = FOLDER) -> list[Migration]:
+    """Read the migrations in the order of their versions. Raises StoreRefused."""
+    migrations = []
+    for path in sorted(folder.glob("*.sql")):
+        match = _FILE.fullmatch(path.name)
+        if not match:
+            raise StoreRefused(cause=f"migrations/{path.name} is not named like 0001_name.sql")
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        migrations.append(Migration(int(match[1]), path.name, data.decode(), digest))
+    if not migrations or len({m.version for m in migrations}) < len(migrations):
+        raise StoreRefused(cause=f"{folder} holds no migrations, or one version twice")
+    return migrations
+
+
+def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> None:
+    """Bring the schema up to date, on one round trip where it is already.
+
+    Raises StoreRefused where a migration is pending and may not be applied, fails, or was edited
+    after it had been applied. Versions that this code doesn't know are left alone: migrations
+    only expand, so that the previous code runs on a newer schema.
+    """
+    migrations = load()
+    pending = _pending(migrations, _applied(connection))
+    if not pending:
+        return
+    names = ", ".join(migration.name for migration in pending)
+    if not apply:
+        raise StoreRefused(
+            cause=f"the database lacks {names}; AUTO_MIGRATE is off, so run `make migrate-schema`"
+        )
+    with database.direct_connection(deadline) as direct:
+        for migration in pending:
+            if _apply(direct, migration):
+                log.write("INFO", "Applied a migration", migration=migration.name)
+
+
+def _applied(connection: Connection) -> dict[int, str]:
+    try:
+        rows = connection.execute("SELECT version, checksum FROM schema_migrations")
+    except DatabaseError as error:
+        if error.args[0].get("C") != _UNDEFINED_TABLE:
+            raise
+        return {}
+    return {int(version): str(checksum) for version, checksum in rows}
+
+
+def _pending(migrations: Sequence[Migration], applied: dict[int, str]) -> list[Migration]:
+    for migration in migrations:
+        if applied.get(migration.version, migration.checksum) != migration.checksum:
+            raise StoreRefused(
+                cause=f"migrations/{migration.name} was edited after it had been applied; "
+                "restore it and put the change into a new file"
+            )
+    return [migration for migration in migrations if migration.version not in applied]
+
+
+def _apply(connection: Connection, migration: Migration) -> bool:
+    """Apply one file, unless another instance did while this one waited for the lock."""
+    connection.run_script(f"BEGIN; SELECT pg_advisory_xact_lock({LOCK_KEY})")
+    connection.run_script(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, "
+        "name TEXT NOT NULL, checksum TEXT NOT NULL, "
+        "applied_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP); "
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+    )
+    if not _pending([migration], _applied(connection)):
+        connection.run_script("ROLLBACK")
+        return False
+    try:
+        connection.run_script(migration.sql)
+    except DatabaseError as error:
+        fields = error.args[0]
+        line = migration.sql.count("\n", 0, int(fields.get("P", 1)) - 1) + 1
+        raise StoreRefused(
+            cause=f"migrations/{migration.name}, line {line}: {fields.get('C')} {fields.get('M')}"
+        ) from error
+    connection.execute(
+        "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+        str(migration.version),
+        migration.name,
+        migration.checksum,
+    )
+    connection.run_script("COMMIT")
+    return True
+
+
+def main() -> int:
+    """Apply what is pending; 0 when the schema is up to date, 1 otherwise."""
+    try:
+        settings = Settings.from_env()
+        if settings.database_url is None:
+            print("DATABASE_URL is missing: there is no database to migrate.", file=sys.stderr)
+            return 1
+        deadline = time.monotonic() + BY_HAND_SECONDS
+        database = Database(settings.database_url, settings)
+        with database.direct_connection(deadline) as connection:
+            prepare(database, connection, deadline, apply=True)
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (StoreUnavailable, StoreFault) as error:
+        print(f"The schema could not be brought up to date: {error}", file=sys.stderr)
+        return 1
+    print("The schema is up to date.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Hashes and verifies passwords, today's way and the old server's.
+
+A new password is normalised (NFC) and hashed with bcrypt. bcrypt reads 72 bytes; what is longer
+goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`, version 2,
+so that no byte is ignored. The old server did neither: it hashed the first 72 bytes as typed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import unicodedata
+
+import bcrypt
+
+MAX_BYTES = 72
+MAX_ROUNDS = 14
+"""A stored hash of a higher cost is not computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
+
+_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
+_LONG = re.compile(
+    r"\$bcrypt-sha256\$v=2,t=2b,r=([0-9]{1,2})\$([./A-Za-z0-9]{22})\$([./A-Za-z0-9]{31})"
+)
+
+
+class PasswordHasher:
+    """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14."""
+
+    def __init__(self, rounds: int) -> None:
+        """Make the dummy that stands in where a user or a usable hash is missing."""
+        self.rounds = rounds
+        # A salt and a digest of the right form; nobody knows a password that gives them.
+        self._dummy = f"$2b${rounds:02d}${'.' * 53}".encode()
+
+    def hash(self, password: str) -> str:
+        """Hash a new password. The text must be encodable as UTF-8."""
+        normal = _normal(password)
+        salt = bcrypt.gensalt(self.rounds)
+        if len(normal) <= MAX_BYTES:
+            return bcrypt.hashpw(normal, salt).decode()
+        _, _, _, salt22 = salt.decode().split("$")
+        digest = bcrypt.hashpw(_condensed(normal, salt22), salt).decode()[-31:]
+        return f"$bcrypt-sha256$v=2,t=2b,r={self.rounds}${salt22}${digest}"
+
+    def verify(self, password: str, stored: str | None) -> bool:
+        """Tell whether the password made the stored hash.
+
+        A missing, foreign or corrupt hash costs as much as a wrong password. How many hashes are
+        computed depends on the password alone: one, or two where it is not in NFC.
+        """
+        raw, normal = password.encode(), _normal(password)
+        long = _LONG.fullmatch(stored or "")
+        if long and int(long[1]) <= MAX_ROUNDS:
+            target = f"$2b${int(long[1]):02d}${long[2]}{long[3]}".encode()
+            candidates = [_condensed(normal, long[2])]
+        elif (plain := _BCRYPT.fullmatch(stored or "")) and 4 <= int(plain[1]) <= MAX_ROUNDS:
+            target = plain[0].encode()
+            candidates = [raw[:MAX_BYTES]]
+            if raw != normal and len(normal) <= MAX_BYTES:
+                candidates.insert(0, normal)
+        else:
+            target, candidates = self._dummy, [raw[:MAX_BYTES]]
+        if raw != normal and len(candidates) == 1:
+            candidates.append(candidates[0])
+        # All of them, whether or not the first one fits.
+        outcomes = [_matches(candidate, target) for candidate in candidates]
+        return any(outcomes)
+
+    def needs_rehash(self, password: str, stored: str) -> bool:
+        """Tell whether a hash that just verified falls short of what `hash` would make now."""
+        normal = _normal(password)
+        if len(normal) > MAX_BYTES:
+            cost = _LONG.fullmatch(stored)
+        else:
+            cost = _BCRYPT.fullmatch(stored)
+            if cost and password.encode() != normal and not _matches(normal, stored.encode()):
+                return True
+        return cost is None or int(cost[1]) < self.rounds
+
+
+def _normal(password: str) -> bytes:
+    return unicodedata.normalize("NFC", password).encode()
+
+
+def _condensed(normal: bytes, salt22: str) -> bytes:
+    """Give bcrypt_sha256's input, keyed with the salt so that no leaked SHA-256 fits it."""
+    return base64.b64encode(hmac.digest(salt22.encode(), normal, hashlib.sha256))
+
+
+def _matches(candidate: bytes, target: bytes) -> bool:
+    try:
+        return bcrypt.checkpw(candidate, target)
+    except ValueError:  # A salt that bcrypt itself refuses.
+        return False

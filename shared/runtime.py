@@ -1,0 +1,55 @@
+"""What lives as long as the process: one of each, made when first needed.
+
+Nothing here opens a connection or a file before a request does, because functions-framework loads
+the functions before its server forks. Imports wait as well: a probe needs no password hasher.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING
+
+from shared.config import Settings
+
+if TYPE_CHECKING:
+    from shared.passwords import PasswordHasher
+    from shared.store import Store
+    from shared.tokens import SessionTokens
+
+_making = threading.Lock()
+
+
+@functools.cache
+def settings() -> Settings:
+    """Read the environment. Raises InvalidSettings."""
+    return Settings.from_env()
+
+
+def store() -> Store:
+    """Give the one store: two of them would hold twice the connections."""
+    with _making:
+        return _store()
+
+
+@functools.cache
+def _store() -> Store:
+    from shared.store import open_store
+
+    return open_store(settings())
+
+
+@functools.cache
+def tokens() -> SessionTokens:
+    """Give the issuer and reader of session tokens."""
+    from shared.tokens import SessionTokens
+
+    return SessionTokens(settings().session_secrets)
+
+
+@functools.cache
+def hasher() -> PasswordHasher:
+    """Give the password hasher at the configured cost."""
+    from shared.passwords import PasswordHasher
+
+    return PasswordHasher(settings().bcrypt_rounds)

@@ -1,0 +1,86 @@
+"""Where users are kept: one small protocol, and an implementation a file.
+
+Every implementation passes the one contract suite in `tests/test_store_contract.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from shared.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user as everyone above the store knows them: without the password's hash."""
+
+    id: str
+    email: str
+    name: str | None
+    provider: str
+    epoch: int = 0
+    """Sessions issued under an earlier epoch are no longer renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a login needs. `password_hash` is None without a local password."""
+
+    user: User
+    password_hash: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseHealth:
+    """What one round trip to the database showed."""
+
+    timestamp: datetime
+    version: str
+    total: int
+    idle: int
+    waiting: int
+
+
+class Store(Protocol):
+    """Every method may raise StoreUnavailable. All are safe to call from several threads."""
+
+    def create_user(self, user: User, password_hash: str | None) -> User:
+        """Store a new user, whose id the caller made and whose email is its own key.
+
+        Atomic: of any number of calls with one email key, in any process, one succeeds. Repeating
+        a call whose answer was lost gives the stored user. Raises EmailTaken.
+        """
+        ...
+
+    def credentials(self, email_key: str) -> Credentials | None:
+        """Find the user with this email key."""
+        ...
+
+    def user(self, user_id: str) -> User | None:
+        """Find the user with this id, which may be any text."""
+        ...
+
+    def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
+        """Store the new hash if the old one is still there; tell whether it was."""
+        ...
+
+    def health(self) -> DatabaseHealth | None:
+        """Ask the database, within a deadline of its own; None where there is no database."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files. The store may be used again."""
+        ...
+
+
+def open_store(settings: Settings) -> Store:
+    """Make the store that the settings name. Neither connects nor reads yet."""
+    if settings.use_database:
+        from shared.store.postgres import PostgresStore
+
+        return PostgresStore(settings)
+    from shared.store.json_file import JsonFileStore
+
+    return JsonFileStore(settings.users_file)

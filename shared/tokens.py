@@ -1,0 +1,149 @@
+"""Issues and reads session tokens: signed JWTs that follow RFC 8725, and nothing else.
+
+No PyJWT error leaves this module; what cannot be trusted is `InvalidToken`. Time is the caller's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import UnionType
+
+import jwt
+
+from shared.store import User
+
+ALGORITHM = "HS256"
+TYPE = "ai-coder-session+jwt"
+"""The explicit `typ` of RFC 8725, section 3.11: no other kind of token passes for a session."""
+ISSUER = "ai-coder-auth"
+AUDIENCE = "ai-coder"
+FRESH_SECONDS = 10 * 60
+SESSION_SECONDS = 30 * 24 * 60 * 60
+SKEW_SECONDS = 10
+MAX_LENGTH = 4096
+
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_CLAIMS: dict[str, type | UnionType] = {
+    "sub": str,
+    "sid": str,
+    "jti": str,
+    "epoch": int,
+    "iat": int,
+    "exp": int,
+    "session_exp": int,
+    "email": str,
+    "name": str | None,
+    "provider": str,
+}
+
+
+class InvalidToken(Exception):
+    """The token is not ours, was altered, or its session has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a valid token says. Times are in seconds since the Unix epoch."""
+
+    user: User
+    sid: str
+    expires_at: int
+    """Until then the signature alone is enough."""
+    ends_at: int
+    """Until then the store can renew it."""
+
+    def is_fresh(self, now: float) -> bool:
+        """Tell whether the session needs no look into the store."""
+        return now < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A signed token, and for how many seconds its session can still go on."""
+
+    text: str
+    max_age: int
+
+
+class SessionTokens:
+    """Signs with the first secret, verifies with all of them."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Take the secrets in the order of `SESSION_SECRET`."""
+        self._keys = {_key_id(key): key for key in keys}
+        self._signing_kid = _key_id(keys[0])
+
+    def issue(self, user: User, now: float, *, renews: Session | None = None) -> IssuedToken:
+        """Make a token for a new session, or a fresh one for the session it renews."""
+        issued_at = int(now)
+        ends_at = renews.ends_at if renews else issued_at + SESSION_SECONDS
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": user.id,
+            "sid": renews.sid if renews else secrets.token_urlsafe(16),
+            "epoch": user.epoch,
+            "iat": issued_at,
+            "exp": min(issued_at + FRESH_SECONDS, ends_at),
+            "session_exp": ends_at,
+            "jti": secrets.token_urlsafe(16),
+            "email": user.email,
+            "name": user.name,
+            "provider": user.provider,
+        }
+        headers = {"typ": TYPE, "kid": self._signing_kid}
+        text = jwt.encode(claims, self._keys[self._signing_kid], ALGORITHM, headers=headers)
+        return IssuedToken(text, ends_at - issued_at)
+
+    def read(self, token: str, now: float) -> Session:
+        """Give the session of a token that is ours and has not ended.
+
+        Raises InvalidToken for anything else. The header must be exactly one of ours, so that
+        `alg`, `jwk`, `jku`, `x5u`, `crit` and `b64` are never the sender's to choose.
+        """
+        if len(token) > MAX_LENGTH or not _COMPACT.fullmatch(token):
+            raise InvalidToken("not a compact JWT")
+        try:
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid")
+            if header != {"alg": ALGORITHM, "typ": TYPE, "kid": kid} or kid not in self._keys:
+                raise InvalidToken("not a header of ours")
+            claims = jwt.decode(
+                token,
+                self._keys[kid],
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                # The clock is an argument here, so times are checked below.
+                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+            )
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise InvalidToken("not a token of ours") from error
+        for name, kind in _CLAIMS.items():
+            if not isinstance(claims.get(name), kind) or isinstance(claims.get(name), bool):
+                raise InvalidToken(f"claim {name} is missing or of the wrong type")
+        if not claims["iat"] <= now + SKEW_SECONDS or now >= claims["session_exp"]:
+            raise InvalidToken("the session has ended or has not begun")
+        return Session(
+            user=User(
+                id=claims["sub"],
+                email=claims["email"],
+                name=claims["name"],
+                provider=claims["provider"],
+                epoch=claims["epoch"],
+            ),
+            sid=claims["sid"],
+            expires_at=claims["exp"],
+            ends_at=claims["session_exp"],
+        )
+
+
+def _key_id(key: str) -> str:
+    """Name a key without telling it: 64 bits of a hash over at least 256."""
+    digest = hashlib.sha256(b"ai-coder-auth kid\0" + key.encode()).digest()
+    return urlsafe_b64encode(digest[:8]).rstrip(b"=").decode()

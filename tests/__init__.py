@@ -1,0 +1,1 @@
+"""The tests. Each says in a sentence what must hold."""

@@ -1,0 +1,116 @@
+"""The servers and stores that the tests share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared import migrations
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
+from shared.store import Store, open_store
+from tests.support.emulator import Emulator, running_emulator
+from tests.support.postgres import Server, running_postgres
+
+STORES = ("json", "postgres")
+_TEMPLATE = "migrated"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One PostgreSQL server for the whole run, with a migrated template database."""
+    with running_postgres() as server:
+        server.run(f"CREATE DATABASE {_TEMPLATE} OWNER app")
+        url = DatabaseUrl.parse(server.url(_TEMPLATE))
+        settings = Settings(database_url=url)
+        database = Database(url, settings)
+        deadline = time.monotonic() + 30
+        with database.direct_connection(deadline) as connection:
+            migrations.prepare(database, connection, deadline, apply=True)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def make_database(postgres: Server) -> Callable[..., str]:
+    """Create a database, migrated or empty, and give its name."""
+
+    def make(*, migrated: bool = True) -> str:
+        name = f"test_{next(_numbers)}"
+        template = _TEMPLATE if migrated else "template1"
+        postgres.run(f"CREATE DATABASE {name} OWNER app TEMPLATE {template}")
+        return name
+
+    return make
+
+
+@pytest.fixture
+def database(make_database: Callable[..., str]) -> str:
+    """The name of a fresh, migrated database."""
+    return make_database()
+
+
+@pytest.fixture(params=STORES)
+def store_settings(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> dict[str, str]:
+    """The variables that name an empty store, of each kind in turn."""
+    if request.param == "json":
+        return {"USE_DATABASE": "false", "USERS_FILE": str(tmp_path / "users.json")}
+    server: Server = request.getfixturevalue("postgres")
+    return {"DATABASE_URL": server.url(request.getfixturevalue("database"))}
+
+
+@pytest.fixture
+def store(store_settings: dict[str, str]) -> Iterator[Store]:
+    """An empty store, of each kind in turn."""
+    opened = open_store(Settings.from_env({"SESSION_SECRET": "x" * 32} | store_settings))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def emulators(
+    postgres: Server,
+    make_database: Callable[..., str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Emulator]]:
+    """One emulator on each kind of store, for the whole run."""
+    users_file = tmp_path_factory.mktemp("emulator") / "users.json"
+    with (
+        running_emulator(USERS_FILE=str(users_file)) as on_json,
+        running_emulator(DATABASE_URL=postgres.url(make_database())) as on_postgres,
+    ):
+        yield {"json": on_json, "postgres": on_postgres}
+
+
+@pytest.fixture(params=STORES)
+def emulator(request: pytest.FixtureRequest, emulators: dict[str, Emulator]) -> Emulator:
+    """An emulator on each kind of store in turn. Its users outlive the test."""
+    return emulators[request.param]
+
+
+@pytest.fixture
+def address() -> str:
+    """An address that no other test uses."""
+    return f"user{next(_numbers)}@example.com"
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_program() -> str:
+    """The path of PgBouncer; without it the test is skipped, but not in CI."""
+    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    if not found:
+        message = "PgBouncer is not installed: on Debian, `apt-get install pgbouncer`"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found

