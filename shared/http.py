@@ -176,9 +176,11 @@ def adopt(app: Flask) -> None:
 
 
 def _framework_error(error: HTTPException) -> Response:
+    started = time.perf_counter()
     call = Call(request, runtime.settings())
     response = _problem(call, error)
     _finish(call, response)
+    _log(call, response, "framework", started, error)
     return response
 
 
@@ -325,7 +327,7 @@ def _log(
     if match := _TRACE.match(trace):
         fields["logging.googleapis.com/trace"] = match[1]
     if failure is not None:
-        fields["code"] = getattr(failure, "code", "internal_error")
+        fields["code"] = str(getattr(failure, "code", "internal_error"))
         fields["cause"] = getattr(failure, "cause", None)
         if status == 500:
             # The frames tell where and the type tells what; the text of a foreign error might

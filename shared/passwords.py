@@ -1,8 +1,9 @@
 """Hashes and verifies passwords, today's way and the old server's.
 
-A new password is normalised (NFC) and hashed with bcrypt. bcrypt reads 72 bytes; what is longer
-goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`, version 2,
-so that no byte is ignored. The old server did neither: it hashed the first 72 bytes as typed.
+A new password is normalised (NFC) and hashed with bcrypt, which reads 72 bytes. What would fill
+them goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`,
+version 2, so that no byte is ignored. The old server did neither: it hashed the first 72 bytes
+as typed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import unicodedata
 import bcrypt
 
 MAX_BYTES = 72
-MAX_ROUNDS = 14
+"""What bcrypt reads. A password that fills it might be followed by anything, so it is long."""
+
+MIN_ROUNDS, MAX_ROUNDS = 4, 14
 """A stored hash of a higher cost is not computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
@@ -38,7 +41,7 @@ class PasswordHasher:
         """Hash a new password. The text must be encodable as UTF-8."""
         normal = _normal(password)
         salt = bcrypt.gensalt(self.rounds)
-        if len(normal) <= MAX_BYTES:
+        if len(normal) < MAX_BYTES:
             return bcrypt.hashpw(normal, salt).decode()
         _, _, _, salt22 = salt.decode().split("$")
         digest = bcrypt.hashpw(_condensed(normal, salt22), salt).decode()[-31:]
@@ -51,14 +54,13 @@ class PasswordHasher:
         computed depends on the password alone: one, or two where it is not in NFC.
         """
         raw, normal = password.encode(), _normal(password)
-        long = _LONG.fullmatch(stored or "")
-        if long and int(long[1]) <= MAX_ROUNDS:
+        if long := _usable(_LONG, stored):
             target = f"$2b${int(long[1]):02d}${long[2]}{long[3]}".encode()
             candidates = [_condensed(normal, long[2])]
-        elif (plain := _BCRYPT.fullmatch(stored or "")) and 4 <= int(plain[1]) <= MAX_ROUNDS:
+        elif plain := _usable(_BCRYPT, stored):
             target = plain[0].encode()
             candidates = [raw[:MAX_BYTES]]
-            if raw != normal and len(normal) <= MAX_BYTES:
+            if raw != normal and len(normal) < MAX_BYTES:
                 candidates.insert(0, normal)
         else:
             target, candidates = self._dummy, [raw[:MAX_BYTES]]
@@ -71,13 +73,18 @@ class PasswordHasher:
     def needs_rehash(self, password: str, stored: str) -> bool:
         """Tell whether a hash that just verified falls short of what `hash` would make now."""
         normal = _normal(password)
-        if len(normal) > MAX_BYTES:
+        if len(normal) >= MAX_BYTES:
             cost = _LONG.fullmatch(stored)
         else:
             cost = _BCRYPT.fullmatch(stored)
             if cost and password.encode() != normal and not _matches(normal, stored.encode()):
                 return True
         return cost is None or int(cost[1]) < self.rounds
+
+
+def _usable(pattern: re.Pattern[str], stored: str | None) -> re.Match[str] | None:
+    found = pattern.fullmatch(stored or "")
+    return found if found and MIN_ROUNDS <= int(found[1]) <= MAX_ROUNDS else None
 
 
 def _normal(password: str) -> bytes:
