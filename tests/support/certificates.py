@@ -22,7 +22,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
         self.certificate = folder / "ca.pem"
         signed = (
-            self._builder(self._name, self._key.public_key())
+            self._builder(self._name, self._key.public_key(), issuer=self._name)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(
                 x509.KeyUsage(
@@ -54,9 +54,12 @@ class Authority:
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(subject, key.public_key(), valid_days=valid_days)
-        if self_signed:
-            builder = builder.issuer_name(subject)
+        builder = self._builder(
+            subject,
+            key.public_key(),
+            issuer=subject if self_signed else self._name,
+            valid_days=valid_days,
+        )
         alternatives: list[x509.GeneralName] = []
         for host in hosts:
             try:
@@ -78,13 +81,18 @@ class Authority:
         return certificate_file, key_file
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, valid_days: int = 1
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        *,
+        issuer: x509.Name,
+        valid_days: int = 1,
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(self._name)
+            .issuer_name(issuer)
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=30))

@@ -111,6 +111,7 @@ def running_postgres(
         )
         tools = _tools(folder)
         (folder / "password").write_text(PASSWORD)
+        own_certificate = Path(shutil.copy(certificate_file, folder / "server.crt"))
         key = folder / "private.key"
         key.touch(mode=0o600)
         key.write_bytes(key_file.read_bytes())
@@ -133,7 +134,7 @@ def running_postgres(
             "max_connections": 200,
             "fsync": "off",
             "ssl": "off" if plaintext else "on",
-            "ssl_cert_file": certificate_file,
+            "ssl_cert_file": own_certificate,
             "ssl_key_file": key,
         }
         with (data / "postgresql.conf").open("a") as file:

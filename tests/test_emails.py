@@ -1,0 +1,59 @@
+"""One address has one key."""
+
+from __future__ import annotations
+
+import pytest
+from email_validator import validate_email
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.emails import email_key, parse_new_email
+from shared.errors import InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("ada@example.com", "ada@example.com"),
+        ("  Grace.Hopper@Example.COM\n", "grace.hopper@example.com"),
+        ("ÜMLAUT@Example.de", "ümlaut@example.de"),
+        ("u\u0308mlaut@example.de", "ümlaut@example.de"),
+        ("x@BÜCHER.example", "x@bücher.example"),
+        ("x@xn--bcher-kva.example", "x@bücher.example"),
+        ("X@XN--BCHER-KVA.EXAMPLE", "x@bücher.example"),
+        ("x@\uff45xample.com", "x@example.com"),
+        ("mari+ai-coder@example.net", "mari+ai-coder@example.net"),
+        ("o'brien@example.ie", "o'brien@example.ie"),
+        ("admin@LOCALHOST", "admin@localhost"),
+        ("No Address", "no address"),
+        ("", ""),
+    ],
+)
+def test_every_spelling_of_an_address_has_the_same_key(address: str, key: str) -> None:
+    assert email_key(address) == key
+
+
+@given(st.one_of(st.text(), st.emails()))
+def test_the_key_of_a_key_is_itself(address: str) -> None:
+    key = email_key(address)
+    assert email_key(key) == key
+
+
+@given(st.emails())
+def test_the_short_way_for_ascii_gives_what_the_validator_gives(address: str) -> None:
+    try:
+        normalized = validate_email(address, check_deliverability=False).normalized
+    except ValueError:
+        return
+    if normalized.isascii():
+        assert email_key(address) == normalized.lower()
+
+
+@pytest.mark.parametrize(
+    "address", ["", "no-at-sign", "a@b@example.com", "a@localhost", "a@example.test", "a b@c.de"]
+)
+def test_a_new_address_must_be_able_to_receive_mail(address: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_new_email(address)
+    assert caught.value.field == "email"
+    assert caught.value.sentence

@@ -1,0 +1,150 @@
+"""Nobody ever gets another's row, whatever happens to the connections."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from shared.store import User
+from shared.tokens import FRESH_SECONDS, SessionTokens
+from tests.support.emulator import SECRET, Emulator, running_emulator
+from tests.support.postgres import Server, running_pgbouncer
+
+CLIENTS = 16
+ANSWERS = 5200
+TOKENS = SessionTokens([SECRET])
+HOSTILE = [
+    b'{"email": "\\ud800", "password": "x"}',
+    b'{"email": "a\\u0000b", "password": "x"}',
+    b'{"email": "x@example.com", "password": "\\udfff"}',
+]
+
+
+class Client:
+    """One user who knows who they are, on a connection of their own."""
+
+    def __init__(self, emulator: Emulator, number: int) -> None:
+        host, port = emulator.url.removeprefix("http://").split(":")
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        self._login = json.dumps(
+            {"email": f"user{number}@example.com", "password": f"password {number:04}"}
+        ).encode()
+        self._random = random.Random(number)
+        self.outcomes: Counter[str] = Counter()
+        self._user = self._request("POST", "/api/signup", self._login)[1]
+        assert self._user["email"] == f"user{number}@example.com"
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def act(self) -> None:
+        """Log in, look who is logged in, or send what must be refused."""
+        choice = self._random.random()
+        if choice < 0.05:
+            status, _ = self._request("POST", "/api/login", self._random.choice(HOSTILE))
+            self.outcomes["refused" if status == 400 else f"hostile {status}"] += 1
+            return
+        if choice < 0.3:
+            status, body = self._request("POST", "/api/login", self._login)
+        else:
+            known = User(**self._user)
+            age = FRESH_SECONDS + 1 if choice < 0.9 else 0  # Most of them must be looked up.
+            token = TOKENS.issue(known, time.time() - age).text
+            status, body = self._request("GET", "/api/user", cookie=token)
+        if status == 200:
+            self.outcomes["right" if body == self._user else "WRONG"] += 1
+        else:
+            self.outcomes[str(status)] += 1
+
+    def _request(
+        self, method: str, path: str, body: bytes | None = None, cookie: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        headers = {"Content-Type": "application/json"} if body else {}
+        if cookie:
+            headers["Cookie"] = f"session={cookie}"
+        self._connection.request(method, path, body, headers)
+        response = self._connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+@contextmanager
+def _disturbed(server: Server, database: str) -> Iterator[None]:
+    """Kill backends and hold the table for longer than a statement may take, again and again."""
+    calm = threading.Event()
+
+    def disturb() -> None:
+        victims = (
+            "SELECT pid FROM pg_stat_activity WHERE usename = 'app' "
+            f"AND datname = '{database}' ORDER BY random() LIMIT 1"
+        )
+        with server.connect(database) as connection:
+            while not calm.wait(0.15):
+                connection.run(f"SELECT pg_terminate_backend(pid) FROM ({victims}) AS victims")
+                if random.random() < 0.2:
+                    connection.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+                    calm.wait(0.3)
+                    connection.run("ROLLBACK")
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        calm.set()
+        thread.join()
+
+
+def _hammer(emulator: Emulator, server: Server, database: str) -> Counter[str]:
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        clients = list(threads.map(lambda number: Client(emulator, number), range(CLIENTS)))
+
+        def run(client: Client) -> None:
+            while client.outcomes["right"] < ANSWERS // CLIENTS:
+                client.act()
+
+        with _disturbed(server, database):
+            list(threads.map(run, clients))
+    for client in clients:
+        client.close()
+    return sum((client.outcomes for client in clients), Counter())
+
+
+@pytest.mark.parametrize("way", ["pooled", "direct"])
+def test_nobody_gets_anothers_row(
+    postgres: Server, database: str, way: str, request: pytest.FixtureRequest
+) -> None:
+    settings = {
+        "THREADS": str(CLIENTS),
+        "DATABASE_STATEMENT_TIMEOUT": "0.2",
+        "DATABASE_MAX_CONNECTIONS": "12" if way == "pooled" else "3",
+    }
+    if way == "pooled":
+        request.getfixturevalue("pgbouncer_program")
+        with (
+            running_pgbouncer(postgres, server_connections=3) as port,
+            running_emulator(
+                DATABASE_URL=postgres.url(database, port=port), **settings
+            ) as emulator,
+        ):
+            outcomes = _hammer(emulator, postgres, database)
+    else:
+        with running_emulator(DATABASE_URL=postgres.url(database), **settings) as emulator:
+            outcomes = _hammer(emulator, postgres, database)
+    print(way, dict(outcomes))
+    assert outcomes["WRONG"] == 0
+    assert outcomes["right"] >= 5000
+    assert outcomes["refused"] > 0
+    # A disturbed request may fail, but only by saying that it should be tried again.
+    assert set(outcomes) <= {"right", "WRONG", "refused", "503"}
+    assert outcomes["503"] > 0, "the disturbance must have disturbed somebody"

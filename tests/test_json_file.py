@@ -1,0 +1,236 @@
+"""What the JSON store promises beyond the contract: the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from shared import files
+from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
+from shared.store import User, json_file
+from shared.store.json_file import JsonFileStore
+from tests.support.emulator import ROOT, environment
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the users are."""
+    return tmp_path / "users.json"
+
+
+def _user(email: str = "ada@example.com") -> User:
+    return User(id=str(uuid.uuid4()), email=email, name="Ada", provider="local")
+
+
+def test_a_file_that_does_not_exist_holds_no_users_and_is_not_made_by_reading(path: Path) -> None:
+    assert JsonFileStore(path).credentials("ada@example.com") is None
+    assert not path.exists()
+
+
+def test_the_file_is_what_the_old_server_would_have_written(path: Path) -> None:
+    user = _user()
+    JsonFileStore(path).create_user(user, "$2b$hash")
+    (record,) = json.loads(path.read_text())
+    assert list(record) == [
+        "id",
+        "email",
+        "password",
+        "name",
+        "provider",
+        "createdAt",
+        "updatedAt",
+    ]
+    assert record["createdAt"].endswith("Z")
+    assert len(record["createdAt"]) == len("2025-06-09T17:54:12.721Z")
+    assert path.read_text() == json.dumps([record], indent=2, ensure_ascii=False)
+
+
+def test_the_file_and_its_lock_are_private_whatever_they_were(path: Path) -> None:
+    path.write_text("[]")
+    path.chmod(0o644)
+    JsonFileStore(path).create_user(_user(), "hash")
+    assert {entry.name: entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()} == {
+        "users.json": 0o600,
+        "users.json.lock": 0o600,
+    }
+
+
+def test_members_that_this_system_does_not_know_are_kept(path: Path) -> None:
+    known = {"id": "x", "email": "Eve@Example.com", "googleId": "7", "tags": [1, None], "epoch": 2}
+    path.write_text(json.dumps([known]))
+    store = JsonFileStore(path)
+    store.create_user(_user(), "hash")
+    first, _ = json.loads(path.read_text())
+    assert first == known
+    found = store.user("x")
+    assert found is not None
+    assert found.epoch == 2
+
+
+def test_a_lone_surrogate_that_node_wrote_survives(path: Path) -> None:
+    path.write_text('[{"id": "x", "email": "eve@example.com", "name": "\\ud83d"}]')
+    JsonFileStore(path).create_user(_user(), "hash")
+    assert json.loads(path.read_text())[0]["name"] == "\ud83d"
+
+
+def test_what_another_process_wrote_is_seen_at_once(path: Path) -> None:
+    one, other = JsonFileStore(path), JsonFileStore(path)
+    for number in range(20):
+        user = _user(f"user{number}@example.com")
+        (one if number % 2 else other).create_user(user, "hash")
+        assert (other if number % 2 else one).user(user.id) == user
+
+
+def test_of_records_that_differ_only_in_spelling_the_lower_case_one_has_the_key(
+    path: Path,
+) -> None:
+    records = [
+        {"id": "1", "email": "Ada@example.com", "createdAt": "2020-01-01T00:00:00.000Z"},
+        {"id": "2", "email": "ada@example.com", "createdAt": "2022-01-01T00:00:00.000Z"},
+        {"id": "3", "email": "EVE@example.com", "createdAt": "2021-01-01T00:00:00.000Z"},
+        {"id": "4", "email": "Eve@example.com", "createdAt": "2020-01-01T00:00:00.000Z"},
+    ]
+    path.write_text(json.dumps(records))
+    store = JsonFileStore(path)
+    winners = [store.credentials(key) for key in ("ada@example.com", "eve@example.com")]
+    assert [winner.user.id for winner in winners if winner] == ["2", "4"]
+    with pytest.raises(EmailTaken):
+        store.create_user(_user(), "hash")
+    assert json.loads(path.read_text()) == records
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[",
+        b'[{"id": "1", "email": "a@b.c"}',
+        b"{}",
+        b'{"users": []}',
+        b"null",
+        b"[7]",
+        b'[{"id": 1, "email": "a@b.c"}]',
+        b'[{"id": "1"}]',
+        b'[{"id": "1", "email": "a@b.c", "password": 7}]',
+        b'[{"id": "1", "email": "a@b.c", "epoch": "x"}]',
+        b'[{"id": "1", "id": "2", "email": "a@b.c"}]',
+        b'[{"id": "1", "email": "a@b.c", "x": NaN}]',
+        b"\xef\xbb\xbf[]",
+        b"\xff\xfe[\x00]\x00",
+        b"\x00" * 100,
+    ],
+)
+def test_a_damaged_file_is_refused_and_never_overwritten(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    store = JsonFileStore(path)
+    with pytest.raises(StoreDamaged, match="is refused"):
+        store.credentials("ada@example.com")
+    with pytest.raises(StoreDamaged):
+        store.create_user(_user(), "hash")
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_gets_damaged_later_is_noticed(path: Path) -> None:
+    store = JsonFileStore(path)
+    user = _user()
+    store.create_user(user, "hash")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StoreDamaged):
+        store.user(user.id)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "fifo", "folder"])
+@pytest.mark.parametrize("name", ["users.json", "users.json.lock"])
+def test_only_regular_files_are_read_locked_or_replaced(
+    path: Path, tmp_path: Path, kind: str, name: str
+) -> None:
+    target = tmp_path / "target.json"
+    target.write_text("[]")
+    special = path.with_name(name)
+    if kind == "symlink":
+        special.symlink_to(target)
+    elif kind == "dangling":
+        special.symlink_to(tmp_path / "nowhere")
+    elif kind == "fifo":
+        os.mkfifo(special)
+    else:
+        special.mkdir()
+    if (kind, name) == ("fifo", "users.json.lock"):
+        return  # A FIFO can be locked, and nothing is ever written to the lock.
+    with pytest.raises(StoreUnavailable) as caught:
+        JsonFileStore(path).create_user(_user(), "hash")
+    assert "users.json" in str(caught.value.cause)
+    assert target.read_text() == "[]"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_leftover_of_a_killed_writer_is_no_trap(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    path.with_name("users.json.tmp").symlink_to(target)
+    JsonFileStore(path).create_user(_user(), "hash")
+    assert target.read_text() == "precious"
+    assert not path.is_symlink()
+
+
+def test_a_writer_that_waits_too_long_gives_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_file, "LOCK_TIMEOUT", 0.05)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with files.locked(path, 1):
+            held.set()
+            done.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    try:
+        with pytest.raises(StoreBusy):
+            JsonFileStore(path).create_user(_user(), "hash")
+    finally:
+        done.set()
+        holder.join()
+    JsonFileStore(path).create_user(_user(), "hash")
+
+
+def test_a_write_that_does_not_fit_loses_nothing_and_says_so(path: Path) -> None:
+    store = JsonFileStore(path)
+    user = _user()
+    store.create_user(user, "hash")
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        with pytest.raises(StoreUnavailable, match="cannot be written: File too large"):
+            store.create_user(_user("eve@example.com"), "hash" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert store.user(user.id) == user
+    assert {entry.name for entry in path.parent.iterdir()} == {"users.json", "users.json.lock"}
+
+
+def test_a_kill_at_any_step_of_a_write_leaves_the_old_file_or_the_new_one(path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.support.killed_writer", str(path)],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    *killed, finished = result.stdout.split()
+    assert finished == "after"
+    assert len(killed) > 40
+    assert set(killed) == {"before", "after"}
+    assert killed == sorted(killed, reverse=True), "once there, the new file stays"

@@ -1,0 +1,86 @@
+"""The arrows of the architecture point one way."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator import ROOT
+
+SOURCES = [ROOT / "main.py", *(ROOT / "functions").glob("*.py"), *(ROOT / "shared").rglob("*.py")]
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def _imports(nodes: Iterable[ast.AST]) -> set[str]:
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+TREES = {_name(path): ast.parse(path.read_text()) for path in SOURCES}
+IMPORTS = {name: _imports(ast.walk(tree)) for name, tree in TREES.items()}
+LOADED = {name: _imports(tree.body) for name, tree in TREES.items()}
+"""What importing the module imports; `open_store` and the like import more when they are called."""
+
+
+def _reach(module: str) -> set[str]:
+    seen: set[str] = set()
+    pending = [module]
+    while pending:
+        for name in LOADED.get(pending.pop(), set()):
+            if name in IMPORTS and name not in seen:
+                seen.add(name)
+                pending.append(name)
+    return seen
+
+
+def test_flask_is_known_to_the_edge_and_the_functions_only() -> None:
+    users = {name for name, imports in IMPORTS.items() if any("flask" in i for i in imports)}
+    assert users <= {"main", "shared.http"} | {n for n in IMPORTS if n.startswith("functions.")}
+
+
+def test_pg8000_is_known_to_the_database_and_its_migrations_only() -> None:
+    users = {name for name, imports in IMPORTS.items() if any("pg8000" in i for i in imports)}
+    assert users == {"shared.database", "shared.migrations"}
+
+
+def test_sql_about_users_is_in_one_module() -> None:
+    users = {
+        _name(path)
+        for path in SOURCES
+        if any(text in path.read_text() for text in ("FROM users", "INTO users", "UPDATE users"))
+    }
+    assert users == {"shared.store.postgres"}
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("shared.accounts", {"shared.http", "shared.database", "shared.store.postgres"}),
+        ("shared.tokens", {"shared.http", "shared.database", "shared.accounts"}),
+        ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
+        ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
+        ("shared.config", {"shared.http", "shared.store", "shared.database", "shared.log"}),
+        ("shared.errors", set(IMPORTS) - {"shared.errors"}),
+    ],
+)
+def test_nothing_reaches_upwards(module: str, forbidden: set[str]) -> None:
+    assert module in IMPORTS
+    assert not _reach(module) & forbidden
+
+
+def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:
+    heavy = {"shared.database", "shared.passwords", "shared.tokens", "shared.emails"}
+    assert not _reach("main") & heavy
+    assert not _reach("functions.health") & heavy

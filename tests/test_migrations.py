@@ -1,0 +1,308 @@
+"""The schema: how it comes to be, and how an old database is adopted."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import migrations
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
+from shared.errors import StoreRefused
+from shared.store.postgres import PostgresStore
+from tests.support.emulator import ROOT, environment, running_emulator
+from tests.support.postgres import Server
+
+# Word for word what the old server runs when it starts.
+OLD_DDL = """
+CREATE TABLE IF NOT EXISTS users (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    email VARCHAR(255) UNIQUE NOT NULL,
+    password VARCHAR(255),
+    name VARCHAR(255),
+    provider VARCHAR(50) DEFAULT 'local',
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
+);
+CREATE INDEX IF NOT EXISTS idx_users_email ON users(email);
+CREATE INDEX IF NOT EXISTS idx_users_provider ON users(provider);
+CREATE INDEX IF NOT EXISTS idx_users_created_at ON users(created_at);
+CREATE OR REPLACE FUNCTION update_updated_at_column()
+RETURNS TRIGGER AS $$
+BEGIN
+    NEW.updated_at = CURRENT_TIMESTAMP;
+    RETURN NEW;
+END;
+$$ language 'plpgsql';
+DROP TRIGGER IF EXISTS update_users_updated_at ON users;
+CREATE TRIGGER update_users_updated_at
+    BEFORE UPDATE ON users
+    FOR EACH ROW
+    EXECUTE FUNCTION update_updated_at_column();
+CREATE TABLE session (sid varchar NOT NULL PRIMARY KEY, sess json NOT NULL,
+    expire timestamp(6) NOT NULL);
+"""
+HASH = "$2a$04$I4g04u7F8Wua/g5BpF5GxOoCGTtIXSuyACCKNlQcYIOdCrmzdT7Oa"
+OLD_ROWS = f"""
+INSERT INTO users (id, email, password, name, provider, created_at, updated_at) VALUES
+    ('00000000-0000-4000-8000-000000000001', 'Grace.Hopper@Example.COM', '{HASH}', 'Grace',
+     'local', '2025-06-12 17:54:12.758001', '2025-06-12 17:54:12.76'),
+    ('00000000-0000-4000-8000-000000000002', 'Ada@example.com', '{HASH}', NULL, 'local',
+     '2024-01-01', '2024-01-01'),
+    ('00000000-0000-4000-8000-000000000003', 'ada@example.com', '{HASH}', NULL, 'local',
+     '2025-01-01', '2025-01-01'),
+    ('00000000-0000-4000-8000-000000000004', 'ÜMLAUT@Example.de', '{HASH}', 'Jörg', 'local',
+     '2025-01-01', '2025-01-01'),
+    ('00000000-0000-4000-8000-000000000005', 'google@example.com', NULL, NULL, 'google',
+     NULL, NULL);
+INSERT INTO session VALUES ('sid', '{{"userId": "x"}}', now());
+"""
+OLD_INSERT = (
+    "INSERT INTO users (id, email, password, name, provider) "
+    "VALUES ('{id}', '{email}', NULL, NULL, 'local')"
+)
+
+
+def _database(server: Server, name: str) -> Database:
+    return Database(DatabaseUrl.parse(server.url(name)), Settings())
+
+
+def _migrate(server: Server, name: str) -> None:
+    deadline = time.monotonic() + 30
+    database = _database(server, name)
+    with database.direct_connection(deadline) as connection:
+        migrations.prepare(database, connection, deadline, apply=True)
+
+
+@pytest.fixture
+def empty(make_database: Callable[..., str]) -> str:
+    """The name of a database without tables."""
+    return make_database(migrated=False)
+
+
+@pytest.fixture
+def old(postgres: Server, empty: str) -> str:
+    """The name of a database as the old server leaves it."""
+    url = DatabaseUrl.parse(postgres.url(empty))
+    with _database(postgres, empty).direct_connection(time.monotonic() + 30) as connection:
+        connection.run_script(OLD_DDL)
+        connection.run_script(OLD_ROWS)
+    assert url.database == empty
+    return empty
+
+
+def test_the_first_connection_makes_the_schema(postgres: Server, empty: str) -> None:
+    with (
+        running_emulator(DATABASE_URL=postgres.url(empty)) as emulator,
+        emulator.client() as client,
+    ):
+        response = client.post(
+            "/api/signup", json={"email": "ada@example.com", "password": "correct horse"}
+        )
+        assert response.status_code == 201
+        applied = [line["migration"] for line in emulator.log() if "migration" in line]
+    files = sorted(path.name for path in (ROOT / "migrations").glob("*.sql"))
+    assert applied == files
+    recorded = postgres.run("SELECT name, checksum FROM schema_migrations ORDER BY version", empty)
+    assert recorded == [[item.name, item.checksum] for item in migrations.load()]
+
+
+def test_twenty_instances_starting_at_once_on_an_empty_database_all_come_up(
+    postgres: Server, empty: str
+) -> None:
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(
+                closing(
+                    PostgresStore(Settings(database_url=DatabaseUrl.parse(postgres.url(empty))))
+                )
+            )
+            for _ in range(20)
+        ]
+        with ThreadPoolExecutor(20) as threads:
+            assert all(threads.map(lambda store: store.health(), stores))
+    ((count,),) = postgres.run("SELECT count(*) FROM schema_migrations", empty)
+    assert count == len(migrations.load())
+
+
+def test_a_second_run_changes_nothing(postgres: Server, empty: str) -> None:
+    _migrate(postgres, empty)
+    before = postgres.run("SELECT * FROM schema_migrations", empty)
+    _migrate(postgres, empty)
+    assert postgres.run("SELECT * FROM schema_migrations", empty) == before
+
+
+def test_without_auto_migrate_a_missing_migration_is_a_clear_503(
+    postgres: Server, empty: str
+) -> None:
+    with (
+        running_emulator(DATABASE_URL=postgres.url(empty), AUTO_MIGRATE="false") as emulator,
+        emulator.client() as client,
+    ):
+        login = {"email": "ada@example.com", "password": "correct horse"}
+        assert client.post("/api/login", json=login).status_code == 503
+        assert "0001_users.sql" in emulator.output()
+        assert "AUTO_MIGRATE is off" in emulator.output()
+        assert postgres.run("SELECT to_regclass('users')", empty) == [[None]]
+        by_hand = subprocess.run(
+            [sys.executable, "-m", "shared.migrations"],
+            cwd=ROOT,
+            env=environment(DATABASE_URL=postgres.url(empty)),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert by_hand.stdout.splitlines()[-1] == "The schema is up to date."
+        assert client.post("/api/login", json=login).status_code == 401
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the migrations that a test may edit."""
+    copy = tmp_path / "migrations"
+    shutil.copytree(ROOT / "migrations", copy)
+    load = migrations.load
+    monkeypatch.setattr(migrations, "load", lambda: load(copy))
+    return copy
+
+
+def test_an_applied_file_that_was_edited_is_refused_by_name(
+    postgres: Server, empty: str, folder: Path
+) -> None:
+    _migrate(postgres, empty)
+    file = folder / "0001_users.sql"
+    file.write_text(file.read_text() + "-- a harmless comment\n")
+    with pytest.raises(StoreRefused, match=r"0001_users\.sql was edited"):
+        _migrate(postgres, empty)
+
+
+def test_a_newer_schema_than_the_code_knows_is_left_alone(
+    postgres: Server, empty: str, folder: Path
+) -> None:
+    (folder / "0003_later.sql").write_text("CREATE TABLE later (id integer);")
+    _migrate(postgres, empty)
+    (folder / "0003_later.sql").unlink()
+    _migrate(postgres, empty)
+    assert postgres.run("SELECT count(*) FROM schema_migrations", empty) == [[3]]
+
+
+def test_a_failing_file_names_itself_and_its_line_and_leaves_nothing(
+    postgres: Server, empty: str, folder: Path
+) -> None:
+    (folder / "0003_broken.sql").write_text(
+        "CREATE TABLE half (id integer);\n\nCREATE TABLE broken (id nonsense);\n"
+    )
+    with pytest.raises(StoreRefused, match=r"0003_broken\.sql, line 3: 42704"):
+        _migrate(postgres, empty)
+    assert postgres.run("SELECT to_regclass('half')", empty) == [[None]]
+    assert postgres.run("SELECT count(*) FROM schema_migrations", empty) == [[2]]
+
+
+@pytest.mark.parametrize("name", ["users.sql", "1_users.sql", "0001 users.sql"])
+def test_a_file_that_is_not_numbered_is_refused_by_name(folder: Path, name: str) -> None:
+    (folder / name).write_text("SELECT 1;")
+    with pytest.raises(StoreRefused, match=name):
+        migrations.load()
+
+
+# Adopting the old server's database
+
+
+def _old_rows(server: Server, name: str) -> list[list[Any]]:
+    return server.run("SELECT id, email, password, name, provider FROM users ORDER BY id", name)
+
+
+def test_an_old_database_is_adopted_with_every_row_kept(postgres: Server, old: str) -> None:
+    rows = _old_rows(postgres, old)
+    times = "SELECT created_at{0}, updated_at{0} FROM users ORDER BY id"
+    as_utc = postgres.run(times.format(" AT TIME ZONE 'UTC'"), old)
+    _migrate(postgres, old)
+    assert _old_rows(postgres, old) == rows
+    assert postgres.run(times.format(""), old) == as_utc
+    types = postgres.run(
+        "SELECT DISTINCT data_type FROM information_schema.columns "
+        "WHERE table_name = 'users' AND column_name LIKE '%_at'",
+        old,
+    )
+    assert types == [["timestamp with time zone"]]
+    assert postgres.run("SELECT sid FROM session", old) == [["sid"]]
+
+
+def test_of_adopted_rows_that_differ_only_in_case_the_lower_case_one_has_the_key(
+    postgres: Server, old: str
+) -> None:
+    _migrate(postgres, old)
+    keys = postgres.run("SELECT email, email_key FROM users ORDER BY id", old)
+    assert keys == [
+        ["Grace.Hopper@Example.COM", "grace.hopper@example.com"],
+        ["Ada@example.com", None],
+        ["ada@example.com", "ada@example.com"],
+        ["ÜMLAUT@Example.de", "ümlaut@example.de"],
+        ["google@example.com", "google@example.com"],
+    ]
+
+
+def test_adopted_users_log_in_and_cannot_be_signed_up_again(postgres: Server, old: str) -> None:
+    with running_emulator(DATABASE_URL=postgres.url(old)) as emulator, emulator.client() as client:
+        for email, number in (
+            ("Grace.Hopper@Example.COM", 1),
+            ("grace.hopper@example.com", 1),
+            ("Ada@example.com", 3),
+            ("Ümlaut@example.de", 4),
+        ):
+            response = client.post("/api/login", json={"email": email, "password": "secret"})
+            assert response.status_code == 200, email
+            assert response.json()["id"] == f"00000000-0000-4000-8000-00000000000{number}"
+            taken = client.post("/api/signup", json={"email": email, "password": "new password"})
+            assert taken.status_code == 409
+
+
+def test_the_old_servers_statements_go_on_working(postgres: Server, old: str) -> None:
+    _migrate(postgres, old)
+    new_id = "00000000-0000-4000-8000-000000000006"
+    insert = (
+        "INSERT INTO users (id, email, password, name, provider) "
+        f"VALUES ('{new_id}', 'Mixed.Case@Example.com', '{HASH}', 'Mixed', 'local') "
+        "RETURNING id, email, name, provider, created_at, updated_at"
+    )
+    ((inserted_id, email, *_),) = postgres.run(insert, old)
+    assert (str(inserted_id), email) == (new_id, "Mixed.Case@Example.com")
+    found = postgres.run("SELECT * FROM users WHERE email = 'Mixed.Case@Example.com'", old)
+    assert len(found) == 1
+    postgres.run(f"UPDATE users SET name = 'Changed' WHERE id = '{new_id}'", old)
+    with running_emulator(DATABASE_URL=postgres.url(old)) as emulator, emulator.client() as client:
+        login = {"email": "mixed.case@example.com", "password": "secret"}
+        assert client.post("/api/login", json=login).json()["id"] == new_id
+        login["password"] = "new password"
+        assert client.post("/api/signup", json=login).status_code == 409
+        # And the other way round: what is signed up here is found there.
+        client.post("/api/signup", json={"email": "New@Example.com", "password": "new password"})
+    found = postgres.run("SELECT provider FROM users WHERE email = 'new@example.com'", old)
+    assert found == [["local"]]
+
+
+def test_the_schema_has_the_old_systems_indexes_and_trigger(postgres: Server, empty: str) -> None:
+    _migrate(postgres, empty)
+    indexes = postgres.run("SELECT indexname FROM pg_indexes WHERE tablename = 'users'", empty)
+    assert {"idx_users_email", "idx_users_provider", "idx_users_created_at"} <= {
+        name for (name,) in indexes
+    }
+    postgres.run(OLD_INSERT.format(id="0" * 32, email="ada@example.com"), empty)
+    postgres.run("UPDATE users SET updated_at = '2000-01-01'", empty)
+    assert postgres.run("SELECT updated_at > '2020-01-01' FROM users", empty) == [[True]]
+
+
+def test_a_changed_address_changes_its_key(postgres: Server, database: str) -> None:
+    postgres.run(OLD_INSERT.format(id="0" * 32, email="ada@example.com"), database)
+    postgres.run("UPDATE users SET email = 'Eve@Example.com'", database)
+    assert postgres.run("SELECT email_key FROM users", database) == [["eve@example.com"]]

@@ -1,0 +1,111 @@
+"""How often each function waits for the database. Counted by a relay, not timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import httpx
+import pytest
+
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
+from shared.store import User
+from shared.tokens import FRESH_SECONDS, SessionTokens
+from tests.support.emulator import SECRET, Emulator, running_emulator
+from tests.support.postgres import Server
+from tests.support.relay import Relay
+
+PASSWORD = "correct horse battery staple"
+SCHEMA_CHECK = 1
+"""An instance's very first connection also asks which migrations have been applied."""
+
+
+@pytest.fixture
+def relay(postgres: Server) -> Iterator[Relay]:
+    """A relay before the server."""
+    with Relay(postgres.port) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("negotiation", "at_most"), [("postgres", 6), ("direct", 5)])
+def test_a_new_connection_is_ready_after_few_round_trips(
+    postgres: Server, database: str, relay: Relay, negotiation: str, at_most: int
+) -> None:
+    url = DatabaseUrl.parse(postgres.url(database, port=relay.port, sslnegotiation=negotiation))
+    with closing(Database(url, Settings())) as pool:
+        pool.execute("SELECT 1")
+        assert (relay.connections, relay.flights) == (1, at_most + 1)
+        pool.execute("SELECT 1")
+        assert (relay.connections, relay.flights) == (1, at_most + 2)
+
+
+@pytest.fixture
+def watched(
+    postgres: Server, database: str, relay: Relay, request: pytest.FixtureRequest
+) -> Iterator[Emulator]:
+    """An emulator whose database is behind the relay, with one connection and no reuse of it."""
+    with running_emulator(
+        DATABASE_URL=postgres.url(database, port=relay.port, sslnegotiation="direct"),
+        DATABASE_MAX_CONNECTIONS="1",
+        DATABASE_MAX_IDLE=request.param,
+    ) as running:
+        yield running
+
+
+def _operations(client: httpx.Client) -> list[tuple[Callable[[], httpx.Response], int, int]]:
+    """Give each call, its round trips, and its status."""
+    credentials = {"email": "ada@example.com", "password": PASSWORD}
+    user = client.post("/api/signup", json={"email": "eve@example.com", "password": PASSWORD})
+    known = User(**user.json())
+    stale = SessionTokens([SECRET]).issue(known, time.time() - FRESH_SECONDS - 1).text
+    return [
+        (lambda: client.post("/api/signup", json=credentials), 1, 201),
+        (lambda: client.post("/api/signup", json=credentials), 1, 409),
+        (lambda: client.post("/api/login", json=credentials), 1, 200),
+        (lambda: client.post("/api/login", json=credentials | {"password": "wrong"}), 1, 401),
+        (lambda: client.get("/api/user"), 0, 200),
+        (lambda: client.get("/api/user", headers={"Cookie": f"session={stale}"}), 1, 200),
+        (lambda: client.get("/api/health"), 1, 200),
+        (lambda: client.get("/api/livez"), 0, 200),
+        (lambda: client.post("/api/logout"), 0, 200),
+        (lambda: client.post("/api/login", content=b"{"), 0, 415),
+        (lambda: client.post("/api/signup", json={"email": "x", "password": PASSWORD}), 0, 400),
+    ]
+
+
+@pytest.mark.parametrize("watched", ["300"], indirect=True)
+def test_on_a_warm_connection_each_function_makes_its_round_trips_and_no_more(
+    watched: Emulator, relay: Relay
+) -> None:
+    with watched.client() as client:
+        for call, round_trips, status in _operations(client):
+            relay.reset()
+            assert call().status_code == status
+            assert (relay.connections, relay.flights) == (0, round_trips)
+
+
+@pytest.mark.parametrize("watched", ["0"], indirect=True)
+def test_on_a_new_connection_only_the_connection_comes_on_top(
+    watched: Emulator, relay: Relay
+) -> None:
+    with watched.client() as client:
+        for call, round_trips, status in _operations(client):
+            relay.reset()
+            assert call().status_code == status
+            connections = 1 if round_trips else 0
+            assert (relay.connections, relay.flights) == (
+                connections,
+                connections * 5 + round_trips,
+            )
+
+
+@pytest.mark.parametrize("watched", ["300"], indirect=True)
+def test_an_instances_first_connection_checks_the_schema_once(
+    watched: Emulator, relay: Relay
+) -> None:
+    with watched.client() as client:
+        assert client.get("/api/health").json()["database"]["status"] == "connected"
+    assert (relay.connections, relay.flights) == (1, 5 + SCHEMA_CHECK + 1)

@@ -1,0 +1,152 @@
+"""How a session lives: the rules with a clock passed in, and the cookie over HTTP."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from shared import accounts
+from shared.errors import NotAuthenticated, StoreUnavailable
+from shared.passwords import PasswordHasher
+from shared.store import Credentials, Store, User
+from shared.tokens import FRESH_SECONDS, SESSION_SECONDS, SessionTokens
+from tests.support.emulator import SECRET, Emulator, running_emulator
+from tests.support.postgres import Server
+
+NOW = 1_800_000_000.5
+TOKENS = SessionTokens([SECRET])
+
+
+def _signed_up(store: Store) -> User:
+    user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
+    return store.create_user(user, "hash")
+
+
+def test_a_fresh_session_is_believed_without_a_look_into_the_store(store: Store) -> None:
+    nobody = User(id=str(uuid.uuid4()), email="gone@example.com", name=None, provider="local")
+    token = TOKENS.issue(nobody, NOW).text
+    assert accounts.current_user(store, TOKENS, token, NOW + FRESH_SECONDS - 1) == (nobody, None)
+
+
+def test_a_stale_session_is_looked_up_and_renewed_with_what_the_store_says(store: Store) -> None:
+    user = _signed_up(store)
+    outdated = User(id=user.id, email="old@example.com", name="Old", provider="local")
+    token = TOKENS.issue(outdated, NOW).text
+    later = NOW + FRESH_SECONDS
+    found, renewed = accounts.current_user(store, TOKENS, token, later)
+    assert found == user
+    assert renewed is not None
+    assert TOKENS.read(renewed.text, later).is_fresh(later)
+    assert TOKENS.read(renewed.text, later).user == user
+
+
+def test_a_stale_session_ends_with_its_user_or_its_epoch(store: Store) -> None:
+    user = _signed_up(store)
+    gone = User(id=str(uuid.uuid4()), email="x@example.com", name=None, provider="local")
+    earlier = User(id=user.id, email=user.email, name=None, provider="local", epoch=7)
+    for stale in (gone, earlier):
+        token = TOKENS.issue(stale, NOW).text
+        with pytest.raises(NotAuthenticated):
+            accounts.current_user(store, TOKENS, token, NOW + FRESH_SECONDS)
+
+
+def test_a_session_is_not_renewed_beyond_its_end(store: Store) -> None:
+    user = _signed_up(store)
+    moment, token = NOW, TOKENS.issue(user, NOW).text
+    while moment + FRESH_SECONDS * 100 < NOW + SESSION_SECONDS:
+        moment += FRESH_SECONDS * 100
+        _, renewed = accounts.current_user(store, TOKENS, token, moment)
+        assert renewed is not None
+        token = renewed.text
+    with pytest.raises(NotAuthenticated):
+        accounts.current_user(store, TOKENS, token, NOW + SESSION_SECONDS)
+
+
+def test_there_is_no_session_without_a_sound_token(store: Store) -> None:
+    for token in (None, "", "x.y.z"):
+        with pytest.raises(NotAuthenticated):
+            accounts.current_user(store, TOKENS, token, NOW)
+
+
+def test_over_http_a_stale_cookie_is_renewed_and_an_ended_one_is_401(
+    emulator: Emulator, address: str
+) -> None:
+    with emulator.client() as client:
+        user = client.post(
+            "/api/signup", json={"email": address, "password": "correct horse"}
+        ).json()
+        known = User(id=user["id"], email=address, name=None, provider="local")
+        client.cookies.clear()
+        stale = TOKENS.issue(known, time.time() - FRESH_SECONDS - 1).text
+        response = client.get("/api/user", headers={"Cookie": f"session={stale}"})
+        assert response.json() == user
+        assert client.cookies["session"] != stale
+        assert client.get("/api/user").json() == user
+        client.cookies.clear()
+        ended = TOKENS.issue(known, time.time() - SESSION_SECONDS - 1).text
+        response = client.get("/api/user", headers={"Cookie": f"session={ended}"})
+        assert response.status_code == 401
+
+
+def test_during_an_outage_a_fresh_session_goes_on_and_a_stale_one_is_503(
+    postgres: Server, database: str, tmp_path: Path
+) -> None:
+    user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
+    with (
+        running_emulator(
+            DATABASE_URL=postgres.url(database, port=1), DATABASE_TIMEOUT="2"
+        ) as emulator,
+        emulator.client() as client,
+    ):
+        fresh = TOKENS.issue(user, time.time()).text
+        response = client.get("/api/user", headers={"Cookie": f"session={fresh}"})
+        assert response.status_code == 200
+        stale = TOKENS.issue(user, time.time() - FRESH_SECONDS - 1).text
+        response = client.get("/api/user", headers={"Cookie": f"session={stale}"})
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert "set-cookie" not in response.headers
+
+
+def test_the_epoch_in_the_table_ends_the_sessions_before_it(
+    postgres: Server, database: str
+) -> None:
+    with (
+        running_emulator(DATABASE_URL=postgres.url(database)) as emulator,
+        emulator.client() as client,
+    ):
+        user = client.post(
+            "/api/signup", json={"email": "ada@example.com", "password": "correct horse"}
+        ).json()
+        known = User(id=user["id"], email=user["email"], name=None, provider="local")
+        stale = TOKENS.issue(known, time.time() - FRESH_SECONDS - 1).text
+        headers = {"Cookie": f"session={stale}"}
+        assert client.get("/api/user", headers=headers).status_code == 200
+        client.cookies.clear()
+        postgres.run("UPDATE users SET epoch = epoch + 1", database)
+        assert client.get("/api/user", headers=headers).status_code == 401
+
+
+def test_a_failing_store_does_not_turn_a_correct_login_away() -> None:
+    weak, strong = PasswordHasher(4), PasswordHasher(5)
+    user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
+
+    class HalfAway:
+        """Reads work, writes don't: a primary that has become a replica."""
+
+        def credentials(self, _: str) -> Credentials:
+            return Credentials(user, weak.hash("correct horse"))
+
+        def replace_password_hash(self, *_: str) -> bool:
+            raise StoreUnavailable(cause="read only")
+
+    found = accounts.log_in(
+        HalfAway(),  # type: ignore[arg-type]  # the two methods that a login uses
+        strong,
+        email="ada@example.com",
+        password="correct horse",
+    )
+    assert found == user

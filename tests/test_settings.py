@@ -1,0 +1,212 @@
+"""What the process may be told, and what it says to the rest."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared import config
+from shared.config import InvalidSettings, Settings
+from tests.support.emulator import ROOT, SECRET, environment
+
+URL = "postgresql://user:secret-canary@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require"
+OTHER_SECRET = "b3RoZXIgb25lIGZvciB0aGUgdGVzdHMsIG5vd2hlcmUgZWxzZQ"
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for development's data that is not the project's own."""
+    folder = tmp_path / ".data"
+    monkeypatch.setattr(config, "_DATA", folder)
+    return folder
+
+
+def _problems(**env: str) -> list[str]:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_env(env)
+    assert all(problem in str(caught.value) for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def test_development_works_without_any_variable_and_keeps_its_secret(data_folder: Path) -> None:
+    settings = Settings.from_env({})
+    assert settings.environment == "development"
+    assert not settings.use_database
+    assert not settings.secure
+    assert settings.cookie_name == "session"
+    (secret,) = settings.session_secrets
+    assert len(secret) >= 32
+    assert Settings.from_env({}).session_secrets == (secret,)
+    kept = data_folder / "session-secret"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert data_folder.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in data_folder.iterdir()] == ["session-secret"]
+
+
+def test_the_data_folder_is_ignored_by_git() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {".data/", ".env", ".venv/"} <= set(ignored)
+
+
+def test_many_processes_starting_at_once_agree_on_one_development_secret(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import pathlib, sys; from shared import config;"
+        "config._DATA = pathlib.Path(sys.argv[1]);"
+        "print(config.Settings.from_env({}).session_secrets)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "shared")]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment())
+        for _ in range(6)
+    ]
+    assert len({process.communicate()[0] for process in processes}) == 1
+
+
+def test_a_sound_production_is_accepted() -> None:
+    settings = Settings.from_env(
+        {"ENVIRONMENT": "production", "DATABASE_URL": URL, "SESSION_SECRET": SECRET}
+    )
+    assert settings.secure
+    assert settings.use_database
+    assert settings.cookie_name == "__Host-session"
+    assert settings.bcrypt_rounds == 12
+
+
+def test_production_reports_all_its_problems_at_once() -> None:
+    problems = _problems(
+        ENVIRONMENT="production",
+        DEBUG="1",
+        BCRYPT_ROUNDS="4",
+        PASSWORD_MIN_LENGTH="many",
+        ALLOWED_ORIGINS="https://app.example.com/",
+    )
+    assert len(problems) == 6
+    text = "\n".join(problems)
+    for name in (
+        "DEBUG",
+        "BCRYPT_ROUNDS",
+        "PASSWORD_MIN_LENGTH",
+        "ALLOWED_ORIGINS",
+        "SESSION_SECRET",
+        "DATABASE_URL",
+    ):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("secret", "sentence"),
+    [
+        ("", "is missing"),
+        ("tooshort", "shorter than 32 bytes"),
+        (f"{SECRET},short", "shorter than 32 bytes"),
+        (f"{SECRET},", "shorter than 32 bytes"),
+        ("your-super-secret-session-key-change-this-in-production", "placeholder"),
+        ("a" * 64, "placeholder"),
+        (f"{SECRET},{SECRET}", "twice"),
+        (f"{SECRET},{OTHER_SECRET},{SECRET}", "twice"),
+    ],
+)
+def test_production_refuses_weak_secrets_without_showing_them(secret: str, sentence: str) -> None:
+    (problem,) = _problems(ENVIRONMENT="production", DATABASE_URL=URL, SESSION_SECRET=secret)
+    assert sentence in problem
+    assert not secret or secret not in problem
+
+
+def test_secrets_are_a_list_in_the_order_of_use() -> None:
+    settings = Settings.from_env({"SESSION_SECRET": f" {SECRET} , {OTHER_SECRET}"})
+    assert settings.session_secrets == (SECRET, OTHER_SECRET)
+
+
+def test_settings_never_show_their_secrets() -> None:
+    settings = Settings.from_env({"DATABASE_URL": URL, "SESSION_SECRET": SECRET})
+    assert "secret-canary" not in repr(settings)
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("env", "environment_name"),
+    [
+        ({"NODE_ENV": "production"}, "production"),
+        ({"NODE_ENV": "production", "ENVIRONMENT": "development"}, "development"),
+        ({"K_SERVICE": "api"}, "production"),
+        ({"K_SERVICE": "api", "ENVIRONMENT": "staging"}, "staging"),
+        ({"ENVIRONMENT": "Test"}, "test"),
+    ],
+)
+def test_the_environment_is_told_as_in_the_old_system_or_guessed_strictly(
+    env: dict[str, str], environment_name: str
+) -> None:
+    settings = Settings.from_env({"SESSION_SECRET": SECRET, "DATABASE_URL": URL} | env)
+    assert settings.environment == environment_name
+
+
+def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
+    strict = {"ENVIRONMENT": "production", "SESSION_SECRET": SECRET, "USE_DATABASE": "false"}
+    (problem,) = _problems(**strict)
+    assert "USERS_FILE" in problem
+    settings = Settings.from_env(strict | {"USERS_FILE": "/srv/users.json"})
+    assert not settings.use_database
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("ENVIRONMENT", "prod", "must be one of"),
+        ("USE_DATABASE", "maybe", "must be true or false"),
+        ("USE_DATABASE", "true", "DATABASE_URL is missing"),
+        ("DATABASE_URL", "mysql://x", "must begin with postgresql://"),
+        ("BCRYPT_ROUNDS", "15", "from 4 to 14"),
+        ("BCRYPT_ROUNDS", "12.5", "a whole number"),
+        ("DATABASE_TIMEOUT", "nan", "from 0.1 to 300"),
+        ("DATABASE_MAX_CONNECTIONS", "0", "from 1 to 100"),
+        ("COOKIE_NAME", "a b", "HTTP token"),
+        ("COOKIE_NAME", "__Host-session", "HTTPS only"),
+        ("ALLOWED_ORIGINS", "*", "must list origins"),
+        ("ALLOWED_ORIGINS", "https://a.example/path", "must list origins"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_sentence(name: str, value: str, sentence: str) -> None:
+    first, *_ = _problems(**{name: value})
+    assert sentence in first
+    assert name in first
+
+
+def test_an_unusable_development_secret_is_reported(data_folder: Path) -> None:
+    data_folder.write_text("a file where a folder should be")
+    (problem,) = _problems()
+    assert "SESSION_SECRET" in problem
+
+
+def test_the_server_does_not_start_on_wrong_settings_and_says_why() -> None:
+    env = environment(ENVIRONMENT="production", SESSION_SECRET="hunter2", DEBUG="true")
+    result = subprocess.run(
+        [sys.executable, "-m", "functions_framework", "--target", "api", "--port", "1"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    for word in ("SESSION_SECRET", "DEBUG", "DATABASE_URL"):
+        assert word in result.stderr
+    assert "hunter2" not in result.stderr + result.stdout
+
+
+def test_the_example_and_the_readme_name_every_setting() -> None:
+    source = (ROOT / "shared" / "config.py").read_text()
+    example = (ROOT / ".env.example").read_text()
+    readme = (ROOT / "README.md").read_text()
+    names = set(re.findall(r'"([A-Z][A-Z_]+)"', source)) - {"K_SERVICE", "DEBUG"} | {"PORT"}
+    assert len(names) > 10
+    for name in names:
+        assert name in example, name
+        assert f"`{name}`" in readme, name
