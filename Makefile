@@ -14,8 +14,8 @@ help: ## Show this list
 dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on change
 	@saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved"; \
 	echo "Serving on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"; \
-	exec $(BIN)/watchmedo auto-restart --patterns '*.py;*.sql' --ignore-directories \
-	  -d . -d functions -d shared -d shared/store -d migrations -- \
+	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
+	  --patterns '**/*.py;**/*.sql' -d . -d functions -d shared -d shared/store -d migrations -- \
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
