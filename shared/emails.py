@@ -31,11 +31,12 @@ def parse_new_email(address: str) -> str:
     Raises InvalidInput where the syntax is wrong (RFC 5321, 5322, 6531) or the domain is one that
     cannot receive mail. It does not ask the DNS.
     """
+    key = email_key(address)
     try:
-        _validated(address.strip())
+        _validated(key)  # Not the address: lower case can be longer, and the key is what is stored.
     except ValueError as error:
         raise InvalidInput("email", str(error)) from None
-    return email_key(address)
+    return key
 
 
 def _validated(address: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.emulator import Emulator
+from tests.support.emulator import Emulator, running_emulator
 
 PASSWORD = "correct horse battery staple"
 Response = httpx.Response
@@ -122,6 +123,7 @@ def test_each_login_begins_a_session_of_its_own(emulator: Emulator, address: str
         ({"email": "a@example.com", "password": "éééééé"}, "password", "at least 8 characters"),
         ({"email": "no-at-sign", "password": PASSWORD}, "email", "must have an @-sign"),
         ({"email": "a@localhost", "password": PASSWORD}, "email", "not valid"),
+        ({"email": f"{'İ' * 200}@example.com", "password": PASSWORD}, "email", "too long"),
         ({"email": f"{'a' * 300}@example.com", "password": PASSWORD}, "email", "too long"),
         ({"email": "a@example.com", "password": PASSWORD, "name": 7}, "name", "must be a string"),
         ({"email": "a@example.com", "password": PASSWORD, "name": "n" * 256}, "name", "255"),
@@ -136,6 +138,29 @@ def test_a_sign_up_that_cannot_be_accepted_names_the_member(
     problem = response.json()
     assert (problem["code"], problem["field"]) == ("invalid_input", field)
     assert sentence in problem["error"]
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "body", "status"),
+    [
+        ("signup", "POST", {"email": "ada@example.com", "password": PASSWORD}, 201),
+        ("login", "POST", {"email": "ada@example.com", "password": PASSWORD}, 401),
+        ("logout", "POST", None, 200),
+        ("session", "GET", None, 401),
+        ("health", "GET", None, 200),
+    ],
+)
+def test_each_function_can_be_served_alone(
+    tmp_path: Path, target: str, method: str, body: dict[str, str] | None, status: int
+) -> None:
+    with (
+        running_emulator(target, USERS_FILE=str(tmp_path / "users.json")) as alone,
+        alone.client() as client,
+    ):
+        for path in ("/", f"/api/{target}", "/any/path"):
+            response = client.request(method, path, json=body)
+            assert response.status_code == status
+            status = 409 if status == 201 else status
 
 
 def test_health_answers_in_the_old_shape(emulators: dict[str, Emulator]) -> None:

@@ -39,8 +39,8 @@ def test_nobody_is_found_under_an_unknown_key_or_id(store: Store) -> None:
     store.create_user(_user(), "hash")
     assert store.credentials("ada@example.org") is None
     assert store.user(str(uuid.uuid4())) is None
-    assert store.user("not a UUID") is None
-    assert store.user("") is None
+    for no_id in ("not a UUID", "", "urn:uuid:" + str(uuid.uuid4()), "\u0661" * 32, "\ud800"):
+        assert store.user(no_id) is None
 
 
 def test_a_second_user_with_the_same_key_is_refused_and_changes_nothing(store: Store) -> None:

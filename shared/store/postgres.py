@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import uuid
+import re
 
 from shared import migrations
 from shared.config import Settings
@@ -13,6 +13,8 @@ from shared.store import Credentials, DatabaseHealth, User
 
 HEALTH_TIMEOUT = 3.0
 """Seconds that a health probe waits, all in all."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # The second half answers a repeated call whose first answer was lost: the row is the caller's own.
 _CREATE = """
@@ -63,9 +65,7 @@ class PostgresStore:
 
     def user(self, user_id: str) -> User | None:
         """Find the row with the id; what is no UUID is nobody's."""
-        try:
-            uuid.UUID(user_id)
-        except ValueError:
+        if not _UUID.fullmatch(user_id):
             return None
         rows = self._database.execute(_USER, user_id)
         return _user(rows[0]) if rows else None
