@@ -24,12 +24,7 @@ def loads(data: bytes) -> Any:
     if text.startswith("\ufeff"):
         raise InvalidJson("The JSON begins with a byte order mark.")
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_members,
-            parse_constant=_constant,
-            parse_float=_float,
-        )
+        return _DECODER.decode(text)
     except InvalidJson:
         raise
     except RecursionError:
@@ -75,3 +70,8 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         raise InvalidJson("The JSON holds a number that is too large.")
     return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_members, parse_constant=_constant, parse_float=_float
+)
