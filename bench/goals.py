@@ -1,0 +1,269 @@
+"""The goals, and how each is measured: ours and its floor in turns, on the same machine at once."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.load import (
+    CannotMeasure,
+    Connection,
+    Side,
+    answers_per_second,
+    get,
+    in_turns,
+    median_milliseconds,
+    post,
+)
+from bench.report import Measurement
+from bench.servers import PASSWORD, floor, make_environment, ours, running, start_milliseconds
+
+CLIENTS = (8, 32)
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """How much is measured: numbers of rounds, and of requests within one."""
+
+    latency_rounds: int
+    throughput_rounds: int
+    throughput_requests: int
+    session_rounds: int
+    session_requests: int
+    start_rounds: int
+    memory_logins: int
+
+
+FULL = Samples(
+    latency_rounds=40,
+    throughput_rounds=12,
+    throughput_requests=64,
+    session_rounds=20,
+    session_requests=1000,
+    start_rounds=21,
+    memory_logins=400,
+)
+QUICK = Samples(
+    latency_rounds=6,
+    throughput_rounds=2,
+    throughput_requests=32,
+    session_rounds=4,
+    session_requests=500,
+    start_rounds=3,
+    memory_logins=400,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every measurement needs: a database of its own, and how much to measure."""
+
+    database_url: str
+    samples: Samples
+
+
+def latency(bench: Bench) -> list[Measurement]:
+    """Compare a login and a sign-up with the hash alone: one client, warm, at cost 4."""
+    with running(ours(bench.database_url, 4), floor("bare_hash")) as (api, bare):
+        (login,) = _users(api.port, cost=4, count=1)
+        new_addresses = (f"new{number}@example.com" for number in itertools.count())
+        # One floor is enough: it does the same for a sign-up's body as for a login's.
+        hashing, logging_in, signing_up = in_turns(
+            bench.samples.latency_rounds,
+            partial(median_milliseconds, Side(bare.port, lambda: login)),
+            partial(median_milliseconds, Side(api.port, lambda: login)),
+            partial(
+                median_milliseconds, Side(api.port, lambda: _sign_up(next(new_addresses)), 201)
+            ),
+        )
+    return [
+        Measurement(
+            name="login - bare hash, cost 4, 1 client",
+            unit="ms",
+            floor=hashing,
+            ours=logging_in,
+            comparison="difference",
+            at_most=2.5,
+        ),
+        Measurement(
+            name="sign-up - bare hash, cost 4, 1 client",
+            unit="ms",
+            floor=hashing,
+            ours=signing_up,
+            comparison="difference",
+            at_most=2,
+        ),
+    ]
+
+
+def throughput(bench: Bench) -> list[Measurement]:
+    """Compare logins with the hash alone, many at once, at cost 10."""
+    with running(ours(bench.database_url, 10), floor("bare_hash", rounds=10)) as (api, bare):
+        logins = _users(api.port, cost=10, count=max(CLIENTS))
+        count, rounds = bench.samples.throughput_requests, bench.samples.throughput_rounds
+        return [
+            _throughput(
+                f"login / bare hash, cost 10, {clients} clients",
+                [Side(server.port, itertools.cycle(logins).__next__) for server in (bare, api)],
+                partial(answers_per_second, clients=clients, count=count),
+                rounds,
+                at_least=0.95,
+            )
+            for clients in CLIENTS
+        ]
+
+
+def session(bench: Bench) -> list[Measurement]:
+    """Compare /api/user with a fresh cookie to a function that says hello."""
+    with running(ours(bench.database_url, 4), floor("hello")) as (api, hello):
+        (login,) = _users(api.port, cost=4, count=1)
+        request = get("/api/user", cookie=_session_cookie(api.port, login))
+        sides = [Side(server.port, lambda: request) for server in (hello, api)]
+        times = in_turns(
+            bench.samples.latency_rounds, *(partial(median_milliseconds, side) for side in sides)
+        )
+        alone = Measurement(
+            name="/api/user / hello, 1 client",
+            unit="ms",
+            floor=times[0],
+            ours=times[1],
+            comparison="ratio",
+            at_most=1.5,
+        )
+        count, rounds = bench.samples.session_requests, bench.samples.session_rounds
+        together = _throughput(
+            f"/api/user / hello, {CLIENTS[0]} clients",
+            sides,
+            partial(answers_per_second, clients=CLIENTS[0], count=count),
+            rounds,
+            at_least=0.65,
+        )
+    return [alone, together]
+
+
+def start(bench: Bench) -> list[Measurement]:
+    """Compare process start to first answer, with .pyc files present."""
+    api = ours(bench.database_url, 4)
+    with running(api) as (server,):
+        (login,) = _users(server.port, cost=4, count=1)
+    livez = get("/api/livez")
+    bare, first_login, hello, first_livez = in_turns(
+        bench.samples.start_rounds,
+        partial(start_milliseconds, floor("bare_postgres", bench.database_url), login),
+        partial(start_milliseconds, api, login),
+        partial(start_milliseconds, floor("hello"), livez),
+        partial(start_milliseconds, api, livez),
+    )
+    return [
+        Measurement(
+            name="start to first login / bare Postgres",
+            unit="ms",
+            floor=bare,
+            ours=first_login,
+            comparison="ratio",
+            at_most=1.15,
+        ),
+        Measurement(
+            name="start to /api/livez / hello",
+            unit="ms",
+            floor=hello,
+            ours=first_livez,
+            comparison="ratio",
+            at_most=1.2,
+        ),
+    ]
+
+
+def memory(bench: Bench) -> list[Measurement]:
+    """Read a warm worker's proportional memory (PSS), with no floor running beside it."""
+    count = bench.samples.memory_logins
+    with running(ours(bench.database_url, 4)) as (api,):
+        logins = _users(api.port, cost=4, count=8)
+        side = Side(api.port, itertools.cycle(logins).__next__)
+        answers_per_second(side, clients=len(logins), count=count)
+        worker, master = _memory(api.worker(), "Pss"), _memory(api.process.pid, "Pss")
+        resident = _memory(api.worker(), "Rss")
+    return [
+        Measurement(
+            name=f"worker's PSS after {count} logins",
+            unit="MB",
+            ours=[worker],
+            at_most=70,
+            note=f"Master and worker together have {master + worker:.1f} MB PSS; the worker's RSS "
+            f"is {resident:.1f} MB.",
+        )
+    ]
+
+
+def size(bench: Bench) -> list[Measurement]:  # noqa: ARG001  # a measurement like the others
+    """Count what requirements.txt alone installs, .pyc files included."""
+    site_packages = make_environment()
+    packages = len(list(site_packages.glob("*.dist-info")))
+    total = sum(path.stat().st_size for path in site_packages.rglob("*") if path.is_file())
+    return [
+        Measurement(name="packages installed", unit="", ours=[packages], at_most=35),
+        Measurement(name="size installed", unit="MB", ours=[total / MEGABYTE], at_most=35),
+    ]
+
+
+PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
+    "latency": latency,
+    "throughput": throughput,
+    "session": session,
+    "start": start,
+    "memory": memory,
+    "size": size,
+}
+
+
+def _sign_up(address: str) -> bytes:
+    return post("/api/signup", email=address, password=PASSWORD)
+
+
+def _users(port: int, *, cost: int, count: int) -> list[bytes]:
+    """Make users whose hashes have the server's cost, where they aren't there, and their logins."""
+    addresses = [f"cost{cost}-{number}@example.com" for number in range(count)]
+    for address in addresses:
+        with Connection(port) as connection:
+            answer = connection.exchange(_sign_up(address))
+        if answer.status != 409:
+            answer.check(201)
+    return [post("/api/login", email=address, password=PASSWORD) for address in addresses]
+
+
+def _session_cookie(port: int, login: bytes) -> str:
+    with Connection(port) as connection:
+        answer = connection.exchange(login)
+    answer.check(200)
+    cookie = re.search(rb"\r\nset-cookie: *([^;\r]+)", answer.head, re.IGNORECASE)
+    if cookie is None:
+        raise CannotMeasure("a login set no cookie")
+    return cookie[1].decode()
+
+
+def _memory(pid: int, name: str) -> float:
+    """Read a line of the process's memory, in MB; the kernel counts in units of 1,024 bytes."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(rf"^{name}: +([0-9]+) kB$", text, re.MULTILINE)
+    if found is None:
+        raise CannotMeasure("the kernel does not tell the memory of a process")
+    return int(found[1]) * 1024 / MEGABYTE
+
+
+def _throughput(
+    name: str,
+    sides: list[Side],
+    measure: Callable[[Side], float],
+    rounds: int,
+    *,
+    at_least: float,
+) -> Measurement:
+    base, our = in_turns(rounds, *(partial(measure, side) for side in sides))
+    return Measurement(
+        name=name, unit="/s", floor=base, ours=our, comparison="ratio", at_least=at_least
+    )

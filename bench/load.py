@@ -1,0 +1,184 @@
+"""The load: HTTP/1.1 requests over raw sockets, from one thread, with next to no work of its own.
+
+The bench's process does nothing else while it sends, and the servers are processes of their own,
+so one loop over a selector is enough: it takes some 60 µs of CPU a request, where http.client
+takes 150 and would need a thread a client.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import NamedTuple
+
+BLOCK = 50
+"""Requests to one side before it is the next one's turn."""
+
+_TIMEOUT = 60.0
+
+
+class CannotMeasure(Exception):
+    """Something isn't as the measurement needs it; no number would mean anything."""
+
+
+class Answer(NamedTuple):
+    """What a server sent: the status, and head and body as they came."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def check(self, status: int) -> None:
+        """Raise CannotMeasure for any other status."""
+        if self.status != status:
+            text = self.body[:300].decode(errors="replace")
+            raise CannotMeasure(f"a server answered {self.status} instead of {status}: {text}")
+
+
+class Connection:
+    """One keep-alive connection."""
+
+    def __init__(self, port: int) -> None:
+        """Connect. Raises OSError while nobody listens."""
+        self._socket = socket.create_connection(("127.0.0.1", port), _TIMEOUT)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = b""
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """Let a selector watch it."""
+        return self._socket.fileno()
+
+    def send(self, request: bytes) -> None:
+        """Send the next request, once the answer to the last one was received."""
+        self._received = b""
+        self._socket.sendall(request)
+
+    def receive(self) -> Answer | None:
+        """Read once, and give the answer where that completes it."""
+        data = self._socket.recv(65536)
+        if not data:
+            raise CannotMeasure("a server closed a connection instead of answering")
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end or len(body) < _content_length(head):
+            return None
+        return Answer(int(head[9:12]), head, body)
+
+    def exchange(self, request: bytes) -> Answer:
+        """Send a request and wait for its answer."""
+        self.send(request)
+        while (answer := self.receive()) is None:
+            pass
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What is measured by requests: where it listens, what it is asked, how it must answer."""
+
+    port: int
+    request: Callable[[], bytes]
+    status: int = 200
+
+
+def in_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Measure in turns, and give each one's numbers, one a round.
+
+    Each round begins with another one, so that none is always the one after the pause. The first
+    round only warms up: caches, connections, .pyc files.
+    """
+    numbers: list[list[float]] = [[] for _ in measures]
+    for round_number in range(rounds + 1):
+        for turn in range(len(measures)):
+            index = (round_number + turn) % len(measures)
+            number = measures[index]()
+            if round_number > 0:
+                numbers[index].append(number)
+    return numbers
+
+
+def median_milliseconds(side: Side) -> float:
+    """Measure a block of requests by one client, on one connection.
+
+    A block has a connection of its own, because gunicorn closes one that is idle for 2 s. The
+    first request on it isn't counted.
+    """
+    with Connection(side.port) as connection:
+        times = [_timed(connection, side) for _ in range(BLOCK + 1)]
+    return statistics.median(times[1:])
+
+
+def answers_per_second(side: Side, clients: int, count: int) -> float:
+    """Share `count` requests, at least one each, among clients that wait for one answer at a time.
+
+    The work is fixed rather than the time: at 60 ms a hash, what is half done when a clock stops
+    would be several percent of a round.
+    """
+    unanswered, unsent = count, count - clients
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        connections = [stack.enter_context(Connection(side.port)) for _ in range(clients)]
+        started = time.perf_counter()
+        for connection in connections:
+            selector.register(connection, selectors.EVENT_READ, connection)
+            connection.send(side.request())
+        while unanswered:
+            events = selector.select(_TIMEOUT)
+            if not events:
+                raise CannotMeasure("a server doesn't answer")
+            for key, _ in events:
+                connection = key.data
+                answer = connection.receive()
+                if answer is None:
+                    continue
+                answer.check(side.status)
+                unanswered -= 1
+                if unsent:
+                    unsent -= 1
+                    connection.send(side.request())
+        return count / (time.perf_counter() - started)
+
+
+def get(path: str, cookie: str = "") -> bytes:
+    """Write a GET request."""
+    return _request("GET", path, {"Cookie": cookie} if cookie else {}, b"")
+
+
+def post(path: str, **members: str) -> bytes:
+    """Write a POST request with a JSON object."""
+    body = json.dumps(members).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    return _request("POST", path, headers, body)
+
+
+def _request(method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
+    common = {"Host": "127.0.0.1", "Accept": "application/json"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (common | headers).items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def _content_length(head: bytes) -> int:
+    _, found, rest = head.lower().partition(b"\r\ncontent-length:")
+    if not found:
+        raise CannotMeasure("a server answered without Content-Length")
+    return int(rest.partition(b"\r\n")[0])
+
+
+def _timed(connection: Connection, side: Side) -> float:
+    request = side.request()
+    started = time.perf_counter()
+    answer = connection.exchange(request)
+    milliseconds = (time.perf_counter() - started) * 1000
+    answer.check(side.status)
+    return milliseconds
