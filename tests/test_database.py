@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,15 +159,25 @@ def test_missing_channel_binding_is_refused_before_the_password(
         ("expired", "certificate has expired"),
         ("wrong password", "28P01"),
         ("unknown database", "3D000"),
+        ("missing channel binding", "no password was sent"),
     ],
 )
 def test_each_refusal_is_a_sentence_in_the_log_and_a_bare_503_outside(
-    postgres: Server, faulty_servers: dict[str, Server], fault: str, sentence: str
+    postgres: Server, faulty_servers: dict[str, Server], fault: str, sentence: str, request: Any
 ) -> None:
-    if fault in faulty_servers:
-        url = faulty_servers[fault].url("postgres")
-    else:
-        url, _ = _refusals(postgres)[fault]
+    with ExitStack() as stack:
+        if fault in faulty_servers:
+            url = faulty_servers[fault].url("postgres")
+        elif fault == "missing channel binding":
+            request.getfixturevalue("pgbouncer_program")
+            port = stack.enter_context(running_pgbouncer(postgres, server_connections=1))
+            url = postgres.url("postgres", port=port, channel_binding="require")
+        else:
+            url, _ = _refusals(postgres)[fault]
+        _check_refusal(url, sentence, postgres.port)
+
+
+def _check_refusal(url: str, sentence: str, port: int) -> None:
     with running_emulator(DATABASE_URL=url) as emulator, emulator.client() as client:
         response = client.post(
             "/api/login", json={"email": "ada@example.com", "password": "correct horse"}
@@ -182,7 +192,7 @@ def test_each_refusal_is_a_sentence_in_the_log_and_a_bare_503_outside(
         "message": "Database not connected",
     }
     for text in (response.text, health.text):
-        for secret in ("localhost", str(postgres.port), "certificate", "app", "TLS", "28P01"):
+        for secret in ("localhost", str(port), "certificate", "app", "TLS", "28P01"):
             assert secret not in text
     assert sentence in log
     assert "p@ss" not in log
@@ -269,6 +279,37 @@ def test_a_server_that_trickles_its_answer_does_not_stretch_the_deadline(
         finally:
             stop.set()
             server.join()
+
+
+def test_each_address_of_a_host_is_tried(
+    postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def resolve_to_two(host: str, port: int, **options: Any) -> Any:
+        return resolve("127.0.0.2", free_port(), **options) + resolve("127.0.0.1", port, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_to_two)
+    with closing(Database(DatabaseUrl.parse(postgres.url(database)), SETTINGS)) as pool:
+        assert pool.execute("SELECT 1") == [[1]]
+
+
+def test_an_ipv6_host_is_dialed_and_verified(postgres: Server, database: str) -> None:
+    try:
+        relay = Relay(postgres.port, "::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback address")
+    with relay:
+        url = DatabaseUrl.parse(postgres.url(database, host="[::1]", port=relay.port))
+        with closing(Database(url, SETTINGS)) as pool:
+            assert pool.execute("SELECT 1") == [[1]]
+        assert relay.connections == 1
+
+
+def test_options_reach_the_server(postgres: Server, database: str) -> None:
+    url = DatabaseUrl.parse(postgres.url(database, options="-c%20geqo_seed%3D0.25"))
+    with closing(Database(url, SETTINGS)) as pool:
+        assert pool.execute("SELECT current_setting('geqo_seed')") == [["0.25"]]
 
 
 # What it reuses

@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from shared.config import Settings
 from shared.database import Database
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreRefused
-from shared.store.postgres import PostgresStore
 from tests.support.emulator import ROOT, environment, running_emulator
 from tests.support.postgres import Server
 
@@ -120,17 +117,23 @@ def test_the_first_connection_makes_the_schema(postgres: Server, empty: str) -> 
 def test_twenty_instances_starting_at_once_on_an_empty_database_all_come_up(
     postgres: Server, empty: str
 ) -> None:
-    with ExitStack() as stack:
-        stores = [
-            stack.enter_context(
-                closing(
-                    PostgresStore(Settings(database_url=DatabaseUrl.parse(postgres.url(empty))))
-                )
-            )
-            for _ in range(20)
-        ]
-        with ThreadPoolExecutor(20) as threads:
-            assert all(threads.map(lambda store: store.health(), stores))
+    code = (
+        "import time; from shared.runtime import store; opened = store();"
+        "time.sleep(max(0, float(__import__('sys').argv[1]) - time.time())); print(opened.health())"
+    )
+    start = str(time.time() + 6)
+    instances = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, start],
+            cwd=ROOT,
+            env=environment(DATABASE_URL=postgres.url(empty)),
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(20)
+    ]
+    outputs = [instance.communicate()[0] for instance in instances]
+    assert [instance.returncode for instance in instances] == [0] * 20
+    assert all(b"DatabaseHealth" in output for output in outputs)
     ((count,),) = postgres.run("SELECT count(*) FROM schema_migrations", empty)
     assert count == len(migrations.load())
 

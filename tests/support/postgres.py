@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,10 +30,15 @@ _START_SECONDS = 30
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nobody uses, out of the range from which the kernel takes its own."""
+    while True:
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def as_unprivileged() -> dict[str, Any]:
@@ -107,7 +113,7 @@ def running_postgres(
         data.mkdir(mode=0o700)
         authority = authority or Authority(folder)
         certificate_file, key_file = certificate or authority.issue(
-            "server", ("localhost", "127.0.0.1")
+            "server", ("localhost", "127.0.0.1", "::1")
         )
         tools = _tools(folder)
         (folder / "password").write_text(PASSWORD)
