@@ -7,9 +7,10 @@ from typing import Any
 
 from flask import Response
 
-from shared import log, runtime
+from shared import runtime
 from shared.errors import StoreFault, StoreUnavailable
 from shared.http import Call, answer, endpoint
+from shared.timestamps import to_iso
 
 _DISCONNECTED = {"status": "disconnected", "message": "Database not connected"}
 
@@ -17,7 +18,7 @@ _DISCONNECTED = {"status": "disconnected", "message": "Database not connected"}
 @endpoint("GET")
 def health(call: Call) -> Response:
     """Tell that the process lives and, but for livez, how its database does: always 200."""
-    status = {"status": "OK", "timestamp": _timestamp(datetime.now(UTC))}
+    status = {"status": "OK", "timestamp": to_iso(datetime.now(UTC))}
     if call.request.path.endswith("/livez"):
         return answer(status)
     return answer(status | {"database": _database(call), "environment": call.settings.environment})
@@ -27,21 +28,14 @@ def _database(call: Call) -> dict[str, Any]:
     try:
         found = runtime.store().health()
     except (StoreUnavailable, StoreFault) as error:
-        log.write(
-            "ERROR", "The database is not healthy", request_id=call.request_id, cause=str(error)
-        )
+        call.log["cause"] = str(error)
         return _DISCONNECTED
     if found is None:
         return _DISCONNECTED
+    pool = found.pool
     return {
         "status": "connected",
-        "timestamp": _timestamp(found.timestamp),
+        "timestamp": to_iso(found.timestamp),
         "version": found.version,
-        "pool": {"total": found.total, "idle": found.idle, "waiting": found.waiting},
+        "pool": {"total": pool.total, "idle": pool.idle, "waiting": pool.waiting},
     }
-
-
-def _timestamp(moment: datetime) -> str:
-    """Write a time as JavaScript's `toISOString` does."""
-    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")

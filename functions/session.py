@@ -14,6 +14,6 @@ from shared.http import Call, endpoint, user_answer
 def session(call: Call) -> Response:
     """Tell who is signed in: 200 with the user, or 401. A stale session is renewed on the way."""
     user, renewed = accounts.current_user(
-        runtime.store(), runtime.tokens(), call.session_token, time.time()
+        runtime.store, runtime.tokens(), call.session_token, time.time()
     )
     return user_answer(call, user, token=renewed)

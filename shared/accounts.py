@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
+from collections.abc import Callable
 
 from shared import log
 from shared.emails import email_key, parse_new_email
-from shared.errors import InvalidCredentials, InvalidInput, NotAuthenticated, StoreUnavailable
+from shared.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    NotAuthenticated,
+    StoreFault,
+    StoreUnavailable,
+)
 from shared.passwords import PasswordHasher
 from shared.store import Store, User
-from shared.tokens import InvalidToken, IssuedToken, SessionTokens
-
-NAME_MAX_LENGTH = 255
+from shared.tokens import NAME_MAX_LENGTH, InvalidToken, IssuedToken, SessionTokens
 
 
 def sign_up(
@@ -54,17 +59,19 @@ def log_in(store: Store, hasher: PasswordHasher, *, email: str, password: str) -
     if hasher.needs_rehash(password, stored):
         try:
             store.replace_password_hash(found.user.id, stored, hasher.hash(password))
-        except StoreUnavailable as error:  # The login itself is sound; the next one tries again.
-            log.write("WARNING", "A password hash could not be renewed", cause=error.cause)
+        except (StoreUnavailable, StoreFault) as error:
+            # The login itself is sound, and the next one tries again.
+            log.write("WARNING", "A password hash could not be renewed", cause=str(error))
     return found.user
 
 
 def current_user(
-    store: Store, tokens: SessionTokens, token: str | None, now: float
+    store: Callable[[], Store], tokens: SessionTokens, token: str | None, now: float
 ) -> tuple[User, IssuedToken | None]:
     """Give the session's user and, where the session had to be renewed, its new token.
 
-    A fresh session is believed by its signature alone; a stale one costs one look into the store.
+    A fresh session is believed by its signature alone; a stale one costs one look into the store,
+    which is opened only then.
     Raises NotAuthenticated, and StoreUnavailable where a stale session cannot be looked up.
     """
     if token is None:
@@ -75,7 +82,7 @@ def current_user(
         raise NotAuthenticated(cause=str(error)) from error
     if session.is_fresh(now):
         return session.user, None
-    user = store.user(session.user.id)
+    user = store().user(session.user.id)
     if user is None or user.epoch != session.user.epoch:
         raise NotAuthenticated(cause="the user is gone or ended this session")
     return user, tokens.issue(user, now, renews=session)

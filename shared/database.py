@@ -7,6 +7,7 @@ an answer that was read to its end; after anything else it is closed.
 
 from __future__ import annotations
 
+import queue
 import random
 import select
 import socket
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 import pg8000.core
 import pg8000.exceptions
 import scramp
+from scramp.core import ClientStage
 
 from shared.config import Settings
 from shared.database_url import DatabaseUrl
@@ -30,8 +32,8 @@ from shared.errors import StoreAway, StoreBusy, StoreFault, StoreRefused, StoreU
 Row = list[Any]
 
 CONNECT_ATTEMPTS = 3
-CONNECT_BACKOFF = 0.1
-"""Seconds before the second attempt; doubled before each further one, and jittered."""
+CONNECT_BACKOFF, CONNECT_BACKOFF_MOST = 0.1, 1.0
+"""Seconds before the second attempt, doubled before each further one up to the most; jittered."""
 
 STATEMENT_GRACE = 0.25
 """Seconds that the server has to say itself that a statement took too long."""
@@ -41,17 +43,21 @@ _ALPN = "postgresql"
 _SCRAM = (10, 11, 12)
 """The authentication requests of SASL: begin, continue, final."""
 
-_RETRY_CONNECT = frozenset({"53300", "57P01", "57P02", "57P03"})
-# Neon's proxy gives XX000 to every error of its own, so only the text tells which will pass.
-_RETRY_NEON = (
+_RETRY_CONNECT = frozenset({"53300", "57P01", "57P02"})
+_STARTING = "57P03"
+# Neon's proxy gives XX000 to every error of its own, and PgBouncer 08P01, so only the text tells
+# which will pass. A compute that wakes up, or a server that starts, is worth the whole deadline.
+_STARTING_TEXTS = (
     "Couldn't connect to compute node",
     "Too many connections attempts",
     "Failed to acquire permit",
     "Control plane request failed",
+    "server login has been failing",
 )
 _LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "08003", "08006"})
 """The server ended the connection: a statement that may be repeated is repeated on a new one."""
 _REPEATABLE = frozenset({"40001", "40P01"})
+_TIMED_OUT = "57014"
 _UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
 """Classes and codes that say "not now" rather than "never": connection, resources, operator,
 read-only, lock not available."""
@@ -62,15 +68,23 @@ _GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, Type
 
 
 class _Lost(Exception):
-    """The connection is gone or cannot be trusted; `repeat` tells whether another may do."""
+    """The statement has no answer; `repeat` tells whether another connection may give one.
 
-    def __init__(self, cause: str, *, repeat: bool = True) -> None:
+    `error` is what to raise where it may not, or did not.
+    """
+
+    def __init__(self, error: StoreUnavailable, *, repeat: bool = True) -> None:
+        self.error = error
         self.repeat = repeat
-        super().__init__(cause)
+        super().__init__(error.cause)
 
 
 class _Rejected(Exception):
-    """Dialing failed in a way that another attempt may mend."""
+    """Dialing failed in a way that another attempt may mend; `starting` says that it will."""
+
+    def __init__(self, cause: str, *, starting: bool = False) -> None:
+        self.starting = starting
+        super().__init__(cause)
 
 
 class _DeadlineSocket(ssl.SSLSocket):
@@ -100,18 +114,23 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         self._tls = tls
         self._channel_binding_required = url.require_channel_binding
         self.used_at = time.monotonic()
+        startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
+        if url.options:
+            startup["options"] = url.options
         super().__init__(
             user=url.user,
             password=url.password,
             database=url.database,
             application_name=url.application_name,
-            startup_params={"options": url.options} if url.options else None,
+            startup_params=startup,
             sock=tls,
             ssl_context=False,
         )
-        if self._channel_binding_required and not self._is_bound():
+        try:
+            self._check_authentication()
+        except StoreRefused:
             self.close()
-            raise _no_channel_binding()
+            raise
 
     def set_deadline(self, deadline: float) -> None:
         """Bound everything that follows by this reading of `time.monotonic()`."""
@@ -123,24 +142,27 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         The server's own timeout goes ahead of it in the same flight: a connection pooler drops
         `SET`, and both halves share the implicit transaction that ends with the Sync.
         """
-        seconds = _remaining(self._tls.deadline) - STATEMENT_GRACE
-        milliseconds = max(1, int(seconds * 1000))
-        flight = (
-            _extended("SELECT set_config('statement_timeout', $1, true)", (str(milliseconds),))
-            + _extended(statement, parameters, describe=True)
-            + pg8000.core.SYNC_MSG
-        )
+        try:
+            messages = _extended(statement, parameters, describe=True)
+        except UnicodeEncodeError as error:
+            raise StoreFault("22021", "a parameter cannot be encoded as UTF-8") from error
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(statement, columns=[], input_funcs=[])
-        self._sock.write(flight)
-        self._sock.flush()
-        self.handle_messages(context)
+        with _translated():
+            seconds = _remaining(self._tls.deadline) - STATEMENT_GRACE
+            milliseconds = str(max(1, int(seconds * 1000)))
+            limit = _extended("SELECT set_config('statement_timeout', $1, true)", (milliseconds,))
+            self._sock.write(limit + messages + pg8000.core.SYNC_MSG)
+            self._sock.flush()
+            self.handle_messages(context)
         rows: list[Row] = context.rows
         return rows[1:]
 
     def run_script(self, sql: str) -> list[Row]:
         """Run statements without parameters, as one simple query."""
-        return self.execute_simple(sql).rows or []
+        with _translated():
+            rows: list[Row] = self.execute_simple(sql).rows or []
+            return rows
 
     def is_stale(self) -> bool:
         """Tell whether the server has said something unasked, such as good-bye."""
@@ -151,8 +173,13 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     def close(self) -> None:
         """Say good-bye if that takes no waiting, and close. Never raises."""
         self._tls.deadline = time.monotonic() + 0.05
-        with suppress(OSError, pg8000.exceptions.Error):  # There is nothing left to lose.
+        buffers = self._sock
+        with suppress(OSError, ValueError, pg8000.exceptions.Error):  # Nothing is left to lose.
             super().close()
+        if buffers is not None:
+            with suppress(OSError, ValueError):
+                # By hand: where a traceback still holds them, they would keep the socket open.
+                buffers.close()
         self._tls.close()
 
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
@@ -165,9 +192,15 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
                 raise _no_channel_binding()
         super().handle_AUTHENTICATION_REQUEST(data, context)
 
-    def _is_bound(self) -> bool:
+    def _check_authentication(self) -> None:
+        """Refuse a server that broke the exchange off with a yes; pg8000 would believe it."""
         auth = getattr(self, "auth", None)
-        return auth is not None and auth.mechanism_name == "SCRAM-SHA-256-PLUS"
+        if auth is not None and auth.stage is not ClientStage.set_server_final:
+            raise _no_proof()
+        if self._channel_binding_required and (
+            auth is None or auth.mechanism_name != "SCRAM-SHA-256-PLUS"
+        ):
+            raise _no_channel_binding()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +224,8 @@ class Database:
     ) -> None:
         """Open nothing yet.
 
-        `prepare` runs once, on the first connection, before anyone may use the database; it is
-        given the deadline as well.
+        `prepare` runs once, on the first connection, before anyone may use the database. It has a
+        deadline of its own, `database_timeout`, whoever happens to come first.
         """
         self._url = url
         self._settings = settings
@@ -200,6 +233,7 @@ class Database:
         self._is_prepared = prepare is None
         self._preparing = threading.Lock()
         self._context: ssl.SSLContext | None = None
+        self._making_context = threading.Lock()
         self._changed = threading.Condition()
         self._idle: list[Connection] = []
         self._total = 0
@@ -216,13 +250,13 @@ class Database:
         deadline = time.monotonic() + (timeout or self._settings.database_timeout)
         for attempt in (1, 2):
             try:
-                with self._lease(deadline, new=attempt > 1) as connection:
+                with self._lease(deadline, drop_idle=attempt > 1) as connection:
                     limit = time.monotonic() + self._settings.database_statement_timeout
                     connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
                     return connection.execute(statement, *parameters)
             except _Lost as error:
                 if attempt == 2 or not error.repeat:
-                    raise StoreAway(cause=str(error)) from error
+                    raise error.error from error
         raise AssertionError("unreachable")
 
     @contextmanager
@@ -230,11 +264,10 @@ class Database:
         """Dial for a migration: past Neon's pooler, outside the leases, closed afterwards."""
         connection = self._dial_with_retries(self._url.direct_host(), deadline)
         try:
-            with _translated():
-                connection.set_deadline(deadline)
-                yield connection
+            connection.set_deadline(deadline)
+            yield connection
         except _Lost as error:
-            raise StoreAway(cause=str(error)) from error
+            raise error.error from error
         finally:
             connection.close()
 
@@ -246,15 +279,14 @@ class Database:
     def close(self) -> None:
         """Close the idle connections. The leased ones follow when they come back too old."""
         with self._changed:
-            self._drop_idle()
+            self._drop_idle(older_than=0)
 
     @contextmanager
-    def _lease(self, deadline: float, *, new: bool) -> Iterator[Connection]:
-        connection = self._take(deadline, new=new)
+    def _lease(self, deadline: float, *, drop_idle: bool) -> Iterator[Connection]:
+        connection = self._take(deadline, drop_idle=drop_idle)
         keep = False
         try:
-            with _translated():
-                yield connection
+            yield connection
             keep = True
         except StoreFault:
             keep = True
@@ -262,27 +294,24 @@ class Database:
         finally:
             self._give_back(connection, keep=keep)
 
-    def _take(self, deadline: float, *, new: bool) -> Connection:
+    def _take(self, deadline: float, *, drop_idle: bool) -> Connection:
         with self._changed:
-            if new:
+            if drop_idle:
                 # One connection was found dead: the idle ones have most likely shared its fate.
-                self._drop_idle()
-            while True:
-                while self._idle:
-                    connection = self._idle.pop()
-                    age = time.monotonic() - connection.used_at
-                    if age <= self._settings.database_max_idle and not connection.is_stale():
-                        return connection
-                    self._forget(connection)
-                if self._total < self._settings.database_max_connections:
-                    self._total += 1
-                    break
-                self._waiting += 1
-                try:
-                    if not self._changed.wait(deadline - time.monotonic()):
-                        raise StoreBusy(cause="every connection was leased until the deadline")
-                finally:
-                    self._waiting -= 1
+                self._drop_idle(older_than=0)
+            self._waiting += 1
+            try:
+                if not self._changed.wait_for(self._is_free, deadline - time.monotonic()):
+                    raise StoreBusy(cause="every connection was leased until the deadline")
+            finally:
+                self._waiting -= 1
+            self._drop_idle(older_than=self._settings.database_max_idle)
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_stale():
+                    return connection
+                self._forget(connection)
+            self._total += 1
         try:
             return self._open(deadline)
         except BaseException:
@@ -300,9 +329,14 @@ class Database:
                 self._forget(connection)
             self._changed.notify()
 
-    def _drop_idle(self) -> None:
-        while self._idle:
-            self._forget(self._idle.pop())
+    def _is_free(self) -> bool:
+        return bool(self._idle) or self._total < self._settings.database_max_connections
+
+    def _drop_idle(self, *, older_than: float) -> None:
+        """Close what was last used longer ago; the first was, because the last is used first."""
+        latest = time.monotonic() - older_than
+        while self._idle and self._idle[0].used_at <= latest:
+            self._forget(self._idle.pop(0))
 
     def _forget(self, connection: Connection) -> None:
         connection.close()
@@ -317,9 +351,9 @@ class Database:
                 raise StoreBusy(cause="another request is still preparing the database")
             try:
                 if self._prepare and not self._is_prepared:
-                    connection.set_deadline(deadline)
-                    with _translated():
-                        self._prepare(self, connection, deadline)
+                    limit = time.monotonic() + self._settings.database_timeout
+                    connection.set_deadline(limit)
+                    self._prepare(self, connection, limit)
                     self._is_prepared = True
             finally:
                 self._preparing.release()
@@ -331,17 +365,19 @@ class Database:
     def _dial_with_retries(self, url: DatabaseUrl, deadline: float) -> Connection:
         timeout = url.connect_timeout or self._settings.database_connect_timeout
         deadline = min(deadline, time.monotonic() + timeout)
-        if self._context is None:
-            self._context = _tls_context(url)
-        attempt = 1
+        with self._making_context:
+            self._context = self._context or _tls_context(url)
+        attempts = 0
         while True:
             try:
                 return _dial(url, self._context, deadline)
             except _Rejected as error:
-                pause = CONNECT_BACKOFF * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  # jitter
-                if attempt == CONNECT_ATTEMPTS or time.monotonic() + pause >= deadline:
+                attempts += 1
+                pause = min(CONNECT_BACKOFF * 2 ** (attempts - 1), CONNECT_BACKOFF_MOST)
+                pause *= random.uniform(0.5, 1.5)  # noqa: S311  # jitter
+                is_last = attempts >= CONNECT_ATTEMPTS and not error.starting
+                if is_last or time.monotonic() + pause >= deadline:
                     raise StoreAway(cause=f"cannot connect: {error}") from error
-                attempt += 1
                 time.sleep(pause)
 
 
@@ -393,7 +429,7 @@ def _dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connect
 
 def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
     """Try each address of the host, none of them for more than its share of the time left."""
-    addresses = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    addresses = _resolve(url.host, url.port, deadline)
     failure: OSError = OSError("the host has no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
         connection = socket.socket(family, kind, protocol)
@@ -410,18 +446,41 @@ def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
     raise failure
 
 
+def _resolve(host: str, port: int, deadline: float) -> list[Any]:
+    """Look a host's addresses up in a thread, because the system's resolver knows no deadline."""
+    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answers.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_remaining(deadline))
+    except queue.Empty:
+        raise TimeoutError("the host's name was not resolved in time") from None
+    if isinstance(answer, UnicodeError):
+        raise StoreRefused(cause="the host's name is not a valid one") from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 def _raise_from_dialing(error: BaseException) -> NoReturn:  # noqa: C901  # one table of cases
     if isinstance(error, StoreUnavailable | _Rejected):
         raise error
     if isinstance(error, pg8000.exceptions.DatabaseError):
         sqlstate, message = _sqlstate(error), _message(error)
-        if sqlstate in _RETRY_CONNECT or any(text in message for text in _RETRY_NEON):
-            raise _Rejected(f"{sqlstate} {message}") from error
+        starting = sqlstate == _STARTING or any(text in message for text in _STARTING_TEXTS)
+        if starting or sqlstate in _RETRY_CONNECT:
+            raise _Rejected(f"{sqlstate} {message}", starting=starting) from error
         raise StoreRefused(cause=f"the server refused the connection: {sqlstate} {message}") from (
             error
         )
     if isinstance(error, scramp.ScramException):
-        raise StoreRefused(cause="the server did not prove that it knows the password") from error
+        raise _no_proof() from error
     if isinstance(error, ssl.SSLCertVerificationError):
         raise StoreRefused(
             cause=f"the server's certificate is not valid for this host: {error.verify_message}"
@@ -443,22 +502,27 @@ def _raise_from_dialing(error: BaseException) -> NoReturn:  # noqa: C901  # one 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what goes wrong while a connection is used into _Lost, StoreUnavailable, StoreFault."""
+    """Turn what goes wrong between a statement and its answer into errors of ours."""
     try:
         yield
     except pg8000.exceptions.DatabaseError as error:
         sqlstate, message = _sqlstate(error), _message(error)
-        if sqlstate in _LOST | _REPEATABLE:
-            raise _Lost(f"{sqlstate} {message}") from error
+        cause = f"{sqlstate} {message}"
+        if sqlstate in _LOST:
+            raise _Lost(StoreAway(cause=cause)) from error
+        if sqlstate in _REPEATABLE:
+            raise _Lost(StoreUnavailable(cause=cause)) from error
+        if sqlstate == _TIMED_OUT:
+            raise StoreAway(cause=cause) from error
         if sqlstate.startswith(_UNAVAILABLE):
-            raise StoreUnavailable(cause=f"{sqlstate} {message}") from error
-        raise StoreFault(sqlstate, message) from error
+            raise StoreUnavailable(cause=cause) from error
+        raise StoreFault(sqlstate, message, _position(error)) from error
     except (OSError, pg8000.exceptions.Error) as error:
-        raise _Lost(_describe(error), repeat=not _is_timeout(error)) from error
-    except UnicodeEncodeError as error:  # A parameter's; raised before anything was sent.
-        raise StoreFault("22021", "a parameter cannot be encoded as UTF-8") from error
+        away = StoreAway(cause=_describe(error))
+        raise _Lost(away, repeat=not _is_timeout(error)) from error
     except _GARBLED as error:
-        raise _Lost(f"the answer could not be read ({type(error).__name__})") from error
+        cause = f"the answer could not be read ({type(error).__name__})"
+        raise _Lost(StoreUnavailable(cause=cause)) from error
 
 
 def _sqlstate(error: pg8000.exceptions.DatabaseError) -> str:
@@ -474,6 +538,11 @@ def _message(error: pg8000.exceptions.DatabaseError) -> str:
     return str(fields.get("M", ""))[:200]
 
 
+def _position(error: pg8000.exceptions.DatabaseError) -> int | None:
+    text = error.args[0].get("P") if isinstance(error.args[0], dict) else None
+    return int(text) if text else None
+
+
 def _describe(error: BaseException) -> str:
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}"
@@ -481,6 +550,10 @@ def _describe(error: BaseException) -> str:
 
 def _is_timeout(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+
+
+def _no_proof() -> StoreRefused:
+    return StoreRefused(cause="the server did not prove that it knows the password")
 
 
 def _no_channel_binding() -> StoreRefused:

@@ -34,9 +34,8 @@ def replace(path: Path, data: bytes) -> None:
     Whenever the process or the machine stops, the path holds the old bytes or the new ones. The
     caller holds the file's lock, so that one name is enough for the file that is being written.
     """
-    if path.exists() or path.is_symlink():
-        mode = path.lstat().st_mode
-        if not stat.S_ISREG(mode):
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
             raise NotARegularFile(f"{path} is not a regular file")
     fresh = path.with_name(path.name + ".tmp")
     with suppress(FileNotFoundError):

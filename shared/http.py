@@ -68,8 +68,8 @@ class Call:
     request: Request
     settings: Settings
     body: dict[str, Any] = field(default_factory=dict)
-    user_id: str | None = None
-    """Whom the log line is about, where that is known."""
+    log: dict[str, object] = field(default_factory=dict)
+    """What else the request's line in the log says."""
     request_id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
     """Names the request in its answer and its log line; no secret, and so without a system call."""
 
@@ -104,28 +104,25 @@ def endpoint(
     methods = ("GET", "HEAD") if method == "GET" else (method,)
 
     def decorate(function: Callable[[Call], Response]) -> Callable[[Request], Response]:
+        def checked(call: Call) -> Response:
+            if call.request.method == "OPTIONS" and _is_allowed_origin(call):
+                return _preflight(methods)
+            _check(call, methods)
+            _read_body(call, body)
+            return function(call)
+
         @functools.wraps(function)
         def entry_point(request: Request) -> Response:
-            started = time.perf_counter()
-            call = Call(request, runtime.settings())
-            failure: BaseException | None = None
-            try:
-                if request.method == "OPTIONS" and _is_allowed_origin(call):
-                    response = _preflight(methods)
-                else:
-                    _check(call, methods)
-                    _read_body(call, body)
-                    response = function(call)
-            except Exception as error:  # noqa: BLE001  # the one place where errors become answers
-                failure = error
-                response = _problem(call, error)
-            _finish(call, response)
-            _log(call, response, function.__name__, started, failure)
-            return response
+            return _respond(request, function.__name__, checked)
 
         return entry_point
 
     return decorate
+
+
+def not_found(request: Request) -> Response:
+    """Answer for a path that no function has, whatever the method."""
+    return _fail(request, HttpError(404, "not_found", "There is nothing at this address"))
 
 
 def answer(payload: dict[str, Any], status: int = 200) -> Response:
@@ -137,7 +134,7 @@ def user_answer(
     call: Call, user: User, status: int = 200, *, token: IssuedToken | None = None
 ) -> Response:
     """Answer with a user and, where there is a new token, its cookie."""
-    call.user_id = user.id
+    call.log["user_id"] = user.id
     response = answer(
         {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}, status
     )
@@ -163,12 +160,6 @@ def _set_cookie(call: Call, response: Response, value: str, max_age: int) -> Non
     )
 
 
-@endpoint("GET")
-def not_found(call: Call) -> Response:  # noqa: ARG001  # a function like the others
-    """Answer for a path that no function has."""
-    raise HttpError(404, "not_found", "There is nothing at this address")
-
-
 def adopt(app: Flask) -> None:
     """Make functions-framework's own Flask app answer in JSON as well, and redirect nobody."""
     app.url_map.merge_slashes = False
@@ -177,11 +168,27 @@ def adopt(app: Flask) -> None:
 
 
 def _framework_error(error: HTTPException) -> Response:
+    cause = getattr(error, "original_exception", None)
+    return _fail(request, cause or error)
+
+
+def _fail(request: Request, error: Exception) -> Response:
+    def fail(_: Call) -> Response:
+        raise error
+
+    return _respond(request, "none", fail)
+
+
+def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -> Response:
+    """Answer, whatever happens, and log one line."""
     started = time.perf_counter()
     call = Call(request, runtime.settings())
-    response = _problem(call, error)
+    try:
+        response = produce(call)
+    except Exception as error:  # noqa: BLE001  # the one place where errors become answers
+        response = _problem(call, error)
     _finish(call, response)
-    _log(call, response, "framework", started, error)
+    _log(call, name, response.status_code, started)
     return response
 
 
@@ -227,10 +234,12 @@ def _preflight(methods: tuple[str, ...]) -> Response:
 
 def _read_body(call: Call, body: Body) -> None:
     request = call.request
-    data = b""
-    if (request.content_length or 0) <= MAX_BODY:
-        data = request.stream.read(MAX_BODY + 1)
-    if (request.content_length or len(data)) > MAX_BODY:
+    length = request.content_length or 0
+    try:
+        data = request.stream.read(MAX_BODY + 1) if length <= MAX_BODY else b""
+    except Exception as error:  # Each server has its own errors for a body that breaks off.
+        raise HttpError(400, "incomplete_body", "The body could not be read") from error
+    if length > MAX_BODY or len(data) > MAX_BODY:
         raise HttpError(413, "body_too_large", f"The body may have at most {MAX_BODY} bytes")
     if body == "none" or (body == "optional" and not data):
         return
@@ -261,6 +270,7 @@ def _problem(call: Call, error: Exception) -> Response:
     elif isinstance(error, errors.AuthError):
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         code, sentence = error.code, error.sentence
+        call.log["cause"] = error.cause
         if isinstance(error, errors.InvalidInput):
             extra["field"] = error.field
         if isinstance(error, errors.StoreUnavailable):
@@ -271,10 +281,16 @@ def _problem(call: Call, error: Exception) -> Response:
     else:
         status, code = 500, "internal_error"
         sentence = "Something went wrong on our side. Please try again later."
+        # The frames tell where and the type tells what; the text of a foreign error might quote
+        # what must not be logged.
+        call.log["exception"] = type(error).__qualname__
+        call.log["stack"] = traceback.format_tb(error.__traceback__)
+        if isinstance(error, errors.StoreFault):
+            call.log["cause"] = str(error)
+    call.log["code"] = code
     if status == 401:
-        headers["WWW-Authenticate"] = (
-            f'Cookie realm="AI-Coder", cookie-name="{call.settings.cookie_name}"'
-        )
+        name = call.settings.cookie_name
+        headers["WWW-Authenticate"] = f'Cookie realm="AI-Coder", cookie-name="{name}"'
     problem = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -284,13 +300,11 @@ def _problem(call: Call, error: Exception) -> Response:
         "request_id": call.request_id,
         "error": sentence,
     }
-    text = json.dumps(problem | extra)
-    # functions-framework reads the rest of an unread body into memory before it answers, unless
-    # the answer is streamed; the server then drains it within its own bounds.
-    content = iter([text.encode()]) if status == 413 else text
-    response = Response(content, status, headers, content_type="application/problem+json")
-    response.headers["Content-Length"] = str(len(text))
-    return response
+    text = json.dumps(problem | extra).encode()
+    headers["Content-Length"] = str(len(text))
+    # functions-framework reads what is left of a body into memory before it answers, unless the
+    # answer is streamed; the server then drains it within its own bounds.
+    return Response(iter([text]), status, headers, content_type="application/problem+json")
 
 
 def _finish(call: Call, response: Response) -> None:
@@ -306,39 +320,23 @@ def _finish(call: Call, response: Response) -> None:
             headers["Access-Control-Allow-Credentials"] = "true"
 
 
-def _log(
-    call: Call,
-    response: Response,
-    function: str,
-    started: float,
-    failure: BaseException | None,
-) -> None:
-    status = response.status_code
-    fields: dict[str, object] = {
-        "request_id": call.request_id,
-        "function": function,
-        "method": call.request.method[:16],
-        "status": status,
-        "milliseconds": round((time.perf_counter() - started) * 1000, 2),
-        "user_id": call.user_id,
-    }
-    trace = call.request.headers.get("traceparent") or call.request.headers.get(
-        "X-Cloud-Trace-Context", ""
-    )
+def _log(call: Call, function: str, status: int, started: float) -> None:
+    headers = call.request.headers
+    trace = headers.get("traceparent") or headers.get("X-Cloud-Trace-Context", "")
     if match := _TRACE.match(trace):
-        fields["logging.googleapis.com/trace"] = match[1]
-    if failure is not None:
-        fields["code"] = str(getattr(failure, "code", "internal_error"))
-        fields["cause"] = getattr(failure, "cause", None)
-        if status == 500:
-            # The frames tell where and the type tells what; the text of a foreign error might
-            # quote what must not be logged.
-            fields["cause"] = str(failure) if isinstance(failure, errors.StoreFault) else None
-            fields["exception"] = type(failure).__qualname__
-            fields["stack"] = traceback.format_tb(failure.__traceback__)
+        call.log["logging.googleapis.com/trace"] = match[1]
     severity: log.Severity = "INFO"
     if status >= 500:
         severity = "ERROR"
     elif status in (401, 403, 429):
         severity = "WARNING"
-    log.write(severity, f"{function} {status}", **fields)
+    log.write(
+        severity,
+        f"{function} {status}",
+        request_id=call.request_id,
+        function=function,
+        method=call.request.method[:16],
+        status=status,
+        milliseconds=round((time.perf_counter() - started) * 1000, 2),
+        **call.log,
+    )

@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from pg8000.exceptions import DatabaseError
 
 from shared import log
 from shared.config import InvalidSettings, Settings
 from shared.database import Connection, Database
+from shared.database_url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreUnavailable
 
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
@@ -74,15 +74,22 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
         )
     with database.direct_connection(deadline) as direct:
         for migration in pending:
-            if _apply(direct, migration):
+            if _apply(direct, migration, deadline):
                 log.write("INFO", "Applied a migration", migration=migration.name)
+
+
+def bring_up_to_date(url: DatabaseUrl, settings: Settings) -> None:
+    """Apply what is pending to a database. Raises StoreUnavailable and StoreFault."""
+    database = Database(url, settings, prepare=functools.partial(prepare, apply=True))
+    database.execute("SELECT 1")
+    database.close()
 
 
 def _applied(connection: Connection) -> dict[int, str]:
     try:
         rows = connection.execute("SELECT version, checksum FROM schema_migrations")
-    except DatabaseError as error:
-        if error.args[0].get("C") != _UNDEFINED_TABLE:
+    except StoreFault as error:
+        if error.sqlstate != _UNDEFINED_TABLE:
             raise
         return {}
     return {int(version): str(checksum) for version, checksum in rows}
@@ -98,26 +105,27 @@ def _pending(migrations: Sequence[Migration], applied: dict[int, str]) -> list[M
     return [migration for migration in migrations if migration.version not in applied]
 
 
-def _apply(connection: Connection, migration: Migration) -> bool:
+def _apply(connection: Connection, migration: Migration, deadline: float) -> bool:
     """Apply one file, unless another instance did while this one waited for the lock."""
-    connection.run_script(f"BEGIN; SELECT pg_advisory_xact_lock({LOCK_KEY})")
+    milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
     connection.run_script(
+        # The server gives up by itself, so that nobody waits for a lock after his client has gone.
+        f"BEGIN; SET LOCAL statement_timeout = {milliseconds}; "
+        f"SELECT pg_advisory_xact_lock({LOCK_KEY}); SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; "
         "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, "
         "name TEXT NOT NULL, checksum TEXT NOT NULL, "
-        "applied_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP); "
-        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+        "applied_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP)"
     )
     if not _pending([migration], _applied(connection)):
         connection.run_script("ROLLBACK")
         return False
     try:
         connection.run_script(migration.sql)
-    except DatabaseError as error:
-        fields = error.args[0]
-        line = migration.sql.count("\n", 0, int(fields.get("P", 1)) - 1) + 1
-        raise StoreRefused(
-            cause=f"migrations/{migration.name}, line {line}: {fields.get('C')} {fields.get('M')}"
-        ) from error
+    except StoreFault as error:
+        line = ""
+        if error.position:
+            line = f", line {migration.sql.count(chr(10), 0, error.position - 1) + 1}"
+        raise StoreRefused(cause=f"migrations/{migration.name}{line}: {error}") from error
     connection.execute(
         "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
         str(migration.version),
@@ -135,10 +143,8 @@ def main() -> int:
         if settings.database_url is None:
             print("DATABASE_URL is missing: there is no database to migrate.", file=sys.stderr)
             return 1
-        deadline = time.monotonic() + BY_HAND_SECONDS
-        database = Database(settings.database_url, settings)
-        with database.direct_connection(deadline) as connection:
-            prepare(database, connection, deadline, apply=True)
+        patient = replace(settings, database_timeout=BY_HAND_SECONDS)
+        bring_up_to_date(settings.database_url, patient)
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 1

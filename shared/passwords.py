@@ -32,10 +32,8 @@ class PasswordHasher:
     """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14."""
 
     def __init__(self, rounds: int) -> None:
-        """Make the dummy that stands in where a user or a usable hash is missing."""
+        """Take the cost of new hashes."""
         self.rounds = rounds
-        # A salt and a digest of the right form; nobody knows a password that gives them.
-        self._dummy = f"$2b${rounds:02d}${'.' * 53}".encode()
 
     def hash(self, password: str) -> str:
         """Hash a new password. The text must be encodable as UTF-8."""
@@ -50,8 +48,9 @@ class PasswordHasher:
     def verify(self, password: str, stored: str | None) -> bool:
         """Tell whether the password made the stored hash.
 
-        A missing, foreign or corrupt hash costs as much as a wrong password. How many hashes are
-        computed depends on the password alone: one, or two where it is not in NFC.
+        A no takes as long whatever is stored: a missing, foreign or corrupt hash is replaced by a
+        dummy, a cheaper one than today's is topped up. Only a costlier one takes longer. How often
+        a hash is computed depends on the password alone: once, or twice where it is not in NFC.
         """
         raw, normal = password.encode(), _normal(password)
         if long := _usable(_LONG, stored):
@@ -63,12 +62,25 @@ class PasswordHasher:
             if raw != normal and len(normal) < MAX_BYTES:
                 candidates.insert(0, normal)
         else:
-            target, candidates = self._dummy, [raw[:MAX_BYTES]]
+            target, candidates = _dummy(self.rounds), [raw[:MAX_BYTES]]
         if raw != normal and len(candidates) == 1:
             candidates.append(candidates[0])
         # All of them, whether or not the first one fits.
-        outcomes = [_matches(candidate, target) for candidate in candidates]
+        outcomes = [self._matches(candidate, target) for candidate in candidates]
         return any(outcomes)
+
+    def _matches(self, candidate: bytes, target: bytes) -> bool:
+        try:
+            if bcrypt.checkpw(candidate, target):
+                return True
+            cost = int(target[4:6])
+        except ValueError:  # A salt that bcrypt itself refuses, at once.
+            cost = self.rounds
+            bcrypt.checkpw(candidate, _dummy(cost))
+        # Cost c takes 2**c, and 2**c + 2**c + 2**(c+1) + … + 2**(R-1) is 2**R.
+        for rounds in range(cost, self.rounds):
+            bcrypt.checkpw(candidate, _dummy(rounds))
+        return False
 
     def needs_rehash(self, password: str, stored: str) -> bool:
         """Tell whether a hash that just verified falls short of what `hash` would make now."""
@@ -77,7 +89,8 @@ class PasswordHasher:
             cost = _LONG.fullmatch(stored)
         else:
             cost = _BCRYPT.fullmatch(stored)
-            if cost and password.encode() != normal and not _matches(normal, stored.encode()):
+            raw = password.encode()
+            if cost and raw != normal and not bcrypt.checkpw(normal, stored.encode()):
                 return True
         return cost is None or int(cost[1]) < self.rounds
 
@@ -96,8 +109,6 @@ def _condensed(normal: bytes, salt22: str) -> bytes:
     return base64.b64encode(hmac.digest(salt22.encode(), normal, hashlib.sha256))
 
 
-def _matches(candidate: bytes, target: bytes) -> bool:
-    try:
-        return bcrypt.checkpw(candidate, target)
-    except ValueError:  # A salt that bcrypt itself refuses.
-        return False
+def _dummy(rounds: int) -> bytes:
+    """Give a hash that no known password has."""
+    return f"$2b${rounds:02d}${'.' * 53}".encode()

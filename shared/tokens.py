@@ -29,6 +29,9 @@ FRESH_SECONDS = 10 * 60
 SESSION_SECONDS = 30 * 24 * 60 * 60
 SKEW_SECONDS = 10
 MAX_LENGTH = 4096
+"""Bytes of a token, because browsers drop larger cookies."""
+NAME_MAX_LENGTH = 100
+"""Characters of a name. It travels in the token; the old system's names can be longer."""
 
 _HMAC = jwt.get_algorithm_by_name(ALGORITHM)
 _CLAIMS: dict[str, tuple[type, ...]] = {
@@ -96,7 +99,7 @@ class SessionTokens:
             "session_exp": ends_at,
             "jti": secrets.token_urlsafe(16),
             "email": user.email,
-            "name": user.name,
+            "name": user.name and user.name[:NAME_MAX_LENGTH],
             "provider": user.provider,
         }
         headers = {"typ": TYPE, "kid": self._signing_kid}

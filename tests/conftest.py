@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 
 from shared import migrations
 from shared.config import Settings
-from shared.database import Database
 from shared.database_url import DatabaseUrl
 from shared.store import Store, open_store
 from tests.support.emulator import Emulator, running_emulator
@@ -29,12 +27,7 @@ def postgres() -> Iterator[Server]:
     """One PostgreSQL server for the whole run, with a migrated template database."""
     with running_postgres() as server:
         server.run(f"CREATE DATABASE {_TEMPLATE} OWNER app")
-        url = DatabaseUrl.parse(server.url(_TEMPLATE))
-        settings = Settings(database_url=url)
-        database = Database(url, settings)
-        deadline = time.monotonic() + 30
-        with database.direct_connection(deadline) as connection:
-            migrations.prepare(database, connection, deadline, apply=True)
+        migrations.bring_up_to_date(DatabaseUrl.parse(server.url(_TEMPLATE)), Settings())
         yield server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway, StoreBusy, StoreFault, StoreRefused, StoreUnavailable
 from tests.support.certificates import Authority
 from tests.support.emulator import running_emulator
+from tests.support.impostor import READY, Impostor, authentication, error, message
 from tests.support.postgres import Server, free_port, running_pgbouncer, running_postgres
 from tests.support.relay import Relay
 
@@ -120,13 +122,63 @@ def test_a_refused_login_is_not_tried_again(postgres: Server, relay: Relay, faul
         assert relay.connections == 1
 
 
-def test_an_unknown_host_is_not_tried_again(postgres: Server) -> None:
-    url = DatabaseUrl.parse(postgres.url("postgres", host="no-such-host.invalid"))
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "unknown"), (StoreRefused, 1)),
+        (socket.gaierror(socket.EAI_AGAIN, "try again"), (StoreAway, CONNECT_ATTEMPTS)),
+    ],
+)
+def test_only_a_name_that_may_be_resolved_later_is_looked_up_again(
+    postgres: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: OSError,
+    expected: tuple[type[Exception], int],
+) -> None:
+    lookups = []
+
+    def fail(*arguments: Any, **_: Any) -> Any:
+        lookups.append(arguments)
+        raise failure
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with closing(Database(DatabaseUrl.parse(postgres.url("postgres")), SETTINGS)) as pool:
+        kind, times = expected
+        with pytest.raises(kind):
+            pool.execute("SELECT 1")
+    assert len(lookups) == times
+
+
+def test_a_host_that_cannot_be_a_name_is_refused(postgres: Server) -> None:
+    url = DatabaseUrl.parse(postgres.url("postgres", host="x" * 70))
     with (
         closing(Database(url, SETTINGS)) as pool,
-        pytest.raises(StoreUnavailable, match=r"cannot be resolved|cannot connect"),
+        pytest.raises(StoreUnavailable, match="host's name"),
     ):
         pool.execute("SELECT 1")
+
+
+def test_a_resolver_that_hangs_does_not_stretch_the_deadline(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> Any:
+        released.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    settings = replace(SETTINGS, database_connect_timeout=0.3)
+    started = time.monotonic()
+    try:
+        with (
+            closing(Database(DatabaseUrl.parse(postgres.url("postgres")), settings)) as pool,
+            pytest.raises(StoreAway, match="longer than its deadline"),
+        ):
+            pool.execute("SELECT 1")
+        assert time.monotonic() - started < 3
+    finally:
+        released.set()
 
 
 def test_channel_binding_is_used_where_it_is_required(postgres: Server, database: str) -> None:
@@ -148,6 +200,66 @@ def test_missing_channel_binding_is_refused_before_the_password(
             pytest.raises(StoreRefused, match="no password was sent"),
         ):
             pool.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("parameters", [{}, {"channel_binding": "require"}])
+def test_a_server_that_skips_its_own_proof_is_refused_and_asked_nothing(
+    tmp_path: Path, parameters: dict[str, str]
+) -> None:
+    authority = Authority(tmp_path)
+    heard = []
+
+    def pretend(tls: ssl.SSLSocket, _: int) -> None:
+        tls.sendall(authentication(10, b"SCRAM-SHA-256-PLUS\0\0"))
+        tls.recv(4096)
+        tls.sendall(authentication(0) + READY)
+        heard.append(tls.recv(4096))
+
+    with Impostor(authority, pretend) as impostor:
+        url = DatabaseUrl(
+            host="localhost",
+            port=impostor.port,
+            database="d",
+            user="u",
+            password="p",
+            require_channel_binding=bool(parameters),
+            root_certificates=str(authority.certificate),
+        )
+        with (
+            closing(Database(url, SETTINGS)) as pool,
+            pytest.raises(StoreRefused, match="did not prove that it knows the password"),
+        ):
+            pool.execute("SELECT 1")
+    assert heard in ([b""], [message(b"X")]), "nothing but good-bye"
+
+
+@pytest.mark.parametrize("request_code", [3, 5])
+def test_a_password_is_not_given_without_scram_where_binding_is_required(
+    tmp_path: Path, request_code: int
+) -> None:
+    authority = Authority(tmp_path)
+    heard = []
+
+    def ask(tls: ssl.SSLSocket, _: int) -> None:
+        tls.sendall(authentication(request_code, b"salt"))
+        heard.append(tls.recv(4096))
+
+    with Impostor(authority, ask) as impostor:
+        url = DatabaseUrl(
+            host="localhost",
+            port=impostor.port,
+            database="d",
+            user="u",
+            password="canary",
+            require_channel_binding=True,
+            root_certificates=str(authority.certificate),
+        )
+        with (
+            closing(Database(url, SETTINGS)) as pool,
+            pytest.raises(StoreRefused, match="no password was sent"),
+        ):
+            pool.execute("SELECT 1")
+    assert heard in ([b""], [message(b"X")]), "nothing but good-bye"
 
 
 @pytest.mark.parametrize(
@@ -210,6 +322,50 @@ def test_a_connection_that_was_hung_up_on_is_dialed_again(
     with closing(Database(url, SETTINGS)) as pool:
         assert pool.execute("SELECT 1") == [[1]]
         assert relay.connections == CONNECT_ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "text", "waited_for"),
+    [
+        ("57P03", "the database system is starting up", True),
+        ("XX000", "Couldn't connect to compute node", True),
+        ("XX000", "Control plane request failed", True),
+        ("XX000", "The endpoint is disabled. Enable it and try again.", False),
+        ("XX000", "password authentication failed for user 'u'", False),
+        ("28000", "no pg_hba.conf entry", False),
+    ],
+)
+def test_a_server_that_wakes_up_is_waited_for_and_one_that_refuses_is_not(
+    tmp_path: Path, sqlstate: str, text: str, waited_for: bool
+) -> None:
+    authority = Authority(tmp_path)
+    awake_at = 6
+
+    def wake_slowly(tls: ssl.SSLSocket, number: int) -> None:
+        if number < awake_at:
+            tls.sendall(error(sqlstate, text))
+        else:
+            tls.sendall(authentication(0) + READY)
+        tls.recv(4096)
+
+    with Impostor(authority, wake_slowly) as impostor:
+        url = DatabaseUrl(
+            host="localhost",
+            port=impostor.port,
+            database="d",
+            user="u",
+            password="p",
+            root_certificates=str(authority.certificate),
+        )
+        pool = Database(url, SETTINGS)
+        deadline = time.monotonic() + 10
+        if waited_for:
+            with pool.direct_connection(deadline):
+                assert impostor.connections == awake_at
+        else:
+            with pytest.raises(StoreRefused), pool.direct_connection(deadline):
+                pass
+            assert impostor.connections == 1
 
 
 def test_a_server_without_room_is_asked_a_few_times_and_no_more(
@@ -330,6 +486,30 @@ def test_an_old_connection_is_replaced(postgres: Server, database: str) -> None:
         assert pool.counts().total == 1
 
 
+def test_connections_that_a_burst_left_over_are_closed_when_they_are_old(
+    postgres: Server, database: str
+) -> None:
+    url = DatabaseUrl.parse(postgres.url(database))
+    settings = replace(SETTINGS, database_max_idle=0.3, database_max_connections=4)
+    with closing(Database(url, settings)) as pool:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: pool.execute("SELECT pg_sleep(0.1)"), range(4)))
+        assert pool.counts().idle == 4
+        for _ in range(10):
+            pool.execute("SELECT 1")
+            time.sleep(0.05)
+        assert pool.counts().total == 1
+
+
+def test_the_encoding_is_utf8_whatever_the_roles_default(postgres: Server, database: str) -> None:
+    postgres.run(
+        "CREATE ROLE latin LOGIN PASSWORD 'latin'; ALTER ROLE latin SET client_encoding = 'LATIN1'"
+    )
+    url = DatabaseUrl.parse(postgres.url(database, user="latin", password="latin"))
+    with closing(Database(url, SETTINGS)) as pool:
+        assert pool.execute("SELECT $1, char_length($1)", "Zoë 山") == [["Zoë 山", 5]]
+
+
 def test_a_stale_connection_is_replaced_without_anyone_seeing_it(
     pool: Database, postgres: Server
 ) -> None:
@@ -426,6 +606,28 @@ def test_who_waits_until_the_deadline_is_told_that_the_store_is_busy(pool: Datab
     assert pool.counts().waiting == 0
 
 
+def test_no_wake_up_is_lost_to_someone_who_gives_up(pool: Database) -> None:
+    # Those who give up do so just when connections come back.
+    def impatient(_: int) -> str:
+        try:
+            pool.execute("SELECT pg_sleep(0.02)", timeout=0.04)
+        except StoreUnavailable:
+            return "gave up"
+        return "answered"
+
+    def patient(_: int) -> float:
+        started = time.monotonic()
+        pool.execute("SELECT 1", timeout=10)
+        return time.monotonic() - started
+
+    with ThreadPoolExecutor(16) as threads:
+        noise = [threads.submit(impatient, number) for number in range(200)]
+        waits = list(threads.map(patient, range(50)))
+        outcomes = {future.result() for future in noise}
+    assert "gave up" in outcomes
+    assert max(waits) < 5
+
+
 def test_a_busy_store_is_503_with_a_time_to_come_back(postgres: Server, database: str) -> None:
     with (
         running_emulator(
@@ -471,6 +673,21 @@ def test_no_connection_and_no_descriptor_leaks_in_any_outcome(
             assert pool.execute("SELECT 1") == [[1]]
         _until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
         assert pool.counts().total == 1
+
+
+def test_requests_to_a_silent_database_leave_no_descriptor_behind(
+    postgres: Server, database: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = postgres.url(database, port=silent.getsockname()[1])
+        settings = {"DATABASE_URL": url, "DATABASE_TIMEOUT": "0.2", "THREADS": "1"}
+        with running_emulator(**settings) as emulator, emulator.client() as client:
+            login = {"email": "ada@example.com", "password": "correct horse"}
+            assert client.post("/api/login", json=login).status_code == 503
+            before = emulator.descriptors()
+            for _ in range(5):
+                assert client.post("/api/login", json=login).status_code == 503
+            assert emulator.descriptors() <= before
 
 
 def test_a_first_connection_that_could_not_be_prepared_is_prepared_by_the_next(

@@ -142,6 +142,41 @@ def test_a_client_that_hangs_up_within_its_body_harms_nobody(emulator: Emulator)
     assert not [line for line in emulator.log() if line.get("status") == 500]
 
 
+def _exchange(emulator: Emulator, request: bytes) -> bytes:
+    """Send bytes as they are, and give the first bytes of the answer."""
+    host, port = emulator.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        return connection.recv(65536)
+
+
+@pytest.mark.parametrize("chunks", [b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx", b"-1\r\n\r\n"])
+def test_a_malformed_chunk_is_400(emulator: Emulator, chunks: bytes) -> None:
+    head = (
+        b"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    assert _exchange(emulator, head + chunks).startswith(b"HTTP/1.1 400 ")
+    other = head.replace(b"POST", b"PUT")
+    assert _exchange(emulator, other + chunks).startswith(b"HTTP/1.1 405 ")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"POST /api/login", b"413"),
+        (b"PUT /api/login", b"405"),
+        (b"POST /api/nothing", b"404"),
+        (b"GET /robots.txt", b"404"),
+    ],
+)
+def test_a_refused_request_is_answered_without_waiting_for_its_body(
+    emulator: Emulator, line: bytes, status: bytes
+) -> None:
+    head = b" HTTP/1.1\r\nHost: x\r\nContent-Length: 200000000\r\n\r\n"
+    assert _exchange(emulator, line + head).startswith(b"HTTP/1.1 " + status)
+
+
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
@@ -185,10 +220,11 @@ def test_other_methods_are_405_and_name_the_right_ones(
 )
 def test_an_unknown_path_is_a_json_404_and_never_a_redirect(emulator: Emulator, path: str) -> None:
     with emulator.client() as client:
-        response = client.request("GET", httpx.URL(emulator.url + path))
-        assert response.status_code == 404
-        assert response.headers["Content-Type"] == "application/problem+json"
-        assert response.json()["code"] == "not_found"
+        for method in ("GET", "POST", "DELETE", "OPTIONS", "FOO"):
+            response = client.request(method, httpx.URL(emulator.url + path))
+            assert response.status_code == 404
+            assert response.headers["Content-Type"] == "application/problem+json"
+            assert response.json()["code"] == "not_found"
 
 
 def test_every_problem_has_the_members_of_rfc_9457_and_the_old_pages_error(
@@ -371,7 +407,7 @@ def test_each_request_is_one_json_line_without_secrets(tmp_path: Any) -> None:
         "session 200",
         "login 401",
         "login 400",
-        "framework 404",
+        "none 404",
     ]
     for line in lines[-5:]:
         assert {"severity", "time", "request_id", "method", "status", "milliseconds"} <= set(line)

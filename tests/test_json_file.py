@@ -97,6 +97,7 @@ def test_of_records_that_differ_only_in_spelling_the_lower_case_one_has_the_key(
         {"id": "2", "email": "ada@example.com", "createdAt": "2022-01-01T00:00:00.000Z"},
         {"id": "3", "email": "EVE@example.com", "createdAt": "2021-01-01T00:00:00.000Z"},
         {"id": "4", "email": "Eve@example.com", "createdAt": "2020-01-01T00:00:00.000Z"},
+        {"id": "5", "email": "eVe@example.com"},
     ]
     path.write_text(json.dumps(records))
     store = JsonFileStore(path)

@@ -14,7 +14,6 @@ import pytest
 
 from shared import migrations
 from shared.config import Settings
-from shared.database import Database
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreRefused
 from tests.support.emulator import ROOT, environment, running_emulator
@@ -61,7 +60,10 @@ INSERT INTO users (id, email, password, name, provider, created_at, updated_at) 
     ('00000000-0000-4000-8000-000000000004', 'ÜMLAUT@Example.de', '{HASH}', 'Jörg', 'local',
      '2025-01-01', '2025-01-01'),
     ('00000000-0000-4000-8000-000000000005', 'google@example.com', NULL, NULL, 'google',
-     NULL, NULL);
+     NULL, NULL),
+    ('00000000-0000-4000-8000-000000000006', 'Eve@example.com', NULL, NULL, 'local', NULL, NULL),
+    ('00000000-0000-4000-8000-000000000007', 'EVE@example.com', NULL, NULL, 'local',
+     '2025-01-01', NULL);
 INSERT INTO session VALUES ('sid', '{{"userId": "x"}}', now());
 """
 OLD_INSERT = (
@@ -70,15 +72,8 @@ OLD_INSERT = (
 )
 
 
-def _database(server: Server, name: str) -> Database:
-    return Database(DatabaseUrl.parse(server.url(name)), Settings())
-
-
 def _migrate(server: Server, name: str) -> None:
-    deadline = time.monotonic() + 30
-    database = _database(server, name)
-    with database.direct_connection(deadline) as connection:
-        migrations.prepare(database, connection, deadline, apply=True)
+    migrations.bring_up_to_date(DatabaseUrl.parse(server.url(name)), Settings())
 
 
 @pytest.fixture
@@ -90,11 +85,8 @@ def empty(make_database: Callable[..., str]) -> str:
 @pytest.fixture
 def old(postgres: Server, empty: str) -> str:
     """The name of a database as the old server leaves it."""
-    url = DatabaseUrl.parse(postgres.url(empty))
-    with _database(postgres, empty).direct_connection(time.monotonic() + 30) as connection:
-        connection.run_script(OLD_DDL)
-        connection.run_script(OLD_ROWS)
-    assert url.database == empty
+    postgres.run(f"SET ROLE app; {OLD_DDL}", empty)
+    postgres.run(OLD_ROWS, empty)
     return empty
 
 
@@ -252,6 +244,8 @@ def test_of_adopted_rows_that_differ_only_in_case_the_lower_case_one_has_the_key
         ["ada@example.com", "ada@example.com"],
         ["ÜMLAUT@Example.de", "ümlaut@example.de"],
         ["google@example.com", "google@example.com"],
+        ["Eve@example.com", None],
+        ["EVE@example.com", "eve@example.com"],
     ]
 
 
@@ -272,7 +266,7 @@ def test_adopted_users_log_in_and_cannot_be_signed_up_again(postgres: Server, ol
 
 def test_the_old_servers_statements_go_on_working(postgres: Server, old: str) -> None:
     _migrate(postgres, old)
-    new_id = "00000000-0000-4000-8000-000000000006"
+    new_id = "00000000-0000-4000-8000-000000000099"
     insert = (
         "INSERT INTO users (id, email, password, name, provider) "
         f"VALUES ('{new_id}', 'Mixed.Case@Example.com', '{HASH}', 'Mixed', 'local') "

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shared.config import Settings
+
+if TYPE_CHECKING:
+    from shared.database import PoolCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,7 @@ class DatabaseHealth:
 
     timestamp: datetime
     version: str
-    total: int
-    idle: int
-    waiting: int
+    pool: PoolCounts
 
 
 class Store(Protocol):

@@ -21,6 +21,7 @@ from shared.emails import email_key
 from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
 from shared.store import Credentials, User
 from shared.strict_json import InvalidJson, loads
+from shared.timestamps import to_iso
 
 LOCK_TIMEOUT = 10.0
 """Seconds that a writer waits for the writers before it."""
@@ -159,11 +160,16 @@ def _records(data: bytes) -> list[Record]:
 def _index(stamp: tuple[int, ...] | None, records: list[Record]) -> _Users:
     keyed = [(email_key(record["email"]), record) for record in records]
     # Of records that differ only in spelling the same one is found as in migration 0002.
-    keyed.sort(key=lambda pair: (pair[1]["email"] != pair[0], str(pair[1].get("createdAt", ""))))
+    keyed.sort(key=lambda pair: _precedence(*pair))
     by_key: dict[str, Record] = {}
     for key, record in keyed:
         by_key.setdefault(key, record)
     return _Users(stamp, records, by_key, {record["id"]: record for record in reversed(records)})
+
+
+def _precedence(key: str, record: Record) -> tuple[object, ...]:
+    created = record.get("createdAt")
+    return record["email"] != key, created is None, str(created), record["id"]
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
@@ -181,4 +187,4 @@ def _user(record: Record) -> User:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return to_iso(datetime.now(UTC))

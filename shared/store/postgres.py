@@ -8,7 +8,7 @@ import re
 from shared import migrations
 from shared.config import Settings
 from shared.database import Database, Row
-from shared.errors import EmailTaken
+from shared.errors import EmailTaken, StoreFault
 from shared.store import Credentials, DatabaseHealth, User
 
 HEALTH_TIMEOUT = 3.0
@@ -16,19 +16,15 @@ HEALTH_TIMEOUT = 3.0
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-# The second half answers a repeated call whose first answer was lost: the row is the caller's own.
+# The update that changes nothing is for a repeated call whose first answer was lost: it waits for
+# the first, and gives the row if it is the caller's own. Another's row is not given.
 _CREATE = """
-WITH created AS (
-    INSERT INTO users (id, email, email_key, password, name, provider)
-    VALUES ($1::uuid, $2::text, $2::text, $3, $4, $5)
-    ON CONFLICT DO NOTHING
-    RETURNING id, email, name, provider, epoch
-)
-SELECT id, email, name, provider, epoch FROM created
-UNION ALL
-SELECT id, email, name, provider, epoch FROM users
-WHERE id = $1::uuid AND email_key = $2::text AND NOT EXISTS (SELECT FROM created)
+INSERT INTO users (id, email, email_key, password, name, provider)
+VALUES ($1::uuid, $2::text, $2::text, $3, $4, $5)
+ON CONFLICT (email_key) DO UPDATE SET email_key = users.email_key WHERE users.id = excluded.id
+RETURNING id, email, name, provider, epoch
 """
+_UNIQUE_VIOLATION = "23505"
 _CREDENTIALS = """
 SELECT id, email, name, provider, epoch, password FROM users WHERE email_key = $1
 """
@@ -51,9 +47,15 @@ class PostgresStore:
 
     def create_user(self, user: User, password_hash: str | None) -> User:
         """Insert, and let the database decide."""
-        rows = self._database.execute(
-            _CREATE, user.id, user.email, password_hash, user.name, user.provider
-        )
+        try:
+            rows = self._database.execute(
+                _CREATE, user.id, user.email, password_hash, user.name, user.provider
+            )
+        except StoreFault as error:
+            # The id, or the bare `email` of a row that the old server wrote.
+            if error.sqlstate == _UNIQUE_VIOLATION:
+                raise EmailTaken from error
+            raise
         if not rows:
             raise EmailTaken
         return _user(rows[0])
@@ -77,14 +79,7 @@ class PostgresStore:
     def health(self) -> DatabaseHealth:
         """Ask for the time and the version."""
         ((timestamp, version),) = self._database.execute(_HEALTH, timeout=HEALTH_TIMEOUT)
-        counts = self._database.counts()
-        return DatabaseHealth(
-            timestamp=timestamp,
-            version=f"PostgreSQL {version}",
-            total=counts.total,
-            idle=counts.idle,
-            waiting=counts.waiting,
-        )
+        return DatabaseHealth(timestamp, f"PostgreSQL {version}", self._database.counts())
 
     def close(self) -> None:
         """Close the idle connections."""

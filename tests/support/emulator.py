@@ -39,6 +39,12 @@ class Emulator:
         """Read everything that the process has written."""
         return self._output.read_text(errors="replace")
 
+    def descriptors(self) -> int:
+        """Count the open files and sockets of the worker."""
+        pid = self.process.pid
+        (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return len(list(Path(f"/proc/{worker}/fd").iterdir()))
+
     def log(self) -> list[dict[str, Any]]:
         """Read the JSON lines that the process has logged."""
         return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]

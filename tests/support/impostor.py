@@ -1,0 +1,80 @@
+"""A server that speaks just enough of PostgreSQL's protocol to lie in it, over TLS.
+
+It stands in for the peers that no honest server can play: a man in the middle with a trusted
+certificate, and Neon's proxy in its bad moments.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from tests.support.certificates import Authority
+
+READY = b"Z\x00\x00\x00\x05I"
+
+
+def message(code: bytes, data: bytes = b"") -> bytes:
+    """Frame one message of the protocol."""
+    return code + struct.pack("!i", len(data) + 4) + data
+
+
+def authentication(request: int, data: bytes = b"") -> bytes:
+    """Frame an authentication request; 0 is "you are in"."""
+    return message(b"R", struct.pack("!i", request) + data)
+
+
+def error(sqlstate: str, text: str) -> bytes:
+    """Frame a fatal error."""
+    fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": text}
+    return message(b"E", b"".join(f"{k}{v}\0".encode() for k, v in fields.items()) + b"\0")
+
+
+class Impostor:
+    """Hands each TLS connection to `behave`; `connections` counts them."""
+
+    def __init__(self, authority: Authority, behave: Callable[[ssl.SSLSocket, int], None]) -> None:
+        certificate, key = authority.issue("impostor", ("localhost",))
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._behave = behave
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self.port = int(self._listener.getsockname()[1])
+        self.connections = 0
+
+    def __enter__(self) -> Impostor:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with plain:
+                plain.settimeout(10)
+                try:
+                    plain.recv(8)
+                    plain.sendall(b"S")
+                    with self._context.wrap_socket(plain, server_side=True) as tls:
+                        tls.recv(4096)  # The startup message.
+                        self._behave(tls, self.connections)
+                except OSError:
+                    continue
