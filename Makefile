@@ -1,7 +1,6 @@
 # `make help` lists what there is to do. Only Python 3.11 or newer and make have to be there.
 
 PYTHON ?= python3
-PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -13,10 +12,10 @@ help: ## Show this list
 
 dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on change
 	@saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved"; \
-	echo "Serving on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"; \
+	echo "Serving on http://127.0.0.1:$${PORT:-8080} (Ctrl-C ends it)"; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
 	  --patterns '**/*.py;**/*.sql' -d . -d functions -d shared -d shared/store -d migrations -- \
-	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port $(PORT)
+	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
 	$(BIN)/python -m pytest

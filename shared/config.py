@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ _PLACEHOLDER = re.compile(
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
-T = TypeVar("T")
+T = TypeVar("T", int, float)
 
 
 class InvalidSettings(Exception):
@@ -80,30 +80,36 @@ class _Reader:
         self.problems: list[str] = []
 
     def settings(self) -> Settings:
-        environment = self.environment()
-        secure = environment in ("staging", "production")
+        default = Settings(environment=self.environment())
+        secure = default.secure
         has_url = self.text("DATABASE_URL") is not None
         use_database = self.boolean("USE_DATABASE", default=has_url or secure)
-        rounds = self.number("BCRYPT_ROUNDS", int, 12, at_least=4, at_most=14)
+        rounds = self.number("BCRYPT_ROUNDS", default.bcrypt_rounds, 4, 14)
         if secure:
             self.check_secure(use_database, rounds)
-        settings = Settings(
-            environment=environment,
+        settings = replace(
+            default,
             use_database=use_database,
             database_url=self.database_url(required=use_database),
-            auto_migrate=self.boolean("AUTO_MIGRATE", default=True),
-            database_timeout=self.number("DATABASE_TIMEOUT", float, 15, 0.1, 300),
-            database_connect_timeout=self.number("DATABASE_CONNECT_TIMEOUT", float, 10, 0.1, 300),
-            database_statement_timeout=self.number(
-                "DATABASE_STATEMENT_TIMEOUT", float, 5, 0.1, 300
+            auto_migrate=self.boolean("AUTO_MIGRATE", default=default.auto_migrate),
+            database_timeout=self.number("DATABASE_TIMEOUT", default.database_timeout, 0.1, 300),
+            database_connect_timeout=self.number(
+                "DATABASE_CONNECT_TIMEOUT", default.database_connect_timeout, 0.1, 300
             ),
-            database_max_connections=self.number("DATABASE_MAX_CONNECTIONS", int, 4, 1, 100),
-            database_max_idle=self.number("DATABASE_MAX_IDLE", float, 30, 0, 3600),
+            database_statement_timeout=self.number(
+                "DATABASE_STATEMENT_TIMEOUT", default.database_statement_timeout, 0.1, 300
+            ),
+            database_max_connections=self.number(
+                "DATABASE_MAX_CONNECTIONS", default.database_max_connections, 1, 100
+            ),
+            database_max_idle=self.number("DATABASE_MAX_IDLE", default.database_max_idle, 0, 3600),
             users_file=Path(self.text("USERS_FILE") or _DATA / "users.json"),
             session_secrets=self.session_secrets(required=secure),
             cookie_name=self.cookie_name(secure=secure),
             bcrypt_rounds=rounds,
-            password_min_length=self.number("PASSWORD_MIN_LENGTH", int, 8, 1, 64),
+            password_min_length=self.number(
+                "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64
+            ),
             allowed_origins=self.allowed_origins(),
         )
         if self.problems:
@@ -133,26 +139,21 @@ class _Reader:
             self.problems.append(f"{name} must be true or false.")
         return False
 
-    def number(
-        self,
-        name: str,
-        kind: Callable[[str | int], T],
-        default: int,
-        at_least: float,
-        at_most: float,
-    ) -> T:
+    def number(self, name: str, default: T, at_least: float, at_most: float) -> T:
+        """Read a number of the default's type."""
         text = self.text(name)
         if text is None:
-            return kind(default)
+            return default
+        kind = type(default)
         try:
             value = kind(text)
-            if at_least <= float(text) <= at_most:
-                return value
         except ValueError:
-            pass
+            value = None
+        if value is not None and at_least <= value <= at_most:
+            return value
         noun = "a whole number" if kind is int else "a number"
         self.problems.append(f"{name} must be {noun} from {at_least:g} to {at_most:g}.")
-        return kind(default)
+        return default
 
     def database_url(self, *, required: bool) -> DatabaseUrl | None:
         text = self.text("DATABASE_URL")

@@ -99,10 +99,21 @@ def address() -> str:
 
 @pytest.fixture(scope="session")
 def pgbouncer_program() -> str:
-    """The path of PgBouncer; without it the test is skipped, but not in CI."""
-    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    """The path of PgBouncer."""
+    return _installed("pgbouncer")
+
+
+@pytest.fixture(scope="session")
+def curl_program() -> str:
+    """The path of curl."""
+    return _installed("curl")
+
+
+def _installed(program: str) -> str:
+    """Give a program's path; without it the test is skipped, but in CI it fails."""
+    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     if not found:
-        message = "PgBouncer is not installed: on Debian, `apt-get install pgbouncer`"
+        message = f"{program} is not installed: on Debian, `apt-get install {program}`"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.support.emulator import ROOT, running_emulator
 
@@ -30,9 +27,7 @@ def _normal(text: str) -> dict[str, Any]:
     return body
 
 
-def test_the_readmes_curl_session_answers_as_written(tmp_path: Path) -> None:
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed: on Debian, `apt-get install curl`")
+def test_the_readmes_curl_session_answers_as_written(tmp_path: Path, curl_program: str) -> None:
     settings = {"USERS_FILE": str(tmp_path / "users.json"), "ENVIRONMENT": "development"}
     with running_emulator(**settings) as emulator:
         for command, expected in _session():
