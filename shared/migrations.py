@@ -16,7 +16,8 @@ from pathlib import Path
 
 from shared import log
 from shared.config import InvalidSettings, Settings
-from shared.database import Connection, Database
+from shared.connection import Connection
+from shared.database import Database
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreUnavailable
 

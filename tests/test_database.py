@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from shared.config import Settings
-from shared.database import CONNECT_ATTEMPTS, Connection, Database
+from shared.connection import Connection
+from shared.database import CONNECT_ATTEMPTS, Database
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway, StoreBusy, StoreFault, StoreRefused, StoreUnavailable
 from tests.support.certificates import Authority

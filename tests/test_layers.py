@@ -50,9 +50,9 @@ def test_flask_is_known_to_the_edge_and_the_functions_only() -> None:
     assert users <= {"main", "shared.http"} | {n for n in IMPORTS if n.startswith("functions.")}
 
 
-def test_pg8000_is_known_to_the_database_only() -> None:
+def test_pg8000_is_known_to_one_module() -> None:
     users = {name for name, imports in IMPORTS.items() if any("pg8000" in i for i in imports)}
-    assert users == {"shared.database"}
+    assert users == {"shared.connection"}
 
 
 def test_sql_about_users_is_in_one_module() -> None:
@@ -73,6 +73,7 @@ def test_sql_about_users_is_in_one_module() -> None:
         ("shared.tokens", {"shared.http", "shared.database", "shared.accounts"}),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
+        ("shared.connection", {"shared.database", "shared.config", "shared.store"}),
         ("shared.config", {"shared.http", "shared.store", "shared.database", "shared.log"}),
         ("shared.errors", set(IMPORTS) - {"shared.errors"}),
     ],

@@ -7,7 +7,8 @@ import re
 
 from shared import migrations
 from shared.config import Settings
-from shared.database import Database, Row
+from shared.connection import Row
+from shared.database import Database
 from shared.errors import EmailTaken, StoreFault
 from shared.store import Credentials, DatabaseHealth, User
 

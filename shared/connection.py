@@ -1,0 +1,406 @@
+"""One connection to Postgres, and the one place that dials it: verified TLS, SCRAM, deadlines.
+
+No pg8000, socket or ssl error leaves this module. What leaves is a `StoreUnavailable` whose cause
+is for the log, a `StoreFault` with a SQLSTATE, or `Lost` and `Rejected`, which `shared.database`
+answers with another attempt.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+import pg8000.core
+import pg8000.exceptions
+import scramp
+from scramp.core import ClientStage
+
+from shared.database_url import DatabaseUrl
+from shared.errors import StoreAway, StoreFault, StoreRefused, StoreUnavailable
+
+Row = list[Any]
+
+STATEMENT_GRACE = 0.25
+"""Seconds that the server has to say itself that a statement took too long."""
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_ALPN = "postgresql"
+_SCRAM = (10, 11, 12)
+"""The authentication requests of SASL: begin, continue, final."""
+
+_RETRY_CONNECT = frozenset({"53300", "57P01", "57P02"})
+_STARTING = "57P03"
+# Neon's proxy gives XX000 to every error of its own, and PgBouncer 08P01, so only the text tells
+# which will pass. A compute that wakes up, or a server that starts, is worth the whole deadline.
+_STARTING_TEXTS = (
+    "Couldn't connect to compute node",
+    "Too many connections attempts",
+    "Failed to acquire permit",
+    "Control plane request failed",
+    "server login has been failing",
+)
+_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "08003", "08006"})
+"""The server ended the connection: a statement that may be repeated is repeated on a new one."""
+_REPEATABLE = frozenset({"40001", "40P01"})
+_TIMED_OUT = "57014"
+_UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
+"""Classes and codes that say "not now" rather than "never": connection, resources, operator,
+read-only, lock not available."""
+
+_GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeError)
+"""What pg8000 makes of bytes that are not the protocol's."""
+
+
+class Lost(Exception):
+    """The statement has no answer; `repeat` tells whether another connection may give one.
+
+    `error` is what to raise where it may not, or did not.
+    """
+
+    def __init__(self, error: StoreUnavailable, *, repeat: bool = True) -> None:
+        """`repeat` is false where time has run out."""
+        self.error = error
+        self.repeat = repeat
+        super().__init__(error.cause)
+
+
+class Rejected(Exception):
+    """Dialing failed in a way that another attempt may mend; `starting` says that it will."""
+
+    def __init__(self, cause: str, *, starting: bool = False) -> None:
+        """`cause` is for the log."""
+        self.starting = starting
+        super().__init__(cause)
+
+
+class _DeadlineSocket(ssl.SSLSocket):
+    """Bounds everything until `deadline`, where a timeout bounds each single operation."""
+
+    deadline: float
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(_remaining(self.deadline))
+        return super().recv_into(*args, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(_remaining(self.deadline))
+        return super().send(*args, **kwargs)
+
+
+class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 has no types
+    """A pg8000 connection that sends a parameterised statement in one flight with one Sync.
+
+    pg8000's own way sends three flights with a Sync each. Behind a pooler in transaction mode the
+    server may change at each Sync, and a client then reads another client's rows. This uses
+    pg8000's internals, which is why its version is pinned.
+    """
+
+    def __init__(self, url: DatabaseUrl, tls: _DeadlineSocket) -> None:
+        """Log in over an established TLS connection."""
+        self._tls = tls
+        self._channel_binding_required = url.require_channel_binding
+        self.used_at = time.monotonic()
+        startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
+        if url.options:
+            startup["options"] = url.options
+        super().__init__(
+            user=url.user,
+            password=url.password,
+            database=url.database,
+            application_name=url.application_name,
+            startup_params=startup,
+            sock=tls,
+            ssl_context=False,
+        )
+        try:
+            self._check_authentication()
+        except StoreRefused:
+            self.close()
+            raise
+
+    def set_deadline(self, deadline: float) -> None:
+        """Bound everything that follows by this reading of `time.monotonic()`."""
+        self._tls.deadline = deadline
+
+    def execute(self, statement: str, *parameters: str | None) -> list[Row]:
+        """Run one statement with `$1`-style parameters in text form, and give its rows.
+
+        The server's own timeout goes ahead of it in the same flight: a connection pooler drops
+        `SET`, and both halves share the implicit transaction that ends with the Sync.
+        """
+        try:
+            messages = _extended(statement, parameters, describe=True)
+        except UnicodeEncodeError as error:
+            raise StoreFault("22021", "a parameter cannot be encoded as UTF-8") from error
+        # Rows are collected from the start, because the first one comes without a description.
+        context = pg8000.core.Context(statement, columns=[], input_funcs=[])
+        with _translated():
+            seconds = _remaining(self._tls.deadline) - STATEMENT_GRACE
+            milliseconds = str(max(1, int(seconds * 1000)))
+            limit = _extended("SELECT set_config('statement_timeout', $1, true)", (milliseconds,))
+            self._sock.write(limit + messages + pg8000.core.SYNC_MSG)
+            self._sock.flush()
+            self.handle_messages(context)
+        rows: list[Row] = context.rows
+        return rows[1:]
+
+    def run_script(self, sql: str) -> list[Row]:
+        """Run statements without parameters, as one simple query."""
+        with _translated():
+            rows: list[Row] = self.execute_simple(sql).rows or []
+            return rows
+
+    def is_stale(self) -> bool:
+        """Tell whether the server has said something unasked, such as good-bye."""
+        poll = select.poll()
+        poll.register(self._tls, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Say good-bye if that takes no waiting, and close. Never raises."""
+        self._tls.deadline = time.monotonic() + 0.05
+        buffers = self._sock
+        with suppress(OSError, ValueError, pg8000.exceptions.Error):  # Nothing is left to lose.
+            super().close()
+        if buffers is not None:
+            with suppress(OSError, ValueError):
+                # By hand: where a traceback still holds them, they would keep the socket open.
+                buffers.close()
+        self._tls.close()
+
+    def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
+        """Refuse to show the password to a server that doesn't ask by SCRAM, if required."""
+        (request,) = struct.unpack_from("!i", data)
+        if self._channel_binding_required:
+            if request != 0 and request not in _SCRAM:
+                raise _no_channel_binding()
+            if request == 10 and b"SCRAM-SHA-256-PLUS" not in data:
+                raise _no_channel_binding()
+        super().handle_AUTHENTICATION_REQUEST(data, context)
+
+    def _check_authentication(self) -> None:
+        """Refuse a server that broke the exchange off with a yes; pg8000 would believe it."""
+        auth = getattr(self, "auth", None)
+        if auth is not None and auth.stage is not ClientStage.set_server_final:
+            raise _no_proof()
+        if self._channel_binding_required and (
+            auth is None or auth.mechanism_name != "SCRAM-SHA-256-PLUS"
+        ):
+            raise _no_channel_binding()
+
+
+def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
+    """Trust the given roots or the system's, and check certificate and host name, always."""
+    try:
+        context = ssl.create_default_context(cafile=url.root_certificates)
+    except (ssl.SSLError, OSError) as error:
+        raise StoreRefused(cause=f"sslrootcert cannot be used: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([_ALPN])
+    # PostgreSQL up to 17 takes no other curve by default and answers the first guess of OpenSSL
+    # with a retry, a round trip more. Every TLS 1.3 server has this one (RFC 8446, section 9.1).
+    context.set_ecdh_curve("prime256v1")
+    context.sslsocket_class = _DeadlineSocket
+    return context
+
+
+def dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
+    """Connect and log in before the deadline.
+
+    Raises StoreRefused for what waiting cannot mend, StoreAway past the deadline, and Rejected
+    for the rest.
+    """
+    plain = None
+    try:
+        plain = _connect_tcp(url, deadline)
+        if not url.direct_tls:
+            plain.settimeout(_remaining(deadline))
+            plain.sendall(_SSL_REQUEST)
+            answer = plain.recv(1)
+            if answer == b"":
+                raise Rejected("the server hung up before TLS")
+            if answer != b"S":
+                raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
+        plain.settimeout(_remaining(deadline))
+        tls = context.wrap_socket(plain, server_hostname=url.host)
+        assert isinstance(tls, _DeadlineSocket)
+        plain = tls
+        if url.direct_tls and tls.selected_alpn_protocol() != _ALPN:
+            raise StoreRefused(cause="the server does not speak PostgreSQL over direct TLS")
+        tls.deadline = deadline
+        return Connection(url, tls)
+    except BaseException as error:  # noqa: BLE001  # always raised again, translated
+        if plain is not None:
+            plain.close()
+        _raise_from_dialing(error)
+
+
+def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
+    """Try each address of the host, none of them for more than its share of the time left."""
+    addresses = _resolve(url.host, url.port, deadline)
+    failure: OSError = OSError("the host has no address")
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.settimeout(_remaining(deadline) / (len(addresses) - index))
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+def _resolve(host: str, port: int, deadline: float) -> list[Any]:
+    """Look a host's addresses up in a thread, because the system's resolver knows no deadline."""
+    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answers.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_remaining(deadline))
+    except queue.Empty:
+        raise TimeoutError("the host's name was not resolved in time") from None
+    if isinstance(answer, UnicodeError):
+        raise StoreRefused(cause="the host's name is not a valid one") from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _raise_from_dialing(error: BaseException) -> NoReturn:  # noqa: C901  # one table of cases
+    if isinstance(error, StoreUnavailable | Rejected):
+        raise error
+    if isinstance(error, pg8000.exceptions.DatabaseError):
+        sqlstate, message = _sqlstate(error), _message(error)
+        starting = sqlstate == _STARTING or any(text in message for text in _STARTING_TEXTS)
+        if starting or sqlstate in _RETRY_CONNECT:
+            raise Rejected(f"{sqlstate} {message}", starting=starting) from error
+        raise StoreRefused(cause=f"the server refused the connection: {sqlstate} {message}") from (
+            error
+        )
+    if isinstance(error, scramp.ScramException):
+        raise _no_proof() from error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        raise StoreRefused(
+            cause=f"the server's certificate is not valid for this host: {error.verify_message}"
+        ) from error
+    if isinstance(error, ssl.SSLError) and not isinstance(
+        error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+    ):
+        raise StoreRefused(cause=f"TLS failed: {error.reason}") from error
+    if _is_timeout(error):
+        raise StoreAway(cause="connecting took longer than its deadline") from error
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        raise StoreRefused(cause=f"the host's name cannot be resolved: {error.strerror}") from error
+    if isinstance(error, _GARBLED):
+        raise StoreRefused(cause="the server does not speak PostgreSQL's protocol") from error
+    if isinstance(error, OSError | pg8000.exceptions.Error):
+        raise Rejected(_describe(error)) from error
+    raise error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what goes wrong between a statement and its answer into errors of ours."""
+    try:
+        yield
+    except pg8000.exceptions.DatabaseError as error:
+        sqlstate, message = _sqlstate(error), _message(error)
+        cause = f"{sqlstate} {message}"
+        if sqlstate in _LOST:
+            raise Lost(StoreAway(cause=cause)) from error
+        if sqlstate in _REPEATABLE:
+            raise Lost(StoreUnavailable(cause=cause)) from error
+        if sqlstate == _TIMED_OUT:
+            raise StoreAway(cause=cause) from error
+        if sqlstate.startswith(_UNAVAILABLE):
+            raise StoreUnavailable(cause=cause) from error
+        raise StoreFault(sqlstate, message, _position(error)) from error
+    except (OSError, pg8000.exceptions.Error) as error:
+        away = StoreAway(cause=_describe(error))
+        raise Lost(away, repeat=not _is_timeout(error)) from error
+    except _GARBLED as error:
+        cause = f"the answer could not be read ({type(error).__name__})"
+        raise Lost(StoreUnavailable(cause=cause)) from error
+
+
+def _sqlstate(error: pg8000.exceptions.DatabaseError) -> str:
+    fields = error.args[0]
+    return str(fields.get("C", "XX000")) if isinstance(fields, dict) else "XX000"
+
+
+def _message(error: pg8000.exceptions.DatabaseError) -> str:
+    """Give the server's primary message, unless it is of the class that quotes values."""
+    fields = error.args[0]
+    if not isinstance(fields, dict) or str(fields.get("C", "")).startswith("22"):
+        return "(message withheld)"
+    return str(fields.get("M", ""))[:200]
+
+
+def _position(error: pg8000.exceptions.DatabaseError) -> int | None:
+    text = error.args[0].get("P") if isinstance(error.args[0], dict) else None
+    return int(text) if text else None
+
+
+def _describe(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}"
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+
+
+def _no_proof() -> StoreRefused:
+    return StoreRefused(cause="the server did not prove that it knows the password")
+
+
+def _no_channel_binding() -> StoreRefused:
+    return StoreRefused(
+        cause="channel_binding=require, but the server did not offer it; no password was sent"
+    )
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+def _extended(
+    statement: str, parameters: tuple[str | None, ...], *, describe: bool = False
+) -> bytes:
+    """Build Parse, Bind, perhaps Describe(portal), and Execute, all unnamed and in text format."""
+    values = bytearray()
+    for parameter in parameters:
+        if parameter is None:
+            values += struct.pack("!i", -1)
+        else:
+            encoded = parameter.encode()
+            values += struct.pack("!i", len(encoded)) + encoded
+    message = pg8000.core._create_message
+    flight: bytes = (
+        message(b"P", b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0))
+        + message(b"B", b"\0\0" + struct.pack("!hh", 0, len(parameters)) + values + b"\0\0")
+        + (message(b"D", b"P\0") if describe else b"")
+        + pg8000.core.EXECUTE_MSG
+    )
+    return flight
