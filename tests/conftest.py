@@ -16,6 +16,7 @@ from shared.database_url import DatabaseUrl
 from shared.store import Store, open_store
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres
+from tests.support.relay import Relay
 
 STORES = ("json", "postgres")
 _TEMPLATE = "migrated"
@@ -48,6 +49,13 @@ def make_database(postgres: Server) -> Callable[..., str]:
 def database(make_database: Callable[..., str]) -> str:
     """The name of a fresh, migrated database."""
     return make_database()
+
+
+@pytest.fixture
+def relay(postgres: Server) -> Iterator[Relay]:
+    """A relay before the server."""
+    with Relay(postgres.port) as running:
+        yield running
 
 
 @pytest.fixture(params=STORES)

@@ -23,13 +23,6 @@ SCHEMA_CHECK = 1
 """An instance's very first connection also asks which migrations have been applied."""
 
 
-@pytest.fixture
-def relay(postgres: Server) -> Iterator[Relay]:
-    """A relay before the server."""
-    with Relay(postgres.port) as running:
-        yield running
-
-
 @pytest.mark.parametrize(("negotiation", "at_most"), [("postgres", 6), ("direct", 5)])
 def test_a_new_connection_is_ready_after_few_round_trips(
     postgres: Server, database: str, relay: Relay, negotiation: str, at_most: int
