@@ -12,6 +12,7 @@ help: ## Show this list
 
 dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on change
 	@saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved"; \
+	$(BIN)/python -c 'import main' || exit 1; \
 	echo "Serving on http://127.0.0.1:$${PORT:-8080} (Ctrl-C ends it)"; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
 	  --patterns '**/*.py;**/*.sql' -d . -d functions -d shared -d shared/store -d migrations -- \

@@ -42,6 +42,8 @@ def sign_up(
     name = unicodedata.normalize("NFC", name).strip() if name else None
     if name and len(name) > NAME_MAX_LENGTH:
         raise InvalidInput("name", f"The name may have at most {NAME_MAX_LENGTH} characters")
+    if name and any(unicodedata.category(character) == "Cc" for character in name):
+        raise InvalidInput("name", "The name may not have control characters")
     user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
     return store.create_user(user, hasher.hash(password))
 

@@ -23,7 +23,7 @@ _DATA = Path(__file__).resolve().parent.parent / ".data"
 _PLACEHOLDER = re.compile(
     r"change|replace|example|placeholder|default|your[-_ ]|secret|passw", re.IGNORECASE
 )
-_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_ORIGIN = re.compile(r"https?://[^/?#@*\s]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
 T = TypeVar("T", int, float)

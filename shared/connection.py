@@ -51,6 +51,8 @@ _LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "08003", "08006"})
 """The server ended the connection: a statement that may be repeated is repeated on a new one."""
 _REPEATABLE = frozenset({"40001", "40P01"})
 _TIMED_OUT = "57014"
+_SCHEMA = frozenset({"3F000", "42501", "42703"})
+"""No such schema, no permission, no such column: for the operator to mend."""
 _UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
 """Classes and codes that say "not now" rather than "never": connection, resources, operator,
 read-only, lock not available."""
@@ -328,6 +330,8 @@ def _translated() -> Iterator[None]:
             raise Lost(StoreAway(cause=cause)) from error
         if sqlstate in _REPEATABLE:
             raise Lost(StoreUnavailable(cause=cause)) from error
+        if sqlstate in _SCHEMA:
+            raise StoreRefused(cause=cause) from error
         if sqlstate == _TIMED_OUT:
             raise StoreAway(cause=cause) from error
         if sqlstate.startswith(_UNAVAILABLE):

@@ -26,11 +26,13 @@ from shared.connection import (
     make_tls_context,
 )
 from shared.database_url import DatabaseUrl
-from shared.errors import StoreAway, StoreBusy, StoreFault
+from shared.errors import StoreAway, StoreBusy, StoreFault, StoreRefused, StoreUnavailable
 
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF, CONNECT_BACKOFF_MOST = 0.1, 1.0
 """Seconds before the second attempt, doubled before each further one up to the most; jittered."""
+PREPARE_PAUSE = 5.0
+"""Seconds for which a failed preparation is not tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Database:
         url: DatabaseUrl,
         settings: Settings,
         *,
-        prepare: Callable[[Database, Connection, float], None] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         """Open nothing yet.
 
@@ -62,6 +64,8 @@ class Database:
         self._prepare = prepare
         self._is_prepared = prepare is None
         self._preparing = threading.Lock()
+        self._refusal: StoreUnavailable | None = None
+        self._refused_until = 0.0
         self._context: ssl.SSLContext | None = None
         self._making_context = threading.Lock()
         self._changed = threading.Condition()
@@ -79,6 +83,7 @@ class Database:
         """
         deadline = time.monotonic() + (timeout or self._settings.database_timeout)
         for attempt in (1, 2):
+            # One connection found dead means that the idle ones have most likely shared its fate.
             try:
                 with self._lease(deadline, drop_idle=attempt > 1) as connection:
                     limit = time.monotonic() + self._settings.database_statement_timeout
@@ -86,6 +91,7 @@ class Database:
                     return connection.execute(statement, *parameters)
             except Lost as error:
                 if attempt == 2 or not error.repeat:
+                    self.close()
                     raise error.error from error
         raise AssertionError("unreachable")
 
@@ -127,7 +133,6 @@ class Database:
     def _take(self, deadline: float, *, drop_idle: bool) -> Connection:
         with self._changed:
             if drop_idle:
-                # One connection was found dead: the idle ones have most likely shared its fate.
                 self._drop_idle(older_than=0)
             self._waiting += 1
             try:
@@ -181,16 +186,30 @@ class Database:
                 raise StoreBusy(cause="another request is still preparing the database")
             try:
                 if self._prepare and not self._is_prepared:
-                    limit = time.monotonic() + self._settings.database_timeout
-                    connection.set_deadline(limit)
-                    self._prepare(self, connection, limit)
-                    self._is_prepared = True
+                    self._run(self._prepare, connection)
             finally:
                 self._preparing.release()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _run(self, prepare: Prepare, connection: Connection) -> None:
+        """Prepare; after a failure refuse for a while, so that not every request tries again."""
+        now = time.monotonic()
+        if self._refusal is not None and now < self._refused_until:
+            raise self._refusal
+        limit = now + self._settings.database_timeout
+        connection.set_deadline(limit)
+        try:
+            prepare(self, connection, limit)
+        except StoreUnavailable as error:
+            self._refusal = error
+            self._refused_until = time.monotonic() + PREPARE_PAUSE
+            raise
+        except StoreFault as error:
+            raise StoreRefused(cause=f"the schema cannot be read or changed: {error}") from error
+        self._is_prepared = True
 
     def _dial_with_retries(self, url: DatabaseUrl, deadline: float) -> Connection:
         timeout = url.connect_timeout or self._settings.database_connect_timeout
@@ -209,3 +228,7 @@ class Database:
                 if is_last or time.monotonic() + pause >= deadline:
                     raise StoreAway(cause=f"cannot connect: {error}") from error
                 time.sleep(pause)
+
+
+Prepare = Callable[[Database, Connection, float], None]
+"""Makes the database ready on its first connection, before a reading of `time.monotonic()`."""

@@ -8,6 +8,7 @@ go without a verified certificate, this goes with one: `require` and `verify-ca`
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -77,6 +78,8 @@ class DatabaseUrl:
                 "it has a '#' or a second '/' that ends the database's name early; "
                 "in a password write '#' as %23 and '/' as %2F"
             )
+        if "@" in parts.path + parts.query:
+            raise InvalidDatabaseUrl("it has an '@' behind the host; in a password write it as %40")
         given = _parameters(parts.query)
         return cls(
             host=host,
@@ -114,7 +117,9 @@ def _parameters(query: str) -> dict[str, str]:
     # libpq leaves a plus sign alone where an HTML form would read a space.
     for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if name not in _PARAMETERS:
-            raise InvalidDatabaseUrl(f"its parameter {name[:40]!r} is not supported")
+            # What follows a bare question mark in a password is no parameter, and is not shown.
+            shown = f" {name!r}" if re.fullmatch(r"[a-z_]{1,30}", name) else ""
+            raise InvalidDatabaseUrl(f"its parameter{shown} is not supported")
         if name in given:
             raise InvalidDatabaseUrl(f"its parameter {name!r} is given twice")
         given[name] = value

@@ -15,7 +15,7 @@ def email_key(address: str) -> str:
     an address that the old server let in and today's rules refuse has a key too, so that its
     owner can still log in. Applying it twice changes nothing.
     """
-    address = address.strip()
+    address = unicodedata.normalize("NFC", address.strip())
     folded = address.lower()
     # Nothing below changes an ASCII address but its case, and the import costs a cold start 25 ms.
     if folded.isascii() and "xn--" not in folded:

@@ -21,10 +21,11 @@ def read(path: Path) -> tuple[bytes, os.stat_result]:
     """Read a whole regular file and what `fstat` says of it. Raises OSError."""
     # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
     descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise NotARegularFile(f"{path} is not a regular file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotARegularFile(f"{path} is not a regular file")
         return file.read(), status
 
 

@@ -165,6 +165,8 @@ def adopt(app: Flask) -> None:
     app.url_map.merge_slashes = False
     app.register_error_handler(HTTPException, _framework_error)
     app.register_error_handler(500, _framework_error)
+    # Its own lines are no JSON, and quote the texts of errors.
+    app.logger.disabled = True
 
 
 def _framework_error(error: HTTPException) -> Response:
@@ -239,6 +241,8 @@ def _read_body(call: Call, body: Body) -> None:
         data = request.stream.read(MAX_BODY + 1) if length <= MAX_BODY else b""
     except Exception as error:  # Each server has its own errors for a body that breaks off.
         raise HttpError(400, "incomplete_body", "The body could not be read") from error
+    if len(data) < length <= MAX_BODY:
+        raise HttpError(400, "incomplete_body", "The body is shorter than its Content-Length")
     if length > MAX_BODY or len(data) > MAX_BODY:
         raise HttpError(413, "body_too_large", f"The body may have at most {MAX_BODY} bytes")
     if body == "none" or (body == "optional" and not data):

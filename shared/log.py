@@ -6,6 +6,7 @@ The encoder escapes every control character, so that no value can forge a line (
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from datetime import UTC, datetime
@@ -24,5 +25,6 @@ def write(severity: Severity, message: str, **fields: object) -> None:
         "message": message,
     }
     line |= {name: value for name, value in fields.items() if value is not None}
-    sys.stdout.write(_ENCODER.encode(line) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # A full disk must not undo what a request has done.
+        sys.stdout.write(_ENCODER.encode(line) + "\n")
+        sys.stdout.flush()

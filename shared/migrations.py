@@ -24,7 +24,7 @@ from shared.errors import StoreFault, StoreRefused, StoreUnavailable
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 LOCK_KEY = 4_101_202_611
 """The advisory lock that all instances agree on; transaction-level, so that poolers allow it."""
-LOCK_TIMEOUT = "5s"
+LOCK_TIMEOUT = "1s"
 """How long a migration waits for a table before it gives way to those who use it."""
 BY_HAND_SECONDS = 3600.0
 

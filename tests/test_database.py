@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import shared.database
 from shared.config import Settings
 from shared.connection import Connection
 from shared.database import Database
@@ -256,9 +257,11 @@ def test_requests_to_a_silent_database_leave_no_descriptor_behind(
             assert emulator.descriptors() <= before
 
 
-def test_a_first_connection_that_could_not_be_prepared_is_prepared_by_the_next(
-    postgres: Server, database: str
+@pytest.mark.parametrize("pause", [0, 60])
+def test_a_failed_preparation_is_tried_again_after_a_pause_and_not_by_every_request(
+    postgres: Server, database: str, pause: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shared.database, "PREPARE_PAUSE", pause)
     calls = []
 
     def prepare(_: Database, connection: Connection, __: float) -> None:
@@ -271,9 +274,14 @@ def test_a_first_connection_that_could_not_be_prepared_is_prepared_by_the_next(
         with pytest.raises(StoreRefused, match="not yet"):
             pool.execute("SELECT 1")
         assert pool.counts().total == 0
-        assert pool.execute("SELECT 1") == [[1]]
-        assert pool.execute("SELECT 1") == [[1]]
-        assert len(calls) == 2
+        if pause:
+            with pytest.raises(StoreRefused, match="not yet"):
+                pool.execute("SELECT 1")
+            assert len(calls) == 1
+        else:
+            assert pool.execute("SELECT 1") == [[1]]
+            assert pool.execute("SELECT 1") == [[1]]
+            assert len(calls) == 2
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -127,6 +128,30 @@ def test_a_body_where_none_belongs_is_bounded_too(emulator: Emulator) -> None:
     with emulator.client() as client:
         response = client.request("GET", "/api/user", content=b"x" * 1_000_000)
         assert response.status_code == 413
+
+
+def test_a_body_that_ends_early_is_400_and_not_taken_for_a_whole_one(emulator: Emulator) -> None:
+    body = b'{"email": "early@example.com", "password": "correct horse"}'
+    head = (
+        b"POST /api/signup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 200\r\n\r\n"
+    )
+    host, port = emulator.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head + body)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_cannot_be_logged_does_not_undo_a_request(tmp_path: Path) -> None:
+    with (
+        running_emulator(output="/dev/full", USERS_FILE=str(tmp_path / "users.json")) as full,
+        full.client() as client,
+    ):
+        response = client.post(
+            "/api/signup", json={"email": "ada@example.com", "password": PASSWORD}
+        )
+        assert response.status_code == 201
 
 
 def test_a_client_that_hangs_up_within_its_body_harms_nobody(emulator: Emulator) -> None:
@@ -361,27 +386,27 @@ def test_an_unforeseen_error_is_a_bare_500_and_its_cause_only_in_the_log(
 ) -> None:
     with make_broken_emulator.client() as client:
         response = client.post(
-            "/api/login", json={"email": "ada@example.com", "password": "hunter2hunter2"}
+            "/api/signup", json={"email": "ada@example.com", "password": "hunter2hunter2"}
         )
     assert response.status_code == 500
     problem = response.json()
     assert problem["code"] == "internal_error"
     assert "users" not in response.text
-    assert "42" not in response.text
+    assert "42P10" not in response.text
     (line,) = [line for line in make_broken_emulator.log() if line.get("status") == 500]
     assert line["request_id"] == problem["request_id"]
     assert line["severity"] == "ERROR"
-    assert line["cause"].startswith("42P01")
+    assert line["cause"].startswith("42P10")
     assert line["stack"]
 
 
 @pytest.fixture
 def make_broken_emulator(postgres: Any, database: str) -> Any:
-    """An emulator whose table is dropped behind its back."""
+    """An emulator whose unique index is dropped behind its back."""
     with running_emulator(DATABASE_URL=postgres.url(database)) as running:
         with running.client() as client:
             assert client.get("/api/health").json()["database"]["status"] == "connected"
-        postgres.run("DROP TABLE users", database)
+        postgres.run("DROP INDEX idx_users_email_key", database)
         yield running
 
 

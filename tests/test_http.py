@@ -146,6 +146,7 @@ def test_each_login_begins_a_session_of_its_own(emulator: Emulator, address: str
         ({"email": f"{'a' * 300}@example.com", "password": PASSWORD}, "email", "too long"),
         ({"email": "a@example.com", "password": PASSWORD, "name": 7}, "name", "must be a string"),
         ({"email": "a@example.com", "password": PASSWORD, "name": "n" * 101}, "name", "100"),
+        ({"email": "a@example.com", "password": PASSWORD, "name": "a\x1b[2J"}, "name", "control"),
     ],
 )
 def test_a_sign_up_that_cannot_be_accepted_names_the_member(

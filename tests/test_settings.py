@@ -169,6 +169,7 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("COOKIE_NAME", "__Host-session", "HTTPS only"),
         ("ALLOWED_ORIGINS", "*", "must list origins"),
         ("ALLOWED_ORIGINS", "https://a.example/path", "must list origins"),
+        ("ALLOWED_ORIGINS", "https://*.example.com", "must list origins"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_sentence(name: str, value: str, sentence: str) -> None:

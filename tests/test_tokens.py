@@ -147,6 +147,10 @@ def test_no_claim_may_be_absent_or_of_another_type(name: str) -> None:
         {"iat": NOW + 60},
         {"session_exp": NOW},
         {"session_exp": NOW - 1},
+        {"session_exp": 10**400},
+        {"exp": NOW + SESSION_SECONDS + 1},
+        {"exp": NOW - 1},
+        {"iat": -(10**400)},
     ],
 )
 def test_claims_of_another_service_or_time_are_refused(claims: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ def _records(data: bytes) -> list[Record]:
             isinstance(record, dict)
             and all(isinstance(record.get(name), str) for name in ("id", "email"))
             and all(isinstance(record.get(name), str | None) for name in _OPTIONAL_TEXTS)
-            and isinstance(record.get("epoch", 0), int)
+            and type(record.get("epoch", 0)) is int
         )
         if not sound:
             raise InvalidJson(f"Entry {number} is not a user.")

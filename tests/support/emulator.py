@@ -63,12 +63,12 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_emulator(target: str = "api", **settings: str) -> Iterator[Emulator]:
+def running_emulator(target: str = "api", output: str = "", **settings: str) -> Iterator[Emulator]:
     """Start functions-framework with the settings, and stop it afterwards."""
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
-        output = Path(folder) / "output"
+        path = Path(output or f"{folder}/output")
         port = free_port()
-        with output.open("wb") as file:
+        with path.open("wb") as file:
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "functions_framework",
@@ -78,7 +78,7 @@ def running_emulator(target: str = "api", **settings: str) -> Iterator[Emulator]
                 cwd=folder, env=environment(**settings), stdout=file, stderr=file,
                 start_new_session=True,
             )  # fmt: skip
-        emulator = Emulator(f"http://127.0.0.1:{port}", process, output)
+        emulator = Emulator(f"http://127.0.0.1:{port}", process, path)
         try:
             _wait_until_it_answers(emulator)
             yield emulator
