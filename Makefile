@@ -33,7 +33,7 @@ bench: $(VENV)/.dev ## Measure against floors of the same run (some minutes)
 	$(BIN)/python -m bench
 
 migrate-schema: $(VENV)/.runtime ## Apply pending migrations to DATABASE_URL by hand
-	@$(BIN)/python -m shared.migrations
+	@$(BIN)/python -m shared.store
 
 clean: ## Remove the environment and the caches, but not .data
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

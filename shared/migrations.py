@@ -1,32 +1,24 @@
-"""Applies `migrations/*.sql` in order: each file in one transaction, under a lock, recorded.
-
-`python -m shared.migrations` does by hand what an instance's first connection does by itself.
-"""
+"""Applies `migrations/*.sql` in order: each file in one transaction, under a lock, recorded."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from shared import log
-from shared.config import InvalidSettings, Settings
 from shared.connection import Connection
 from shared.database import Database
-from shared.database_url import DatabaseUrl
-from shared.errors import StoreFault, StoreRefused, StoreUnavailable
+from shared.errors import StoreFault, StoreRefused
 
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 LOCK_KEY = 4_101_202_611
 """The advisory lock that all instances agree on; transaction-level, so that poolers allow it."""
 LOCK_TIMEOUT = "1s"
 """How long a migration waits for a table before it gives way to those who use it."""
-BY_HAND_SECONDS = 3600.0
 
 _FILE = re.compile(r"(\d{4})_\w+\.sql")
 _UNDEFINED_TABLE = "42P01"
@@ -57,8 +49,8 @@ def load(folder: Path = FOLDER) -> list[Migration]:
     return migrations
 
 
-def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> None:
-    """Bring the schema up to date, on one round trip where it is already.
+def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> bool:
+    """Bring the schema up to date, on one round trip where it is already; tell if that took more.
 
     Raises StoreRefused where a migration is pending and may not be applied, fails, or was edited
     after it had been applied. Versions that this code doesn't know are left alone: migrations
@@ -67,7 +59,7 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
     migrations = load()
     pending = _pending(migrations, _applied(connection))
     if not pending:
-        return
+        return False
     names = ", ".join(migration.name for migration in pending)
     if not apply:
         raise StoreRefused(
@@ -77,13 +69,7 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
         for migration in pending:
             if _apply(direct, migration, deadline):
                 log.write("INFO", "Applied a migration", migration=migration.name)
-
-
-def bring_up_to_date(url: DatabaseUrl, settings: Settings) -> None:
-    """Apply what is pending to a database. Raises StoreUnavailable and StoreFault."""
-    database = Database(url, settings, prepare=functools.partial(prepare, apply=True))
-    database.execute("SELECT 1")
-    database.close()
+    return True
 
 
 def _applied(connection: Connection) -> dict[int, str]:
@@ -135,26 +121,3 @@ def _apply(connection: Connection, migration: Migration, deadline: float) -> boo
     )
     connection.run_script("COMMIT")
     return True
-
-
-def main() -> int:
-    """Apply what is pending; 0 when the schema is up to date, 1 otherwise."""
-    try:
-        settings = Settings.from_env()
-        if settings.database_url is None:
-            print("DATABASE_URL is missing: there is no database to migrate.", file=sys.stderr)
-            return 1
-        patient = replace(settings, database_timeout=BY_HAND_SECONDS)
-        bring_up_to_date(settings.database_url, patient)
-    except InvalidSettings as error:
-        print(error, file=sys.stderr)
-        return 1
-    except (StoreUnavailable, StoreFault) as error:
-        print(f"The schema could not be brought up to date: {error}", file=sys.stderr)
-        return 1
-    print("The schema is up to date.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

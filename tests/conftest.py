@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from shared import migrations
 from shared.config import Settings
 from shared.database_url import DatabaseUrl
 from shared.store import Store, open_store
+from shared.store.postgres import bring_up_to_date
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Relay
@@ -28,7 +28,7 @@ def postgres() -> Iterator[Server]:
     """One PostgreSQL server for the whole run, with a migrated template database."""
     with running_postgres() as server:
         server.run(f"CREATE DATABASE {_TEMPLATE} OWNER app")
-        migrations.bring_up_to_date(DatabaseUrl.parse(server.url(_TEMPLATE)), Settings())
+        bring_up_to_date(DatabaseUrl.parse(server.url(_TEMPLATE)), Settings())
         yield server
 
 

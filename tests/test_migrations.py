@@ -15,7 +15,9 @@ import pytest
 from shared import migrations
 from shared.config import Settings
 from shared.database_url import DatabaseUrl
+from shared.emails import email_key
 from shared.errors import StoreRefused
+from shared.store.postgres import bring_up_to_date
 from tests.support.emulator import ROOT, environment, running_emulator
 from tests.support.postgres import Server
 
@@ -73,7 +75,7 @@ OLD_INSERT = (
 
 
 def _migrate(server: Server, name: str) -> None:
-    migrations.bring_up_to_date(DatabaseUrl.parse(server.url(name)), Settings())
+    bring_up_to_date(DatabaseUrl.parse(server.url(name)), Settings())
 
 
 @pytest.fixture
@@ -150,14 +152,14 @@ def test_without_auto_migrate_a_missing_migration_is_a_clear_503(
         assert "AUTO_MIGRATE is off" in emulator.output()
         assert postgres.run("SELECT to_regclass('users')", empty) == [[None]]
         by_hand = subprocess.run(
-            [sys.executable, "-m", "shared.migrations"],
+            [sys.executable, "-m", "shared.store"],
             cwd=ROOT,
             env=environment(DATABASE_URL=postgres.url(empty)),
             capture_output=True,
             text=True,
             check=True,
         )
-        assert by_hand.stdout.splitlines()[-1] == "The schema is up to date."
+        assert by_hand.stdout.splitlines()[-1] == "The database is up to date."
         deadline = time.monotonic() + 20  # An instance that was refused looks again in seconds.
         while client.post("/api/login", json=login).status_code != 401:
             assert time.monotonic() < deadline
@@ -250,6 +252,45 @@ def test_of_adopted_rows_that_differ_only_in_case_the_lower_case_one_has_the_key
         ["Eve@example.com", None],
         ["EVE@example.com", "eve@example.com"],
     ]
+
+
+def test_addresses_that_sql_spells_otherwise_get_the_key_that_a_login_looks_for(
+    postgres: Server, old: str
+) -> None:
+    addresses = [
+        "b@xn--bcher-kva.example",
+        "İvan@example.com",
+        "ΟΔΥΣΣΕΥΣ@example.com",
+        "x@\uff45xample.com",
+        "Straße@example.de",
+    ]
+    insert = "INSERT INTO users (email, password, updated_at) VALUES ('{0}', '{1}', '2025-01-01')"
+    for address in (*addresses, "ivan@example.com"):
+        postgres.run(insert.format(address, HASH), old)
+    _migrate(postgres, old)
+    rows = postgres.run("SELECT email, email_key FROM users WHERE updated_at = '2025-01-01'", old)
+    keys: dict[str, str] = dict(rows)
+    assert {address: keys[address] for address in addresses} == {
+        address: email_key(address) for address in addresses
+    }
+    assert keys["ivan@example.com"] == "ivan@example.com"
+    with running_emulator(DATABASE_URL=postgres.url(old)) as emulator, emulator.client() as client:
+        for address in addresses:
+            login = {"email": address, "password": "secret"}
+            assert client.post("/api/login", json=login).status_code == 200, address
+            login["password"] = "new password"
+            assert client.post("/api/signup", json=login).status_code == 409, address
+
+
+def test_a_key_that_belongs_to_another_row_is_not_taken_from_it(postgres: Server, old: str) -> None:
+    for address in ("x@bücher.example", "x@xn--bcher-kva.example"):
+        postgres.run(f"INSERT INTO users (email) VALUES ('{address}')", old)
+    _migrate(postgres, old)
+    _migrate(postgres, old)
+    keys = postgres.run(
+        "SELECT email, email_key FROM users WHERE email LIKE 'x@%' ORDER BY email", old
+    )
+    assert keys == [["x@bücher.example", "x@bücher.example"], ["x@xn--bcher-kva.example", None]]
 
 
 def test_adopted_users_log_in_and_cannot_be_signed_up_again(postgres: Server, old: str) -> None:

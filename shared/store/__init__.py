@@ -55,7 +55,7 @@ class Store(Protocol):
         """
         ...
 
-    def credentials(self, email_key: str) -> Credentials | None:
+    def credentials(self, key: str) -> Credentials | None:
         """Find the user with this email key."""
         ...
 

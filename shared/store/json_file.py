@@ -72,9 +72,9 @@ class JsonFileStore:
             self._write([*users.records, record])
             return _user(record)
 
-    def credentials(self, email_key: str) -> Credentials | None:
-        """Find the record that holds the key."""
-        record = self._read().by_key.get(email_key)
+    def credentials(self, key: str) -> Credentials | None:
+        """Find the record that holds the email key."""
+        record = self._read().by_key.get(key)
         return Credentials(_user(record), record.get("password")) if record else None
 
     def user(self, user_id: str) -> User | None:

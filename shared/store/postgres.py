@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 
 from shared import migrations
 from shared.config import Settings
-from shared.connection import Row
+from shared.connection import Connection, Row
 from shared.database import Database
+from shared.database_url import DatabaseUrl
+from shared.emails import email_key
 from shared.errors import EmailTaken, StoreFault
 from shared.store import Credentials, DatabaseHealth, User
 
@@ -33,7 +36,55 @@ _USER = "SELECT id, email, name, provider, epoch FROM users WHERE id = $1::uuid"
 _REPLACE_HASH = """
 UPDATE users SET password = $3 WHERE id = $1::uuid AND password = $2 RETURNING id
 """
+# Those for which SQL's email_key() may differ from ours, by its bytes or by Punycode.
+_DOUBTFUL_KEYS = """
+SELECT id, email, email_key FROM users
+WHERE octet_length(email) > char_length(email) OR email ILIKE '%@%xn--%'
+"""
+_SET_KEY = """
+UPDATE users SET email_key = $2 WHERE id = $1::uuid
+AND NOT EXISTS (SELECT FROM users WHERE email_key = $2)
+"""
 _HEALTH = "SELECT now(), current_setting('server_version')"
+
+
+def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> None:
+    """Bring the schema up to date, and with it the keys of the rows that were there before."""
+    if migrations.prepare(database, connection, deadline, apply=apply):
+        correct_keys(database, deadline)
+
+
+def bring_up_to_date(url: DatabaseUrl, settings: Settings) -> None:
+    """Do by hand what an instance's first connection does. Raises StoreUnavailable, StoreFault."""
+    database = Database(url, settings, prepare=functools.partial(prepare, apply=True))
+    database.execute("SELECT 1")
+    database.close()
+    correct_keys(database, time.monotonic() + settings.database_timeout)
+
+
+def correct_keys(database: Database, deadline: float) -> None:
+    """Give the old server's rows the key that a login looks for, where SQL made another.
+
+    A key that belongs to another row is not taken away; this one then stays without.
+    """
+    with database.direct_connection(deadline) as connection:
+        wrong = [
+            (str(user_id), email_key(email))
+            for user_id, email, key in connection.execute(_DOUBTFUL_KEYS)
+            if key != email_key(email)
+        ]
+        if not wrong:
+            return
+        # The trigger would say that the users were updated.
+        connection.run_script(
+            f"BEGIN; SET LOCAL lock_timeout = '{migrations.LOCK_TIMEOUT}'; "
+            "ALTER TABLE users DISABLE TRIGGER update_users_updated_at"
+        )
+        for user_id, _ in wrong:
+            connection.execute("UPDATE users SET email_key = NULL WHERE id = $1::uuid", user_id)
+        for user_id, key in wrong:
+            connection.execute(_SET_KEY, user_id, key)
+        connection.run_script("ALTER TABLE users ENABLE TRIGGER update_users_updated_at; COMMIT")
 
 
 class PostgresStore:
@@ -43,8 +94,8 @@ class PostgresStore:
         """Open nothing yet."""
         if settings.database_url is None:
             raise ValueError("the Postgres store needs a database_url")
-        prepare = functools.partial(migrations.prepare, apply=settings.auto_migrate)
-        self._database = Database(settings.database_url, settings, prepare=prepare)
+        prepared = functools.partial(prepare, apply=settings.auto_migrate)
+        self._database = Database(settings.database_url, settings, prepare=prepared)
 
     def create_user(self, user: User, password_hash: str | None) -> User:
         """Insert, and let the database decide."""
@@ -61,9 +112,9 @@ class PostgresStore:
             raise EmailTaken
         return _user(rows[0])
 
-    def credentials(self, email_key: str) -> Credentials | None:
-        """Find the row that holds the key."""
-        rows = self._database.execute(_CREDENTIALS, email_key)
+    def credentials(self, key: str) -> Credentials | None:
+        """Find the row that holds the email key."""
+        rows = self._database.execute(_CREDENTIALS, key)
         return Credentials(_user(rows[0]), rows[0][5]) if rows else None
 
     def user(self, user_id: str) -> User | None:
