@@ -254,7 +254,9 @@ def test_requests_to_a_silent_database_leave_no_descriptor_behind(
             before = emulator.descriptors()
             for _ in range(5):
                 assert client.post("/api/login", json=login).status_code == 503
-            assert emulator.descriptors() <= before
+            # The server may not have noticed yet that the client renewed its own connection; a
+            # socket that only the garbage collector would find stays, because nothing allocates.
+            _until(lambda: emulator.descriptors() <= before)
 
 
 @pytest.mark.parametrize("pause", [0, 60])
