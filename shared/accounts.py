@@ -16,8 +16,9 @@ from shared.errors import (
     StoreUnavailable,
 )
 from shared.passwords import PasswordHasher
-from shared.store import Store, User
+from shared.store import Store
 from shared.tokens import NAME_MAX_LENGTH, InvalidToken, IssuedToken, SessionTokens
+from shared.users import User
 
 
 def sign_up(

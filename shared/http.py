@@ -25,8 +25,8 @@ from shared.config import Settings
 from shared.strict_json import InvalidJson, check_text, loads
 
 if TYPE_CHECKING:
-    from shared.store import User
     from shared.tokens import IssuedToken
+    from shared.users import User
 
 MAX_BODY = 16 * 1024
 """Bytes."""

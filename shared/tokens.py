@@ -17,8 +17,8 @@ from typing import Any
 
 import jwt
 
-from shared.store import User
 from shared.strict_json import InvalidJson, loads
+from shared.users import User
 
 ALGORITHM = "HS256"
 TYPE = "ai-coder-session+jwt"

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from shared.store import User
 from shared.tokens import FRESH_SECONDS, SessionTokens
+from shared.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server, running_pgbouncer
 

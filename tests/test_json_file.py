@@ -15,8 +15,9 @@ import pytest
 
 from shared import files
 from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
-from shared.store import User, json_file
+from shared.store import json_file
 from shared.store.json_file import JsonFileStore
+from shared.users import User
 from tests.support.emulator import ROOT, environment
 
 

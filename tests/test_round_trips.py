@@ -12,8 +12,8 @@ import pytest
 from shared.config import Settings
 from shared.database import Database
 from shared.database_url import DatabaseUrl
-from shared.store import User
 from shared.tokens import FRESH_SECONDS, SessionTokens
+from shared.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay

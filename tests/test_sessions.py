@@ -11,8 +11,9 @@ import pytest
 from shared import accounts
 from shared.errors import NotAuthenticated, StoreUnavailable
 from shared.passwords import PasswordHasher
-from shared.store import Credentials, Store, User
+from shared.store import Credentials, Store
 from shared.tokens import FRESH_SECONDS, SESSION_SECONDS, SessionTokens
+from shared.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
 

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shared.errors import EmailTaken
-from shared.store import Store, User
+from shared.store import Store
+from shared.users import User
 
 
 def _user(

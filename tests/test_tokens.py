@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.store import User
 from shared.tokens import (
     AUDIENCE,
     FRESH_SECONDS,
@@ -22,6 +21,7 @@ from shared.tokens import (
     InvalidToken,
     SessionTokens,
 )
+from shared.users import User
 
 NOW = 1_800_000_000
 KEY = "first-key-that-is-long-enough-for-hs256"

@@ -10,21 +10,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from shared.config import Settings
+from shared.users import User
 
 if TYPE_CHECKING:
     from shared.database import PoolCounts
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A user as everyone above the store knows them: without the password's hash."""
-
-    id: str
-    email: str
-    name: str | None
-    provider: str
-    epoch: int = 0
-    """Sessions issued under an earlier epoch are no longer renewed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from typing import Any
 from shared import files
 from shared.emails import email_key
 from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
-from shared.store import Credentials, User
+from shared.store import Credentials
 from shared.strict_json import InvalidJson, loads
 from shared.timestamps import to_iso
+from shared.users import User
 
 LOCK_TIMEOUT = 10.0
 """Seconds that a writer waits for the writers before it."""

@@ -13,7 +13,8 @@ from shared.database import Database
 from shared.database_url import DatabaseUrl
 from shared.emails import email_key
 from shared.errors import EmailTaken, StoreFault
-from shared.store import Credentials, DatabaseHealth, User
+from shared.store import Credentials, DatabaseHealth
+from shared.users import User
 
 HEALTH_TIMEOUT = 3.0
 """Seconds that a health probe waits, all in all."""

@@ -17,7 +17,8 @@ from types import FrameType
 from typing import Any
 
 from shared import files
-from shared.store import User, json_file
+from shared.store import json_file
+from shared.users import User
 
 _WATCHED = {files.__file__, json_file.__file__}
 
