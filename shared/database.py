@@ -178,6 +178,7 @@ class Database:
         self._total -= 1
 
     def _open(self, deadline: float) -> Connection:
+        self._refuse_after_failure()
         connection = self._dial_with_retries(self._url, deadline)
         if self._is_prepared:
             return connection
@@ -186,6 +187,7 @@ class Database:
                 raise StoreBusy(cause="another request is still preparing the database")
             try:
                 if self._prepare and not self._is_prepared:
+                    self._refuse_after_failure()  # Of another request, while this one waited.
                     self._run(self._prepare, connection)
             finally:
                 self._preparing.release()
@@ -194,12 +196,14 @@ class Database:
             raise
         return connection
 
+    def _refuse_after_failure(self) -> None:
+        """Answer at once for a while after a failed preparation, so that not everyone tries."""
+        failed = self._refusal
+        if failed is not None and time.monotonic() < self._refused_until:
+            raise type(failed)(cause=failed.cause)  # A new one: a raised one holds its frames.
+
     def _run(self, prepare: Prepare, connection: Connection) -> None:
-        """Prepare; after a failure refuse for a while, so that not every request tries again."""
-        now = time.monotonic()
-        if self._refusal is not None and now < self._refused_until:
-            raise self._refusal
-        limit = now + self._settings.database_timeout
+        limit = time.monotonic() + self._settings.database_timeout
         connection.set_deadline(limit)
         try:
             prepare(self, connection, limit)
