@@ -7,6 +7,7 @@ one here; `shared.connection` tells which faults are.
 
 from __future__ import annotations
 
+import functools
 import random
 import ssl
 import threading
@@ -64,7 +65,7 @@ class Database:
         self._prepare = prepare
         self._is_prepared = prepare is None
         self._preparing = threading.Lock()
-        self._refusal: StoreUnavailable | None = None
+        self._refusal: Callable[[], StoreUnavailable] | None = None
         self._refused_until = 0.0
         self._context: ssl.SSLContext | None = None
         self._making_context = threading.Lock()
@@ -198,21 +199,19 @@ class Database:
 
     def _refuse_after_failure(self) -> None:
         """Answer at once for a while after a failed preparation, so that not everyone tries."""
-        failed = self._refusal
-        if failed is not None and time.monotonic() < self._refused_until:
-            raise type(failed)(cause=failed.cause)  # A new one: a raised one holds its frames.
+        if self._refusal is not None and time.monotonic() < self._refused_until:
+            raise self._refusal()
 
     def _run(self, prepare: Prepare, connection: Connection) -> None:
         limit = time.monotonic() + self._settings.database_timeout
         connection.set_deadline(limit)
         try:
             prepare(self, connection, limit)
-        except StoreUnavailable as error:
-            self._refusal = error
+        except (StoreUnavailable, StoreFault) as error:
+            kind = type(error) if isinstance(error, StoreUnavailable) else StoreRefused
+            self._refusal = functools.partial(kind, cause=f"the schema is not ready: {error}")
             self._refused_until = time.monotonic() + PREPARE_PAUSE
-            raise
-        except StoreFault as error:
-            raise StoreRefused(cause=f"the schema cannot be read or changed: {error}") from error
+            raise self._refusal() from error
         self._is_prepared = True
 
     def _dial_with_retries(self, url: DatabaseUrl, deadline: float) -> Connection:
