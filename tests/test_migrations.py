@@ -166,6 +166,20 @@ def test_without_auto_migrate_a_missing_migration_is_a_clear_503(
             time.sleep(0.2)
 
 
+def test_a_role_that_may_not_make_tables_is_a_503_that_says_so(
+    postgres: Server, empty: str
+) -> None:
+    postgres.run("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    url = postgres.url(empty, user="guest", password="guest")
+    with running_emulator(DATABASE_URL=url) as emulator, emulator.client() as client:
+        login = {"email": "ada@example.com", "password": "correct horse"}
+        for _ in range(2):
+            response = client.post("/api/login", json=login)
+            assert response.status_code == 503
+            assert "permission" not in response.text
+        assert "the schema is not ready: 42501 permission denied" in emulator.output()
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the migrations that a test may edit."""
