@@ -112,8 +112,8 @@ def test_twenty_instances_starting_at_once_on_an_empty_database_all_come_up(
     postgres: Server, empty: str
 ) -> None:
     code = (
-        "import time; from shared.runtime import store; opened = store();"
-        "time.sleep(max(0, float(__import__('sys').argv[1]) - time.time())); print(opened.health())"
+        "import sys, time; from shared.runtime import store; opened = store();"
+        "time.sleep(max(0, float(sys.argv[1]) - time.time())); print(opened.health())"
     )
     start = str(time.time() + 6)
     instances = [

@@ -69,26 +69,15 @@ def _operations(client: httpx.Client) -> list[tuple[Callable[[], httpx.Response]
     ]
 
 
-@pytest.mark.parametrize("watched", ["300"], indirect=True)
-def test_on_a_warm_connection_each_function_makes_its_round_trips_and_no_more(
-    watched: Emulator, relay: Relay
+@pytest.mark.parametrize(("watched", "new"), [("300", 0), ("0", 1)], indirect=["watched"])
+def test_each_function_makes_its_round_trips_and_those_of_a_new_connection_and_no_more(
+    watched: Emulator, relay: Relay, new: int
 ) -> None:
     with watched.client() as client:
         for call, round_trips, status in _operations(client):
             relay.reset()
             assert call().status_code == status
-            assert (relay.connections, relay.flights) == (0, round_trips)
-
-
-@pytest.mark.parametrize("watched", ["0"], indirect=True)
-def test_on_a_new_connection_only_the_connection_comes_on_top(
-    watched: Emulator, relay: Relay
-) -> None:
-    with watched.client() as client:
-        for call, round_trips, status in _operations(client):
-            relay.reset()
-            assert call().status_code == status
-            connections = 1 if round_trips else 0
+            connections = new if round_trips else 0
             assert (relay.connections, relay.flights) == (
                 connections,
                 connections * 5 + round_trips,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 _TLS_ALERT = 24
@@ -49,8 +50,8 @@ class Relay:
         """Start counting anew."""
         self.connections = self.flights = 0
 
-    def _spawn(self, function: object, *arguments: object) -> None:
-        thread = threading.Thread(target=function, args=arguments)  # type: ignore[arg-type]
+    def _spawn(self, function: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=function, args=arguments)
         self._threads.append(thread)
         thread.start()
 
