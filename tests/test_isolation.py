@@ -10,11 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
 
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
 from shared.tokens import FRESH_SECONDS, SessionTokens
 from shared.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
@@ -153,3 +156,19 @@ def test_nobody_gets_anothers_row(
     # A disturbed request may fail, but only by saying that it should be tried again.
     assert set(outcomes) <= {"right", "WRONG", "refused", "503"}
     assert outcomes["503"] > 0, "the disturbance must have disturbed somebody"
+
+
+def test_behind_a_pooler_each_client_gets_the_answer_to_its_own_statement(
+    postgres: Server, database: str, pgbouncer_program: str
+) -> None:
+    # No two clients send the same statement: whoever is given another's notices.
+    def ask(pool: Database, client: int) -> None:
+        for number in range(100):
+            rows = pool.execute(f"SELECT $1, {client}, pg_sleep(0.001)", str(number))
+            assert rows[0][:2] == [str(number), client]
+
+    with running_pgbouncer(postgres, server_connections=3) as port, ExitStack() as stack:
+        url = DatabaseUrl.parse(postgres.url(database, port=port))
+        pools = [stack.enter_context(closing(Database(url, Settings()))) for _ in range(CLIENTS)]
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            list(threads.map(ask, pools, range(CLIENTS)))
