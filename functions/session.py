@@ -12,8 +12,15 @@ from shared.http import Call, endpoint, user_answer
 
 @endpoint("GET")
 def session(call: Call) -> Response:
-    """Tell who is signed in: 200 with the user, or 401. A stale session is renewed on the way."""
-    user, renewed = accounts.current_user(
-        runtime.store, runtime.tokens(), call.session_token, time.time()
+    """Tell who is signed in: 200 with the user, or 401.
+
+    On the way a stale session is renewed, and one of the old server exchanged for ours.
+    """
+    user, token = accounts.current_user(
+        runtime.store,
+        runtime.tokens(),
+        call.session_token,
+        time.time(),
+        express_sid=call.express_sid,
     )
-    return user_answer(call, user, token=renewed)
+    return user_answer(call, user, token=token)

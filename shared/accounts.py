@@ -69,16 +69,26 @@ def log_in(store: Store, hasher: PasswordHasher, *, email: str, password: str) -
 
 
 def current_user(
-    store: Callable[[], Store], tokens: SessionTokens, token: str | None, now: float
+    store: Callable[[], Store],
+    tokens: SessionTokens,
+    token: str | None,
+    now: float,
+    *,
+    express_sid: str | None = None,
 ) -> tuple[User, IssuedToken | None]:
-    """Give the session's user and, where the session had to be renewed, its new token.
+    """Give the session's user and, where the session is renewed or exchanged, its new token.
 
-    A fresh session is believed by its signature alone; a stale one costs one look into the store,
-    which is opened only then.
-    Raises NotAuthenticated, and StoreUnavailable where a stale session cannot be looked up.
+    A fresh session is believed by its signature alone. A stale one costs one look into the store,
+    and so does exchanging the old server's session `express_sid`, for which there is no token yet;
+    the store is opened only then.
+    Raises NotAuthenticated, and StoreUnavailable where a session cannot be looked up.
     """
     if token is None:
-        raise NotAuthenticated
+        user = store().express_session_user(express_sid) if express_sid else None
+        # The old server knows no epoch: what ends a user's sessions here ends those there, too.
+        if user is None or user.epoch > 0:
+            raise NotAuthenticated
+        return user, tokens.issue(user, now)
     try:
         session = tokens.read(token, now)
     except InvalidToken as error:
@@ -89,3 +99,9 @@ def current_user(
     if user is None or user.epoch != session.user.epoch:
         raise NotAuthenticated(cause="the user is gone or ended this session")
     return user, tokens.issue(user, now, renews=session)
+
+
+def log_out(store: Callable[[], Store], express_sid: str | None) -> None:
+    """End the old server's session, if there is one. Raises StoreUnavailable where it goes on."""
+    if express_sid is not None:
+        store().delete_express_session(express_sid)

@@ -54,6 +54,7 @@ class Settings:
     users_file: Path = _DATA / "users.json"
     session_secrets: tuple[str, ...] = field(default=(), repr=False)
     cookie_name: str = "session"
+    express_sessions: bool = True
     bcrypt_rounds: int = 12
     password_min_length: int = 8
     allowed_origins: frozenset[str] = frozenset()
@@ -106,6 +107,7 @@ class _Reader:
             users_file=Path(self.text("USERS_FILE") or _DATA / "users.json"),
             session_secrets=self.session_secrets(required=secure),
             cookie_name=self.cookie_name(secure=secure),
+            express_sessions=self.boolean("EXPRESS_SESSIONS", default=default.express_sessions),
             bcrypt_rounds=rounds,
             password_min_length=self.number(
                 "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64

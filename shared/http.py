@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
-from shared import errors, log, runtime
+from shared import errors, express_sessions, log, runtime
 from shared.config import Settings
 from shared.strict_json import InvalidJson, check_text, loads
 
@@ -77,6 +77,14 @@ class Call:
     def session_token(self) -> str | None:
         """The token in the session cookie."""
         return self.request.cookies.get(self.settings.cookie_name)
+
+    @property
+    def express_sid(self) -> str | None:
+        """The id of the old server's session, if its cookie proves one."""
+        value = self.request.cookies.get(express_sessions.COOKIE_NAME)
+        if value is None or not self.settings.express_sessions:
+            return None
+        return express_sessions.session_id(value, self.settings.session_secrets)
 
     def text(self, name: str) -> str:
         """Give a member of the body that must be a non-empty string. Raises InvalidInput."""
@@ -144,8 +152,10 @@ def user_answer(
 
 
 def clear_session(call: Call, response: Response) -> None:
-    """Remove the session cookie; its attributes are those it was set with."""
+    """Remove the session cookie, and the old server's; the attributes are those of setting it."""
     _set_cookie(call, response, "", 0)
+    if call.settings.express_sessions and express_sessions.COOKIE_NAME in call.request.cookies:
+        response.delete_cookie(express_sessions.COOKIE_NAME, httponly=True)
 
 
 def _set_cookie(call: Call, response: Response, value: str, max_age: int) -> None:

@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import json
+import uuid
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from shared.express_sessions import session_id
 from tests.support import express
+from tests.support.emulator import Emulator, running_emulator
 from tests.support.express import RECORDED, SECRETS
+from tests.support.postgres import Server
 
 SESSIONS = RECORDED["sessions"]
 FIRST, SECOND, *_ = SESSIONS
+ADA, GRACE = RECORDED["users"]
+LOGGED_OUT = {"message": "Logged out successfully"}
+ANYONE = json.dumps({"userId": ADA["id"]})
 
 
 def _value(cookie: str) -> str:
     return cookie.removeprefix("connect.sid=")
+
+
+def _get(server: Emulator, cookie: str) -> httpx.Response:
+    with server.client() as client:
+        return client.get("/api/user", headers={"Cookie": cookie})
+
+
+def _log_out(server: Emulator, cookie: str) -> httpx.Response:
+    with server.client() as client:
+        return client.post("/api/logout", headers={"Cookie": cookie})
+
+
+def _is_refused(response: httpx.Response) -> bool:
+    return response.status_code == 401 and "set-cookie" not in response.headers
+
+
+@pytest.fixture(scope="module")
+def old_database(postgres: Server, make_database: Callable[..., str]) -> str:
+    """A database that the old server has left its sessions in."""
+    name = make_database()
+    express.install(postgres, name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def moved(postgres: Server, old_database: str) -> Iterator[Emulator]:
+    """An emulator on that database."""
+    with running_emulator(
+        DATABASE_URL=postgres.url(old_database), SESSION_SECRET=SECRETS
+    ) as running:
+        yield running
 
 
 # The cookie
@@ -72,3 +112,196 @@ def test_a_value_that_no_secret_signed_or_no_library_wrote_gives_no_sid(value: s
 
 def test_without_secrets_nothing_is_proven() -> None:
     assert session_id(_value(express.sign("sid", "")), ()) is None
+
+
+# The exchange
+
+
+@pytest.mark.parametrize("session", SESSIONS[2:], ids=lambda session: session["sid"])
+def test_each_recorded_cookie_is_exchanged_for_a_session_that_stands_alone(
+    moved: Emulator, session: dict[str, str]
+) -> None:
+    user_id = json.loads(session["sess"])["userId"]
+    (user,) = (user for user in RECORDED["users"] if user["id"] == user_id)
+    with moved.client() as client:
+        response = client.get("/api/user", headers={"Cookie": express.cookie(session)})
+        assert response.status_code == 200
+        assert response.json() == user | {"name": None, "provider": "local"}
+        assert response.headers["Set-Cookie"].startswith("session=ey")
+        # The old server may still run beside us, and needs its own.
+        assert "connect.sid" not in response.headers["Set-Cookie"]
+        assert list(client.cookies) == ["session"]
+        assert client.get("/api/user").json() == response.json()
+
+
+@pytest.mark.parametrize(
+    "sess",
+    [
+        "{}",
+        "[]",
+        "7",
+        "null",
+        '"userId"',
+        '{"cookie": {}, "userId": null}',
+        '{"userId": 7}',
+        '{"userId": ""}',
+        '{"userId": "1749491652721"}',
+        json.dumps({"userId": {"id": ADA["id"]}}),
+        json.dumps({"userId": f"{ADA['id']}\n"}),
+        json.dumps({"userId": str(uuid.uuid4())}),
+        json.dumps({"user": {"userId": ADA["id"]}}),
+        json.dumps({"userId": ADA["id"], "note": "\0"}),
+        json.dumps({"userId": ADA["id"], "note": "\ud800"}),
+    ],
+)
+def test_a_session_that_names_no_user_is_nobodys_and_no_error(
+    moved: Emulator, postgres: Server, old_database: str, sess: str
+) -> None:
+    sid = uuid.uuid4().hex
+    express.add(postgres, old_database, sid, sess)
+    logged = len(postgres.log())
+    assert _is_refused(_get(moved, express.sign(sid)))
+    assert "type uuid" not in postgres.log()[logged:]
+    assert _log_out(moved, express.sign(sid)).json() == LOGGED_OUT
+
+
+def test_an_unknown_sid_is_nobodys_even_if_it_is_sql(moved: Emulator) -> None:
+    for sid in ("unknown", "' OR ''='", "x'; DROP TABLE session; --", "%", "$1", "{}", "\\"):
+        assert _is_refused(_get(moved, express.sign(sid.replace(" ", "/**/"))))
+
+
+def test_a_signature_is_needed_for_a_row_that_exists(moved: Emulator) -> None:
+    sid = FIRST["sid"]
+    signature = express.cookie(SECOND).partition(".")[2].partition(".")[2]
+    for value in (sid, f"s:{sid}", f"s%3A{sid}.{signature}", _value(express.sign(sid, "other"))):
+        assert _is_refused(_get(moved, f"connect.sid={value}"))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/Los_Angeles"])
+def test_a_row_is_valid_until_it_expires_in_the_databases_time_zone(
+    postgres: Server, database: str, zone: str
+) -> None:
+    express.install(postgres, database)
+    postgres.run(f"ALTER DATABASE {database} SET timezone = '{zone}'")
+    express.add(postgres, database, "alive", ANYONE, seconds=60)
+    express.add(postgres, database, "expired", ANYONE, seconds=-2)
+    with running_emulator(DATABASE_URL=postgres.url(database)) as emulator:
+        assert _get(emulator, express.sign("alive")).json()["id"] == ADA["id"]
+        assert _is_refused(_get(emulator, express.sign("expired")))
+
+
+def test_what_ends_a_users_sessions_ends_those_of_the_old_server_too(
+    moved: Emulator, postgres: Server, old_database: str
+) -> None:
+    user_id = str(uuid.uuid4())
+    postgres.run(
+        f"INSERT INTO users (id, email) VALUES ('{user_id}', 'epoch@example.com')", old_database
+    )
+    express.add(postgres, old_database, "epoch", json.dumps({"userId": user_id}))
+    assert _get(moved, express.sign("epoch")).status_code == 200
+    postgres.run(f"UPDATE users SET epoch = epoch + 1 WHERE id = '{user_id}'", old_database)
+    assert _is_refused(_get(moved, express.sign("epoch")))
+
+
+def test_where_our_own_cookie_is_present_the_old_one_is_not_considered(moved: Emulator) -> None:
+    assert _is_refused(_get(moved, f"session=x; {express.cookie(FIRST)}"))
+    assert _is_refused(_get(moved, f"{express.cookie(FIRST)}; session="))
+    ada = _get(moved, express.cookie(FIRST)).cookies["session"]
+    both = _get(moved, f"{express.cookie(SECOND)}; session={ada}")
+    assert both.json()["id"] == ADA["id"]
+    assert "set-cookie" not in both.headers
+
+
+def test_of_two_old_cookies_the_first_counts_as_on_the_old_server(moved: Emulator) -> None:
+    first, second = express.cookie(FIRST), express.cookie(SECOND)
+    assert _get(moved, f"{first}; {second}").json()["id"] == ADA["id"]
+    assert _get(moved, f"{second}; {first}").json()["id"] == GRACE["id"]
+    assert _is_refused(_get(moved, f"connect.sid=x; {first}"))
+
+
+# The logout
+
+
+def test_a_logout_deletes_the_row_and_clears_both_cookies(
+    moved: Emulator, postgres: Server, old_database: str
+) -> None:
+    for sid in ("mine", "other"):
+        express.add(postgres, old_database, sid, ANYONE)
+    with moved.client() as client:
+        client.cookies.set("connect.sid", _value(express.sign("mine")))
+        client.get("/api/user").raise_for_status()
+        assert set(client.cookies) == {"connect.sid", "session"}
+        response = client.post("/api/logout")
+        assert response.json() == LOGGED_OUT
+        ours, old = response.headers.get_list("Set-Cookie")
+        assert ours.startswith("session=;")
+        name, *attributes = old.split("; ")
+        assert name == "connect.sid="
+        assert {"Max-Age=0", "Path=/", "HttpOnly"} <= set(attributes)
+        assert len(attributes) == 4  # And Expires.
+    assert _is_refused(_get(moved, express.sign("mine")))
+    assert _get(moved, express.sign("other")).status_code == 200
+    again = _log_out(moved, express.sign("mine"))
+    assert again.json() == LOGGED_OUT
+
+
+def test_a_forged_cookie_logs_nobody_out_but_is_cleared(moved: Emulator) -> None:
+    forged = express.sign(FIRST["sid"], "another secret")
+    response = _log_out(moved, forged)
+    assert response.json() == LOGGED_OUT
+    assert "connect.sid=;" in response.headers["Set-Cookie"]
+    assert _get(moved, express.cookie(FIRST)).status_code == 200
+
+
+def test_while_the_database_is_away_nothing_is_forgotten(postgres: Server) -> None:
+    with running_emulator(
+        DATABASE_URL=postgres.url("nothing", port=1), DATABASE_TIMEOUT="2", SESSION_SECRET=SECRETS
+    ) as away:
+        for response in (_get(away, express.cookie(FIRST)), _log_out(away, express.cookie(FIRST))):
+            assert response.status_code == 503
+            assert int(response.headers["Retry-After"]) > 0
+            assert "set-cookie" not in response.headers
+        # What needs no database works without one.
+        forged = express.sign(FIRST["sid"], "another secret")
+        for cookie in ("", forged):
+            assert _is_refused(_get(away, cookie))
+            assert _log_out(away, cookie).json() == LOGGED_OUT
+
+
+def test_where_the_old_server_never_was_its_cookie_is_nobodys(emulator: Emulator) -> None:
+    assert _is_refused(_get(emulator, express.sign("sid")))
+    assert _log_out(emulator, express.sign("sid")).json() == LOGGED_OUT
+
+
+def test_switched_off_there_is_neither_exchange_nor_logout_nor_a_statement(
+    postgres: Server,
+) -> None:
+    with running_emulator(
+        DATABASE_URL=postgres.url("nothing", port=1),
+        SESSION_SECRET=SECRETS,
+        EXPRESS_SESSIONS="false",
+    ) as emulator:
+        assert _is_refused(_get(emulator, express.cookie(FIRST)))
+        response = _log_out(emulator, express.cookie(FIRST))
+        assert response.json() == LOGGED_OUT
+        assert response.headers.get_list("Set-Cookie")[1:] == []
+
+
+def test_a_table_that_may_not_be_read_is_503_and_the_log_says_why(
+    postgres: Server, database: str
+) -> None:
+    express.install(postgres, database)
+    postgres.run("ALTER TABLE session OWNER TO postgres", database)
+    with running_emulator(DATABASE_URL=postgres.url(database), SESSION_SECRET=SECRETS) as emulator:
+        assert _get(emulator, express.cookie(FIRST)).status_code == 503
+        assert _log_out(emulator, express.cookie(FIRST)).status_code == 503
+        causes = [line.get("cause", "") for line in emulator.log()]
+    assert [cause for cause in causes if cause.startswith("42501")]
+
+
+def test_the_log_holds_no_sid_and_of_all_these_calls_no_error(moved: Emulator) -> None:
+    for session in SESSIONS:
+        assert _get(moved, express.cookie(session)).status_code == 200
+        assert session["sid"] not in moved.output()
+    assert "s%3A" not in moved.output()
+    assert [line for line in moved.log() if line["severity"] == "ERROR"] == []

@@ -59,7 +59,7 @@ def test_sql_about_users_is_in_one_module() -> None:
     users = {
         _name(path)
         for path in SOURCES
-        if any(text in path.read_text() for text in ("FROM users", "INTO users", "UPDATE users"))
+        if any(f"{verb} users" in path.read_text() for verb in ("FROM", "JOIN", "INTO", "UPDATE"))
     }
     assert users == {"shared.store.postgres"}
 

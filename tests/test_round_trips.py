@@ -14,6 +14,7 @@ from shared.database import Database
 from shared.database_url import DatabaseUrl
 from shared.tokens import FRESH_SECONDS, SessionTokens
 from shared.users import User
+from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay
@@ -40,8 +41,10 @@ def watched(
     postgres: Server, database: str, relay: Relay, request: pytest.FixtureRequest
 ) -> Iterator[Emulator]:
     """An emulator whose database is behind the relay, with one connection and no reuse of it."""
+    express.install(postgres, database)
     with running_emulator(
         DATABASE_URL=postgres.url(database, port=relay.port, sslnegotiation="direct"),
+        SESSION_SECRET=express.SECRETS,
         DATABASE_MAX_CONNECTIONS="1",
         DATABASE_MAX_IDLE=request.param,
     ) as running:
@@ -54,7 +57,14 @@ def _operations(client: httpx.Client) -> list[tuple[Callable[[], httpx.Response]
     user = client.post("/api/signup", json={"email": "eve@example.com", "password": PASSWORD})
     known = User(**user.json())
     stale = SessionTokens([SECRET]).issue(known, time.time() - FRESH_SECONDS - 1).text
+    old = {"Cookie": express.cookie(express.RECORDED["sessions"][0])}
+    forged = {"Cookie": express.sign("forged", "another secret")}
     return [
+        (lambda: client.get("/api/user", headers=old), 1, 200),
+        (lambda: client.get("/api/user", headers=forged), 0, 401),
+        (lambda: client.post("/api/logout", headers=forged), 0, 200),
+        (lambda: client.post("/api/logout", headers=old), 1, 200),
+        (lambda: client.get("/api/user", headers=old), 1, 401),
         (lambda: client.post("/api/signup", json=credentials), 1, 201),
         (lambda: client.post("/api/signup", json=credentials), 1, 409),
         (lambda: client.post("/api/login", json=credentials), 1, 200),

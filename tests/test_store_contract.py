@@ -102,6 +102,16 @@ def test_a_hash_is_replaced_only_where_the_old_one_still_stands(store: Store) ->
     assert found.password_hash == "new"
 
 
+def test_where_the_old_server_has_no_session_there_is_nobody_and_nothing_to_delete(
+    store: Store,
+) -> None:
+    store.create_user(_user(), "hash")
+    for sid in ("unknown", "", "' OR ''='", "\0", "\ud800", "s" * 100_000):
+        assert store.express_session_user(sid) is None
+        store.delete_express_session(sid)
+    assert store.credentials("ada@example.com") is not None
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -56,6 +56,17 @@ class Store(Protocol):
         """Store the new hash if the old one is still there; tell whether it was."""
         ...
 
+    def express_session_user(self, sid: str) -> User | None:
+        """Find the user of the old server's session with this id, which may be any text.
+
+        None where the session has expired, names no user, or there are no such sessions.
+        """
+        ...
+
+    def delete_express_session(self, sid: str) -> None:
+        """Log out on the old server, too. Nothing to delete is no error."""
+        ...
+
     def health(self) -> DatabaseHealth | None:
         """Ask the database, within a deadline of its own; None where there is no database."""
         ...

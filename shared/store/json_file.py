@@ -93,6 +93,12 @@ class JsonFileStore:
             self._write([changed if other is record else other for other in users.records])
             return True
 
+    def express_session_user(self, sid: str) -> None:
+        """There is none: the old server's sessions are in its database."""
+
+    def delete_express_session(self, sid: str) -> None:
+        """There is none to delete."""
+
     def health(self) -> None:
         """There is no database to ask."""
 
