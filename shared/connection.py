@@ -14,7 +14,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -81,6 +81,10 @@ class Rejected(Exception):
         """`cause` is for the log."""
         self.starting = starting
         super().__init__(cause)
+
+
+class _CopyBegins(Exception):
+    """The server waits for the rows of a COPY."""
 
 
 class _DeadlineSocket(ssl.SSLSocket):
@@ -159,6 +163,32 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         with _translated():
             rows: list[Row] = self.execute_simple(sql).rows or []
             return rows
+
+    @contextmanager
+    def copy_in(self, statement: str) -> Iterator[Callable[[bytes], None]]:
+        """Run a `COPY … FROM STDIN`, and give the function that sends a chunk of its rows.
+
+        After an error inside the block the connection is good for nothing but closing.
+        """
+        context = pg8000.core.Context(statement)
+        with _translated(), suppress(_CopyBegins):
+            self.send_QUERY(statement)
+            self._sock.flush()
+            self.handle_messages(context)
+
+        def send(chunk: bytes) -> None:
+            with _translated():
+                self._sock.write(pg8000.core._create_message(pg8000.core.COPY_DATA, chunk))
+
+        yield send
+        with _translated():
+            self._sock.write(pg8000.core.COPY_DONE_MSG)
+            self._sock.flush()
+            self.handle_messages(context)
+
+    def handle_COPY_IN_RESPONSE(self, *_: Any) -> None:  # noqa: N802  # pg8000's name
+        """Give control back to `copy_in`; pg8000 would pull the rows out of an iterator."""
+        raise _CopyBegins
 
     def is_stale(self) -> bool:
         """Tell whether the server has said something unasked, such as good-bye."""

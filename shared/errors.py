@@ -55,6 +55,36 @@ class EmailTaken(AuthError):
     sentence = "User already exists with this email"
 
 
+class InvalidSource(AuthError):
+    """A file or a body is, as a whole, not one of users; the sentence tells the place."""
+
+    code = "invalid_source"
+
+
+class TransferRefused(AuthError):
+    """An import, a rollback or an export did not happen."""
+
+    code = "transfer_refused"
+
+
+class RowsRejected(TransferRefused):
+    """Rows cannot be brought over, and nobody said that they may stay behind."""
+
+    code = "rows_rejected"
+
+
+class PlanOutdated(TransferRefused):
+    """The source or the database is no longer what the plan was made for."""
+
+    code = "plan_outdated"
+
+
+class CommitUnknown(TransferRefused):
+    """The connection was lost at the COMMIT, and nobody could be asked whether it was done."""
+
+    code = "commit_unknown"
+
+
 class StoreUnavailable(AuthError):
     """The store cannot answer now. `retry_after` is in seconds."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
+from typing import BinaryIO
 
 _POLL = 0.01
 
@@ -17,16 +21,20 @@ class NotARegularFile(OSError):
     """The path is a symbolic link, a FIFO or another thing that must not be read or replaced."""
 
 
-def read(path: Path) -> tuple[bytes, os.stat_result]:
-    """Read a whole regular file and what `fstat` says of it. Raises OSError."""
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError."""
     # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
     descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotARegularFile(f"{path} is not a regular file")
-    with open(descriptor, "rb") as file:
-        return file.read(), status
+    return open(descriptor, "rb")
+
+
+def read(path: Path) -> tuple[bytes, os.stat_result]:
+    """Read a whole regular file and what `fstat` says of it. Raises OSError."""
+    with open_regular(path) as file:
+        return file.read(), os.fstat(file.fileno())
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -41,17 +49,42 @@ def replace(path: Path, data: bytes) -> None:
     fresh = path.with_name(path.name + ".tmp")
     with suppress(FileNotFoundError):
         fresh.unlink()
-    try:
-        with open(_open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _durable(fresh) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
         fresh.rename(path)
-    except OSError:
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[BufferedRandom]:
+    """Give a file to write, which gets its name, mode 0600, when the block has ended well.
+
+    Nothing is overwritten: raises FileExistsError, and OSError. Without a good end there is no
+    file, unless the process is killed: then `<path>.<random>.tmp` is what it had written.
+    """
+    if os.path.lexists(path):  # Found out again below, but better before the work than after.
+        raise FileExistsError(errno.EEXIST, "There is such a file", str(path))
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    with _durable(fresh) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.link(fresh, path)
+        fresh.unlink()
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def _durable(fresh: Path) -> Iterator[BufferedRandom]:
+    try:
+        with open(_open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL), "w+b") as file:
+            yield file
+    except BaseException:
         with suppress(OSError):
             fresh.unlink()
         raise
-    _sync_folder(path.parent)
 
 
 @contextmanager

@@ -95,6 +95,16 @@ class PasswordHasher:
         return cost is None or int(cost[1]) < self.rounds
 
 
+def hash_problem(stored: str) -> str | None:
+    """Say in a sentence why no password could ever be verified by a stored hash; else None."""
+    found = _BCRYPT.fullmatch(stored) or _LONG.fullmatch(stored)
+    if not found:
+        return "The password's hash is not one of bcrypt."
+    if not MIN_ROUNDS <= int(found[1]) <= MAX_ROUNDS:
+        return f"The password's hash has a cost outside {MIN_ROUNDS} to {MAX_ROUNDS}."
+    return None
+
+
 def _usable(pattern: re.Pattern[str], stored: str | None) -> re.Match[str] | None:
     found = pattern.fullmatch(stored or "")
     return found if found and MIN_ROUNDS <= int(found[1]) <= MAX_ROUNDS else None

@@ -55,13 +55,13 @@ def test_pg8000_is_known_to_one_module() -> None:
     assert users == {"shared.connection"}
 
 
-def test_sql_about_users_is_in_one_module() -> None:
+def test_sql_about_users_is_in_the_store_only() -> None:
     users = {
         _name(path)
         for path in SOURCES
         if any(f"{verb} users" in path.read_text() for verb in ("FROM", "JOIN", "INTO", "UPDATE"))
     }
-    assert users == {"shared.store.postgres"}
+    assert users == {f"shared.store.{name}" for name in ("postgres", "bulk", "batches")}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,8 @@ def test_sql_about_users_is_in_one_module() -> None:
         ("shared.accounts", {"shared.http", "shared.database", "shared.store.postgres"}),
         ("shared.tokens", {"shared.http", "shared.store", "shared.database", "shared.accounts"}),
         ("shared.express_sessions", set(IMPORTS) - {"shared.express_sessions"}),
+        ("shared.store.batches", {"shared.transfer", "shared.http", "shared.accounts"}),
+        ("shared.transfer.importing", {"shared.http", "shared.accounts", "shared.runtime"}),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.connection", {"shared.database", "shared.config", "shared.store"}),

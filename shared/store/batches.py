@@ -1,0 +1,129 @@
+"""What imports have left in Postgres: the batches, the way back from one, and an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.connection import Connection, Row
+from shared.store import bulk
+
+REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
+"""What became of a batch's user at its rollback, beside KEPT; and who came later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One import that was committed: who brought what, and whether it was taken back."""
+
+    id: str
+    applied_at: datetime
+    run_by: str
+    counts: dict[str, int]
+    """Rows by verdict."""
+    plan_sha256: str
+    source_sha256: str
+    users_sha256: str
+    rolled_back_at: datetime | None
+    rolled_back_by: str | None
+
+
+_BATCHES = """
+SELECT b.id, b.applied_at, b.run_by, b.counts, b.plan_sha256, b.source_sha256, b.users_sha256,
+       b.rolled_back_at, b.rolled_back_by
+FROM import_batches b ORDER BY b.number
+"""
+_BATCH = "SELECT number, rolled_back_at FROM import_batches WHERE id = $1"
+_LOCK_USERS = """
+SELECT count(*) FROM (
+    SELECT FROM users u JOIN import_records r ON r.user_id = u.id AND r.batch = $1::bigint
+    FOR UPDATE OF u
+) locked
+"""
+_JUDGE = f"""
+INSERT INTO rolled_back_users
+SELECT r.user_id, u.email, r.previous, CASE
+    WHEN u.id IS NULL THEN 'gone'
+    WHEN {bulk.DIGEST} <> r.digest THEN 'kept'
+    WHEN r.previous IS NULL THEN 'removed'
+    ELSE 'restored' END
+FROM import_records r LEFT JOIN users u ON u.id = r.user_id WHERE r.batch = $1::bigint
+"""
+_SIGNED_UP = """
+INSERT INTO rolled_back_users
+SELECT u.id, u.email, NULL, 'signed_up' FROM users u
+WHERE u.created_at > (SELECT applied_at FROM import_batches WHERE number = $1::bigint)
+  AND NOT EXISTS (SELECT FROM import_records r WHERE r.user_id = u.id)
+"""
+_REMOVE = "DELETE FROM users USING rolled_back_users r WHERE id = r.user_id AND verdict = 'removed'"
+_RESTORE = """
+UPDATE users u SET email = p.email, email_key = p.email_key, password = p.password, name = p.name,
+    provider = p.provider, created_at = p.created_at, updated_at = p.updated_at, epoch = p.epoch
+FROM rolled_back_users r, jsonb_populate_record(NULL::users, r.previous) p
+WHERE u.id = r.user_id AND r.verdict = 'restored'
+"""
+_CLOSE = """
+UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = $2
+WHERE number = $1::bigint
+"""
+_EXPORT = f"""
+SELECT id::text, email, email_key, password, name, provider, created_at, updated_at, epoch,
+       encode({bulk.DIGEST}, 'hex')
+FROM users u ORDER BY created_at NULLS LAST, id
+"""
+
+
+def batches(connection: Connection) -> list[Batch]:
+    """Give the batches in their order."""
+    return [Batch(*row) for row in connection.execute(_BATCHES)]
+
+
+def find(connection: Connection, batch_id: str) -> tuple[int, datetime | None] | None:
+    """Give a batch's number and when it was rolled back, if it was."""
+    found = connection.execute(_BATCH, batch_id)
+    return (int(found[0][0]), found[0][1]) if found else None
+
+
+def count_users(connection: Connection) -> int:
+    """Count all users."""
+    return int(connection.execute("SELECT count(*) FROM users")[0][0])
+
+
+def roll_back(connection: Connection, number: int, run_by: str) -> dict[str, int]:
+    """Take back what a batch brought and nobody has changed since, and count what became of whom.
+
+    The verdicts can be read with `outcomes` until the transaction ends.
+    """
+    batch = str(number)
+    connection.run_script(
+        "CREATE TEMP TABLE rolled_back_users"
+        " (user_id uuid, email text, previous jsonb, verdict text) ON COMMIT DROP"
+    )
+    connection.execute(_LOCK_USERS, batch)
+    connection.execute(_JUDGE, batch)
+    connection.execute(_SIGNED_UP, batch)
+    connection.run_script(f"ANALYZE rolled_back_users; {_REMOVE}; {_RESTORE}")
+    connection.execute("DELETE FROM import_records WHERE batch = $1::bigint", batch)
+    connection.execute(_CLOSE, batch, run_by)
+    found = dict(
+        map(
+            tuple,
+            connection.execute("SELECT verdict, count(*) FROM rolled_back_users GROUP BY verdict"),
+        )
+    )
+    return {v: found.get(v, 0) for v in (REMOVED, RESTORED, bulk.KEPT, GONE, SIGNED_UP)}
+
+
+def outcomes(connection: Connection) -> Iterator[Row]:
+    """Stream verdict, id and email of those who were not simply taken back."""
+    return bulk.rows(
+        connection,
+        "SELECT verdict, user_id::text, email FROM rolled_back_users"
+        " WHERE verdict IN ('kept', 'gone', 'signed_up') ORDER BY verdict, user_id",
+    )
+
+
+def export(connection: Connection) -> Iterator[Row]:
+    """Stream every user, oldest first: the columns of `Record`, and the digest in hexadecimal."""
+    return bulk.rows(connection, _EXPORT)

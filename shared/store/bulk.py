@@ -1,0 +1,428 @@
+"""Users in bulk in Postgres: the SQL of an import, its proof, its way back, and of an export.
+
+An import copies the source into a staging table of its own transaction, gives every row a verdict
+there, and only then writes. Everything here runs on one direct connection, inside a transaction
+that the caller begins with `begin` and ends with `commit` or by closing the connection.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from shared.connection import Connection, Row
+from shared.errors import StoreFault, StoreUnavailable
+
+LOCK_KEY = 4_101_202_612
+"""The advisory lock of everything that imports or rolls back."""
+LOCK_SECONDS = 30
+"""How long one import waits for another, or for a lock on the table."""
+ORPHAN_CHECK = "2s"
+"""After which a statement ends whose client has gone."""
+INDEX_LOCK_TIMEOUT = "1s"
+FETCH_ROWS = 1000
+FETCH_BLOCKS = 10
+INDEX_LATER_ROWS = 10_000
+"""From how many new users on an empty table gets its indexes afterwards."""
+
+NEW, CHANGED, IDENTICAL = "new", "changed", "identical"
+KEPT, ALTERED, DELETED = "kept", "altered", "deleted"
+INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN = "invalid", "duplicate", "email_taken", "id_taken"
+VERDICTS = (
+    NEW,
+    CHANGED,
+    IDENTICAL,
+    KEPT,
+    ALTERED,
+    DELETED,
+    INVALID,
+    DUPLICATE,
+    EMAIL_TAKEN,
+    ID_TAKEN,
+)
+"""What may become of a row. NEW and CHANGED are written; KEPT was changed in Postgres since it
+was imported (or was never imported), ALTERED too, but behind the back of `updated_at`; DELETED is
+gone from Postgres."""
+REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN)
+"""The verdicts of rows that cannot be brought over."""
+
+_USER = "id, email, email_key, password, name, provider, created_at, updated_at, epoch"
+
+
+def _sized(expression: str) -> str:
+    return f"coalesce(length({expression}) || ':' || {expression}, '-')"
+
+
+def _instant(column: str) -> str:
+    return _sized(f"(extract(epoch FROM {column}) * 1000000)::bigint::text")
+
+
+# The twin of `shared.transfer.records.canonical`, over a row `u` of users.
+DIGEST = "sha256(convert_to(concat({}), 'UTF8'))".format(
+    ", ".join(
+        [
+            _sized("u.id::text"),
+            *(
+                _sized(f"u.{name}")
+                for name in ("email", "email_key", "password", "name", "provider")
+            ),
+            *(_instant(f"u.{name}") for name in ("created_at", "updated_at")),
+            _sized("u.epoch::text"),
+        ]
+    )
+)
+_TABLES = {
+    "users": "(LIKE staged_users)",
+    "import_batches": "(number bigint, id text, applied_at timestamptz)",
+    "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
+}
+_NULL = r"\N"
+_NULLS = f"{_NULL}\t" * 10
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_STAGING = """
+CREATE TEMP TABLE staged_users (
+    row bigint, id uuid, email text, email_key text, password text, name text, provider text,
+    created_at timestamptz, updated_at timestamptz, epoch integer, digest bytea,
+    verdict text, reason text, other_row bigint, other_id uuid, base bytea
+) ON COMMIT DROP
+"""
+_COPY_STAGED = f"COPY staged_users (row, {_USER}, digest, verdict, reason) FROM STDIN"
+_DUPLICATE_EMAILS = """
+WITH ranked AS (
+    SELECT row, email = email_key AS exact, created_at, first_value(row) OVER rank AS winner,
+           first_value(email = email_key) OVER rank AS winner_exact,
+           first_value(created_at) OVER rank AS winner_created_at
+    FROM staged_users
+    WHERE verdict = 'new' AND email_key IN (
+        SELECT email_key FROM staged_users WHERE verdict = 'new'
+        GROUP BY email_key HAVING count(*) > 1
+    )
+    WINDOW rank AS (
+        PARTITION BY email_key ORDER BY email = email_key DESC, created_at NULLS LAST, id, row
+    )
+)
+UPDATE staged_users s SET verdict = 'duplicate', other_row = winner, reason = CASE
+    WHEN winner_exact AND NOT exact THEN 'The other row has the address in lower case.'
+    WHEN winner_created_at IS DISTINCT FROM ranked.created_at THEN 'The other row is older.'
+    ELSE 'The other row comes first, by id.' END
+FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
+"""
+_DUPLICATE_IDS = """
+WITH ranked AS (
+    SELECT row, first_value(row) OVER (PARTITION BY id ORDER BY row) AS winner FROM staged_users
+    WHERE verdict = 'new' AND id IN (
+        SELECT id FROM staged_users WHERE verdict = 'new' GROUP BY id HAVING count(*) > 1
+    )
+)
+UPDATE staged_users s SET verdict = 'duplicate', other_row = winner,
+    reason = 'The other row has the same id and comes first.'
+FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
+"""
+_LATEST = """
+latest AS (
+    SELECT DISTINCT ON (user_id) user_id, digest, batch, b.applied_at
+    FROM import_records JOIN import_batches b ON b.number = batch
+    ORDER BY user_id, batch DESC
+)
+"""
+_COMPARE = f"""
+WITH {_LATEST}, found AS (
+    SELECT s.row, u.id AS user_id, u.email_key, u.updated_at, {DIGEST} AS held,
+           s.digest AS staged, s.email_key AS staged_key, latest.digest AS brought,
+           latest.applied_at
+    FROM staged_users s
+    LEFT JOIN users u ON u.id = s.id
+    LEFT JOIN latest ON latest.user_id = s.id
+    WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL)
+)
+UPDATE staged_users s SET base = held, verdict = CASE
+    WHEN found.user_id IS NULL THEN 'deleted'
+    WHEN held = staged THEN 'identical'
+    WHEN held = brought THEN 'changed'
+    WHEN brought IS NULL AND found.email_key <> staged_key THEN 'id_taken'
+    WHEN brought IS NULL OR found.updated_at > applied_at THEN 'kept'
+    ELSE 'altered' END
+FROM found WHERE s.row = found.row
+"""
+_EMAIL_TAKEN = """
+UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
+WHERE s.verdict IN ('new', 'changed') AND u.{0} = s.{0} AND u.id <> s.id
+"""
+_BROUGHT = "('new', 'changed', 'identical')"
+# All three from one sort. The first is over everything that arrived, the others over what the
+# database is to hold: as the source's digests say, and as its own rows do.
+_PROOF = f"""
+SELECT encode(sha256(coalesce(string_agg(s.digest, '' ORDER BY s.row), '')), 'hex'),
+       encode(sha256(coalesce(string_agg(s.digest, '' ORDER BY s.row)
+           FILTER (WHERE s.verdict IN {_BROUGHT}), '')), 'hex'),
+       encode(sha256(coalesce(string_agg({DIGEST}, '' ORDER BY s.row)
+           FILTER (WHERE s.verdict IN {_BROUGHT}), '')), 'hex')
+FROM staged_users s LEFT JOIN users u ON u.id = s.id AND s.verdict IN {_BROUGHT}
+WHERE s.digest IS NOT NULL
+"""
+_DECISIONS = """
+SELECT encode(sha256(coalesce(string_agg(decisions, '' ORDER BY part), '')), 'hex') FROM (
+    SELECT row / 10000 AS part, sha256(convert_to(string_agg(concat_ws(
+        ':', row, verdict, other_row, other_id,
+        CASE WHEN verdict = 'changed' THEN encode(base, 'hex') END
+    ), ' ' ORDER BY row), 'UTF8')) AS decisions
+    FROM staged_users WHERE verdict <> 'new' GROUP BY 1
+) parts
+"""
+_ABSENT = """
+SELECT count(DISTINCT r.user_id) FROM import_records r JOIN users u ON u.id = r.user_id
+WHERE NOT EXISTS (SELECT FROM staged_users s WHERE s.id = r.user_id)
+"""
+_REPORT = """
+SELECT row, verdict, reason, other_row, other_id::text, id::text FROM staged_users
+WHERE verdict = ANY (string_to_array($1, ',')) ORDER BY row
+"""
+_REPORT_LINES = """
+SELECT string_agg(line, '' ORDER BY row) FROM (
+    SELECT row, CASE WHEN verdict IN ('new', 'identical', 'changed')
+        THEN format(E'{"row": %s, "outcome": "%s", "id": "%s"}\\n', row, verdict, id)
+        ELSE json_strip_nulls(json_build_object(
+            'row', row, 'outcome', verdict, 'id', id, 'reason', reason,
+            'other_row', other_row, 'other_id', other_id))::text || E'\\n' END AS line
+    FROM staged_users
+) lines GROUP BY row / 1000 ORDER BY row / 1000
+"""
+# The advisory lock makes it safe; a sequence would go on even where nothing is committed.
+_NEXT_BATCH = "SELECT coalesce(max(number), 0) + 1 FROM import_batches"
+_RECORD_BATCH = """
+INSERT INTO import_batches
+    (number, id, plan_sha256, source_sha256, users_sha256, counts, run_by)
+VALUES ($1::bigint, $2, $3, $4, $5, $6::jsonb, $7)
+"""
+# Locks what it records, so that what is replaced is what was recorded.
+_RECORD_CHANGED = f"""
+INSERT INTO import_records (user_id, batch, digest, previous)
+SELECT u.id, $1::bigint, s.digest, to_jsonb(u) FROM staged_users s JOIN users u ON u.id = s.id
+WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
+"""
+_UPDATE_CHANGED = """
+UPDATE users u SET email = s.email, email_key = s.email_key, password = s.password,
+    name = s.name, provider = s.provider, created_at = s.created_at, updated_at = s.updated_at,
+    epoch = s.epoch
+FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = $1::bigint
+WHERE u.id = s.id AND s.verdict = 'changed'
+"""
+_KEEP_UNRECORDED = """
+UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXISTS (
+    SELECT FROM import_records r WHERE r.user_id = s.id AND r.batch = $1::bigint
+)
+"""
+_INSERT_NEW = f"""
+INSERT INTO users ({_USER}) SELECT {_USER} FROM staged_users WHERE verdict = 'new'
+ON CONFLICT DO NOTHING
+"""
+_RECORD_NEW = """
+INSERT INTO import_records (user_id, batch, digest)
+SELECT id, $1::bigint, digest FROM staged_users WHERE verdict = 'new' ORDER BY id
+"""
+_INDEXES = """
+SELECT i.indexrelid::regclass::text, quote_ident(c.conname), pg_get_constraintdef(c.oid),
+       pg_get_indexdef(i.indexrelid)
+FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype IN ('p', 'u')
+WHERE i.indrelid = 'users'::regclass AND i.indisvalid
+  AND NOT i.indisclustered AND NOT i.indisreplident AND x.relname IN (
+    'users_pkey', 'users_email_key', 'idx_users_email', 'idx_users_provider',
+    'idx_users_created_at', 'idx_users_email_key'
+)
+"""
+
+
+def begin(connection: Connection, deadline: float, *, write: bool) -> None:
+    """Begin a transaction with an empty staging table.
+
+    Without `write` the transaction is read-only: nothing but the staging table can change in it,
+    and what the schema still lacks is replaced by empty tables of its own. With it, it is the
+    only import there is. Raises StoreUnavailable where another one doesn't end.
+    """
+    milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
+    connection.run_script(
+        f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'};"
+        f"SET LOCAL statement_timeout = {milliseconds};"
+        f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
+        f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
+        "SET LOCAL timezone = 'UTC'; SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
+        "SET LOCAL ai_coder.keep_updated_at = 'on';"
+        + (f"SELECT pg_advisory_xact_lock({LOCK_KEY});" if write else "")
+        + _STAGING
+    )
+    if not write:
+        for table, columns in _TABLES.items():
+            if connection.execute("SELECT to_regclass($1) IS NULL", table)[0][0]:
+                connection.run_script(f"CREATE TEMP TABLE {table} {columns} ON COMMIT DROP")
+        connection.run_script("SET TRANSACTION READ ONLY")
+
+
+@contextmanager
+def staging(connection: Connection) -> Iterator[Callable[[bytes], None]]:
+    """Give the function that sends rows in the text format of COPY to the staging table."""
+    with connection.copy_in(_COPY_STAGED) as send:
+        yield send
+
+
+def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
+    """Write a row of the staging table; `user` has the columns of users in their order."""
+    user_id, email, key, password, name, provider, created, updated, epoch = user
+    return (
+        f"{row}\t{user_id}\t{_escaped(email)}\t{_escaped(key)}\t{_escaped(password)}"
+        f"\t{_escaped(name)}\t{_escaped(provider)}\t{created or _NULL}\t{updated or _NULL}"
+        f"\t{epoch}\t\\\\x{digest.hex()}\tnew\t\\N\n"
+    )
+
+
+def invalid_line(row: int, reason: str) -> str:
+    """Write a row of the staging table that only tells why the source's cannot be used."""
+    return f"{row}{chr(9)}{_NULLS}{INVALID}{chr(9)}{_escaped(reason)}\n"
+
+
+def _escaped(text: str | None) -> str:
+    if text is None:
+        return _NULL
+    return text.translate(_ESCAPES) if _SPECIAL.search(text) else text
+
+
+def classify(connection: Connection) -> None:
+    """Give each staged row its verdict. A row that COPY brought has `new` or `invalid`."""
+    connection.run_script("ANALYZE staged_users")
+    for column, statement in (("email_key", _DUPLICATE_EMAILS), ("id", _DUPLICATE_IDS)):
+        # Most files hold none, and to see that is cheaper than to sort.
+        if connection.execute(
+            "SELECT EXISTS (SELECT FROM staged_users WHERE verdict = 'new' "
+            f"GROUP BY {column} HAVING count(*) > 1)"
+        )[0][0]:
+            connection.run_script(statement)
+    if _any(connection, "users") or _any(connection, "import_records"):
+        connection.run_script(_COMPARE)
+        find_taken_emails(connection)
+
+
+def find_taken_emails(connection: Connection) -> None:
+    """Reject what would be written under the address of another user."""
+    for column in ("email_key", "email"):
+        connection.run_script(_EMAIL_TAKEN.format(column))
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Count the staged rows by verdict."""
+    rows = connection.execute("SELECT verdict, count(*) FROM staged_users GROUP BY verdict")
+    return {verdict: dict(map(tuple, rows)).get(verdict, 0) for verdict in VERDICTS}
+
+
+def rows(
+    connection: Connection, statement: str, *parameters: str, at_once: int = FETCH_ROWS
+) -> Iterator[Row]:
+    """Stream the rows of a query through a cursor."""
+    connection.execute(f"DECLARE streamed NO SCROLL CURSOR FOR {statement}", *parameters)
+    while fetched := connection.execute(f"FETCH {at_once} FROM streamed"):
+        yield from fetched
+    connection.run_script("CLOSE streamed")
+
+
+def report(connection: Connection, verdicts: Iterable[str]) -> Iterator[Row]:
+    """Stream row number, verdict, reason, other row, other id and id, by row number."""
+    return rows(connection, _REPORT, ",".join(verdicts))
+
+
+def report_lines(connection: Connection) -> Iterator[bytes]:
+    """Stream what became of every row, as JSON lines, many at a time."""
+    for (lines,) in rows(connection, _REPORT_LINES, at_once=FETCH_BLOCKS):
+        yield lines.encode()
+
+
+def absent(connection: Connection) -> int:
+    """Count the users of earlier imports whom the source no longer has."""
+    return int(connection.execute(_ABSENT)[0][0])
+
+
+def decisions_sha256(connection: Connection) -> str:
+    """Digest what was decided for every row that is not simply new, and on what ground."""
+    return str(connection.execute(_DECISIONS)[0][0])
+
+
+def proof(connection: Connection) -> tuple[str, str, str]:
+    """Give three digests of digests, by row number.
+
+    Of what arrived; of what is to be held, by the source's digests; and of what is held, computed
+    from the users themselves.
+    """
+    arrived, expected, held = connection.execute(_PROOF)[0]
+    return arrived, expected, held
+
+
+def write(connection: Connection) -> int:
+    """Write what is new and changed, and give the number of the batch.
+
+    Whoever signed up or changed while this ran wins: the verdicts are brought up to date.
+    """
+    number = int(connection.execute(_NEXT_BATCH)[0][0])
+    batch = str(number)
+    connection.execute(_RECORD_CHANGED, batch)
+    connection.execute(_KEEP_UNRECORDED, batch)
+    connection.execute(_UPDATE_CHANGED, batch)
+    new = counts(connection)[NEW]
+    if new < INDEX_LATER_ROWS or _any(connection, "users") or not _insert_unindexed(connection):
+        connection.run_script(_INSERT_NEW)
+        find_taken_emails(connection)
+    connection.execute(_RECORD_NEW, batch)
+    if new >= INDEX_LATER_ROWS:
+        connection.run_script("ANALYZE users")
+    return number
+
+
+def record_batch(
+    connection: Connection,
+    number: int,
+    batch_id: str,
+    *,
+    plan_sha256: str,
+    source_sha256: str,
+    users_sha256: str,
+    run_by: str,
+) -> None:
+    """Record who brought what."""
+    found = json.dumps(counts(connection))
+    connection.execute(
+        _RECORD_BATCH,
+        *(str(number), batch_id, plan_sha256, source_sha256, users_sha256, found, run_by),
+    )
+
+
+def _insert_unindexed(connection: Connection) -> bool:
+    """Fill an empty table and build its indexes afterwards, or leave it as it was and say so.
+
+    The table is locked meanwhile; it is empty, so that nobody in it could log in.
+    """
+    connection.run_script(f"SAVEPOINT unindexed; SET LOCAL lock_timeout = '{INDEX_LOCK_TIMEOUT}'")
+    drop, build = [], []
+    for index, constraint, constraint_definition, definition in connection.execute(_INDEXES):
+        if constraint:
+            drop.append(f"ALTER TABLE users DROP CONSTRAINT {constraint}")
+            build.append(f"ALTER TABLE users ADD CONSTRAINT {constraint} {constraint_definition}")
+        else:
+            drop.append(f"DROP INDEX {index}")
+            build.append(definition)
+    try:
+        connection.run_script("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        if _any(connection, "users"):
+            raise StoreFault("55000", "somebody signed up")
+        connection.run_script(";".join(drop))
+    except (StoreUnavailable, StoreFault):
+        # The table is in use, not ours, or something hangs on one of its constraints.
+        connection.run_script("ROLLBACK TO unindexed")
+        return False
+    connection.run_script(";".join([_INSERT_NEW, *build]))
+    return True
+
+
+def _any(connection: Connection, table: str) -> bool:
+    return bool(connection.execute(f"SELECT EXISTS (SELECT FROM {table})")[0][0])

@@ -1,0 +1,48 @@
+"""Writes every user to a file in the old server's shape, so that the JSON mode can take over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from shared.database import Database
+from shared.errors import TransferRefused
+from shared.store import batches, bulk
+from shared.transfer.records import Record, digest, to_json
+from shared.transfer.steps import Event, Progress, transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """How many users were written, and the digest of their digests in the file's order."""
+
+    rows: int
+    users_sha256: str
+
+
+def export(
+    database: Database, write: Callable[[bytes], object]
+) -> Generator[Event, None, Exported]:
+    """Write every user as the old server would, from one snapshot of a read-only transaction.
+
+    Each user's digest is computed here and in the database. Raises TransferRefused where they
+    differ, StoreUnavailable, and what `write` raises.
+    """
+    digests = hashlib.sha256()
+    count = 0
+    with transaction(database, write=False) as connection:
+        for *columns, held in batches.export(connection):
+            record = Record(*columns)
+            row_digest = digest(record)
+            if row_digest.hex() != held:
+                raise TransferRefused(f"User {record.id} did not arrive as it is stored.")
+            digests.update(row_digest)
+            text = json.dumps(to_json(record), indent=2, ensure_ascii=False)
+            write((",\n  " if count else "[\n  ").encode() + text.replace("\n", "\n  ").encode())
+            count += 1
+            if count % bulk.FETCH_ROWS == 0:
+                yield Progress("write", count)
+        write(b"\n]" if count else b"[]")
+    return Exported(rows=count, users_sha256=digests.hexdigest())

@@ -1,0 +1,228 @@
+"""Plans, applies and verifies an import: one staged pass over the source, one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from shared.connection import Connection
+from shared.database import Database
+from shared.errors import PlanOutdated, RowsRejected, TransferRefused
+from shared.store import batches, bulk
+from shared.transfer.records import MEMBERS, InvalidRow, digest, parse
+from shared.transfer.sources import Source
+from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
+
+BATCH_BYTES = 256 * 1024
+"""How much is sent to the database at once."""
+MAX_UNKNOWN_MEMBERS = 20
+
+
+DIFFERING = (bulk.NEW, bulk.CHANGED, bulk.ALTERED, bulk.DELETED)
+"""The verdicts of rows that Postgres should hold as the source does, and doesn't."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What became, or would become, of each row of a source."""
+
+    sha256: str
+    source_sha256: str
+    users_sha256: str
+    rows: int
+    counts: dict[str, int]
+    absent: int
+    """Users of earlier imports whom the source no longer has; they stay."""
+    unknown_members: dict[str, int]
+    """Names that no column has, and in how many rows; they stay behind."""
+
+    @property
+    def rejected(self) -> int:
+        """How many rows cannot be brought over."""
+        return sum(self.counts[verdict] for verdict in bulk.REJECTED)
+
+    @property
+    def differing(self) -> int:
+        """How many users Postgres should hold as the source does, and doesn't."""
+        return sum(self.counts[verdict] for verdict in DIFFERING)
+
+    @property
+    def to_write(self) -> int:
+        """How many users would be written."""
+        return self.counts[bulk.NEW] + self.counts[bulk.CHANGED]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """The end of an apply. `batch` is None where there was nothing to write."""
+
+    plan: Plan
+    batch: str | None
+
+
+_NOTEWORTHY = tuple(v for v in bulk.VERDICTS if v not in (bulk.NEW, bulk.IDENTICAL, bulk.CHANGED))
+_REASONS = {
+    bulk.NEW: "It is not in Postgres.",
+    bulk.CHANGED: "It has changed in the source since it was imported.",
+    bulk.KEPT: "It has changed in Postgres since it was imported; Postgres wins.",
+    bulk.ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
+    bulk.DELETED: "It was imported and is gone from Postgres; it is not brought back.",
+    bulk.EMAIL_TAKEN: "Its email belongs to another user in Postgres, {other_id}.",
+    bulk.ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
+}
+
+
+def new_batch_id(now: float) -> str:
+    """Name a batch. The client does, so that it can ask for it when a COMMIT's answer is lost."""
+    return f"{timestamp(now)}-{secrets.token_hex(4)}"
+
+
+def plan(database: Database, source: Source) -> Generator[Event, None, Plan]:
+    """Tell what an apply would do, in a read-only transaction.
+
+    Raises InvalidSource, StoreUnavailable and OSError.
+    """
+    with transaction(database, write=False) as connection:
+        found = yield from _examine(connection, source)
+        yield from _outcomes(connection, _NOTEWORTHY)
+    return found
+
+
+def apply(
+    database: Database,
+    source: Source,
+    *,
+    batch_id: str,
+    run_by: str,
+    plan_sha256: str | None = None,
+    skip_invalid: bool = False,
+    report: Callable[[bytes], object] | None = None,
+) -> Generator[Event, None, Applied]:
+    """Bring what is new or changed, in one transaction that is proven before it is committed.
+
+    `report` is given what became of every row, as JSON lines, before the COMMIT.
+    Raises RowsRejected, PlanOutdated, TransferRefused, InvalidSource, StoreUnavailable and
+    OSError: after each of them the database is as it was.
+    """
+    with transaction(database, write=True) as connection:
+        found = yield from _examine(connection, source)
+        if plan_sha256 not in (None, found.sha256):
+            raise PlanOutdated("The source or the database has changed since the plan was made.")
+        if found.rejected and not skip_invalid:
+            yield from _outcomes(connection, _NOTEWORTHY)
+            raise _rejected(found)
+        if not found.to_write:
+            yield from _outcomes(connection, _NOTEWORTHY)
+            return Applied(plan=found, batch=None)
+        yield Progress("write", found.rows)
+        number = bulk.write(connection)
+        yield Progress("verify", found.rows)
+        found = replace(found, counts=bulk.counts(connection))
+        yield from _outcomes(connection, _NOTEWORTHY)
+        if found.rejected and not skip_invalid:
+            raise _rejected(found)
+        _prove(connection, found)
+        bulk.record_batch(
+            connection,
+            number,
+            batch_id,
+            plan_sha256=found.sha256,
+            source_sha256=found.source_sha256,
+            users_sha256=found.users_sha256,
+            run_by=run_by,
+        )
+        if report is not None:
+            for lines in bulk.report_lines(connection):
+                report(lines)
+        yield Ready()
+        commit(database, connection, lambda fresh: batches.find(fresh, batch_id) is not None)
+    return Applied(plan=found, batch=batch_id)
+
+
+def verify(database: Database, source: Source) -> Generator[Event, None, Plan]:
+    """Compare the source with Postgres again, and name every row that differs.
+
+    The result's counts tell how many: those of `DIFFERING` should not be, KEPT users have changed
+    in Postgres later and rightly. Raises as `plan`.
+    """
+    with transaction(database, write=False) as connection:
+        found = yield from _examine(connection, source)
+        yield from _outcomes(connection, [v for v in bulk.VERDICTS if v != bulk.IDENTICAL])
+    return found
+
+
+def _examine(connection: Connection, source: Source) -> Generator[Event, None, Plan]:
+    """Stage the source, and give each row its verdict."""
+    users_sha256, unknown = yield from _stage(connection, source)
+    yield Progress("compare", source.rows_read, source.bytes_read)
+    bulk.classify(connection)
+    decided = f"plan 1 {source.sha256} {bulk.decisions_sha256(connection)}"
+    return Plan(
+        sha256=hashlib.sha256(decided.encode()).hexdigest(),
+        source_sha256=source.sha256,
+        users_sha256=users_sha256,
+        rows=source.rows_read,
+        counts=bulk.counts(connection),
+        absent=bulk.absent(connection),
+        unknown_members=unknown,
+    )
+
+
+def _stage(
+    connection: Connection, source: Source
+) -> Generator[Event, None, tuple[str, dict[str, int]]]:
+    """Send the rows to the staging table; give the digest of their digests, and odd members."""
+    digests = hashlib.sha256()
+    unknown: Counter[str] = Counter()
+    lines: list[str] = []
+    size = 0
+    with bulk.staging(connection) as send:
+        for row in source.rows():
+            try:
+                record = parse(row)
+                row_digest = digest(record)
+            except InvalidRow as error:
+                lines.append(bulk.invalid_line(source.rows_read, str(error)))
+            else:
+                digests.update(row_digest)
+                lines.append(bulk.staged_line(source.rows_read, record, row_digest))
+            if isinstance(row, dict) and not MEMBERS.issuperset(row):
+                _count_unknown(unknown, row)
+            size += len(lines[-1])
+            if size > BATCH_BYTES:
+                send("".join(lines).encode())
+                lines, size = [], 0
+                yield Progress("read", source.rows_read, source.bytes_read)
+        send("".join(lines).encode())
+    return digests.hexdigest(), dict(unknown)
+
+
+def _count_unknown(unknown: Counter[str], row: dict[str, object]) -> None:
+    for name in row:
+        if name not in MEMBERS and (name in unknown or len(unknown) < MAX_UNKNOWN_MEMBERS):
+            unknown[name] += 1
+
+
+def _outcomes(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome]:
+    for row, verdict, reason, other_row, other_id, user_id in bulk.report(connection, verdicts):
+        if verdict == bulk.DUPLICATE:
+            reason = f"It is the same user as row {other_row}. {reason}"
+        elif reason is None:
+            reason = _REASONS[verdict].format(other_id=other_id)
+        yield Outcome(verdict, reason, row=row, user_id=user_id)
+
+
+def _prove(connection: Connection, found: Plan) -> None:
+    """Compare what was read with what arrived, and what is to be held with what is held."""
+    arrived, expected, held = bulk.proof(connection)
+    if arrived != found.users_sha256 or held != expected:
+        raise TransferRefused("The database does not hold what the source says: rolled back.")
+
+
+def _rejected(found: Plan) -> RowsRejected:
+    return RowsRejected(
+        f"{found.rejected} of {found.rows} rows cannot be brought over, so nothing was written."
+    )

@@ -1,0 +1,191 @@
+"""One user as a transfer carries it: read from a row of JSON, written as one, and its digest.
+
+The digest is what a proof rests on. It is SHA-256 over every member in the order of `Record`,
+each as `<length in characters>:<text>`, or `-` where there is none; times are in microseconds
+since the Unix epoch. `shared.store.bulk` computes the same in SQL, from what the table holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from shared.emails import email_key
+from shared.passwords import hash_problem
+from shared.timestamps import to_iso
+
+PROVIDERS = ("local", "google", "firebase-google")
+TEXT_MAX_LENGTH = 255
+"""Characters: the width of the columns `email`, `password` and `name`."""
+MEMBERS = frozenset(
+    {"id", "email", "password", "name", "provider", "epoch"}
+    | {"createdAt", "created_at", "updatedAt", "updated_at"}
+)
+"""What a row may say of a user. Anything else has no place in the database."""
+
+_ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# Wider than for a new user: whoever the old server let in comes along.
+_EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MAX_INTEGER = 2**31 - 1
+
+
+class InvalidRow(ValueError):
+    """The row cannot be brought over; the message is a sentence that quotes none of it."""
+
+
+class Record(NamedTuple):
+    """A user with everything that the database keeps of one."""
+
+    id: str
+    email: str
+    email_key: str | None
+    """None for a row of the old server's whose address another one has in another spelling."""
+    password: str | None
+    name: str | None
+    provider: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    epoch: int
+
+
+def parse(row: object) -> Record:
+    """Check a row of a users file. Raises InvalidRow.
+
+    Names in camel and in snake case are understood. A missing id is derived from the email key,
+    so that every run makes the same.
+    """
+    if isinstance(row, InvalidRow):
+        raise row
+    if not isinstance(row, dict):
+        raise InvalidRow("It is not an object.")
+    email = _text(row, "email")
+    if email is None or len(email) > TEXT_MAX_LENGTH or not _EMAIL.fullmatch(email.strip()):
+        raise InvalidRow("The email is missing or not an address.")
+    key = email_key(email)
+    user_id = _text(row, "id")
+    if user_id is None:
+        user_id = str(uuid.uuid5(_ID_NAMESPACE, key))
+    elif not _UUID.fullmatch(user_id):
+        raise InvalidRow("The id is not a UUID.")
+    provider = _text(row, "provider")
+    if provider is not None and provider not in PROVIDERS:
+        raise InvalidRow(f"The provider is none of {', '.join(PROVIDERS)}.")
+    password = _text(row, "password") or None
+    if password is None and provider in (None, "local"):
+        raise InvalidRow("A local user without a password could never log in.")
+    if password is not None and (problem := hash_problem(password)):
+        raise InvalidRow(problem)
+    name = _text(row, "name")
+    if name is not None and len(name) > TEXT_MAX_LENGTH:
+        raise InvalidRow(f"The name is longer than {TEXT_MAX_LENGTH} characters.")
+    return Record(
+        user_id.lower(),
+        email,
+        key,
+        password,
+        name,
+        provider,
+        _moment(row, "createdAt", "created_at"),
+        _moment(row, "updatedAt", "updated_at"),
+        _epoch(row),
+    )
+
+
+def canonical(record: Record) -> bytes:
+    """Give the bytes that the digest is made of. Raises InvalidRow for what is no text."""
+    user_id, email, key, password, name, provider, created, updated, epoch = record
+    text = (
+        f"36:{user_id}{len(email)}:{email}"
+        f"{'-' if key is None else f'{len(key)}:{key}'}"
+        f"{'-' if password is None else f'{len(password)}:{password}'}"
+        f"{'-' if name is None else f'{len(name)}:{name}'}"
+        f"{'-' if provider is None else f'{len(provider)}:{provider}'}"
+        f"{_instant(created)}{_instant(updated)}{_sized(str(epoch))}"
+    )
+    if "\0" in text:
+        raise InvalidRow("A text holds a NUL character.")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRow("A text holds half of a surrogate pair.") from None
+
+
+def digest(record: Record) -> bytes:
+    """Give the record's SHA-256. Raises InvalidRow for what is no text."""
+    return hashlib.sha256(canonical(record)).digest()
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Write the record as the old server does: its order of members, nothing that is absent."""
+    name = {} if record.name is None else {"name": record.name}
+    provider = {} if record.provider is None else {"provider": record.provider}
+    row: dict[str, Any] = {"id": record.id, "email": record.email}
+    if record.password is None:
+        row |= name | provider
+    else:
+        row |= {"password": record.password} | provider | name
+    if record.created_at is not None:
+        row["createdAt"] = _iso(record.created_at)
+    if record.updated_at is not None:
+        row["updatedAt"] = _iso(record.updated_at)
+    if record.epoch:
+        row["epoch"] = record.epoch
+    return row
+
+
+def _text(row: dict[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is not None and type(value) is not str:
+        raise InvalidRow(f"The {name} is not a text.")
+    return value
+
+
+def _moment(row: dict[str, Any], camel: str, snake: str) -> datetime | None:
+    """Read an ISO 8601 time, in UTC where it names no offset, or milliseconds since the epoch."""
+    value = row.get(camel)
+    if value is None:
+        value = row.get(snake)
+    elif row.get(snake, value) != value:
+        raise InvalidRow(f"{camel} and {snake} contradict each other.")
+    if value is None:
+        return None
+    try:
+        if type(value) is str:
+            moment = datetime.fromisoformat(value.upper())
+            offset = moment.tzinfo
+            if offset is UTC:
+                return moment
+            return moment.astimezone(UTC) if offset else moment.replace(tzinfo=UTC)
+        if type(value) in (int, float):
+            return _EPOCH + timedelta(microseconds=round(value * 1000))
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidRow(f"{camel} is not a time.")
+
+
+def _epoch(row: dict[str, Any]) -> int:
+    epoch = row.get("epoch", 0)
+    if type(epoch) is not int or not 0 <= epoch <= _MAX_INTEGER:
+        raise InvalidRow("The epoch is not a whole number from 0 on.")
+    return epoch
+
+
+def _instant(moment: datetime | None) -> str:
+    return "-" if moment is None else _sized(str((moment - _EPOCH) // _MICROSECOND))
+
+
+def _sized(text: str) -> str:
+    return f"{len(text)}:{text}"
+
+
+def _iso(moment: datetime) -> str:
+    """Write milliseconds, as the old server does, unless there is more to tell."""
+    if moment.microsecond % 1000 == 0:
+        return to_iso(moment)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,55 @@
+"""Takes an import back, without taking anything from those who came or changed after it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from shared.connection import Connection
+from shared.database import Database
+from shared.errors import TransferRefused
+from shared.store import batches, bulk
+from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
+
+_REASONS = {
+    bulk.KEPT: "It has changed in Postgres since the import, and is kept.",
+    batches.GONE: "It was gone from Postgres already.",
+    batches.SIGNED_UP: "It signed up after the import, and is kept.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """How many users of the batch were removed, restored, kept or gone, and who came later."""
+
+    batch: str
+    counts: dict[str, int]
+
+
+def roll_back(
+    database: Database, batch_id: str, *, run_by: str
+) -> Generator[Event, None, RolledBack]:
+    """Take a batch back: remove whom it brought, restore whom it changed.
+
+    Kept, and named, is everyone who has changed since, or signed up. Raises TransferRefused for a
+    batch that isn't there or is rolled back already, and StoreUnavailable.
+    """
+
+    def is_done(fresh: Connection) -> bool:
+        found = batches.find(fresh, batch_id)
+        return found is not None and found[1] is not None
+
+    with transaction(database, write=True) as connection:
+        found = batches.find(connection, batch_id)
+        if found is None:
+            raise TransferRefused(f"There is no batch {batch_id}; `status` lists them.")
+        number, rolled_back_at = found
+        if rolled_back_at is not None:
+            raise TransferRefused(f"Batch {batch_id} was rolled back at {rolled_back_at}.")
+        yield Progress("write")
+        counts = batches.roll_back(connection, number, run_by)
+        for verdict, user_id, email in batches.outcomes(connection):
+            yield Outcome(verdict, _REASONS[verdict], user_id=user_id, email=email)
+        yield Ready()
+        commit(database, connection, is_done)
+    return RolledBack(batch=batch_id, counts=counts)

@@ -1,0 +1,102 @@
+"""What every transfer has in common: its events, its transaction, and a COMMIT that is certain.
+
+A transfer is a generator: it yields events while it works and returns its result, so that a
+terminal and an HTTP answer can show the ones while they wait for the other. When it is closed
+before its end, its transaction ends with it and nothing has happened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shared.connection import Connection, Lost
+from shared.database import Database
+from shared.errors import CommitUnknown, StoreUnavailable, TransferRefused
+from shared.store import bulk
+
+PATIENCE = 3600.0
+"""Seconds that a whole transfer may take."""
+CHECK_SECONDS = 60.0
+"""Seconds for finding out what became of a COMMIT."""
+
+Stage = Literal["read", "compare", "write", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is, in rows and in bytes of the source."""
+
+    stage: Stage
+    rows: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one user, where that is more than a count tells."""
+
+    verdict: str
+    reason: str
+    row: int | None = None
+    user_id: str | None = None
+    email: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything is written and proven; the next step is the COMMIT."""
+
+
+Event = Progress | Outcome | Ready
+
+
+def timestamp(now: float) -> str:
+    """Write a time, in seconds since the Unix epoch, so that names sort by it."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+
+
+def beside(source: Path, kind: str, name: str, suffix: str = "") -> Path:
+    """Name a file that belongs to a source: `users.<kind>.<name>.json`."""
+    return source.with_name(f"{source.stem}.{kind}.{name}{suffix or source.suffix}")
+
+
+@contextmanager
+def transaction(database: Database, *, write: bool) -> Iterator[Connection]:
+    """Give a direct connection inside a transaction of `bulk.begin`; without a COMMIT it is undone.
+
+    Raises StoreUnavailable.
+    """
+    deadline = time.monotonic() + PATIENCE
+    with database.direct_connection(deadline) as connection:
+        bulk.begin(connection, deadline, write=write)
+        yield connection
+
+
+def commit(
+    database: Database, connection: Connection, is_done: Callable[[Connection], bool]
+) -> None:
+    """Commit; where the answer is lost, ask on another connection whether it is done.
+
+    Raises TransferRefused where it is not, and CommitUnknown where that cannot be found out.
+    """
+    try:
+        connection.run_script("COMMIT")
+    except (Lost, StoreUnavailable) as error:
+        deadline = time.monotonic() + CHECK_SECONDS
+        try:
+            with database.direct_connection(deadline) as fresh:
+                bulk.begin(fresh, deadline, write=True)  # Waits until the other one has ended.
+                done = is_done(fresh)
+        except StoreUnavailable as second:
+            raise CommitUnknown(
+                "The connection was lost at the COMMIT: ask `status` whether it was done."
+            ) from second
+        if not done:
+            raise TransferRefused(
+                "The connection was lost at the COMMIT, and nothing was written."
+            ) from error

@@ -1,0 +1,110 @@
+"""Transfers run to their end, users files written, and the database read without our code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
+from shared.transfer import importing
+from shared.transfer.importing import Applied, Plan
+from shared.transfer.sources import Source
+from shared.transfer.steps import Event, Outcome
+from tests.support.postgres import PASSWORD, USER, Server
+
+HASH = "$2a$10$XR9XOTAzgRo3T2W7gyER5OZvKrJfbJegrzSAKZFdccjSDqBOAhkhe"
+Result = TypeVar("Result")
+
+
+def finish(transfer: Generator[Event, None, Result]) -> tuple[Result, list[Outcome]]:
+    """Run a transfer, and give its result and those it named."""
+    outcomes: list[Outcome] = []
+    while True:
+        try:
+            event = next(transfer)
+        except StopIteration as end:
+            return end.value, outcomes
+        if isinstance(event, Outcome):
+            outcomes.append(event)
+
+
+def source_of(rows: list[Any] | bytes) -> Source:
+    """Make a source of rows, or of the bytes of a file."""
+    return Source(io.BytesIO(rows if isinstance(rows, bytes) else json.dumps(rows).encode()))
+
+
+def user(number: int, **members: Any) -> dict[str, Any]:
+    """Give a row as the old server writes it; a member that is `...` is left out."""
+    row = {
+        "id": f"{number:08x}-0000-4000-8000-000000000000",
+        "email": f"user{number}@example.com",
+        "password": HASH,
+        "provider": "local",
+        "createdAt": "2025-06-09T17:54:12.721Z",
+        "updatedAt": "2025-06-09T17:54:12.723Z",
+    } | members
+    return {name: value for name, value in row.items() if value is not ...}
+
+
+class Target:
+    """A migrated database, reached by our code and, to check it, by psql."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.database = Database(DatabaseUrl.parse(server.url(name)), Settings())
+
+    def plan(self, rows: list[Any] | bytes) -> tuple[Plan, list[Outcome]]:
+        """Plan an import."""
+        return finish(importing.plan(self.database, source_of(rows)))
+
+    def apply(self, rows: list[Any] | bytes, **options: Any) -> tuple[Applied, list[Outcome]]:
+        """Apply an import."""
+        options = {"batch_id": importing.new_batch_id(0), "run_by": "test"} | options
+        return finish(importing.apply(self.database, source_of(rows), **options))
+
+    def verify(self, rows: list[Any] | bytes) -> tuple[Plan, list[Outcome]]:
+        """Verify an import."""
+        return finish(importing.verify(self.database, source_of(rows)))
+
+    def run(self, sql: str) -> list[list[Any]]:
+        """Run SQL as the superuser, past our code."""
+        return self.server.run(sql, self.name)
+
+    def psql(self, sql: str) -> list[list[str]]:
+        """Ask with psql, and give the fields of its unaligned output."""
+        command = ["psql", "-XAtq", "-F", "\x1f", "-R", "\x1e", "-c", sql]
+        text = self._tool(*command)
+        return [line.split("\x1f") for line in text.split("\x1e")] if text else []
+
+    def users(self) -> dict[str, list[str]]:
+        """Read every user with psql, by id, in UTC."""
+        rows = self.psql(
+            "SELECT id, email, email_key, coalesce(password, '∅'), coalesce(name, '∅'),"
+            " coalesce(provider, '∅'), coalesce(created_at AT TIME ZONE 'UTC', '-infinity'),"
+            " coalesce(updated_at AT TIME ZONE 'UTC', '-infinity'), epoch FROM users ORDER BY id"
+        )
+        return {row[0]: row[1:] for row in rows}
+
+    def dump(self) -> str:
+        """Give everything that pg_dump sees, but for its random comment lines."""
+        text = self._tool("pg_dump")
+        return "\n".join(line for line in text.splitlines() if not line.startswith("\\"))
+
+    def _tool(self, program: str, *arguments: str) -> str:
+        certificate = str(self.server.authority.certificate)
+        return subprocess.run(
+            [self.server.programs / program, *arguments],
+            env={
+                "PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD, "PGUSER": USER,
+                "PGHOST": self.server.host, "PGPORT": str(self.server.port),
+                "PGDATABASE": self.name, "PGSSLMODE": "verify-full", "PGSSLROOTCERT": certificate,
+            },
+            check=True, capture_output=True, text=True,
+        ).stdout.removesuffix("\n")  # fmt: skip

@@ -1,0 +1,149 @@
+"""A row of a users file: what is taken over, what is not, and how it is written again."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.transfer.records import InvalidRow, digest, parse, to_json
+from tests.support.transfers import HASH, user
+
+MOMENT = datetime(2025, 6, 9, 17, 54, 12, 721000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2025-06-09T17:54:12.721Z", MOMENT),
+        ("2025-06-09t17:54:12.721z", MOMENT),
+        ("2025-06-09T17:54:12.721", MOMENT),
+        ("2025-06-09 17:54:12.721+00", MOMENT),
+        ("2025-06-09T23:24:12.721+05:30", MOMENT),
+        ("2025-06-09T13:54:12.721-0400", MOMENT),
+        ("2025-06-09T17:54:12.721000999Z", MOMENT),
+        ("2025-06-09T17:54:12.7Z", MOMENT.replace(microsecond=700000)),
+        ("2025-06-09T17:54:12.721345Z", MOMENT.replace(microsecond=721345)),
+        ("2025-06-09T17:54:12Z", MOMENT.replace(microsecond=0)),
+        ("2025-06-09", datetime(2025, 6, 9, tzinfo=UTC)),
+        (1749491652721, MOMENT),
+        (1749491652721.345, MOMENT.replace(microsecond=721345)),
+        (-1, datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+        (None, None),
+        (..., None),
+    ],
+)
+@pytest.mark.parametrize("name", ["createdAt", "created_at"])
+def test_a_time_may_be_written_in_any_of_these_ways(
+    name: str, value: Any, expected: datetime | None
+) -> None:
+    row = user(1, **({"createdAt": ...} | {name: value}))
+    assert parse(row).created_at == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"email": ...}, "email"),
+        ({"email": None}, "email"),
+        ({"email": 7}, "email"),
+        ({"email": "nobody"}, "email"),
+        ({"email": "a@b@example.com"}, "email"),
+        ({"email": "two words@example.com"}, "email"),
+        ({"email": "a\u0000@example.com"}, "email"),
+        ({"email": f"{'a' * 250}@example.com"}, "email"),
+        ({"id": "17"}, "UUID"),
+        ({"id": 17}, "id is not a text"),
+        ({"id": "{00000001-0000-4000-8000-000000000000}"}, "UUID"),
+        ({"password": "secret"}, "bcrypt"),
+        ({"password": 1}, "password is not a text"),
+        ({"password": HASH.replace("$2a$", "$2x$")}, "bcrypt"),
+        ({"password": HASH[:-1]}, "bcrypt"),
+        ({"password": HASH.replace("$10$", "$15$")}, "cost"),
+        ({"password": HASH.replace("$10$", "$03$")}, "cost"),
+        ({"password": ...}, "without a password"),
+        ({"password": None}, "without a password"),
+        ({"password": "", "provider": ...}, "without a password"),
+        ({"provider": "github"}, "provider"),
+        ({"provider": 1}, "provider"),
+        ({"name": ["Ada"]}, "name is not a text"),
+        ({"name": "a" * 256}, "name is longer"),
+        ({"name": "half \ud83d"}, "surrogate"),
+        ({"name": "nul \u0000"}, "NUL"),
+        ({"createdAt": "yesterday"}, "createdAt"),
+        ({"createdAt": "2025-02-29T00:00:00Z"}, "createdAt"),
+        ({"createdAt": "0001-01-01T00:00:00+14:00"}, "createdAt"),
+        ({"updatedAt": 10**18}, "updatedAt"),
+        ({"updatedAt": True}, "updatedAt"),
+        ({"createdAt": 1, "created_at": 2}, "contradict"),
+        ({"epoch": -1}, "epoch"),
+        ({"epoch": "0"}, "epoch"),
+        ({"epoch": 2**31}, "epoch"),
+    ],
+)
+def test_a_row_that_cannot_be_brought_over_says_why_and_quotes_nothing(
+    members: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidRow, match=reason) as caught:
+        digest(parse(user(1, **members)))
+    assert "example.com" not in str(caught.value)
+
+
+@pytest.mark.parametrize("row", [None, 1, "user", [], InvalidRow("no JSON")])
+def test_what_is_no_object_is_no_user(row: object) -> None:
+    with pytest.raises(InvalidRow):
+        parse(row)
+
+
+def test_the_hashes_that_a_login_here_writes_are_taken_over() -> None:
+    long = f"$bcrypt-sha256$v=2,t=2b,r=12${'a' * 22}${'b' * 31}"
+    for stored in (long, HASH.replace("$2a$", "$2b$"), HASH.replace("$2a$", "$2y$")):
+        assert parse(user(1, password=stored)).password == stored
+
+
+def test_users_without_a_local_password_come_over_with_their_provider() -> None:
+    for provider in ("google", "firebase-google"):
+        record = parse(user(1, password=..., provider=provider))
+        assert (record.password, record.provider) == (None, provider)
+
+
+def test_a_missing_id_is_the_same_in_every_run_and_for_every_spelling() -> None:
+    first = parse(user(1, id=..., email="Ada@Example.com"))
+    assert parse(user(2, id=None, email=" ada@example.COM ")).id == first.id
+    assert parse(user(1, id=..., email="adb@example.com")).id != first.id
+    assert uuid.UUID(first.id).version == 5
+
+
+def test_an_id_is_kept_and_an_address_keeps_its_spelling() -> None:
+    record = parse(user(1, id="A63472B0-A053-5C05-A7E6-582AE2E0BD53", email="Ada@Example.com"))
+    assert record.id == "a63472b0-a053-5c05-a7e6-582ae2e0bd53"
+    assert (record.email, record.email_key) == ("Ada@Example.com", "ada@example.com")
+
+
+def test_the_digest_covers_every_member_and_no_two_records_share_their_bytes() -> None:
+    rows = [
+        user(1),
+        user(2),
+        user(1, email="user10@example.com"),
+        user(1, password=HASH.replace("$10$", "$11$")),
+        user(1, name=""),
+        user(1, name="-"),
+        user(1, provider=...),
+        user(1, provider="google"),
+        user(1, createdAt="2025-06-09T17:54:12.722Z"),
+        user(1, createdAt=...),
+        user(1, updatedAt=...),
+        user(1, epoch=1),
+    ]
+    assert len({digest(parse(row)) for row in rows}) == len(rows)
+
+
+def test_a_record_is_written_as_the_old_server_does(request: pytest.FixtureRequest) -> None:
+    path = Path(request.path).parent / "data" / "old-users.json"
+    rows = json.loads(path.read_text())
+    written = json.dumps([to_json(parse(row)) for row in rows], indent=2, ensure_ascii=False)
+    assert written == path.read_text()
