@@ -109,6 +109,9 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     pg8000's internals, which is why its version is pinned.
     """
 
+    completed = 0
+    position: int | None = None
+
     def __init__(self, url: DatabaseUrl, tls: _DeadlineSocket) -> None:
         """Log in over an established TLS connection."""
         self._tls = tls
@@ -159,7 +162,12 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         return rows[1:]
 
     def run_script(self, sql: str) -> list[Row]:
-        """Run statements without parameters, as one simple query."""
+        """Run statements without parameters, as one simple query.
+
+        After an error of the server's, `completed` counts the statements that it had completed,
+        and `position` is the character, from 1, at which it saw the error, where it tells.
+        """
+        self.completed, self.position = 0, None
         with _translated():
             rows: list[Row] = self.execute_simple(sql).rows or []
             return rows
@@ -217,6 +225,17 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             if request == 10 and b"SCRAM-SHA-256-PLUS" not in data:
                 raise _no_channel_binding()
         super().handle_AUTHENTICATION_REQUEST(data, context)
+
+    def handle_COMMAND_COMPLETE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Count it, because the server gives no position for an error while a statement runs."""
+        self.completed += 1
+        super().handle_COMMAND_COMPLETE(data, context)
+
+    def handle_ERROR_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Keep the position, whatever kind of error this becomes."""
+        super().handle_ERROR_RESPONSE(data, context)
+        position = context.error.args[0].get("P")
+        self.position = int(position) if position else None
 
     def _check_authentication(self) -> None:
         """Refuse a server that broke the exchange off with a yes; pg8000 would believe it."""
@@ -366,7 +385,7 @@ def _translated() -> Iterator[None]:
             raise StoreAway(cause=cause) from error
         if sqlstate.startswith(_UNAVAILABLE):
             raise StoreUnavailable(cause=cause) from error
-        raise StoreFault(sqlstate, message, _position(error)) from error
+        raise StoreFault(sqlstate, message) from error
     except (OSError, pg8000.exceptions.Error) as error:
         away = StoreAway(cause=_describe(error))
         raise Lost(away, repeat=not _is_timeout(error)) from error
@@ -386,11 +405,6 @@ def _message(error: pg8000.exceptions.DatabaseError) -> str:
     if not isinstance(fields, dict) or str(fields.get("C", "")).startswith("22"):
         return "(message withheld)"
     return str(fields.get("M", ""))[:200]
-
-
-def _position(error: pg8000.exceptions.DatabaseError) -> int | None:
-    text = error.args[0].get("P") if isinstance(error.args[0], dict) else None
-    return int(text) if text else None
 
 
 def _describe(error: BaseException) -> str:

@@ -115,8 +115,7 @@ class StoreDamaged(StoreUnavailable):
 class StoreFault(Exception):
     """The database refused a statement: a bug of ours. Carries the SQLSTATE, never a row."""
 
-    def __init__(self, sqlstate: str, message: str, position: int | None = None) -> None:
-        """`message` is the server's primary one, `position` the character of the statement."""
+    def __init__(self, sqlstate: str, message: str) -> None:
+        """`message` is the server's primary one."""
         super().__init__(f"{sqlstate}: {message}")
         self.sqlstate = sqlstate
-        self.position = position

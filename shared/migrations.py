@@ -1,18 +1,23 @@
-"""Applies `migrations/*.sql` in order: each file in one transaction, under a lock, recorded."""
+"""Applies `migrations/*.sql` in order: each file in one transaction, under a lock, recorded.
+
+What `plan` prints is what `apply_pending` runs.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
-from shared import log
-from shared.connection import Connection
+from shared import log, sql_script
+from shared.connection import STATEMENT_GRACE, Connection, Lost, Row
 from shared.database import Database
-from shared.errors import StoreFault, StoreRefused
+from shared.errors import StoreFault, StoreRefused, StoreUnavailable
 
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 LOCK_KEY = 4_101_202_611
@@ -21,7 +26,12 @@ LOCK_TIMEOUT = "1s"
 """How long a migration waits for a table before it gives way to those who use it."""
 
 _FILE = re.compile(r"(\d{4})_\w+\.sql")
+_TRANSACTION_CONTROL = re.compile(
+    r"(BEGIN|START|COMMIT|END|ABORT|ROLLBACK(?!.*\bTO\b)|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+)
 _UNDEFINED_TABLE = "42P01"
+
+State = Literal["applied", "pending", "edited", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,19 @@ class Migration:
     name: str
     sql: str
     checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the database and this code see one migration.
+
+    `edited` is a file that was changed after it had been applied, and `unknown` one that the
+    database has and this code has not, because the code is older. `applied_at` is in UTC.
+    """
+
+    name: str
+    state: State
+    applied_at: datetime | None
 
 
 def load(folder: Path = FOLDER) -> list[Migration]:
@@ -52,12 +75,17 @@ def load(folder: Path = FOLDER) -> list[Migration]:
 def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> bool:
     """Bring the schema up to date, on one round trip where it is already; tell if that took more.
 
-    Raises StoreRefused where a migration is pending and may not be applied, fails, or was edited
-    after it had been applied. Versions that this code doesn't know are left alone: migrations
-    only expand, so that the previous code runs on a newer schema.
+    Raises StoreUnavailable where a migration is pending and may not be applied, fails, or was
+    edited after it had been applied. Versions that this code doesn't know are left alone:
+    migrations only expand, so that the previous code runs on a newer schema.
     """
-    migrations = load()
-    pending = _pending(migrations, _applied(connection))
+    try:
+        recorded = _recorded(connection)
+    except StoreFault as error:
+        if error.sqlstate != _UNDEFINED_TABLE:
+            raise
+        recorded = {}
+    pending = _pending(load(), recorded)
     if not pending:
         return False
     names = ", ".join(migration.name for migration in pending)
@@ -66,58 +94,149 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
             cause=f"the database lacks {names}; AUTO_MIGRATE is off, so run `make migrate-schema`"
         )
     with database.direct_connection(deadline) as direct:
-        for migration in pending:
-            if _apply(direct, migration, deadline):
-                log.write("INFO", "Applied a migration", migration=migration.name)
+        apply_pending(direct, deadline)
     return True
 
 
-def _applied(connection: Connection) -> dict[int, str]:
-    try:
-        rows = connection.execute("SELECT version, checksum FROM schema_migrations")
-    except StoreFault as error:
-        if error.sqlstate != _UNDEFINED_TABLE:
-            raise
+def status(connection: Connection) -> list[Status]:
+    """Compare the files with what the database recorded, in the order of versions. Only reads."""
+    recorded = _recorded_if_any(connection)
+    found = {}
+    for migration in load():
+        state: State = "pending"
+        applied_at = None
+        if migration.version in recorded:
+            _, checksum, _, applied_at = recorded.pop(migration.version)
+            state = "applied" if checksum == migration.checksum else "edited"
+        found[migration.version] = Status(migration.name, state, applied_at)
+    for version, _, name, applied_at in recorded.values():
+        found[version] = Status(name, "unknown", applied_at)
+    return [found[version] for version in sorted(found)]
+
+
+def plan(connection: Connection, patience: float) -> str:
+    """Write what `apply_pending` would run, given so many seconds, as a psql script. Only reads.
+
+    Raises StoreRefused where `apply_pending` would refuse to begin.
+    """
+    pending = _pending(load(), _recorded_if_any(connection))
+    if not pending:
+        return "-- Nothing is pending.\n"
+    script = "\\set ON_ERROR_STOP on\n"
+    for migration in pending:
+        sql = migration.sql.rstrip()
+        end = "" if sql.endswith(";") else "\n;"  # A file's last statement may do without.
+        script += (
+            f"\n-- migrations/{migration.name}\n{_opening(patience)}\n"
+            f"{sql}{end}\n\n{_closing(migration)}"
+        )
+    return script
+
+
+def log_applied(name: str) -> None:
+    """Report a migration as a line of the log."""
+    log.write("INFO", "Applied a migration", migration=name)
+
+
+def apply_pending(
+    connection: Connection, deadline: float, report: Callable[[str], None] = log_applied
+) -> None:
+    """Apply what is pending, before a reading of `time.monotonic()`; `report` gets each name.
+
+    Raises StoreUnavailable where a file fails: its cause names the file, and line and statement
+    where they are known. Of that file nothing is left, and those before it are applied.
+    """
+    for migration in _pending(load(), _recorded_if_any(connection)):
+        if _apply(connection, migration, deadline):
+            report(migration.name)
+
+
+def _recorded(connection: Connection) -> dict[int, Row]:
+    rows = connection.execute("SELECT version, checksum, name, applied_at FROM schema_migrations")
+    return {row[0]: row for row in rows}
+
+
+def _recorded_if_any(connection: Connection) -> dict[int, Row]:
+    """Ask first, because the error of a missing table would end the caller's transaction."""
+    if connection.execute("SELECT to_regclass('schema_migrations')") == [[None]]:
         return {}
-    return {int(version): str(checksum) for version, checksum in rows}
+    return _recorded(connection)
 
 
-def _pending(migrations: Sequence[Migration], applied: dict[int, str]) -> list[Migration]:
+def _pending(migrations: Sequence[Migration], recorded: dict[int, Row]) -> list[Migration]:
+    pending = []
     for migration in migrations:
-        if applied.get(migration.version, migration.checksum) != migration.checksum:
+        if migration.version not in recorded:
+            _refuse_transaction_control(migration)
+            pending.append(migration)
+        elif recorded[migration.version][1] != migration.checksum:
             raise StoreRefused(
                 cause=f"migrations/{migration.name} was edited after it had been applied; "
                 "restore it and put the change into a new file"
             )
-    return [migration for migration in migrations if migration.version not in applied]
+    return pending
+
+
+def _refuse_transaction_control(migration: Migration) -> None:
+    """Refuse what would make more than one transaction of a file."""
+    for start in sql_script.starts(migration.sql):
+        if match := _TRANSACTION_CONTROL.match(migration.sql, start):
+            line = migration.sql.count("\n", 0, start) + 1
+            raise StoreRefused(
+                cause=f"migrations/{migration.name}, line {line}: {match[0]} has no place in a "
+                "file, which is one transaction already"
+            )
+
+
+def _opening(seconds: float) -> str:
+    # The server gives up by itself, so that nobody waits for a lock whose holder has gone.
+    return f"""\
+BEGIN;
+SET LOCAL client_connection_check_interval = '1s';
+SET LOCAL statement_timeout = {max(1, int(seconds * 1000))};
+SELECT pg_advisory_xact_lock({LOCK_KEY});
+SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    checksum TEXT NOT NULL,
+    applied_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+"""
+
+
+def _closing(migration: Migration) -> str:
+    return f"""\
+INSERT INTO schema_migrations (version, name, checksum)
+VALUES ({migration.version}, '{migration.name}', '{migration.checksum}');
+COMMIT;
+"""  # noqa: S608  # neither a name, by its pattern, nor a checksum can hold a quote
 
 
 def _apply(connection: Connection, migration: Migration, deadline: float) -> bool:
     """Apply one file, unless another instance did while this one waited for the lock."""
-    milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
-    connection.run_script(
-        # The server gives up by itself, so that nobody waits for a lock after his client has gone.
-        f"BEGIN; SET LOCAL statement_timeout = {milliseconds}; "
-        f"SELECT pg_advisory_xact_lock({LOCK_KEY}); SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; "
-        "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, "
-        "name TEXT NOT NULL, checksum TEXT NOT NULL, "
-        "applied_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP)"
-    )
-    if not _pending([migration], _applied(connection)):
+    _run(connection, migration, _opening(deadline - time.monotonic() - STATEMENT_GRACE))
+    if not _pending([migration], _recorded(connection)):
         connection.run_script("ROLLBACK")
         return False
-    try:
-        connection.run_script(migration.sql)
-    except StoreFault as error:
-        line = ""
-        if error.position:
-            line = f", line {migration.sql.count(chr(10), 0, error.position - 1) + 1}"
-        raise StoreRefused(cause=f"migrations/{migration.name}{line}: {error}") from error
-    connection.execute(
-        "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
-        str(migration.version),
-        migration.name,
-        migration.checksum,
-    )
-    connection.run_script("COMMIT")
+    _run(connection, migration, migration.sql)
+    # By itself, so that nothing is committed whose sender has gone.
+    _run(connection, migration, _closing(migration))
     return True
+
+
+def _run(connection: Connection, migration: Migration, script: str) -> None:
+    """Run the file, or what stands around it, and say where it failed."""
+    try:
+        connection.run_script(script)
+    except (Lost, StoreFault, StoreUnavailable) as error:
+        fault = error.error if isinstance(error, Lost) else error
+        line = statement = ""
+        # From a lost connection answers may be missing, and the count of them would mislead.
+        if not isinstance(error, Lost) and (
+            place := sql_script.locate(script, connection.completed, connection.position)
+        ):
+            line = f", line {place[0]}" if script is migration.sql else ""
+            statement = f", in {place[1]}"
+        kind = type(fault) if isinstance(fault, StoreUnavailable) else StoreRefused
+        raise kind(cause=f"migrations/{migration.name}{line}: {fault}{statement}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import time
+from collections.abc import Callable
 
 from shared import migrations
 from shared.config import Settings
@@ -65,12 +66,18 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
         correct_keys(database, deadline)
 
 
-def bring_up_to_date(url: DatabaseUrl, settings: Settings) -> None:
-    """Do by hand what an instance's first connection does. Raises StoreUnavailable, StoreFault."""
-    database = Database(url, settings, prepare=functools.partial(prepare, apply=True))
-    database.execute("SELECT 1")
-    database.close()
-    correct_keys(database, time.monotonic() + settings.database_timeout)
+def bring_up_to_date(
+    url: DatabaseUrl, settings: Settings, report: Callable[[str], None] = migrations.log_applied
+) -> None:
+    """Do by hand what an instance's first connection does, past a pooler all the way.
+
+    `report` gets the name of each file. Raises StoreUnavailable, StoreFault.
+    """
+    database = Database(url, settings)
+    deadline = time.monotonic() + settings.database_timeout
+    with database.direct_connection(deadline) as connection:
+        migrations.apply_pending(connection, deadline, report)
+    correct_keys(database, deadline)
 
 
 def correct_keys(database: Database, deadline: float) -> None:
