@@ -4,14 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Read .env as a shell does; a variable that is set outside wins.
+LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved";
+
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format bench migrate-schema clean
+.PHONY: help dev test lint format bench migrate-schema migrate-schema-status migrate-schema-plan clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on change
-	@saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved"; \
+	@$(LOAD_ENV) \
 	$(BIN)/python -c 'import main' || exit 1; \
 	echo "Serving on http://127.0.0.1:$${PORT:-8080} (Ctrl-C ends it)"; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
@@ -33,7 +36,13 @@ bench: $(VENV)/.dev ## Measure against floors of the same run (some minutes)
 	$(BIN)/python -m bench
 
 migrate-schema: $(VENV)/.runtime ## Apply pending migrations to DATABASE_URL by hand
-	@$(BIN)/python -m shared.store
+	@$(LOAD_ENV) $(BIN)/python -m shared.schema_command apply
+
+migrate-schema-status: $(VENV)/.runtime ## Tell which migrations DATABASE_URL has
+	@$(LOAD_ENV) $(BIN)/python -m shared.schema_command status
+
+migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would run
+	@$(LOAD_ENV) $(BIN)/python -m shared.schema_command plan
 
 clean: ## Remove the environment and the caches, but not .data
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

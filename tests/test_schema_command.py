@@ -1,0 +1,363 @@
+"""The schema by hand: what the commands show, and what is left when one is cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared import migrations
+from shared.config import Settings
+from shared.database_url import DatabaseUrl
+from shared.errors import StoreAway
+from shared.store.postgres import bring_up_to_date
+from tests.support.emulator import ROOT, environment
+from tests.support.postgres import PASSWORD, Server
+
+# The command on a folder of migrations of the test's own.
+_COMMAND = """
+import sys
+from pathlib import Path
+from shared import migrations
+load, folder = migrations.load, Path(sys.argv.pop(1))
+migrations.load = lambda: load(folder)
+from shared.schema_command import schema
+schema()
+"""
+
+
+@pytest.fixture
+def empty(make_database: Callable[..., str]) -> str:
+    """The name of a database without tables."""
+    return make_database(migrated=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the migrations that a test may edit."""
+    return Path(shutil.copytree(ROOT / "migrations", tmp_path / "migrations"))
+
+
+def _start(url: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, str(folder), *arguments],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert PASSWORD not in output + errors
+    return process.returncode, output, errors
+
+
+def _run(url: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
+    return _finish(_start(url, folder, *arguments))
+
+
+def _dump(server: Server, name: str) -> str:
+    """Dump a database but for the key that pg_dump makes up each time."""
+    command = [str(server.programs / "pg_dump"), "--restrict-key=x", server.url(name)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _psql(server: Server, name: str, sql: str) -> subprocess.CompletedProcess[str]:
+    """Give a script to psql as one pastes it: on its standard input."""
+    return subprocess.run(
+        [str(server.programs / "psql"), "--no-psqlrc", server.url(name)],
+        input=sql,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _states(server: Server, name: str, folder: Path) -> tuple[int, list[str]]:
+    code, output, _ = _run(server.url(name), folder, "status", "--json")
+    for item in json.loads(output):
+        assert (item["applied_at"] is None) == (item["state"] == "pending")
+    return code, [item["state"] for item in json.loads(output)]
+
+
+def test_status_tells_what_was_applied_is_pending_edited_or_unknown(
+    postgres: Server, empty: str, folder: Path
+) -> None:
+    url = postgres.url(empty)
+    for file in sorted(folder.glob("*.sql"))[2:]:
+        file.unlink()
+    second = folder / "0002_email_key_and_epoch.sql"
+    later = folder / "9001_later.sql"
+    assert _states(postgres, empty, folder) == (0, ["pending", "pending"])
+    assert _run(url, folder, "apply")[0] == 0
+    later.write_text("CREATE TABLE later (id integer)")
+    assert _states(postgres, empty, folder) == (0, ["applied", "applied", "pending"])
+    assert _run(url, folder, "apply", "--json")[:2] == (0, '{"applied": "9001_later.sql"}\n')
+    assert _states(postgres, empty, folder) == (0, ["applied", "applied", "applied"])
+    later.unlink()
+    assert _states(postgres, empty, folder) == (0, ["applied", "applied", "unknown"])
+    second.write_text(second.read_text() + "-- a harmless comment\n")
+    assert _states(postgres, empty, folder) == (4, ["applied", "edited", "unknown"])
+    code, table, _ = _run(url, folder, "status")
+    assert code == 4
+    rows = [line.split() for line in table.splitlines()]
+    assert [row[:2] for row in rows] == [
+        ["0001_users.sql", "applied"],
+        ["0002_email_key_and_epoch.sql", "edited"],
+        ["9001_later.sql", "unknown"],
+    ]
+    assert all(re.fullmatch(r"20\d\d-\S+T\S+Z", row[2]) for row in rows)
+    for action in ("plan", "apply"):
+        code, output, errors = _run(url, folder, action)
+        assert (code, output) == (1, "")
+        assert "0002_email_key_and_epoch.sql was edited after it had been applied" in errors
+
+
+def test_the_plan_pasted_into_psql_does_what_apply_does(
+    postgres: Server, make_database: Callable[..., str], folder: Path
+) -> None:
+    (folder / "9001_odd.sql").write_text(
+        "CREATE TABLE odd (id integer DEFAULT 1 CHECK (id::text <> ':id'));\n"
+        "INSERT INTO odd VALUES (2); -- and\nINSERT INTO odd VALUES (3)"
+    )
+    dumps = []
+    for by_hand in (True, False):
+        name = make_database(migrated=False)
+        if by_hand:
+            code, sql, _ = _run(postgres.url(name), folder, "plan")
+            assert code == 0
+            psql = _psql(postgres, name, sql)
+            assert psql.returncode == 0, psql.stderr
+        else:
+            assert _run(postgres.url(name), folder, "apply")[0] == 0
+        dumps.append(re.sub(r"\t20\d\d-\S+ \S+$", "", _dump(postgres, name), flags=re.MULTILINE))
+        states = set(_states(postgres, name, folder)[1])
+        assert states == {"applied"}
+    assert "9001_odd.sql\t" in dumps[0]
+    assert dumps[0] == dumps[1]
+    assert _run(postgres.url(name), folder, "plan")[1] == "-- Nothing is pending.\n"
+
+
+def test_a_plan_that_fails_in_psql_leaves_nothing_of_the_file_and_of_those_behind_it(
+    postgres: Server, database: str, folder: Path
+) -> None:
+    (folder / "9001_broken.sql").write_text("CREATE TABLE half (id integer); SELECT 1/0;")
+    (folder / "9002_later.sql").write_text("CREATE TABLE later (id integer);")
+    before = _dump(postgres, database)
+    _, sql, _ = _run(postgres.url(database), folder, "plan")
+    assert _psql(postgres, database, sql).returncode == 3
+    assert _dump(postgres, database) == before
+
+
+def test_a_plan_that_another_has_applied_meanwhile_is_not_applied_again(
+    postgres: Server, database: str, folder: Path
+) -> None:
+    (folder / "9001_insert.sql").write_text("UPDATE users SET epoch = epoch + 1;")
+    _, sql, _ = _run(postgres.url(database), folder, "plan")
+    postgres.run("INSERT INTO users (email) VALUES ('ada@example.com')", database)
+    assert _psql(postgres, database, sql).returncode == 0
+    assert _psql(postgres, database, sql).returncode == 3
+    assert postgres.run("SELECT epoch FROM users", database) == [[1]]
+
+
+@pytest.mark.parametrize("migrated", [True, False])
+def test_status_and_plan_change_nothing(
+    postgres: Server, make_database: Callable[..., str], folder: Path, migrated: bool
+) -> None:
+    (folder / "9001_later.sql").write_text("CREATE TABLE later (id integer);")
+    name = make_database(migrated=migrated)
+    before = _dump(postgres, name)
+    assert _run(postgres.url(name), folder, "status")[0] == 0
+    code, output, _ = _run(postgres.url(name), folder, "plan", "--json")
+    assert code == 0
+    assert json.loads(output)["pending"][-1] == "9001_later.sql"
+    assert "CREATE TABLE later" in json.loads(output)["sql"]
+    assert _dump(postgres, name) == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("CREATE TABLE broken (\n  id integer,,\n);", r"line 5: 42601: .*, in CREATE TABLE broken"),
+        ("CREATE TABLE broken (id nonsense);", r"line 4: 42704: .*, in CREATE TABLE broken"),
+        ("SELECT 1,\n  nonsense;", r"line 5: 42703 .*, in SELECT 1,"),
+        ("SELECT 1 / (SELECT count(*) FROM half);", r"line 4: 22012: .*, in SELECT 1 / "),
+        ("DO $$\nBEGIN\n  PERFORM 1 / 0;\nEND\n$$;", r"line 4: 22012: .*, in DO"),
+        ("DO $$\nBEGIN\n  RAISE 'no';\nEND\n$$;", r"line 4: P0001: no, in DO"),
+        ("INSERT INTO one VALUES ('canary');", r"line 4: 23505: .*, in INSERT INTO one VALUES \("),
+        ("SELECT 'canary'::integer;", r"line 4: 22P02: .*, in SELECT"),
+        ("INSERT INTO deferred VALUES (1), (1);", r"sql: 23505: .*, in COMMIT"),
+        ("COMMIT;", r"line 4: COMMIT has no place in a file"),
+        ("rollback; BEGIN;", r"line 4: rollback has no place in a file"),
+        ("COPY half FROM STDIN;", r"sql: InterfaceError: .*"),
+        ("CREATE INDEX CONCURRENTLY ON half (id);", r"line 4: 25001: .*, in CREATE INDEX"),
+    ],
+)
+def test_a_failing_file_names_itself_line_and_statement_and_leaves_nothing(
+    postgres: Server, database: str, folder: Path, statement: str, reason: str
+) -> None:
+    postgres.run("CREATE TABLE one (id text PRIMARY KEY); GRANT ALL ON one TO app", database)
+    postgres.run("INSERT INTO one VALUES ('canary')", database)
+    postgres.run(
+        "CREATE TABLE deferred (id integer UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+        "GRANT ALL ON deferred TO app",
+        database,
+    )
+    before = _dump(postgres, database)
+    (folder / "9001_broken.sql").write_text(
+        f"CREATE TABLE half (id integer);\n-- a; comment\n\n{statement}\nSELECT 'never';\n"
+    )
+    code, output, errors = _run(postgres.url(database), folder, "apply")
+    assert (code, output) == (1, "")
+    assert re.search(r"migrations/9001_broken\.sql, |migrations/9001_broken\.sql: ", errors)
+    assert re.search(reason, errors), errors
+    assert "canary" not in errors
+    assert _dump(postgres, database) == before
+
+
+def test_a_migration_gives_way_to_those_who_use_the_table(
+    postgres: Server, database: str, folder: Path
+) -> None:
+    (folder / "9001_locking.sql").write_text(
+        "CREATE TABLE half (id integer);\nALTER TABLE users ADD COLUMN later integer;"
+    )
+    before = _dump(postgres, database)
+    with postgres.connect(database) as user:
+        user.run("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        code, _, errors = _run(postgres.url(database), folder, "apply")
+    assert code == 1
+    assert "9001_locking.sql, line 2: 55P03 " in errors
+    assert "in ALTER TABLE users ADD COLUMN later integer" in errors
+    assert _dump(postgres, database) == before
+
+
+def test_a_migration_that_takes_too_long_is_ended_by_the_server(
+    postgres: Server, database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "9001_slow.sql").write_text("CREATE TABLE half (id integer);\nSELECT pg_sleep(60);")
+    before = _dump(postgres, database)
+    load = migrations.load
+    monkeypatch.setattr(migrations, "load", lambda: load(folder))
+    url = DatabaseUrl.parse(postgres.url(database))
+    with pytest.raises(StoreAway, match=r"9001_slow.sql, line 2: 57014 .*, in SELECT pg_sleep"):
+        bring_up_to_date(url, Settings(database_timeout=2))
+    assert _dump(postgres, database) == before
+
+
+def test_of_two_at_once_one_applies_and_the_other_finds_it_done(
+    postgres: Server, empty: str, folder: Path
+) -> None:
+    (folder / "9001_slow.sql").write_text("SELECT pg_sleep(1); CREATE TABLE later (id integer);")
+    url = postgres.url(empty)
+    results = [_finish(process) for process in [_start(url, folder, "apply") for _ in range(2)]]
+    assert [code for code, *_ in results] == [0, 0]
+    lines = sorted(line for _, output, _ in results for line in output.splitlines())
+    applied = [f"Applied {path.name}." for path in sorted(folder.glob("*.sql"))]
+    assert lines == [*applied, *["The database is up to date."] * 2]
+
+
+def _wait_for_sleep(server: Server, name: str, count: int) -> None:
+    query = (
+        "SELECT pid FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND usename = 'app' AND wait_event = 'PgSleep'"
+    )
+    deadline = time.monotonic() + 20
+    while len(server.run(query)) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "server"])
+def test_what_is_cut_off_in_the_middle_leaves_nothing_and_holds_nobody_up(
+    postgres: Server, database: str, folder: Path, how: str
+) -> None:
+    file = folder / "9001_slow.sql"
+    file.write_text("CREATE TABLE half (id integer); SELECT pg_sleep(600);")
+    before = _dump(postgres, database)
+    process = _start(postgres.url(database), folder, "apply")
+    _wait_for_sleep(postgres, database, 1)
+    if how == "server":
+        postgres.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{database}' AND usename = 'app'"
+        )
+        code, _, errors = _finish(process)
+        assert code == 1
+        assert "Error: migrations/9001_slow.sql: " in errors
+    else:
+        os.kill(process.pid, signal.Signals[how])
+        code, output, errors = _finish(process)
+        assert (code, output) == (-9 if how == "SIGKILL" else 1, "")
+        assert errors == ("" if how == "SIGKILL" else "\nAborted!\n")
+    _wait_for_sleep(postgres, database, 0)
+    assert _dump(postgres, database) == before
+    file.write_text("CREATE TABLE half (id integer);")
+    assert _run(postgres.url(database), folder, "apply")[0] == 0
+    assert _states(postgres, database, folder)[1][-1] == "applied"
+
+
+def test_killed_at_any_point_each_file_is_there_with_its_record_or_not_at_all(
+    postgres: Server, database: str, folder: Path
+) -> None:
+    for number in range(9001, 9061):
+        (folder / f"{number}_step.sql").write_text(
+            f"CREATE TABLE a{number} (); SELECT pg_sleep(0.02); CREATE TABLE b{number} ();"
+        )
+    query = (
+        "SELECT array(SELECT version FROM schema_migrations WHERE version > 9000 ORDER BY 1), "
+        "array(SELECT substr(relname, 2)::int FROM pg_class WHERE relname ~ '^a9' ORDER BY 1), "
+        "array(SELECT substr(relname, 2)::int FROM pg_class WHERE relname ~ '^b9' ORDER BY 1)"
+    )
+    counts = []
+    for attempt in range(5):
+        process = _start(postgres.url(database), folder, "apply")
+        assert process.stdout
+        process.stdout.readline()  # Once it is under way.
+        time.sleep(0.033 * attempt)
+        process.kill()
+        process.communicate()
+        ((recorded, first, second),) = postgres.run(query, database)
+        assert recorded == first == second == list(range(9001, 9001 + len(recorded)))
+        counts.append(len(recorded))
+    assert counts == sorted(counts)
+    assert counts[0] < 60
+    assert _run(postgres.url(database), folder, "apply")[0] == 0
+    ((recorded, first, second),) = postgres.run(query, database)
+    assert recorded == first == second == list(range(9001, 9061))
+
+
+def test_a_pooler_is_bypassed(postgres: Server, empty: str, folder: Path) -> None:
+    url = postgres.url(empty, host="localhost-pooler")  # A host that there isn't.
+    for action in ("status", "plan", "apply"):
+        assert _run(url, folder, action)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "url", "code", "sentence"),
+    [
+        (["status"], "", 2, "DATABASE_URL is missing"),
+        (["apply"], "postgresql://app:canary@localhost/db?sslmode=disable", 2, "sslmode=disable"),
+        (["apply", "--force"], "", 2, "No such option"),
+        (["plan"], "postgresql://app:canary@localhost:1/db", 1, "cannot connect"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence_and_an_exit_code(
+    folder: Path, arguments: list[str], url: str, code: int, sentence: str
+) -> None:
+    result = _run(url, folder, *arguments)
+    assert result[:2] == (code, "")
+    assert sentence in result[2]
+    assert "canary" not in result[2]
