@@ -178,7 +178,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
 
         After an error inside the block the connection is good for nothing but closing.
         """
-        context = pg8000.core.Context(statement)
+        context = pg8000.core.Context(statement, stream=_CopyBegins)
         with _translated(), suppress(_CopyBegins):
             self.send_QUERY(statement)
             self._sock.flush()
@@ -194,9 +194,11 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             self._sock.flush()
             self.handle_messages(context)
 
-    def handle_COPY_IN_RESPONSE(self, *_: Any) -> None:  # noqa: N802  # pg8000's name
-        """Give control back to `copy_in`; pg8000 would pull the rows out of an iterator."""
-        raise _CopyBegins
+    def handle_COPY_IN_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
+        """Give control back to `copy_in`; pg8000 would pull the rows out of a stream."""
+        if context.stream is _CopyBegins:
+            raise _CopyBegins
+        super().handle_COPY_IN_RESPONSE(data, context)
 
     def is_stale(self) -> bool:
         """Tell whether the server has said something unasked, such as good-bye."""
