@@ -8,7 +8,11 @@ BIN := $(VENV)/bin
 LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved";
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format bench migrate-schema migrate-schema-status migrate-schema-plan clean
+.PHONY: help dev test lint format bench clean export migrate migrate-backup migrate-dry-run \
+  migrate-rollback migrate-schema migrate-schema-plan migrate-schema-status migrate-status migrate-verify
+
+# The move, from USERS_FILE to DATABASE_URL; options go into ARGS: make migrate ARGS='--yes'
+TRANSFER = $(LOAD_ENV) $(BIN)/python -m shared.transfer
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,14 +39,35 @@ format: $(VENV)/.dev ## Format the code
 bench: $(VENV)/.dev ## Measure against floors of the same run (some minutes)
 	$(BIN)/python -m bench
 
+migrate-dry-run: $(VENV)/.runtime ## Tell what migrate would do with each user, and write nothing
+	@$(TRANSFER) plan $(ARGS)
+
+migrate-backup: $(VENV)/.runtime ## Copy USERS_FILE beside itself, byte for byte
+	@$(TRANSFER) backup $(ARGS)
+
+migrate: $(VENV)/.runtime ## Bring the users of USERS_FILE to DATABASE_URL, proven before it counts
+	@$(TRANSFER) apply $(ARGS)
+
+migrate-verify: $(VENV)/.runtime ## Compare every user of USERS_FILE with DATABASE_URL
+	@$(TRANSFER) verify $(ARGS)
+
+migrate-status: $(VENV)/.runtime ## List what was imported and rolled back
+	@$(TRANSFER) status $(ARGS)
+
+migrate-rollback: $(VENV)/.runtime ## Take an import back: make migrate-rollback BATCH=…
+	@$(TRANSFER) rollback $(if $(BATCH),'$(BATCH)') $(ARGS)
+
+export: $(VENV)/.runtime ## Write all users to a new file in the old server's shape
+	@$(TRANSFER) export $(ARGS)
+
 migrate-schema: $(VENV)/.runtime ## Apply pending migrations to DATABASE_URL by hand
-	@$(LOAD_ENV) $(BIN)/python -m shared.schema_command apply
+	@$(TRANSFER) schema apply $(ARGS)
 
 migrate-schema-status: $(VENV)/.runtime ## Tell which migrations DATABASE_URL has
-	@$(LOAD_ENV) $(BIN)/python -m shared.schema_command status
+	@$(TRANSFER) schema status $(ARGS)
 
 migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would run
-	@$(LOAD_ENV) $(BIN)/python -m shared.schema_command plan
+	@$(TRANSFER) schema plan $(ARGS)
 
 clean: ## Remove the environment and the caches, but not .data
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -152,7 +152,7 @@ def test_without_auto_migrate_a_missing_migration_is_a_clear_503(
         assert "AUTO_MIGRATE is off" in emulator.output()
         assert postgres.run("SELECT to_regclass('users')", empty) == [[None]]
         by_hand = subprocess.run(
-            [sys.executable, "-m", "shared.schema_command", "apply"],
+            [sys.executable, "-m", "shared.transfer", "schema", "apply"],
             cwd=ROOT,
             env=environment(DATABASE_URL=postgres.url(empty)),
             capture_output=True,

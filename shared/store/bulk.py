@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from shared.connection import Connection, Row
-from shared.errors import StoreFault, StoreUnavailable
+from shared.errors import StoreFault, StoreUnavailable, TransferRefused
 
 LOCK_KEY = 4_101_202_612
 """The advisory lock of everything that imports or rolls back."""
@@ -84,6 +84,11 @@ _NULL = r"\N"
 _NULLS = f"{_NULL}\t" * 10
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_UNADOPTED = """
+SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
+)
+"""
 _STAGING = """
 CREATE TEMP TABLE staged_users (
     row bigint, id uuid, email text, email_key text, password text, name text, provider text,
@@ -243,7 +248,8 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
 
     Without `write` the transaction is read-only: nothing but the staging table can change in it,
     and what the schema still lacks is replaced by empty tables of its own. With it, it is the
-    only import there is. Raises StoreUnavailable where another one doesn't end.
+    only import there is. Raises StoreUnavailable where another one doesn't
+    end, and TransferRefused where the users table is the old server's still.
     """
     milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
     connection.run_script(
@@ -256,6 +262,11 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
         + (f"SELECT pg_advisory_xact_lock({LOCK_KEY});" if write else "")
         + _STAGING
     )
+    if connection.execute(_UNADOPTED)[0][0]:
+        raise TransferRefused(
+            "The users table is still the old server's: `make migrate-schema` adopts it, and "
+            "`make migrate-schema-plan` shows how."
+        )
     if not write:
         for table, columns in _TABLES.items():
             if connection.execute("SELECT to_regclass($1) IS NULL", table)[0][0]:

@@ -75,6 +75,17 @@ class Display:
         for name, value, text in lines:
             click.echo(f"  {name:<{names}}  {value:>{values}}  {_printable(text)}".rstrip())
 
+    def text(self, text: str) -> None:
+        """Show text for a person."""
+        if not self.as_json:
+            click.echo(text, nl=False)
+
+    def applied(self, migration: str) -> None:
+        """Tell that a migration was applied."""
+        if self.as_json:
+            self._write("migration", {"name": migration})
+        self.text(f"Applied {migration}.\n")
+
     def result(self, **members: object) -> None:
         """Write the last line, where a program reads."""
         if self.as_json:
