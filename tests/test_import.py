@@ -394,11 +394,9 @@ def test_ten_thousand_users_with_every_oddity_through_the_whole_move(
     assert done.counts["restored"] == 100 - len(both)
     assert target.users() == changed_there
 
-    written = bytearray()
-    finish(export.export(target.database, written.extend))
     copy = Target(target.server, f"{target.name}_copy")
     target.server.run(f"CREATE DATABASE {copy.name} OWNER app TEMPLATE migrated")
-    copy.apply(bytes(written))
+    copy.apply(target.export())
     assert copy.users() == target.users()
 
     done, outcomes = finish(rollback.roll_back(target.database, str(applied.batch), run_by="test"))

@@ -93,16 +93,12 @@ def correct_keys(database: Database, deadline: float) -> None:
         ]
         if not wrong:
             return
-        # The trigger would say that the users were updated.
-        connection.run_script(
-            f"BEGIN; SET LOCAL lock_timeout = '{migrations.LOCK_TIMEOUT}'; "
-            "ALTER TABLE users DISABLE TRIGGER update_users_updated_at"
-        )
+        connection.run_script("BEGIN; SET LOCAL ai_coder.keep_updated_at = 'on'")
         for user_id, _ in wrong:
             connection.execute("UPDATE users SET email_key = NULL WHERE id = $1::uuid", user_id)
         for user_id, key in wrong:
             connection.execute(_SET_KEY, user_id, key)
-        connection.run_script("ALTER TABLE users ENABLE TRIGGER update_users_updated_at; COMMIT")
+        connection.run_script("COMMIT")
 
 
 class PostgresStore:
@@ -137,7 +133,7 @@ class PostgresStore:
 
     def user(self, user_id: str) -> User | None:
         """Find the row with the id; what is no UUID is nobody's."""
-        if not _UUID.fullmatch(user_id):
+        if not _UUID.fullmatch(user_id.lower()):  # A users file may have it in capitals.
             return None
         rows = self._database.execute(_USER, user_id)
         return _user(rows[0]) if rows else None

@@ -67,13 +67,15 @@ class Display:
         """Show a name, a number or text, and an explanation a line."""
         if self.as_json:
             return
-        lines = [(name, f"{v:,}" if isinstance(v, int) else str(v), text) for name, v, text in rows]
-        names = max((len(name) for name, _, _ in lines), default=0)
-        values = max((len(value) for _, value, _ in lines), default=0)
+        rows = list(rows)
+        shown = [f"{value:,}" if isinstance(value, int) else str(value) for _, value, _ in rows]
+        names = max((len(name) for name, _, _ in rows), default=0)
+        values = max(map(len, shown), default=0)
         if title:
             click.secho(title, bold=True)
-        for name, value, text in lines:
-            click.echo(f"  {name:<{names}}  {value:>{values}}  {_printable(text)}".rstrip())
+        for (name, value, text), cell in zip(rows, shown, strict=True):
+            cell = cell.rjust(values) if isinstance(value, int) else cell.ljust(values)
+            click.echo(f"  {name:<{names}}  {cell}  {_printable(text)}".rstrip())
 
     def text(self, text: str) -> None:
         """Show text for a person."""
@@ -133,6 +135,7 @@ class Display:
                 bar.update(progress.bytes - position, f"{rate:,.0f} rows/s" if rate else "")
                 position = progress.bytes
                 progress = yield
+            bar.finish()
         while True:
             click.echo(f"{_LABELS[progress.stage]} …", err=True)
             progress = yield

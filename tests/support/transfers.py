@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from shared.config import Settings
 from shared.database import Database
 from shared.database_url import DatabaseUrl
-from shared.transfer import importing
+from shared.transfer import export, importing
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome
@@ -72,6 +72,12 @@ class Target:
     def verify(self, rows: list[Any] | bytes) -> tuple[Plan, list[Outcome]]:
         """Verify an import."""
         return finish(importing.verify(self.database, source_of(rows)))
+
+    def export(self) -> bytes:
+        """Export every user."""
+        written = bytearray()
+        finish(export.export(self.database, written.extend))
+        return bytes(written)
 
     def run(self, sql: str) -> list[list[Any]]:
         """Run SQL as the superuser, past our code."""

@@ -1,0 +1,61 @@
+"""After the move nobody is logged out, and everybody logs in with the old password."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from shared.tokens import SessionTokens
+from shared.users import User
+from tests.support.emulator import SECRET, running_emulator
+from tests.support.postgres import Server
+from tests.support.transfers import Target
+
+DATA = Path(__file__).parent / "data"
+PASSWORDS = {
+    user["email"]: user["password"]
+    for user in json.loads((DATA / "old-users.passwords.json").read_text())
+}
+HOUR = 3600
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_old_passwords_and_sessions_of_the_json_mode_are_good_after_the_move(
+    postgres: Server, database: str, tmp_path: Path, *, back: bool
+) -> None:
+    """And after the return to the JSON mode with an export."""
+    users_file = Path(shutil.copy(DATA / "old-users.json", tmp_path / "users.json"))
+    users_file.chmod(0o600)
+    cookies = {}
+    with running_emulator(USE_DATABASE="false", USERS_FILE=str(users_file)) as before:
+        for email, password in PASSWORDS.items():
+            with before.client() as client:
+                answer = client.post("/api/login", json={"email": email, "password": password})
+                assert answer.status_code == 200
+                cookies[email] = (dict(client.cookies), answer.json())
+    target = Target(postgres, database)
+    target.apply(users_file.read_bytes())
+    settings = {"DATABASE_URL": postgres.url(database)}
+    if back:
+        exported = tmp_path / "exported.json"
+        exported.write_bytes(target.export())
+        settings = {"USE_DATABASE": "false", "USERS_FILE": str(exported)}
+    tokens = SessionTokens([SECRET])
+    with running_emulator(**settings) as after:
+        for email, password in PASSWORDS.items():
+            cookie, user = cookies[email]
+            with after.client(cookies=cookie) as client:
+                answer = client.get("/api/user")
+                assert (answer.status_code, answer.json()) == (200, user)
+            stale = tokens.issue(User(**user), time.time() - HOUR).text
+            with after.client(cookies={"session": stale}) as client:
+                answer = client.get("/api/user")
+                assert (answer.status_code, answer.json()) == (200, user)
+                assert "session" in answer.cookies  # Renewed, and so looked up in the store.
+            with after.client() as client:
+                answer = client.post("/api/login", json={"email": email, "password": password})
+                assert (answer.status_code, answer.json()) == (200, user)
