@@ -25,6 +25,8 @@ _PLACEHOLDER = re.compile(
 )
 _ORIGIN = re.compile(r"https?://[^/?#@*\s]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
+_SERVICE_ACCOUNT = re.compile(r"[^@\s]+@([a-z0-9-]+\.)+gserviceaccount\.com")
 
 T = TypeVar("T", int, float)
 
@@ -58,11 +60,19 @@ class Settings:
     bcrypt_rounds: int = 12
     password_min_length: int = 8
     allowed_origins: frozenset[str] = frozenset()
+    admin_token: str | None = field(default=None, repr=False)
+    admin_audience: str | None = None
+    admin_service_accounts: frozenset[str] = frozenset()
 
     @property
     def secure(self) -> bool:
         """Whether the outside world speaks HTTPS to us and strict rules hold."""
         return self.environment in ("staging", "production")
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether anybody at all can be an administrator."""
+        return self.admin_token is not None or self.admin_audience is not None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -113,6 +123,9 @@ class _Reader:
                 "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64
             ),
             allowed_origins=self.allowed_origins(),
+            admin_token=self.admin_token(secure=secure),
+            admin_audience=self.text("ADMIN_AUDIENCE"),
+            admin_service_accounts=self.admin_service_accounts(),
         )
         if self.problems:
             raise InvalidSettings(self.problems)
@@ -183,23 +196,23 @@ class _Reader:
             return self.development_secret()
         keys = tuple(key.strip() for key in text.split(","))
         if required:
-            self.check_secrets(keys)
+            self.check_secrets("SESSION_SECRET", keys)
         elif not all(keys):
             self.problems.append("SESSION_SECRET has an empty entry in its list.")
         return keys
 
-    def check_secrets(self, keys: tuple[str, ...]) -> None:
+    def check_secrets(self, name: str, keys: tuple[str, ...]) -> None:
         if any(len(key.encode()) < SECRET_MIN_BYTES for key in keys):
             self.problems.append(
-                f"SESSION_SECRET holds a secret shorter than {SECRET_MIN_BYTES} bytes: "
+                f"{name} holds a secret shorter than {SECRET_MIN_BYTES} bytes: "
                 "make one with `openssl rand -base64 48`."
             )
         elif any(len(set(key)) < 10 or _PLACEHOLDER.search(key) for key in keys):
             self.problems.append(
-                "SESSION_SECRET looks like a placeholder: make one with `openssl rand -base64 48`."
+                f"{name} looks like a placeholder: make one with `openssl rand -base64 48`."
             )
         if len(set(keys)) < len(keys):
-            self.problems.append("SESSION_SECRET lists the same secret twice.")
+            self.problems.append(f"{name} lists the same secret twice.")
 
     def development_secret(self) -> tuple[str, ...]:
         """Keep one generated secret beside the users, so that sessions outlive a restart."""
@@ -248,6 +261,32 @@ class _Reader:
                 )
                 break
         return frozenset(origins)
+
+    def admin_token(self, *, secure: bool) -> str | None:
+        token = self.text("ADMIN_TOKEN")
+        if token is None:
+            return None
+        if not _BEARER.fullmatch(token):
+            self.problems.append(
+                "ADMIN_TOKEN must consist of what base64 does, to fit into a header: "
+                "make one with `openssl rand -base64 48`."
+            )
+        elif secure or len(token) < SECRET_MIN_BYTES:
+            self.check_secrets("ADMIN_TOKEN", (token,))
+        return token
+
+    def admin_service_accounts(self) -> frozenset[str]:
+        accounts = (self.text("ADMIN_SERVICE_ACCOUNT") or "").replace(",", " ").split()
+        if bool(accounts) != bool(self.text("ADMIN_AUDIENCE")):
+            self.problems.append(
+                "ADMIN_AUDIENCE and ADMIN_SERVICE_ACCOUNT must be set together, or neither."
+            )
+        if not all(_SERVICE_ACCOUNT.fullmatch(account) for account in accounts):
+            self.problems.append(
+                "ADMIN_SERVICE_ACCOUNT must list service accounts' addresses, such as "
+                "name@project.iam.gserviceaccount.com."
+            )
+        return frozenset(accounts)
 
     def check_secure(self, use_database: bool, rounds: int) -> None:
         if self.text("DEBUG"):

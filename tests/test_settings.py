@@ -14,6 +14,7 @@ from shared.config import InvalidSettings, Settings
 from tests.support.emulator import ROOT, SECRET, environment
 
 URL = "postgresql://user:secret-canary@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require"
+ACCOUNT = "importer@project.iam.gserviceaccount.com"
 OTHER_SECRET = "b3RoZXIgb25lIGZvciB0aGUgdGVzdHMsIG5vd2hlcmUgZWxzZQ"
 
 
@@ -118,13 +119,53 @@ def test_production_refuses_weak_secrets_without_showing_them(secret: str, sente
     assert not secret or secret not in problem
 
 
+@pytest.mark.parametrize(
+    ("token", "sentence"),
+    [
+        ("tooshort", "ADMIN_TOKEN holds a secret shorter than 32 bytes"),
+        ("a" * 64, "ADMIN_TOKEN looks like a placeholder"),
+        ("replace-me-with-forty-random-characters-please", "ADMIN_TOKEN looks like a placeholder"),
+    ],
+)
+def test_production_refuses_a_weak_admin_token_without_showing_it(
+    token: str, sentence: str
+) -> None:
+    strict = {"ENVIRONMENT": "production", "DATABASE_URL": URL, "SESSION_SECRET": SECRET}
+    (problem,) = _problems(**strict, ADMIN_TOKEN=token)
+    assert sentence in problem
+    assert token not in problem
+    assert Settings.from_env(strict | {"ADMIN_TOKEN": OTHER_SECRET}).has_admin
+
+
+def test_administrators_are_a_token_or_the_service_accounts_of_a_list() -> None:
+    assert not Settings.from_env({}).has_admin
+    assert Settings.from_env({"ADMIN_TOKEN": OTHER_SECRET}).admin_token == OTHER_SECRET
+    settings = Settings.from_env(
+        {"ADMIN_AUDIENCE": "https://a.example", "ADMIN_SERVICE_ACCOUNT": f" {ACCOUNT} ,x{ACCOUNT}"}
+    )
+    assert settings.has_admin
+    assert settings.admin_service_accounts == {ACCOUNT, f"x{ACCOUNT}"}
+
+
+@pytest.mark.parametrize(
+    "accounts",
+    ["name", "ada@example.com", f"{ACCOUNT};{ACCOUNT}", "a@gserviceaccount.com.evil.example", "@"],
+)
+def test_only_service_accounts_can_be_administrators(accounts: str) -> None:
+    (problem,) = _problems(ADMIN_AUDIENCE="https://a.example", ADMIN_SERVICE_ACCOUNT=accounts)
+    assert "service accounts' addresses" in problem
+
+
 def test_secrets_are_a_list_in_the_order_of_use() -> None:
     settings = Settings.from_env({"SESSION_SECRET": f" {SECRET} , {OTHER_SECRET}"})
     assert settings.session_secrets == (SECRET, OTHER_SECRET)
 
 
 def test_settings_never_show_their_secrets() -> None:
-    settings = Settings.from_env({"DATABASE_URL": URL, "SESSION_SECRET": SECRET})
+    settings = Settings.from_env(
+        {"DATABASE_URL": URL, "SESSION_SECRET": SECRET, "ADMIN_TOKEN": OTHER_SECRET}
+    )
+    assert OTHER_SECRET not in repr(settings)
     assert "secret-canary" not in repr(settings)
     assert SECRET not in repr(settings)
 
@@ -167,6 +208,11 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("DATABASE_MAX_CONNECTIONS", "0", "from 1 to 100"),
         ("COOKIE_NAME", "a b", "HTTP token"),
         ("COOKIE_NAME", "__Host-session", "HTTPS only"),
+        ("ADMIN_TOKEN", "tooshort", "shorter than 32 bytes"),
+        ("ADMIN_TOKEN", f"{OTHER_SECRET}é", "to fit into a header"),
+        ("ADMIN_TOKEN", f"{OTHER_SECRET} {OTHER_SECRET}", "to fit into a header"),
+        ("ADMIN_AUDIENCE", "https://api.example.com", "ADMIN_SERVICE_ACCOUNT must be set together"),
+        ("ADMIN_SERVICE_ACCOUNT", ACCOUNT, "must be set together"),
         ("ALLOWED_ORIGINS", "*", "must list origins"),
         ("ALLOWED_ORIGINS", "https://a.example/path", "must list origins"),
         ("ALLOWED_ORIGINS", "https://*.example.com", "must list origins"),
