@@ -85,12 +85,31 @@ class CommitUnknown(TransferRefused):
     code = "commit_unknown"
 
 
-class StoreUnavailable(AuthError):
-    """The store cannot answer now. `retry_after` is in seconds."""
+class InvalidIdentityToken(AuthError):
+    """The ID token is not one of its issuer's, not for us, or not valid now."""
 
-    code = "store_unavailable"
+    code = "invalid_identity_token"
+    sentence = "Google authentication failed"
+
+
+class Unavailable(AuthError):
+    """Cannot be answered now. `retry_after` is in seconds."""
+
     sentence = "The service is temporarily unavailable. Please try again in a moment."
     retry_after: ClassVar[int] = 5
+
+
+class IdentityUnavailable(Unavailable):
+    """The certificates that an ID token is verified with cannot be had now."""
+
+    code = "identity_unavailable"
+    retry_after = 10
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot answer now."""
+
+    code = "store_unavailable"
 
 
 class StoreAway(StoreUnavailable):

@@ -37,8 +37,9 @@ _STATUS: dict[type[errors.AuthError], int] = {
     errors.InvalidInput: 400,
     errors.InvalidCredentials: 401,
     errors.NotAuthenticated: 401,
+    errors.InvalidIdentityToken: 401,
     errors.EmailTaken: 409,
-    errors.StoreUnavailable: 503,
+    errors.Unavailable: 503,
 }
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -287,7 +288,7 @@ def _problem(call: Call, error: Exception) -> Response:
         call.log["cause"] = error.cause
         if isinstance(error, errors.InvalidInput):
             extra["field"] = error.field
-        if isinstance(error, errors.StoreUnavailable):
+        if isinstance(error, errors.Unavailable):
             headers["Retry-After"] = str(error.retry_after)
     elif isinstance(error, HTTPException) and error.code:
         status, sentence = error.code, HTTPStatus(error.code).phrase

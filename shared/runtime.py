@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from shared.config import Settings
 
 if TYPE_CHECKING:
+    from shared.identity import IdTokens
     from shared.passwords import PasswordHasher
     from shared.store import Store
     from shared.tokens import SessionTokens
@@ -53,3 +54,11 @@ def hasher() -> PasswordHasher:
     from shared.passwords import PasswordHasher
 
     return PasswordHasher(settings().bcrypt_rounds)
+
+
+@functools.cache
+def google_id_tokens() -> IdTokens:
+    """Give the verifier of Google's ID tokens, with its certificates."""
+    from shared import identity
+
+    return identity.IdTokens(identity.GOOGLE)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.support.emulator import ROOT
+from tests.support.emulator import ROOT, environment
 
 SOURCES = [ROOT / "main.py", *(ROOT / "functions").glob("*.py"), *(ROOT / "shared").rglob("*.py")]
 
@@ -55,6 +57,12 @@ def test_pg8000_is_known_to_one_module() -> None:
     assert users == {"shared.connection"}
 
 
+def test_google_auth_is_known_to_one_module_and_loaded_by_the_first_token() -> None:
+    users = {name for name, imports in IMPORTS.items() if any("google.auth" in i for i in imports)}
+    assert users == {"shared.identity"}
+    assert not any("google" in name for name in LOADED["shared.identity"])
+
+
 def test_sql_about_users_is_in_the_store_only() -> None:
     users = {
         _name(path)
@@ -74,6 +82,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ("shared.express_sessions", set(IMPORTS) - {"shared.express_sessions"}),
         ("shared.store.batches", {"shared.transfer", "shared.http", "shared.accounts"}),
         ("shared.transfer.importing", {"shared.http", "shared.accounts", "shared.runtime"}),
+        ("shared.identity", {"shared.http", "shared.config", "shared.store", "shared.accounts"}),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.connection", {"shared.database", "shared.config", "shared.store"}),
@@ -84,6 +93,17 @@ def test_sql_about_users_is_in_the_store_only() -> None:
 def test_nothing_reaches_upwards(module: str, forbidden: set[str]) -> None:
     assert module in IMPORTS
     assert not _reach(module) & forbidden
+
+
+@pytest.mark.parametrize("entry_point", ["health", "login"])
+def test_who_needs_no_id_token_does_not_load_what_verifies_one(entry_point: str) -> None:
+    code = f"import sys, main; main.{entry_point}; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, check=True
+    )
+    loaded = set(result.stdout.decode().split())
+    assert f"functions.{entry_point}" in loaded
+    assert not loaded & {"google.auth", "shared.identity"}
 
 
 def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:

@@ -1,0 +1,149 @@
+"""Google's part in signing in: ID tokens, and the certificates that verify them over HTTPS."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from tests.support.certificates import Authority
+
+AUDIENCE = "https://api.example.com/api/migrate"
+SERVICE_ACCOUNT = "importer@project.iam.gserviceaccount.com"
+MAX_AGE = 3600
+
+
+class Key:
+    """An RSA key with a name, and its certificate as Google publishes it."""
+
+    def __init__(self, kid: str) -> None:
+        self.kid = kid
+        self._private = rsa.generate_private_key(65537, 2048)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, kid)])
+        now = datetime.now(UTC)
+        self.certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(self._private.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(self._private, hashes.SHA256())
+            .public_bytes(Encoding.PEM)
+            .decode()
+        )
+
+    def sign(self, data: bytes) -> bytes:
+        return self._private.sign(data, padding.PKCS1v15(), hashes.SHA256())
+
+    def token(self, changes: dict[str, Any] | None = None, **header: Any) -> str:
+        """Make a service account's ID token; a claim or header parameter that is None is absent."""
+        claims = claims_now() | (changes or {})
+        return self.raw_token(
+            {"alg": "RS256", "kid": self.kid, "typ": "JWT"} | header,
+            json.dumps({name: value for name, value in claims.items() if value is not None}),
+        )
+
+    def raw_token(self, header: dict[str, Any], claims: str) -> str:
+        header = {name: value for name, value in header.items() if value is not None}
+        signed = f"{encode(json.dumps(header).encode())}.{encode(claims.encode())}"
+        return f"{signed}.{encode(self.sign(signed.encode()))}"
+
+
+def claims_now() -> dict[str, Any]:
+    """Give the claims of a token that was issued a minute ago."""
+    now = int(time.time())
+    return {
+        "iss": "https://accounts.google.com",
+        "aud": AUDIENCE,
+        "azp": "109876543210987654321",
+        "sub": "109876543210987654321",
+        "email": SERVICE_ACCOUNT,
+        "email_verified": True,
+        "iat": now - 60,
+        "exp": now + 3540,
+    }
+
+
+def encode(data: bytes) -> str:
+    """Encode as base64url without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class CertificateServer:
+    """Serves the keys' certificates; what it answers can be changed, and it counts."""
+
+    def __init__(self, authority: Authority, *keys: Key) -> None:
+        self.authority = authority
+        self.keys = list(keys)
+        self.status = 200
+        self.headers = {"Cache-Control": f"public, max-age={MAX_AGE}, must-revalidate"}
+        self.body: bytes | None = None
+        self.pause = 0.0
+        self.requests = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # http.server's name
+                outer.requests += 1
+                time.sleep(outer.pause)
+                body = outer.body
+                if body is None:
+                    body = json.dumps({key.kid: key.certificate for key in outer.keys}).encode()
+                self.send_response(outer.status)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *args: Any) -> None:
+                """Say nothing: some tests hang up."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.issue("certificates", ("localhost",)))
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = int(self._server.server_address[1])
+        self.url = f"https://localhost:{self.port}/oauth2/v1/certs"
+
+    @contextmanager
+    def running(self) -> Iterator[CertificateServer]:
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+            thread.join()
+
+    def stop(self) -> None:
+        """Refuse connections from now on."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def certificate_server(folder: Path, *keys: Key) -> Iterator[CertificateServer]:
+    """Run a server with an authority of its own."""
+    with CertificateServer(Authority(folder), *keys).running() as server:
+        yield server
