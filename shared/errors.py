@@ -1,7 +1,7 @@
 """The errors of the domain: each has a stable code and a sentence fit for the user.
 
-What the user may read is `sentence`; what only the log may read is `cause`. Which HTTP
-status an error becomes is decided in `shared.http`, and nowhere else.
+What the user may read is `sentence`; what only the log may read is `cause`. Which HTTP status
+an AuthError becomes is decided in `shared.http`, and nowhere else; HttpError is the edge's own.
 """
 
 from __future__ import annotations
@@ -138,3 +138,14 @@ class StoreFault(Exception):
         """`message` is the server's primary one."""
         super().__init__(f"{sqlstate}: {message}")
         self.sqlstate = sqlstate
+
+
+class HttpError(Exception):
+    """A call that fails at the edge, before any rule of accounts is asked."""
+
+    def __init__(
+        self, status: int, code: str, sentence: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """`sentence` is shown to the user."""
+        self.status, self.code, self.sentence, self.headers = status, code, sentence, headers or {}
+        super().__init__(sentence)

@@ -1,4 +1,4 @@
-"""The edge: the one place that knows Flask, and the one place where errors become answers.
+"""The edge: what knows Flask (with `bodies`), and the one place where errors become answers.
 
 `@endpoint` checks method, origin, size and body before a function sees the call, and logs one
 line after it. Whatever happens, the client gets JSON: its answer, or an RFC 9457 problem.
@@ -20,16 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
-from shared import errors, express_sessions, log, runtime
+from shared import bodies, errors, express_sessions, log, runtime
 from shared.config import Settings
-from shared.strict_json import InvalidJson, check_text, loads
+from shared.errors import HttpError
 
 if TYPE_CHECKING:
     from shared.tokens import IssuedToken
     from shared.users import User
-
-MAX_BODY = 16 * 1024
-"""Bytes."""
 
 Body = Literal["none", "optional", "required"]
 
@@ -49,17 +46,6 @@ _HEADERS = {
 }
 _HSTS = "max-age=31536000; includeSubDomains"
 _TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})[-/]")
-
-
-class HttpError(Exception):
-    """A call that fails at the edge, before any rule of accounts is asked."""
-
-    def __init__(
-        self, status: int, code: str, sentence: str, headers: dict[str, str] | None = None
-    ) -> None:
-        """`sentence` is shown to the user."""
-        self.status, self.code, self.sentence, self.headers = status, code, sentence, headers or {}
-        super().__init__(sentence)
 
 
 @dataclass(slots=True)
@@ -117,7 +103,7 @@ def endpoint(
             if call.request.method == "OPTIONS" and _is_allowed_origin(call):
                 return _preflight(methods)
             _check(call, methods)
-            _read_body(call, body)
+            call.body = bodies.read_json(call.request, body)
             return function(call)
 
         @functools.wraps(function)
@@ -243,36 +229,6 @@ def _preflight(methods: tuple[str, ...]) -> Response:
     response.headers["Access-Control-Allow-Headers"] = "Content-Type"
     response.headers["Access-Control-Max-Age"] = "600"
     return response
-
-
-def _read_body(call: Call, body: Body) -> None:
-    request = call.request
-    length = request.content_length or 0
-    try:
-        data = request.stream.read(MAX_BODY + 1) if length <= MAX_BODY else b""
-    except Exception as error:  # Each server has its own errors for a body that breaks off.
-        raise HttpError(400, "incomplete_body", "The body could not be read") from error
-    if len(data) < length <= MAX_BODY:
-        raise HttpError(400, "incomplete_body", "The body is shorter than its Content-Length")
-    if length > MAX_BODY or len(data) > MAX_BODY:
-        raise HttpError(413, "body_too_large", f"The body may have at most {MAX_BODY} bytes")
-    if body == "none" or (body == "optional" and not data):
-        return
-    charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if request.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
-        raise HttpError(
-            415, "unsupported_media_type", "The body must be JSON (Content-Type: application/json)"
-        )
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise HttpError(415, "unsupported_encoding", "The body must not be compressed")
-    try:
-        value = loads(data)
-        check_text(value)
-    except InvalidJson as error:
-        raise HttpError(400, "invalid_json", str(error)) from error
-    if not isinstance(value, dict):
-        raise HttpError(400, "invalid_json", "The JSON must be an object")
-    call.body = value
 
 
 def _problem(call: Call, error: Exception) -> Response:
