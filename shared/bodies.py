@@ -1,19 +1,76 @@
 """What a function may see of a request's body: bounded, whole, and declared as what it is.
 
-Everything else is an HttpError.
+Everything else is an HttpError. The edge knows two kinds: a small JSON object, and a stream.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import io
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from flask import Request
 
 from shared.errors import HttpError
 from shared.strict_json import InvalidJson, check_text, loads
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 MAX_JSON = 16 * 1024
+MAX_STREAM = 512 * 1024 * 1024
 """Bytes."""
+
+
+class BodyStream(io.RawIOBase):
+    """A body that is read as it arrives and never held in memory; `io.BufferedReader` fits it.
+
+    Its end is the body's own: reading raises HttpError, and goes on doing so, once the body has
+    broken off (400) or grown over MAX_STREAM (413).
+    """
+
+    def __init__(self, source: IO[bytes], length: int | None) -> None:
+        """`length` is the Content-Length, or None for a chunked body, which marks its end."""
+        super().__init__()
+        self._source = source
+        self._length = length
+        self._read = 0
+        self._failure: HttpError | None = None
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer as far as possible; 0 is the end. Raises HttpError."""
+        view = memoryview(buffer).cast("B")
+        if self._failure is None:
+            try:
+                data = self._source.read(len(view))
+            except Exception as error:  # noqa: BLE001  # each server has its own for a broken body
+                self._failure = _incomplete("The body could not be read")
+                self._failure.__cause__ = error
+            else:
+                self._read += len(data)
+                if self._read > MAX_STREAM:
+                    self._failure = _too_large(MAX_STREAM)
+                elif len(data) < len(view) and self._read < (self._length or 0):
+                    self._failure = _incomplete("The body is shorter than its Content-Length")
+        if self._failure is not None:
+            raise self._failure
+        view[: len(data)] = data
+        return len(data)
+
+
+def open_stream(request: Request) -> BodyStream:
+    """Give the body as a stream; one that is there must be declared as JSON or JSON lines."""
+    length = request.content_length
+    if length is None and "Transfer-Encoding" not in request.headers:
+        length = 0
+    if length != 0:
+        _check_type(request, "application/json", "application/x-ndjson")
+    if length is not None and length > MAX_STREAM:
+        raise _too_large(MAX_STREAM)
+    return BodyStream(request.stream, length)
 
 
 def read_json(request: Request, expected: Literal["none", "optional", "required"]) -> Any:

@@ -85,6 +85,20 @@ class CommitUnknown(TransferRefused):
     code = "commit_unknown"
 
 
+class AdminRequired(AuthError):
+    """There are no administrator's credentials, or they are not valid."""
+
+    code = "admin_required"
+    sentence = "Administrator credentials are required"
+
+
+class NotAdmin(AuthError):
+    """The credentials are genuine, but no administrator's."""
+
+    code = "not_admin"
+    sentence = "These credentials are not an administrator's"
+
+
 class InvalidIdentityToken(AuthError):
     """The ID token is not one of its issuer's, not for us, or not valid now."""
 

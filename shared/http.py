@@ -7,12 +7,14 @@ line after it. Whatever happens, the client gets JSON: its answer, or an RFC 945
 from __future__ import annotations
 
 import functools
+import io
+import itertools
 import json
 import random
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +23,7 @@ from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
 from shared import bodies, errors, express_sessions, log, runtime
+from shared.bodies import BodyStream
 from shared.config import Settings
 from shared.errors import HttpError
 
@@ -28,13 +31,15 @@ if TYPE_CHECKING:
     from shared.tokens import IssuedToken
     from shared.users import User
 
-Body = Literal["none", "optional", "required"]
+Body = Literal["none", "optional", "required", "stream"]
 
 _STATUS: dict[type[errors.AuthError], int] = {
     errors.InvalidInput: 400,
     errors.InvalidCredentials: 401,
     errors.NotAuthenticated: 401,
+    errors.AdminRequired: 401,
     errors.InvalidIdentityToken: 401,
+    errors.NotAdmin: 403,
     errors.EmailTaken: 409,
     errors.Unavailable: 503,
 }
@@ -44,6 +49,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_NO_BODY = BodyStream(io.BytesIO(), 0)
 _HSTS = "max-age=31536000; includeSubDomains"
 _TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})[-/]")
 
@@ -54,9 +60,18 @@ class Call:
 
     request: Request
     settings: Settings
+    function: str
+    """The endpoint's name in the log."""
     body: dict[str, Any] = field(default_factory=dict)
+    stream: BodyStream = _NO_BODY
+    """The body, of an endpoint that takes it as a stream."""
     log: dict[str, object] = field(default_factory=dict)
     """What else the request's line in the log says."""
+    started: float = field(default_factory=time.perf_counter)
+    is_streaming: bool = False
+    """Whether lines of the answer are still to come."""
+    failure: int = 0
+    """The status that an error has, be it too late to send it."""
     request_id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
     """Names the request in its answer and its log line; no secret, and so without a system call."""
 
@@ -72,6 +87,12 @@ class Call:
         if value is None or not self.settings.express_sessions:
             return None
         return express_sessions.session_id(value, self.settings.session_secrets)
+
+    @property
+    def bearer_token(self) -> str | None:
+        """The token in the header `Authorization: Bearer …` (RFC 6750, section 2.1)."""
+        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" and token else None
 
     def text(self, name: str) -> str:
         """Give a member of the body that must be a non-empty string. Raises InvalidInput."""
@@ -89,21 +110,30 @@ class Call:
 
 
 def endpoint(
-    method: str, *, body: Body = "none"
+    method: str, *, body: Body = "none", admin: bool = False
 ) -> Callable[[Callable[[Call], Response]], Callable[[Request], Response]]:
     """Make an entry point for functions-framework of a function that answers a Call.
 
     A GET endpoint answers HEAD too (RFC 9110, section 9.3.2), and every endpoint answers the CORS
-    preflight of an allowed origin. `body` tells whether a JSON object is expected.
+    preflight of an allowed origin. `body` tells whether a JSON object is expected, or that the
+    function reads `call.stream` itself. An endpoint for an administrator does not exist where the
+    settings know of none, and checks the credentials before it reads anything of the body.
     """
     methods = ("GET", "HEAD") if method == "GET" else (method,)
 
     def decorate(function: Callable[[Call], Response]) -> Callable[[Request], Response]:
         def checked(call: Call) -> Response:
+            if admin and not call.settings.has_admin:
+                raise _no_such_path()
             if call.request.method == "OPTIONS" and _is_allowed_origin(call):
                 return _preflight(methods)
             _check(call, methods)
-            call.body = bodies.read_json(call.request, body)
+            if admin:
+                _authenticate_admin(call)
+            if body == "stream":
+                call.stream = bodies.open_stream(call.request)
+            else:
+                call.body = bodies.read_json(call.request, body)
             return function(call)
 
         @functools.wraps(function)
@@ -117,12 +147,55 @@ def endpoint(
 
 def not_found(request: Request) -> Response:
     """Answer for a path that no function has, whatever the method."""
-    return _fail(request, HttpError(404, "not_found", "There is nothing at this address"))
+    return _fail(request, _no_such_path())
+
+
+def _no_such_path() -> HttpError:
+    return HttpError(404, "not_found", "There is nothing at this address")
 
 
 def answer(payload: dict[str, Any], status: int = 200) -> Response:
     """Answer with a JSON object."""
     return Response(json.dumps(payload), status, content_type="application/json")
+
+
+def stream_answer(call: Call, lines: Generator[dict[str, Any], None, None]) -> Response:
+    """Answer with JSON lines (application/x-ndjson), each sent as soon as it is there.
+
+    The first line is made before the answer begins: what is raised until then is an ordinary
+    problem with its status. What is raised later becomes a last line, `"event": "error"` and the
+    problem's members, because the status is on its way. If the client hangs up, the generator is
+    closed. The log has its line when all is over.
+
+    The generator may read `call.stream` meanwhile. But a client that reads nothing before it has
+    sent everything, as many do, leaves room for some 64 KiB of lines until the body's end.
+    """
+    first = list(itertools.islice(lines, 1))
+    call.is_streaming = True
+    encoded = _encoded(call, itertools.chain(first, lines))
+    response = Response(encoded, content_type="application/x-ndjson")
+    response.call_on_close(functools.partial(_end_stream, call, lines))
+    return response
+
+
+def _encoded(call: Call, lines: Iterable[dict[str, Any]]) -> Iterator[str]:
+    try:
+        for line in lines:
+            yield json.dumps(line) + "\n"
+    except Exception as error:  # noqa: BLE001  # as in _respond; the answer has begun
+        problem, _ = _describe(call, error)
+        yield json.dumps({"event": "error"} | problem) + "\n"
+    call.is_streaming = False
+
+
+def _end_stream(call: Call, lines: Generator[dict[str, Any], None, None]) -> None:
+    if call.is_streaming:
+        call.log.setdefault("cause", "the client hung up")
+    try:
+        lines.close()
+    except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
+        _describe(call, error)
+    _log(call, 200)
 
 
 def user_answer(
@@ -180,14 +253,14 @@ def _fail(request: Request, error: Exception) -> Response:
 
 def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -> Response:
     """Answer, whatever happens, and log one line."""
-    started = time.perf_counter()
-    call = Call(request, runtime.settings())
+    call = Call(request, runtime.settings(), name)
     try:
         response = produce(call)
     except Exception as error:  # noqa: BLE001  # the one place where errors become answers
         response = _problem(call, error)
     _finish(call, response)
-    _log(call, name, response.status_code, started)
+    if not call.is_streaming:
+        _log(call, response.status_code)
     return response
 
 
@@ -200,6 +273,14 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
         )
     if request.method not in ("GET", "HEAD") and not _is_trusted_source(call):
         raise HttpError(403, "origin_not_allowed", "This page may not send requests here")
+
+
+def _authenticate_admin(call: Call) -> None:
+    from shared import admin  # What it needs is loaded for nobody else.
+
+    call.log["admin"] = admin.authenticate(
+        call.settings, call.bearer_token, runtime.google_id_tokens(), time.time()
+    )
 
 
 def _is_trusted_source(call: Call) -> bool:
@@ -232,7 +313,18 @@ def _preflight(methods: tuple[str, ...]) -> Response:
 
 
 def _problem(call: Call, error: Exception) -> Response:
-    """Make the RFC 9457 answer for an error; `error` is the member that the old page shows."""
+    problem, headers = _describe(call, error)
+    text = json.dumps(problem).encode()
+    headers["Content-Length"] = str(len(text))
+    # functions-framework reads what is left of a body into memory before it answers, unless the
+    # answer is streamed; the server then drains it within its own bounds.
+    return Response(
+        iter([text]), problem["status"], headers, content_type="application/problem+json"
+    )
+
+
+def _describe(call: Call, error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
+    """Make an error's RFC 9457 problem and headers; `error` is the member the old page shows."""
     headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
     if isinstance(error, HttpError):
@@ -258,8 +350,10 @@ def _problem(call: Call, error: Exception) -> Response:
         call.log["stack"] = traceback.format_tb(error.__traceback__)
         if isinstance(error, errors.StoreFault):
             call.log["cause"] = str(error)
-    call.log["code"] = code
-    if status == 401:
+    call.log["code"], call.failure = code, status
+    if isinstance(error, errors.AdminRequired):
+        headers["WWW-Authenticate"] = 'Bearer realm="AI-Coder"'
+    elif status == 401:
         name = call.settings.cookie_name
         headers["WWW-Authenticate"] = f'Cookie realm="AI-Coder", cookie-name="{name}"'
     problem = {
@@ -271,11 +365,7 @@ def _problem(call: Call, error: Exception) -> Response:
         "request_id": call.request_id,
         "error": sentence,
     }
-    text = json.dumps(problem | extra).encode()
-    headers["Content-Length"] = str(len(text))
-    # functions-framework reads what is left of a body into memory before it answers, unless the
-    # answer is streamed; the server then drains it within its own bounds.
-    return Response(iter([text]), status, headers, content_type="application/problem+json")
+    return problem | extra, headers
 
 
 def _finish(call: Call, response: Response) -> None:
@@ -291,23 +381,23 @@ def _finish(call: Call, response: Response) -> None:
             headers["Access-Control-Allow-Credentials"] = "true"
 
 
-def _log(call: Call, function: str, status: int, started: float) -> None:
+def _log(call: Call, status: int) -> None:
     headers = call.request.headers
     trace = headers.get("traceparent") or headers.get("X-Cloud-Trace-Context", "")
     if match := _TRACE.match(trace):
         call.log["logging.googleapis.com/trace"] = match[1]
     severity: log.Severity = "INFO"
-    if status >= 500:
+    if call.failure >= 500:
         severity = "ERROR"
-    elif status in (401, 403, 429):
+    elif call.failure in (401, 403, 429) or call.is_streaming:
         severity = "WARNING"
     log.write(
         severity,
-        f"{function} {status}",
+        f"{call.function} {status}",
         request_id=call.request_id,
-        function=function,
+        function=call.function,
         method=call.request.method[:16],
         status=status,
-        milliseconds=round((time.perf_counter() - started) * 1000, 2),
+        milliseconds=round((time.perf_counter() - call.started) * 1000, 2),
         **call.log,
     )

@@ -85,6 +85,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ("shared.store.batches", {"shared.transfer", "shared.http", "shared.accounts"}),
         ("shared.transfer.importing", {"shared.http", "shared.accounts", "shared.runtime"}),
         ("shared.bodies", {"shared.http", "shared.config", "shared.accounts"}),
+        ("shared.admin", {"shared.http", "shared.runtime", "shared.store", "shared.accounts"}),
         ("shared.identity", {"shared.http", "shared.config", "shared.store", "shared.accounts"}),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
@@ -99,14 +100,14 @@ def test_nothing_reaches_upwards(module: str, forbidden: set[str]) -> None:
 
 
 @pytest.mark.parametrize("entry_point", ["health", "login"])
-def test_who_needs_no_id_token_does_not_load_what_verifies_one(entry_point: str) -> None:
+def test_who_needs_no_administrator_does_not_load_what_verifies_one(entry_point: str) -> None:
     code = f"import sys, main; main.{entry_point}; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, check=True
     )
     loaded = set(result.stdout.decode().split())
     assert f"functions.{entry_point}" in loaded
-    assert not loaded & {"google.auth", "shared.identity"}
+    assert not loaded & {"google.auth", "shared.identity", "shared.admin"}
 
 
 def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:

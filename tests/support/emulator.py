@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,9 +42,17 @@ class Emulator:
 
     def descriptors(self) -> int:
         """Count the open files and sockets of the worker."""
+        return len(list((self._worker() / "fd").iterdir()))
+
+    def peak_memory(self) -> int:
+        """Read the most memory that the worker ever had resident, in bytes."""
+        (line,) = re.findall(r"VmHWM:\s*(\d+) kB", (self._worker() / "status").read_text())
+        return int(line) * 1024
+
+    def _worker(self) -> Path:
         pid = self.process.pid
         (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return len(list(Path(f"/proc/{worker}/fd").iterdir()))
+        return Path(f"/proc/{worker}")
 
     def log(self) -> list[dict[str, Any]]:
         """Read the JSON lines that the process has logged."""
@@ -63,7 +72,9 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_emulator(target: str = "api", output: str = "", **settings: str) -> Iterator[Emulator]:
+def running_emulator(
+    target: str = "api", output: str = "", source: str = f"{ROOT}/main.py", **settings: str
+) -> Iterator[Emulator]:
     """Start functions-framework with the settings, and stop it afterwards."""
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
         path = Path(output or f"{folder}/output")
@@ -72,7 +83,7 @@ def running_emulator(target: str = "api", output: str = "", **settings: str) -> 
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "functions_framework",
-                    "--source", str(ROOT / "main.py"), "--target", target,
+                    "--source", source, "--target", target,
                     "--host", "127.0.0.1", "--port", str(port),
                 ],
                 cwd=folder, env=environment(**settings), stdout=file, stderr=file,

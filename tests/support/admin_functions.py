@@ -1,0 +1,64 @@
+"""Entry points for the emulator: an endpoint of the kind that `POST /api/migrate` is.
+
+The variable says where the certificates are; the product itself has no setting for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flask import Response
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+import main
+from shared import identity
+from shared.errors import InvalidInput, StoreAway
+from shared.http import Call, endpoint, stream_answer
+
+if url := os.environ.get("TEST_CERTIFICATES_URL"):
+    identity.GOOGLE = replace(identity.GOOGLE, certificates_url=url)
+
+CHUNK = 64 * 1024
+
+
+@endpoint("POST", body="stream", admin=True)
+def digest(call: Call) -> Response:
+    """Digest the body and tell how it goes."""
+    return stream_answer(call, _digest(call))
+
+
+def _digest(call: Call) -> Generator[dict[str, Any], None, None]:
+    what = call.request.args.get("what")
+    if what == "fail first":
+        raise StoreAway(cause="a canary")
+    if what == "say nothing":
+        return
+    try:
+        total, lines, state = 0, 0, hashlib.sha256()
+        while data := call.stream.read(CHUNK):
+            total += len(data)
+            state.update(data)
+            if total // 10_000_000 >= lines:
+                lines += 1
+                yield {"event": "progress", "bytes": total}
+            if what == "fail later":
+                raise InvalidInput("row", "The row cannot be read")
+            if what == "break":
+                raise RuntimeError("a canary")
+        yield {"event": "done", "bytes": total, "sha256": state.hexdigest()}
+        while what == "go on":
+            yield {"event": "progress", "padding": "x" * CHUNK}
+    finally:
+        print("the generator was closed", flush=True)
+
+
+def routed(request: Any) -> Response:
+    """Serve the endpoint beside the product's own paths."""
+    return digest(request) if request.path == "/api/digest" else main.api(request)
