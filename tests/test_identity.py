@@ -150,6 +150,16 @@ def test_a_token_that_google_did_not_make_is_refused_without_being_quoted(
     _refusal(tokens, token)
 
 
+@pytest.mark.parametrize(
+    "name", ["algorithm none", "HS256 with the public key", "RS512", "ES256", "no kid"]
+)
+def test_the_algorithm_is_pinned_before_any_key_is_looked_for(
+    tokens: IdTokens, google: CertificateServer, name: str
+) -> None:
+    assert _refusal(tokens, FORGED[name]) == "another algorithm, or no kid"
+    assert google.requests == 0
+
+
 def test_an_oversized_token_is_not_even_looked_at(
     tokens: IdTokens, google: CertificateServer
 ) -> None:
