@@ -194,8 +194,10 @@ def rollback_(command: Command, batch: str, yes: bool) -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="The new file.")
 def export_(command: Command, output: Path | None) -> None:
     """Write all users to a new file in the old shape, for a return to the JSON mode."""
-    path = output or beside(command.settings.users_file, "export", timestamp(time.time()))
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = output
+    if path is None:
+        path = beside(command.settings.users_file, "export", timestamp(time.time()))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files.creating(path) as file:
         done = command.display.run(export.export(command.database(), file.write))
     command.display.table(

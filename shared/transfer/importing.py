@@ -197,6 +197,7 @@ def _stage(
                 lines, size = [], 0
                 yield Progress("read", source.rows_read, source.bytes_read)
         send("".join(lines).encode())
+    yield Progress("read", source.rows_read, source.bytes_read)
     return digests.hexdigest(), dict(unknown)
 
 

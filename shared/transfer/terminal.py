@@ -123,19 +123,19 @@ class Display:
         """Draw a bar with rate and time left for what is read, and name every other stage."""
         started = time.monotonic()
         progress = yield
-        with click.progressbar(
-            length=length,
-            label=_LABELS[progress.stage],
-            item_show_func=lambda rate: rate,
-            file=sys.stderr,
-        ) as bar:
-            position = 0
-            while progress.stage in ("read", "write") and progress.bytes:
-                rate = progress.rows / max(time.monotonic() - started, 0.001)
-                bar.update(progress.bytes - position, f"{rate:,.0f} rows/s" if rate else "")
-                position = progress.bytes
-                progress = yield
-            bar.finish()
+        if progress.bytes:
+            with click.progressbar(
+                length=length,
+                label=_LABELS[progress.stage],
+                item_show_func=lambda rate: rate,
+                file=sys.stderr,
+            ) as bar:
+                stage, position = progress.stage, 0
+                while progress.stage == stage:
+                    rate = progress.rows / max(time.monotonic() - started, 0.001)
+                    bar.update(progress.bytes - position, f"{rate:,.0f} rows/s" if rate else "")
+                    position = progress.bytes
+                    progress = yield
         while True:
             click.echo(f"{_LABELS[progress.stage]} …", err=True)
             progress = yield

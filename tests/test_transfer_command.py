@@ -1,0 +1,285 @@
+"""The move on the command line: what a person sees, what a program reads, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.emulator import ROOT, environment
+from tests.support.postgres import PASSWORD, Server
+from tests.support.transfers import HASH, Target, user
+
+COMMAND = [sys.executable, "-m", "shared.transfer"]
+
+
+class Shell:
+    """Runs the command in a folder with a users file."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.source = folder / "users.json"
+        self.environment = environment(DATABASE_URL=url, USERS_FILE=str(self.source))
+
+    def write(self, *rows: Any) -> None:
+        self.source.write_text(json.dumps(rows))
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+        assert HASH not in done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+        done = self.run(*arguments, "--json")
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+    def on_terminal(self, typed: str, *arguments: str) -> tuple[int, str]:
+        """Run it on a terminal of its own, and type."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(ROOT)
+            os.execve(sys.executable, [*COMMAND, *arguments], self.environment)  # noqa: S606  # no shell is wanted
+        os.write(terminal, typed.encode())
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(terminal, 4096)
+            except OSError:  # The kernel's way to tell that the other end is closed.
+                chunk = b""
+            if not chunk:
+                break
+            shown += chunk
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status), shown.decode()
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+@pytest.fixture
+def shell(postgres: Server, database: str, tmp_path: Path) -> Shell:
+    made = Shell(tmp_path, postgres.url(database))
+    made.write(user(1), user(2, name="Ada"))
+    return made
+
+
+@pytest.fixture
+def target(postgres: Server, database: str) -> Target:
+    return Target(postgres, database)
+
+
+def test_the_whole_move_by_hand(shell: Shell, target: Target) -> None:
+    planned = shell.run("plan")
+    assert planned.returncode == 0
+    assert "new        2  new, to be written" in planned.stdout
+    assert f"to {target.name} on localhost" in planned.stdout
+    assert shell.run("backup").returncode == 0
+    (backup,) = (name for name in shell.files() if ".backup." in name)
+    assert (shell.folder / backup).read_bytes() == shell.source.read_bytes()
+    assert (shell.folder / backup).stat().st_mode & 0o777 == 0o600
+    code, lines = shell.json("apply", "--yes")
+    result = lines[-1]
+    assert (code, result["event"], result["counts"]["new"]) == (0, "result", 2)
+    (report,) = result["files"]
+    assert [json.loads(line) for line in Path(report).read_text().splitlines()] == [
+        {"row": 1, "outcome": "new", "id": user(1)["id"]},
+        {"row": 2, "outcome": "new", "id": user(2)["id"]},
+    ]
+    assert Path(report).stat().st_mode & 0o777 == 0o600
+    assert shell.run("verify").returncode == 0
+    code, (*_, again) = shell.json("apply", "--yes")
+    assert (code, again["batch"], again["files"]) == (0, None, [])
+    code, (*_, status) = shell.json("status")
+    assert (code, status["users"], status["batches"][0]["id"]) == (0, 2, result["batch"])
+    code, (*_, exported) = shell.json("export")
+    assert json.loads(Path(exported["path"]).read_text()) == json.loads(shell.source.read_text())
+    code, (*_, rolled_back) = shell.json("rollback", result["batch"], "--yes")
+    assert (code, rolled_back["counts"]["removed"]) == (0, 2)
+    assert target.users() == {}
+    assert result["batch"] in shell.run("status").stdout
+
+
+def test_a_person_is_shown_a_plan_and_asked_with_the_name_of_the_place(
+    shell: Shell, target: Target
+) -> None:
+    code, shown = shell.on_terminal("n\n", "apply")
+    assert code == 130
+    assert f"Write 2 users to {target.name} on localhost? [y/N]" in shown
+    assert "Interrupted. Nothing was changed." in shown
+    assert target.users() == {}
+    assert shell.files() == ["users.json"]
+    code, shown = shell.on_terminal("y\n", "apply")
+    assert code == 0
+    assert "\x1b[" in shown
+    assert "Reading" in shown
+    assert len(target.users()) == 2
+    batch = target.psql("SELECT id FROM import_batches")[0][0]
+    code, shown = shell.on_terminal("y\n", "rollback", batch)
+    assert code == 0
+    assert f"Take batch {batch} back from {target.name} on localhost? [y/N]" in shown
+    assert target.users() == {}
+
+
+def test_colours_and_bars_are_for_terminals_only(shell: Shell) -> None:
+    done = shell.run("plan")
+    assert "\x1b" not in done.stdout + done.stderr
+    assert all(json.loads(line)["event"] == "progress" for line in done.stderr.splitlines())
+
+
+def test_without_a_terminal_yes_has_to_be_given(shell: Shell, target: Target) -> None:
+    for arguments in (["apply"], ["rollback", "batch"]):
+        done = shell.run(*arguments)
+        assert done.returncode == 2
+        assert "give --yes" in done.stderr
+    assert target.users() == {}
+
+
+def test_rejected_rows_stop_it_or_go_to_a_file_that_can_be_mended(
+    shell: Shell, target: Target
+) -> None:
+    shell.write(user(1), user(2, provider="github", avatar="kept"), user(3, password="x"))
+    for arguments in (["plan"], ["apply", "--yes"]):
+        code, lines = shell.json(*arguments)
+        assert code == 3
+        assert lines[-1]["code"] == "rows_rejected"
+        rejected = [line for line in lines if line["event"] == "outcome"]
+        assert [(line["row"], line["verdict"]) for line in rejected] == [
+            (2, "invalid"),
+            (3, "invalid"),
+        ]
+    assert shell.files() == ["users.json"]
+    assert target.users() == {}
+    code, lines = shell.json("apply", "--yes", "--skip-invalid")
+    assert code == 0
+    (path,) = (Path(name) for name in lines[-1]["files"] if ".rejected." in name)
+    assert path.stat().st_mode & 0o777 == 0o600
+    rows = json.loads(path.read_text())
+    assert rows == json.loads(shell.source.read_text())[1:]
+    path.write_text(json.dumps([rows[0] | {"provider": "google"}, rows[1] | {"password": HASH}]))
+    code, lines = shell.json("apply", "--yes", "--source", str(path))
+    assert (code, lines[-1]["counts"]["new"]) == (0, 2)
+    assert lines[-1]["unknown_members"] == {"avatar": 1}
+    assert len(target.users()) == 3
+
+
+def test_a_plan_that_no_longer_holds_has_an_exit_code_of_its_own(
+    shell: Shell, target: Target
+) -> None:
+    _, (*_, plan) = shell.json("plan")
+    shell.write(user(1))
+    assert shell.run("apply", "--yes", "--plan", plan["plan"]).returncode == 4
+    assert target.users() == {}
+    _, (*_, plan) = shell.json("plan")
+    assert shell.run("apply", "--yes", "--plan", plan["plan"]).returncode == 0
+
+
+def test_differing_users_have_an_exit_code_of_their_own_and_are_named(
+    shell: Shell, target: Target
+) -> None:
+    shell.run("apply", "--yes")
+    target.run("DELETE FROM users WHERE email = 'user1@example.com'")
+    code, lines = shell.json("verify")
+    assert (code, lines[-1]["code"]) == (5, "users_differ")
+    assert [line["user_id"] for line in lines if line["event"] == "outcome"] == [user(1)["id"]]
+    assert "row 1: deleted." in shell.run("verify").stderr
+
+
+def test_the_schema_is_left_alone_when_rows_are_rejected(
+    postgres: Server, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    shell = Shell(tmp_path, postgres.url(make_database(migrated=False)))
+    shell.write(user(1, email="nobody"))
+    assert shell.run("apply", "--yes").returncode == 3
+    _, (*_, status) = shell.json("schema", "status")
+    assert {migration["state"] for migration in status["migrations"]} == {"pending"}
+    shell.write(user(1))
+    assert shell.run("apply", "--yes").returncode == 0
+
+
+def test_an_old_servers_table_is_adopted_before_users_are_imported(
+    postgres: Server, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    target = Target(postgres, make_database(migrated=False))
+    target.run("CREATE TABLE users (id UUID PRIMARY KEY, email VARCHAR(255) UNIQUE NOT NULL)")
+    shell = Shell(tmp_path, postgres.url(target.name))
+    shell.write(user(1))
+    for arguments in (["plan"], ["apply", "--yes"], ["verify"]):
+        done = shell.run(*arguments)
+        assert done.returncode == 1
+        assert "make migrate-schema" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "sentence"),
+    [
+        (["plan"], {"DATABASE_URL": ""}, 2, "DATABASE_URL is missing"),
+        (["plan"], {"DATABASE_URL": "mysql://x"}, 2, "must begin with postgresql://"),
+        (["plan"], {"USERS_FILE": "/nowhere/users.json"}, 2, "There is no file /nowhere"),
+        (["backup"], {"USERS_FILE": "/nowhere/users.json"}, 2, "There is no file /nowhere"),
+        (["plan", "--source", "/"], {}, 2, "/ is not a regular file"),
+        (["plan", "--source", "/dev/null"], {}, 2, "/dev/null is not a regular file"),
+        (["rollback", "nothing", "--yes"], {}, 1, "There is no batch nothing"),
+        (["export", "--output", "/nowhere/x.json"], {}, 1, "Nothing was changed"),
+        (["fly"], {}, 2, "No such command 'fly'"),
+        (["apply", "--fast"], {}, 2, "No such option"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    shell: Shell, arguments: list[str], settings: dict[str, str], code: int, sentence: str
+) -> None:
+    shell.environment |= settings
+    done = shell.run(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sentence in done.stderr
+
+
+def test_an_unreachable_database_is_said_in_a_sentence(shell: Shell, postgres: Server) -> None:
+    for url, sentence in (
+        (postgres.url("missing"), "3D000"),
+        (postgres.url("postgres", password="wrong"), "28P01"),
+        (postgres.url("postgres", port=1), "cannot connect"),
+    ):
+        shell.environment["DATABASE_URL"] = url
+        for arguments in (["plan"], ["apply", "--yes"], ["status"], ["export"]):
+            done = shell.run(*arguments)
+            assert done.returncode == 1
+            assert sentence in done.stderr
+            assert "Nothing was changed." in done.stderr
+    assert shell.files() == ["users.json"]
+
+
+def test_nothing_that_exists_is_overwritten(shell: Shell) -> None:
+    before = shell.source.read_bytes()
+    done = shell.run("export", "--output", str(shell.source))
+    assert done.returncode == 1
+    assert "exists" in done.stderr
+    assert shell.source.read_bytes() == before
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(shell: Shell) -> None:
+    shell.write(user(1, **{"\x1b[2Jevil": 1}))
+    assert "\x1b" not in shell.run("plan").stdout
+
+
+def test_help_tells_every_action_and_exit_code() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for word in ("plan", "backup", "apply", "verify", "status", "rollback", "export", "schema"):
+        assert f"\n  {word} " in done.stdout
+    for code in (0, 1, 2, 3, 4, 5, 130):
+        assert f"\n    {code} " in done.stdout
