@@ -25,6 +25,7 @@ ROUTES = {
     "/api/logout": "logout",
     "/api/user": "session",
     "/api/session": "session",
+    "/api/migrate": "migrate",
     "/api/health": "health",
     "/api/livez": "health",
 }

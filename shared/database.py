@@ -60,7 +60,7 @@ class Database:
         `prepare` runs once, on the first connection, before anyone may use the database. It has a
         deadline of its own, `database_timeout`, whoever happens to come first.
         """
-        self._url = url
+        self.url = url
         self._settings = settings
         self._prepare = prepare
         self._is_prepared = prepare is None
@@ -99,7 +99,7 @@ class Database:
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:
         """Dial for a migration: past Neon's pooler, outside the leases, closed afterwards."""
-        connection = self._dial_with_retries(self._url.direct_host(), deadline)
+        connection = self._dial_with_retries(self.url.direct_host(), deadline)
         try:
             connection.set_deadline(deadline)
             yield connection
@@ -180,7 +180,7 @@ class Database:
 
     def _open(self, deadline: float) -> Connection:
         self._refuse_after_failure()
-        connection = self._dial_with_retries(self._url, deadline)
+        connection = self._dial_with_retries(self.url, deadline)
         if self._is_prepared:
             return connection
         try:

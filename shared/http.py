@@ -41,6 +41,8 @@ _STATUS: dict[type[errors.AuthError], int] = {
     errors.InvalidIdentityToken: 401,
     errors.NotAdmin: 403,
     errors.EmailTaken: 409,
+    errors.InvalidSource: 400,
+    errors.TransferRefused: 409,
     errors.Unavailable: 503,
 }
 _HEADERS = {

@@ -267,6 +267,8 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
             "The users table is still the old server's: `make migrate-schema` adopts it, and "
             "`make migrate-schema-plan` shows how."
         )
+    if write and not connection.execute("SELECT to_regclass('import_records')")[0][0]:
+        raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
     if not write:
         for table, columns in _TABLES.items():
             if connection.execute("SELECT to_regclass($1) IS NULL", table)[0][0]:

@@ -1,0 +1,151 @@
+"""POST /api/migrate: the move over HTTP, for administrators.
+
+What is to be done comes as a JSON object, and the users are those of `USERS_FILE`; or it comes in
+the query, and the users are the body. The answer is JSON lines: progress, whatever became of a row
+that is more than a count tells, and at last the result or an error. Never a hash, never an address.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flask import Response
+
+from shared.bodies import read_json
+from shared.database import Database
+from shared.errors import InvalidInput, TransferRefused
+from shared.http import Call, endpoint, stream_answer
+from shared.store import batches
+from shared.store.postgres import bring_up_to_date
+from shared.timestamps import to_iso
+from shared.transfer import importing, rollback
+from shared.transfer.sources import CHUNK, Source, open_source
+from shared.transfer.steps import Event, Outcome, Progress, transaction
+
+PROGRESS_SECONDS = 1.0
+"""Between two lines of progress: a client that is still sending may not be reading yet."""
+
+Line = dict[str, Any]
+Steps = Generator[Event, None, Line]
+
+
+@endpoint("POST", body="stream", admin=True)
+def migrate(call: Call) -> Response:
+    """Plan, apply, verify, list or roll back an import: 200 and JSON lines.
+
+    Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`; `batch` of a
+    rollback. Raises InvalidInput, and TransferRefused where there is no database.
+    """
+    options: Line = call.request.args.to_dict()
+    in_query = "action" in options
+    if not in_query:
+        options = read_json(call.request, "required")
+    action = options.get("action")
+    if not isinstance(action, str) or action not in _ACTIONS:
+        raise InvalidInput("action", f"The action must be one of {', '.join(_ACTIONS)}")
+    if call.settings.database_url is None:
+        raise TransferRefused("There is no database to migrate to: set DATABASE_URL.")
+    call.log["action"] = action
+    has_users = in_query and call.stream.length != 0
+    job = _Job(call, Database(call.settings.database_url, call.settings), options, has_users)
+    return stream_answer(call, _lines(call, _ACTIONS[action](job)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One call, and where its users are: in the body, or in `USERS_FILE`."""
+
+    call: Call
+    database: Database
+    options: Line
+    has_users: bool
+
+    def plan(self) -> Steps:
+        with self.source() as source:
+            return asdict((yield from importing.plan(self.database, source)))
+
+    def apply(self) -> Steps:
+        plan_sha256 = self.option("plan")
+        skip_invalid = self.options.get("skip_invalid", False) in (True, "true")
+        if self.call.settings.auto_migrate:
+            bring_up_to_date(self.database.url, self.call.settings)
+        with self.source() as source:
+            done = yield from importing.apply(
+                self.database,
+                source,
+                batch_id=importing.new_batch_id(time.time()),
+                run_by=str(self.call.log["admin"]),
+                plan_sha256=plan_sha256,
+                skip_invalid=skip_invalid,
+            )
+        return asdict(done.plan) | {"batch": done.batch}
+
+    def verify(self) -> Steps:
+        with self.source() as source:
+            found = yield from importing.verify(self.database, source)
+        return asdict(found) | {"differing": found.differing}
+
+    def status(self) -> Steps:
+        yield from ()
+        with transaction(self.database, write=False) as connection:
+            listed = [asdict(batch) for batch in batches.batches(connection)]
+            users = batches.count_users(connection)
+        for batch in listed:
+            for name in ("applied_at", "rolled_back_at"):
+                batch[name] = batch[name] and to_iso(batch[name])
+        return {"users": users, "batches": listed}
+
+    def rollback(self) -> Steps:
+        batch = self.option("batch")
+        if batch is None:
+            raise InvalidInput("batch", "Please name the batch")
+        run_by = str(self.call.log["admin"])
+        return asdict((yield from rollback.roll_back(self.database, batch, run_by=run_by)))
+
+    def option(self, name: str) -> str | None:
+        value = self.options.get(name)
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(name, f"The {name} must be a string")
+        return value
+
+    @contextmanager
+    def source(self) -> Iterator[Source]:
+        if self.has_users:
+            yield Source(io.BufferedReader(self.call.stream, CHUNK))
+        else:
+            with open_source(self.call.settings.users_file) as stream:
+                yield Source(stream)
+
+
+_ACTIONS: dict[str, Callable[[_Job], Steps]] = {
+    "plan": _Job.plan,
+    "apply": _Job.apply,
+    "verify": _Job.verify,
+    "status": _Job.status,
+    "rollback": _Job.rollback,
+}
+
+
+def _lines(call: Call, steps: Steps) -> Generator[Line, None, None]:
+    latest, stage = 0.0, None
+    with closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                call.log |= {name: end.value.get(name) for name in ("batch", "counts")}
+                yield {"event": "result"} | end.value
+                return
+            if isinstance(event, Outcome):
+                told = {name: value for name, value in asdict(event).items() if name != "email"}
+                yield {"event": "outcome"} | told
+            elif isinstance(event, Progress) and (
+                event.stage != stage or time.monotonic() - latest >= PROGRESS_SECONDS
+            ):
+                latest, stage = time.monotonic(), event.stage
+                yield {"event": "progress"} | asdict(event)
