@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
 from shared.errors import PlanOutdated, RowsRejected, TransferRefused
 from shared.transfer import export, rollback
-from tests.support.postgres import Server
+from tests.support.postgres import Server, running_pgbouncer
 from tests.support.transfers import HASH, Target, finish, user
 
 OTHER_HASH = HASH.replace("$10$", "$12$")
@@ -319,6 +322,21 @@ def test_a_batch_that_was_rolled_back_can_be_brought_again(target: Target) -> No
     assert target.users() == {}
     target.apply(rows)
     assert target.users() == before
+
+
+def test_an_import_works_behind_a_pooler_in_transaction_mode(
+    postgres: Server, target: Target, pgbouncer_program: str
+) -> None:
+    with running_pgbouncer(postgres, server_connections=2) as port:
+        url = DatabaseUrl.parse(postgres.url(target.name, port=port))
+        target.database = Database(url, Settings())
+        rows = [user(number) for number in range(2000)]
+        target.plan(rows)
+        applied, _ = target.apply(rows)
+        assert target.verify(rows)[0].differing == 0
+        assert json.loads(target.export()) == rows
+        finish(rollback.roll_back(target.database, str(applied.batch), run_by="test"))
+    assert target.users() == {}
 
 
 def _oddities(first: int) -> list[dict[str, Any]]:
