@@ -116,7 +116,7 @@ def apply(
         plan_sha256 = plan_sha256 or found.sha256
     command.bring_schema_up_to_date()
     batch_id = importing.new_batch_id(time.time())
-    with open_source(path) as stream, Outputs(path, batch_id) as outputs:
+    with open_source(path) as stream, Outputs(stream, batch_id) as outputs:
 
         def on_event(event: Event) -> None:
             outputs.on_event(event)

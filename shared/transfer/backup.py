@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +25,18 @@ class BackedUp:
 def back_up(source: Path, now: float) -> Generator[Event, None, BackedUp]:
     """Copy the source to `users.backup.<UTC time>.json`, mode 0600, synced and read again.
 
-    Raises TransferRefused where the source changes meanwhile, and OSError; then there is no copy.
+    Raises InvalidSource where the source changes meanwhile, TransferRefused and OSError; then
+    there is no copy.
     """
     path = beside(source, "backup", timestamp(now))
     digest = hashlib.sha256()
     with open_source(source) as original, files.creating(path) as copy:
-        before = os.fstat(original.fileno())
         while chunk := original.read(CHUNK):
             copy.write(chunk)
             digest.update(chunk)
             yield Progress("write", bytes=copy.tell())
+        size = copy.tell()
         copy.seek(0)
-        same = hashlib.file_digest(copy, "sha256").digest() == digest.digest()
-        after = os.fstat(original.fileno())
-        if not same or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise TransferRefused("The source changed while it was copied: there is no backup.")
-    return BackedUp(path=path, bytes=before.st_size, sha256=digest.hexdigest())
+        if hashlib.file_digest(copy, "sha256").digest() != digest.digest():
+            raise TransferRefused("The copy does not hold what was written: there is no backup.")
+    return BackedUp(path=path, bytes=size, sha256=digest.hexdigest())

@@ -11,14 +11,14 @@ from typing import BinaryIO
 from shared import files
 from shared.errors import CommitUnknown
 from shared.store import bulk
-from shared.transfer.sources import Source, copy_rows, open_source
+from shared.transfer.sources import Source, SourceFile, copy_rows
 from shared.transfer.steps import Event, Outcome, Ready, beside
 
 
 class Outputs:
     """The files that an apply leaves beside its source, each durable before the COMMIT."""
 
-    def __init__(self, source: Path, batch_id: str) -> None:
+    def __init__(self, source: SourceFile, batch_id: str) -> None:
         """Write nothing yet."""
         self._source = source
         self._batch_id = batch_id
@@ -54,10 +54,11 @@ class Outputs:
             self._rejected.append(event.row)
         if isinstance(event, Ready):
             if self._rejected:
-                with open_source(self._source) as stream, self._creating("rejected") as file:
-                    copy_rows(Source(stream), self._rejected, file.write)
+                self._source.rewind()
+                with self._creating("rejected") as file:
+                    copy_rows(Source(self._source), self._rejected, file.write)
             self._open_files.pop_all().close()
 
     def _creating(self, kind: str, suffix: str = "") -> AbstractContextManager[BinaryIO]:
-        self.written.append(beside(self._source, kind, self._batch_id, suffix))
+        self.written.append(beside(self._source.path, kind, self._batch_id, suffix))
         return files.creating(self.written[-1])

@@ -9,10 +9,11 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from shared import files
 from shared.errors import InvalidSource
@@ -37,10 +38,48 @@ class Readable(Protocol):
         ...
 
 
-def open_source(path: Path) -> BinaryIO:
+class SourceFile:
+    """A users file that has to stay as it is while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it. Raises OSError."""
+        self.path = path
+        self._file = files.open_regular(path)
+        self._first = os.fstat(self._file.fileno())
+
+    def __enter__(self) -> SourceFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self._file.close()
+
+    def read(self, size: int, /) -> bytes:
+        """Read on. At the end, raises InvalidSource where the file has changed or was replaced."""
+        chunk = self._file.read(size)
+        if not chunk and not self._is_as_it_was():
+            raise InvalidSource(f"The file {self.path} changed while it was read.")
+        return chunk
+
+    def rewind(self) -> None:
+        """Begin again, with what must still be the same bytes."""
+        self._file.seek(0)
+
+    def _is_as_it_was(self) -> bool:
+        try:
+            now = self.path.lstat()
+        except OSError:
+            return False
+        return os.path.samestat(now, self._first) and (now.st_size, now.st_mtime_ns) == (
+            self._first.st_size,
+            self._first.st_mtime_ns,
+        )
+
+
+def open_source(path: Path) -> SourceFile:
     """Open a users file. Raises InvalidSource where that cannot be done."""
     try:
-        return files.open_regular(path)
+        return SourceFile(path)
     except FileNotFoundError:
         raise InvalidSource(f"There is no file {path}.") from None
     except files.NotARegularFile as error:

@@ -1,0 +1,547 @@
+"""Whatever happens to a transfer: everything or nothing, the truth about which, and a way on."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import httpx
+import pytest
+
+from shared.errors import InvalidSource
+from shared.transfer import backup
+from tests.support.commands import Command, Ended, run
+from tests.support.emulator import ROOT, Emulator, environment
+from tests.support.interceptor import Interceptor, Message
+from tests.support.postgres import Server
+from tests.support.transfers import Target, finish, user
+
+USERS = 300
+AT_ONCE = 8.0
+"""Seconds in which a run ends that waits for nobody: some tenths, and a slow machine."""
+NOTHING, EVERYTHING = [[0, 0, 0, 0]], [[USERS, USERS, 1, USERS]]
+APPLY = ("apply", "--yes", "--skip-invalid")
+_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
+_STATE = """
+SELECT (SELECT count(*) FROM users), (SELECT count(DISTINCT email_key) FROM users),
+       (SELECT count(*) FROM import_batches), (SELECT count(*) FROM import_records)
+"""
+_WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'
+"""
+_TERMINATE = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{}'"
+
+
+@pytest.fixture
+def target(postgres: Server, database: str) -> Target:
+    return Target(postgres, database)
+
+
+@pytest.fixture
+def interceptor(postgres: Server) -> Iterator[Interceptor]:
+    with Interceptor(postgres) as running:
+        yield running
+
+
+@pytest.fixture
+def users_file(tmp_path: Path) -> Path:
+    """A file of users, the last of whom cannot be brought over."""
+    return _write(tmp_path / "users.json", [*map(user, range(USERS)), user(USERS, email="nobody")])
+
+
+def _write(path: Path, rows: list[Any]) -> Path:
+    path.write_text(json.dumps(rows, indent=1))
+    return path
+
+
+def _url(target: Target) -> str:
+    return target.server.url(target.name)
+
+
+def _state(target: Target) -> list[list[Any]]:
+    """Count users, their keys, batches and records."""
+    return target.run(_STATE)
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Give every file of a folder, and the folder, with mode, time and bytes."""
+    return {
+        path.name: (path.stat().st_mode, path.stat().st_mtime_ns, _bytes(path))
+        for path in [folder, *folder.iterdir()]
+    }
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _check_files(users_file: Path) -> list[str]:
+    """Check that what has a real name is whole, and give the names of all but the source."""
+    for path in users_file.parent.glob("users.report.*.jsonl"):
+        rows = [json.loads(line)["row"] for line in path.read_text().splitlines()]
+        assert rows == list(range(1, USERS + 2))
+    for path in users_file.parent.glob("users.rejected.*.json"):
+        assert json.loads(path.read_text()) == [user(USERS, email="nobody")]
+    names = sorted(path.name for path in users_file.parent.iterdir())
+    names.remove("users.json")
+    for name in names:
+        assert name.endswith((".tmp", ".json", ".jsonl"))
+    return names
+
+
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.01)
+
+
+def _waiting(target: Target) -> int:
+    """Count who waits for a lock."""
+    return int(target.server.run(_WAITING.format(target.name))[0][0])
+
+
+def _sessions_end(target: Target) -> None:
+    """Wait until the server has noticed that its clients are gone."""
+    count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{target.name}'"
+    _until(lambda: target.server.run(count) == [[0]])
+
+
+def _forget(target: Target, users_file: Path) -> None:
+    """Begin anew."""
+    target.run("TRUNCATE users, import_batches, import_records")
+    for path in users_file.parent.iterdir():
+        if path != users_file:
+            path.unlink()
+
+
+# --- a dry run -----------------------------------------------------------------------------------
+
+
+# --- kill -9 -------------------------------------------------------------------------------------
+
+
+class _Nth:
+    """Is true at the n-th request of a client, the rows of a COPY included; counts them all."""
+
+    def __init__(self, number: int = 0) -> None:
+        self._number = number
+        self.count = 0
+
+    def __call__(self, message: Message) -> bool:
+        if message.sender != "client" or message.kind not in "QPdcp":
+            return False
+        self.count += 1
+        return self.count == self._number
+
+
+def _is_brought_by_the_next(target: Target, users_file: Path) -> bool:
+    """Apply once more, which must work at once, and tell if everything was there already."""
+    started = time.monotonic()
+    again = run(_url(target), users_file, *APPLY)
+    assert again.code == 0, again.error
+    assert time.monotonic() - started < AT_ONCE
+    assert _state(target) == EVERYTHING
+    _check_files(users_file)
+    return "Nothing to write" in again.output
+
+
+def _is_committed(message: Message) -> bool:
+    """Tell whether the server says that it has committed."""
+    return message.is_committed
+
+
+@contextlib.contextmanager
+def _locked(target: Target, sql: str) -> Iterator[None]:
+    """Hold a lock in a transaction of another session."""
+    with target.server.connect(target.name) as connection:
+        connection.run("BEGIN")
+        connection.run(sql)
+        yield
+
+
+class _Stopped:
+    """Applies that get a signal at their n-th line; see `tests.support.stopped_transfer`."""
+
+    def __init__(self, number: signal.Signals, target: Target, users_file: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.stopped_transfer", number.name, *APPLY],
+            cwd=ROOT, env=environment(DATABASE_URL=_url(target), USERS_FILE=str(users_file)),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> _Stopped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=30)
+
+    def at(self, line: int) -> tuple[int, int]:
+        """Run an apply, and give its exit code and how many lines it came to."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        code, lines = self._process.stdout.readline().split()
+        return int(code), int(lines)
+
+
+def _signalled(
+    interceptor: Interceptor,
+    target: Target,
+    users_file: Path,
+    arguments: tuple[str, ...],
+    number: signal.Signals,
+    condition: Callable[[Message], object],
+) -> Ended:
+    """Send a signal at a message, which goes on only where the process does."""
+    started = threading.Event()
+    done = threading.Event()
+
+    def watch(message: Message) -> bool:
+        if done.is_set() or not condition(message):
+            return False
+        done.set()
+        started.wait()
+        command.process.send_signal(number)
+        if message.is_commit and number != signal.SIGKILL:
+            return False
+        _until(lambda: _has_ended(command.process))
+        return True
+
+    interceptor.watch = watch
+    command = Command(interceptor.url(target.name), users_file, *arguments)
+    started.set()
+    ended = command.wait()
+    assert done.is_set(), ended
+    return ended
+
+
+def _has_ended(process: subprocess.Popen[str]) -> bool:
+    """Look without taking the process's status from the thread that waits for it."""
+    try:
+        status = Path(f"/proc/{process.pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+# --- the server's backend is killed, or the connection is lost -----------------------------------
+
+
+def _run_watched(
+    interceptor: Interceptor,
+    target: Target,
+    users_file: Path,
+    watch: Callable[[Message], object],
+    *arguments: str,
+) -> Ended:
+    interceptor.watch = watch
+    return run(interceptor.url(target.name), users_file, *(arguments or APPLY))
+
+
+def _ended_with_nothing(ended: Ended, target: Target, users_file: Path) -> None:
+    assert ended.code == 1, ended
+    assert _state(target) == NOTHING
+    assert _check_files(users_file) == []
+    assert not _is_brought_by_the_next(target, users_file)
+
+
+def _terminate(target: Target) -> object:
+    """Kill every backend, and forward the message all the same."""
+    target.server.run(_TERMINATE.format(target.name))
+    return None
+
+
+# --- a full disk ---------------------------------------------------------------------------------
+
+
+def _on_a_full_disk(target: Target, users_file: Path, size: int, *arguments: str) -> Ended:
+    """Run a command that cannot make any file longer than `size`; this needs no root."""
+    limit = (size, resource.RLIM_INFINITY)
+    return run(
+        _url(target), users_file, *arguments,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )  # fmt: skip
+
+
+# --- two at once ---------------------------------------------------------------------------------
+
+
+def _held_at_its_commit(
+    interceptor: Interceptor, target: Target, users_file: Path, *arguments: str
+) -> tuple[Command, threading.Event]:
+    """Start a command, and hold it back at its COMMIT until the event is set."""
+    reached, go = threading.Event(), threading.Event()
+
+    def watch(message: Message) -> None:
+        if message.is_commit:
+            reached.set()
+            go.wait(30)
+
+    interceptor.watch = watch
+    command = Command(interceptor.url(target.name), users_file, *arguments)
+    _until(reached.is_set)
+    return command, go
+
+
+def _both(
+    interceptor: Interceptor,
+    target: Target,
+    first: tuple[Path, tuple[str, ...]],
+    second: tuple[Path, tuple[str, ...]],
+) -> tuple[Ended, Ended]:
+    """Start the second command while the first one is at its COMMIT, and see that it waits."""
+    ahead, go = _held_at_its_commit(interceptor, target, first[0], *first[1])
+    try:
+        behind = Command(_url(target), second[0], *second[1])
+        _until(lambda: _waiting(target))
+    finally:
+        go.set()
+    return ahead.wait(), behind.wait()
+
+
+def _batches(target: Target) -> list[str]:
+    return [row[0] for row in target.run("SELECT id FROM import_batches ORDER BY number")]
+
+
+# --- sign-ups and logins meanwhile ---------------------------------------------------------------
+
+IMPORTED, SIGN_UPS = 10_000, 400
+THEIRS = "the password of whom the import brings"
+
+
+class _Traffic:
+    """Clients of the functions that sign up and log in, and what they were answered.
+
+    Every fourth of those who sign up does so under an address that the import brings.
+    """
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._stop = threading.Event()
+        self._numbers = itertools.count()
+        self._threads = [
+            *(threading.Thread(target=self._sign_up) for _ in range(3)),
+            *(threading.Thread(target=self._log_in) for _ in range(2)),
+        ]
+        self.passwords: dict[str, str] = {}
+        """Of those who were told that they are signed up."""
+        self.answers: Counter[tuple[str, int]] = Counter()
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident:
+                thread.join()
+
+    @property
+    def conflicts(self) -> list[str]:
+        """The addresses of the import's under which somebody signed up."""
+        return [email for email in self.passwords if email.startswith("user")]
+
+    def _sign_up(self) -> None:
+        with self._emulator.client() as client:
+            while not self._stop.is_set() and (number := next(self._numbers)) < SIGN_UPS:
+                name = f"User{number}" if number % 4 == 0 else f"fresh{number}"
+                email, password = f"{name}@example.com", f"their own, number {number}"
+                answer = client.post("/api/signup", json={"email": email, "password": password})
+                client.cookies.clear()
+                self.answers["signup", answer.status_code] += 1
+                if answer.status_code == 201:
+                    self.passwords[email.lower()] = password
+
+    def _log_in(self) -> None:
+        with self._emulator.client() as client:
+            while not self._stop.is_set():
+                number = random.randrange(IMPORTED)
+                self.answers["login", self.log_in(client, f"user{number}@example.com", THEIRS)] += 1
+
+    def log_in(self, client: httpx.Client, email: str, password: str) -> int:
+        answer = client.post("/api/login", json={"email": email, "password": password})
+        client.cookies.clear()
+        return answer.status_code
+
+
+@pytest.fixture(scope="module")
+def imported() -> list[dict[str, Any]]:
+    theirs = bcrypt.hashpw(THEIRS.encode(), bcrypt.gensalt(4)).decode()
+    return [user(number, password=theirs) for number in range(IMPORTED)]
+
+
+def _check_traffic(
+    traffic: _Traffic, target: Target, imported: list[dict[str, Any]], already: int
+) -> None:
+    assert set(traffic.answers) <= {
+        ("signup", 201), ("signup", 409), ("signup", 503),
+        ("login", 200), ("login", 401), ("login", 503),
+    }  # fmt: skip
+    assert traffic.answers["signup", 201]
+    assert traffic.answers["login", 200]
+    counts = target.verify(imported)[0].counts
+    assert counts["email_taken"] == len(traffic.conflicts)
+    brought = counts["identical"] + counts["kept"]
+    assert brought == IMPORTED - len(traffic.conflicts)
+    ((users, keys, _, records),) = _state(target)
+    assert users == keys
+    assert records == brought + already
+    unsure = traffic.answers["signup", 503]
+    signed_up = users - records
+    assert len(traffic.passwords) <= signed_up <= len(traffic.passwords) + unsure
+
+
+# --- interrupts ----------------------------------------------------------------------------------
+
+_MOMENTS: dict[str, Callable[[Message], object]] = {
+    "connecting": _Nth(1),
+    "staging": lambda message: message.sql.startswith("COPY"),
+    "copying": lambda message: message.kind == "d",
+    "comparing": lambda message: "email_taken" in message.sql or message.sql.startswith("ANALYZE"),
+    "writing": lambda message: message.sql.lstrip().startswith("INSERT INTO users"),
+    "proving": lambda message: "string_agg(s.digest" in message.sql,
+    "reporting": lambda message: message.sql.startswith("FETCH 10 "),
+}
+
+
+# --- a source that is not what it should be ------------------------------------------------------
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _damaged(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 20] = b"\xff" * 20
+    path.write_bytes(data)
+
+
+def _garbled(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 20] = b"[" * 20
+    path.write_bytes(data)
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _symlink(path: Path) -> None:
+    path.rename(path.with_name("real.json"))
+    path.symlink_to("real.json")
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _as_an_ordinary_owner() -> None:
+    """Take from root what lets it read everything."""
+    libc = ctypes.CDLL(None)
+    for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # Fails for whom it doesn't concern.
+
+
+def _replace(path: Path) -> None:
+    """As the JSON store and most editors do it."""
+    fresh = _write(path.with_name("fresh"), [user(1)])
+    fresh.rename(path)
+
+
+def _append(path: Path) -> None:
+    with path.open("a") as file:
+        file.write(" ")
+
+
+def _overwrite(path: Path) -> None:
+    """As the old server does it."""
+    path.write_bytes(path.read_bytes().replace(b"@example.com", b"@example.org"))
+
+
+@pytest.mark.parametrize("change", [_replace, _append, _overwrite, _truncated, _missing])
+def test_a_source_that_changes_while_it_is_read_is_not_brought(
+    target: Target, interceptor: Interceptor, users_file: Path, change: Callable[[Path], None]
+) -> None:
+    """Neither the old bytes nor the new ones are what the operator has, and least of all both."""
+    _write(users_file, [user(n) for n in range(5_000)])
+    _change_at(interceptor, users_file, change, lambda message: message.kind == "d")
+    ended = run(interceptor.url(target.name), users_file, *APPLY)
+    assert ended.code == 2, ended
+    assert "The file " in ended.error.splitlines()[-1]
+    assert _state(target) == NOTHING
+    assert [path for path in users_file.parent.iterdir() if path != users_file] == []
+
+
+@pytest.mark.parametrize("change", [_replace, _overwrite])
+def test_rejected_rows_are_those_of_the_source_that_was_read(
+    target: Target, interceptor: Interceptor, users_file: Path, change: Callable[[Path], None]
+) -> None:
+    """They are read a second time, before the COMMIT; a source that changed by then is refused."""
+    _change_at(
+        interceptor, users_file, change,
+        lambda message: message.sql.lstrip().startswith("INSERT INTO users"),
+    )  # fmt: skip
+    ended = run(interceptor.url(target.name), users_file, *APPLY)
+    assert ended.code == 2, ended
+    assert "changed while it was read" in ended.error
+    assert _state(target) == NOTHING
+    assert [path for path in users_file.parent.iterdir() if path != users_file] == []
+
+
+def _change_at(
+    interceptor: Interceptor,
+    users_file: Path,
+    change: Callable[[Path], None],
+    condition: Callable[[Message], object],
+) -> None:
+    done = threading.Event()
+
+    def watch(message: Message) -> None:
+        if not done.is_set() and condition(message):
+            done.set()
+            change(users_file)
+
+    interceptor.watch = watch
+
+
+@pytest.mark.parametrize("change", [_replace, _append, _overwrite, _truncated, _missing])
+def test_a_backup_of_a_source_that_changes_meanwhile_leaves_no_backup(
+    users_file: Path, change: Callable[[Path], None]
+) -> None:
+    _write(users_file, [user(n) for n in range(5_000)])
+    os.utime(users_file, (0, 0))  # So that the clock's tick hides no change.
+    running = backup.back_up(users_file, 0)
+    next(running)
+    change(users_file)
+    with pytest.raises(InvalidSource, match="changed while it was read"):
+        finish(running)
+    assert [path for path in users_file.parent.iterdir() if path != users_file] == []
