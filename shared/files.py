@@ -10,11 +10,22 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedRandom
+from io import BufferedRandom, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _POLL = 0.01
+
+
+class _NamedFile(FileIO):
+    """A file that is named where it cannot be written; the system names only what it opens."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = self.name
+            raise
 
 
 class NotARegularFile(OSError):
@@ -23,8 +34,13 @@ class NotARegularFile(OSError):
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. Raises OSError."""
-    # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
-    descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotARegularFile(f"{path} is a symbolic link, not a regular file") from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotARegularFile(f"{path} is not a regular file")
@@ -79,7 +95,7 @@ def creating(path: Path) -> Iterator[BufferedRandom]:
 @contextmanager
 def _durable(fresh: Path) -> Iterator[BufferedRandom]:
     try:
-        with open(_open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL), "w+b") as file:
+        with BufferedRandom(_NamedFile(fresh, "x+", opener=_open)) as file:
             yield file
     except BaseException:
         with suppress(OSError):
@@ -110,7 +126,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(path: Path, flags: int) -> int:
+def _open(path: Path | str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 

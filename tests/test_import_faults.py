@@ -280,6 +280,33 @@ def _on_a_full_disk(target: Target, users_file: Path, size: int, *arguments: str
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "arguments"),
+    [
+        ("backup", 40_000, ["backup"]),
+        ("export", 40_000, ["export"]),
+        ("report", 10_000, APPLY),
+        ("rejected", 100_000, APPLY),
+    ],
+)
+def test_a_full_disk_is_said_to_be_and_leaves_everything_as_it_was(
+    target: Target, users_file: Path, kind: str, size: int, arguments: list[str]
+) -> None:
+    rows = [*map(user, range(USERS)), user(USERS, email="nobody", avatar="x" * size)]
+    _write(users_file, rows)
+    if kind == "export":
+        target.apply(rows, skip_invalid=True)
+    before = target.dump(), _snapshot(users_file.parent).keys(), users_file.read_bytes()
+    ended = _on_a_full_disk(target, users_file, size, *arguments)
+    assert ended.code == 1, ended
+    sentence = ended.error.splitlines()[-1]
+    assert sentence.startswith("File too large: ")
+    assert f"users.{kind}." in sentence
+    assert sentence.endswith(". Nothing was changed.")
+    assert (target.dump(), _snapshot(users_file.parent).keys(), users_file.read_bytes()) == before
+    assert run(_url(target), users_file, *arguments).code == 0
+
+
 # --- two at once ---------------------------------------------------------------------------------
 
 
@@ -462,6 +489,55 @@ def _missing(path: Path) -> None:
 
 def _empty(path: Path) -> None:
     path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "spoil", "sentence"),
+    [
+        (APPLY, _truncated, "breaks off"),
+        (APPLY, _damaged, "is not in UTF-8"),
+        (APPLY, _garbled, "row 151"),
+        (APPLY, _empty, "is empty"),
+        *(
+            (command, *case)
+            for command in (APPLY, ("backup",))
+            for case in (
+                (_fifo, "is not a regular file"),
+                (_symlink, "is a symbolic link"),
+                (_folder, "is not a regular file"),
+                (_missing, "There is no file"),
+            )
+        ),
+    ],
+)
+def test_a_source_that_cannot_be_used_is_refused_in_a_sentence_and_left_alone(
+    target: Target,
+    users_file: Path,
+    spoil: Callable[[Path], None],
+    sentence: str,
+    command: tuple[str, ...],
+) -> None:
+    """A backup takes any bytes, but no other thing than a file."""
+    spoil(users_file)
+    before = target.dump(), _snapshot(users_file.parent)
+    ended = run(_url(target), users_file, *command)
+    assert ended.code == 2, ended
+    assert sentence in ended.error.splitlines()[-1]
+    assert "Traceback" not in ended.error
+    assert (target.dump(), _snapshot(users_file.parent)) == before
+
+
+@pytest.mark.parametrize("command", [APPLY, ("backup",)])
+def test_a_source_that_may_not_be_read_is_refused_in_a_sentence(
+    target: Target, users_file: Path, command: tuple[str, ...]
+) -> None:
+    users_file.chmod(0)
+    before = _snapshot(users_file.parent)
+    ended = run(_url(target), users_file, *command, preexec_fn=_as_an_ordinary_owner)
+    assert ended.code == 2, ended
+    assert ended.error.endswith("users.json cannot be read: Permission denied.\n")
+    assert _snapshot(users_file.parent) == before
+    assert _state(target) == NOTHING
 
 
 def _as_an_ordinary_owner() -> None:
