@@ -23,13 +23,15 @@ import bcrypt
 import httpx
 import pytest
 
-from shared.errors import InvalidSource
-from shared.transfer import backup
+from shared.errors import InvalidSource, StoreUnavailable, TransferRefused
+from shared.store import bulk
+from shared.transfer import backup, importing, rollback
+from shared.transfer.steps import Ready
 from tests.support.commands import Command, Ended, run
 from tests.support.emulator import ROOT, Emulator, environment
 from tests.support.interceptor import Interceptor, Message
 from tests.support.postgres import Server
-from tests.support.transfers import Target, finish, user
+from tests.support.transfers import Target, finish, source_of, user
 
 USERS = 300
 AT_ONCE = 8.0
@@ -268,6 +270,20 @@ def _terminate(target: Target) -> object:
     return None
 
 
+def test_an_apply_that_falls_silent_does_not_keep_everyone_out(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a laptop is closed while the table is locked: the server undoes it by itself."""
+    monkeypatch.setattr(bulk, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(bulk, "INDEX_LATER_ROWS", 1)
+    silent = importing.apply(target.database, source_of([user(1)]), batch_id="first", run_by="test")
+    assert any(isinstance(event, Ready) for event in silent)
+    target.run("INSERT INTO users (email) VALUES ('ada@example.com')")
+    with pytest.raises(TransferRefused, match="lost at the COMMIT, and nothing was written"):
+        finish(silent)
+    assert _state(target) == [[1, 1, 0, 0]]
+
+
 # --- a full disk ---------------------------------------------------------------------------------
 
 
@@ -343,8 +359,61 @@ def _both(
     return ahead.wait(), behind.wait()
 
 
+def test_of_two_applies_of_one_source_the_second_waits_and_has_nothing_to_do(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    first, second = _both(interceptor, target, (users_file, APPLY), (users_file, APPLY))
+    assert (first.code, second.code) == (0, 0), (first.error, second.error)
+    assert "Nothing to write" in second.output
+    assert _state(target) == EVERYTHING
+
+
+def test_of_two_applies_of_two_sources_each_brings_its_own(
+    target: Target, interceptor: Interceptor, users_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = _write(tmp_path / "other" / "users.json", [user(n) for n in range(200, 500)])
+    first, second = _both(interceptor, target, (users_file, APPLY), (other, APPLY))
+    assert (first.code, second.code) == (0, 0), (first.error, second.error)
+    assert _state(target) == [[500, 500, 2, 500]]
+    counts = target.run("SELECT counts->>'new', counts->>'identical' FROM import_batches")
+    assert counts == [["300", "0"], ["200", "100"]]
+
+
+def test_an_apply_and_a_rollback_at_once_come_one_after_the_other(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    """Whichever comes first: who was changed later is kept, and who is gone can come again."""
+    target.apply([user(1, name="Ada"), user(USERS + 1)], batch_id="first")
+    back = ("rollback", "first", "--yes")
+    first, second = _both(interceptor, target, (users_file, APPLY), (users_file, back))
+    assert (first.code, second.code) == (0, 0), (first.error, second.error)
+    assert _state(target)[0][0] == USERS  # User 1 changed, and stays; the other one goes.
+    first, second = _both(
+        interceptor, target,
+        (users_file, ("rollback", _batches(target)[-1], "--yes")), (users_file, APPLY),
+    )  # fmt: skip
+    assert (first.code, second.code) == (0, 0), (first.error, second.error)
+    assert _state(target)[0][0] == USERS
+
+
 def _batches(target: Target) -> list[str]:
     return [row[0] for row in target.run("SELECT id FROM import_batches ORDER BY number")]
+
+
+def test_who_waits_too_long_for_another_import_says_so_and_changes_nothing(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied, _ = target.apply([user(1)])
+    before = target.dump()
+    monkeypatch.setattr(bulk, "LOCK_SECONDS", 0.2)
+    with _locked(target, f"SELECT pg_advisory_xact_lock({bulk.LOCK_KEY})"):
+        with pytest.raises(StoreUnavailable, match="another import or rollback"):
+            target.apply([user(1), user(2)])
+        with pytest.raises(StoreUnavailable, match="another import or rollback"):
+            finish(rollback.roll_back(target.database, str(applied.batch), run_by="test"))
+    assert target.dump() == before
+    target.apply([user(1), user(2)])
 
 
 # --- sign-ups and logins meanwhile ---------------------------------------------------------------

@@ -23,6 +23,8 @@ LOCK_SECONDS = 30
 """How long one import waits for another, or for a lock on the table."""
 ORPHAN_CHECK = "2s"
 """After which a statement ends whose client has gone."""
+IDLE_SECONDS = 300
+"""After which a write is undone whose client says nothing, as one does that lost its network."""
 INDEX_LOCK_TIMEOUT = "1s"
 FETCH_ROWS = 1000
 FETCH_BLOCKS = 10
@@ -84,6 +86,7 @@ _NULL = r"\N"
 _NULLS = f"{_NULL}\t" * 10
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_LOCK_NOT_AVAILABLE = "55P03"
 _UNADOPTED = """
 SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
@@ -252,16 +255,25 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
     end, and TransferRefused where the users table is the old server's still.
     """
     milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
-    connection.run_script(
+    opening = (
         f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'};"
         f"SET LOCAL statement_timeout = {milliseconds};"
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
         f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
         "SET LOCAL timezone = 'UTC'; SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
         "SET LOCAL ai_coder.keep_updated_at = 'on';"
-        + (f"SELECT pg_advisory_xact_lock({LOCK_KEY});" if write else "")
-        + _STAGING
     )
+    if write:
+        opening += f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';"
+        opening += f"SELECT pg_advisory_xact_lock({LOCK_KEY});"
+    try:
+        connection.run_script(opening + _STAGING)
+    except StoreUnavailable as error:
+        if write and str(error.cause).startswith(_LOCK_NOT_AVAILABLE):
+            raise StoreUnavailable(
+                cause=f"another import or rollback has not ended within {LOCK_SECONDS} s"
+            ) from error
+        raise
     if connection.execute(_UNADOPTED)[0][0]:
         raise TransferRefused(
             "The users table is still the old server's: `make migrate-schema` adopts it, and "
