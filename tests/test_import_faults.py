@@ -284,6 +284,88 @@ def test_an_apply_that_falls_silent_does_not_keep_everyone_out(
     assert _state(target) == [[1, 1, 0, 0]]
 
 
+def test_a_commit_that_never_reached_the_server_is_said_to_have_written_nothing(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    ended = _run_watched(interceptor, target, users_file, lambda message: message.is_commit)
+    assert ended.error.endswith("lost at the COMMIT, and nothing was written.\n")
+    _ended_with_nothing(ended, target, users_file)
+
+
+def test_a_commit_whose_answer_is_lost_is_found_out_to_be_done(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    ended = _run_watched(interceptor, target, users_file, _is_committed)
+    assert ended.code == 0, ended.error
+    assert "Written and proven" in ended.output
+    assert _state(target) == EVERYTHING
+    assert len(_check_files(users_file)) == 2
+    assert _is_brought_by_the_next(target, users_file)
+
+
+def test_a_commit_of_which_nobody_can_be_asked_is_not_said_to_have_done_nothing(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    """The exit code is one of its own, and the report stays, which names the batch to ask for."""
+
+    def watch(message: Message) -> bool:
+        if message.is_committed:
+            interceptor.is_open = False
+        return message.is_committed
+
+    ended = _run_watched(interceptor, target, users_file, watch)
+    assert ended.code == 6
+    assert "ask `status`" in ended.error
+    assert "othing was" not in ended.error
+    assert _state(target) == EVERYTHING
+    assert len(_check_files(users_file)) == 2
+    assert _is_brought_by_the_next(target, users_file)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_rollback_whose_commit_is_lost_says_what_became_of_it(
+    target: Target, interceptor: Interceptor, users_file: Path, *, is_done: bool
+) -> None:
+    applied, _ = target.apply([user(1), user(2)])
+    ended = _run_watched(
+        interceptor, target, users_file,
+        _is_committed if is_done else lambda message: message.is_commit,
+        "rollback", str(applied.batch), "--yes",
+    )  # fmt: skip
+    assert ended.code == (0 if is_done else 1)
+    assert len(target.users()) == (0 if is_done else 2)
+    if not is_done:
+        assert "nothing was written" in ended.error
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize("arguments", [APPLY, ("rollback", "first", "--yes")])
+def test_who_cannot_be_shown_what_was_written_is_not_told_that_nothing_was(
+    target: Target,
+    interceptor: Interceptor,
+    users_file: Path,
+    arguments: tuple[str, ...],
+    as_json: list[str],
+) -> None:
+    """Whoever read standard output goes away at the COMMIT."""
+    if arguments != APPLY:
+        target.apply([user(1), user(2)], batch_id="first")
+    reader, writer = os.pipe()
+
+    def watch(message: Message) -> None:
+        if message.is_committed:
+            os.close(reader)
+
+    interceptor.watch = watch
+    url = interceptor.url(target.name)
+    ended = run(url, users_file, *arguments, *as_json, stdout=writer)
+    os.close(writer)
+    what = "import" if arguments == APPLY else "rollback"
+    assert ended.code == 1
+    assert ended.error.endswith(f"Broken pipe. The {what} was done.\n")
+    assert _state(target) == (EVERYTHING if arguments == APPLY else [[0, 0, 1, 0]])
+
+
 # --- a full disk ---------------------------------------------------------------------------------
 
 

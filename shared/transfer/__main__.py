@@ -84,6 +84,7 @@ def backup_(command: Command, source: Path | None) -> None:
     """Copy the users file to users.backup.<UTC time>.json beside it, byte for byte."""
     path = command.source(source)
     done = command.display.run(backup.back_up(path, time.time()), length=_size(path))
+    command.done = "backup"
     command.display.table(
         f"Backup of {path}",
         [("file", str(done.path), ""), ("bytes", done.bytes, ""), ("SHA-256", done.sha256, "")],
@@ -136,6 +137,8 @@ def apply(
             length=_size(path),
             on_event=on_event,
         )
+    if done.batch:
+        command.done = "import"
     _show(command, f"Import of {path} to {command.place}", done.plan, APPLIED)
     proof: list[tuple[str, object, str]] = [("users' SHA-256", done.plan.users_sha256, "")]
     if done.batch:
@@ -183,6 +186,7 @@ def rollback_(command: Command, batch: str, yes: bool) -> None:
         rollback.roll_back(command.database(), batch, run_by=command.who),
         on_event=lambda event: command.ignore_interrupts() if isinstance(event, Ready) else None,
     )
+    command.done = "rollback"
     command.display.table(
         f"Rolled back {batch}",
         [(verdict, number, ROLLED_BACK[verdict]) for verdict, number in done.counts.items()],
@@ -200,6 +204,7 @@ def export_(command: Command, output: Path | None) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files.creating(path) as file:
         done = command.display.run(export.export(command.database(), file.write))
+    command.done = "export"
     command.display.table(
         f"Export of {command.place}",
         [("file", str(path), ""), ("users", done.rows, ""), ("SHA-256", done.users_sha256, "")],

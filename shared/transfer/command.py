@@ -24,22 +24,24 @@ from shared.store.postgres import bring_up_to_date
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
 
-FAILED, USAGE, REJECTED, OUTDATED, DIFFERENT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+FAILED, USAGE, REJECTED, OUTDATED, DIFFERENT, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 EXIT_CODES = """
 \b
 Exit codes:
   0    done, or there was nothing to do
-  1    failed: the sentence says why, and nothing was changed
+  1    failed: the sentence says why, and whether anything was changed
   2    a wrong option, setting or users file
   3    rows cannot be brought over, so nothing was written (see --skip-invalid)
   4    the plan no longer holds, so nothing was written
   5    users differ (verify), or an applied migration was edited (schema status)
+  6    the connection was lost at the COMMIT: ask `status` whether it was done
   130  interrupted: nothing was changed
 """
 _EXIT_CODES: dict[type[errors.AuthError], int] = {
     errors.RowsRejected: REJECTED,
     errors.PlanOutdated: OUTDATED,
     errors.InvalidSource: USAGE,
+    errors.CommitUnknown: UNKNOWN,
 }
 
 source_option = click.option(
@@ -64,6 +66,8 @@ class Command:
         """Read the settings. Raises InvalidSettings."""
         self.display = display
         self.migrated: list[str] = []
+        self.done = ""
+        """What has been done for good, so that only telling of it can fail."""
         # No session is made here, and a generated secret must not be left behind.
         self.settings = Settings.from_env(
             {"SESSION_SECRET": secrets.token_urlsafe(48)} | dict(os.environ)
@@ -106,6 +110,8 @@ class Command:
     @property
     def unchanged(self) -> str:
         """Say that nothing was changed, or what was before something went wrong."""
+        if self.done:
+            return f"The {self.done} was done."
         if self.migrated:
             return f"Of the schema {', '.join(self.migrated)} was applied; all else is as it was."
         return "Nothing was changed."
@@ -156,6 +162,7 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
                 name = f": {error.filename}" if error.filename else ""
                 problem = f"{error.strerror or error}{name}"
                 display.error("os_error", f"{problem}. {command.unchanged}")
+                display.end_output()
                 sys.exit(FAILED)
             except (KeyboardInterrupt, click.Abort):
                 display.error("interrupted", f"Interrupted. {command.unchanged}")

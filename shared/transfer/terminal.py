@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -96,8 +98,14 @@ class Display:
     def error(self, code: str, sentence: str) -> None:
         """Say what went wrong."""
         if self.as_json:
-            self._write("error", {"code": code, "error": sentence})
+            with suppress(OSError):  # It may be what went wrong.
+                self._write("error", {"code": code, "error": sentence})
         click.secho(sentence, fg="red", err=True)
+
+    def end_output(self) -> None:
+        """Write nothing more: what standard output didn't take would fail again at the exit."""
+        with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def _outcome(self, outcome: Outcome) -> None:
         self._outcomes += 1
