@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(server: Server, names: Sequence[str], *, quick: bool) -> list[Measurement]:
     server.run(f"CREATE DATABASE bench OWNER {USER}")
-    bench = Bench(server.url("bench"), QUICK if quick else FULL)
+    bench = Bench(server, server.url("bench"), QUICK if quick else FULL)
     measurements = []
     for name in names:
         print(f"Measuring {name} …", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench import imports
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -21,6 +22,7 @@ from bench.load import (
 )
 from bench.report import Measurement
 from bench.servers import PASSWORD, floor, make_environment, ours, running, start_milliseconds
+from tests.support.postgres import Server
 
 CLIENTS = (8, 32)
 MEGABYTE = 1_000_000
@@ -37,6 +39,8 @@ class Samples:
     session_requests: int
     start_rounds: int
     memory_logins: int
+    import_rounds: int
+    large_import_rounds: int
 
 
 FULL = Samples(
@@ -47,6 +51,8 @@ FULL = Samples(
     session_requests=1000,
     start_rounds=21,
     memory_logins=400,
+    import_rounds=5,
+    large_import_rounds=3,
 )
 QUICK = Samples(
     latency_rounds=6,
@@ -56,13 +62,16 @@ QUICK = Samples(
     session_requests=500,
     start_rounds=3,
     memory_logins=400,
+    import_rounds=2,
+    large_import_rounds=0,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every measurement needs: a database of its own, and how much to measure."""
+    """What every measurement needs: a server and a database on it, and how much to measure."""
 
+    server: Server
     database_url: str
     samples: Samples
 
@@ -211,6 +220,12 @@ def size(bench: Bench) -> list[Measurement]:  # noqa: ARG001  # a measurement li
     ]
 
 
+def import_(bench: Bench) -> list[Measurement]:
+    """Compare the import of a users file with psql's own COPY."""
+    samples = bench.samples
+    return imports.measure(bench.server, samples.import_rounds, samples.large_import_rounds)
+
+
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -218,6 +233,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "start": start,
     "memory": memory,
     "size": size,
+    "import": import_,
 }
 
 

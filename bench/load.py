@@ -93,14 +93,16 @@ class Side:
     status: int = 200
 
 
-def in_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+def in_turns(
+    rounds: int, *measures: Callable[[], float], warm_up: bool = True
+) -> list[list[float]]:
     """Measure in turns, and give each one's numbers, one a round.
 
-    Each round begins with another one, so that none is always the one after the pause. The first
-    round only warms up: caches, connections, .pyc files.
+    Each round begins with another one, so that none is always the one after the pause. A round
+    before them only warms up: caches, connections, .pyc files.
     """
     numbers: list[list[float]] = [[] for _ in measures]
-    for round_number in range(rounds + 1):
+    for round_number in range(0 if warm_up else 1, rounds + 1):
         for turn in range(len(measures)):
             index = (round_number + turn) % len(measures)
             number = measures[index]()

@@ -55,15 +55,19 @@ class Measurement:
         """Write the cells of the table's line."""
         unit = "" if self.comparison == "ratio" else self.unit
         sign = "+" if self.comparison == "difference" else ""
-        limits = (("<=", self.at_most), (">=", self.at_least))
+        limits = [
+            f"{how} {limit:g} {unit}".rstrip()
+            for how, limit in (("<=", self.at_most), (">=", self.at_least))
+            if limit
+        ]
         return (
             self.name,
             _median(self.floor, self.unit),
             _median(self.ours, self.unit),
             _median(self.compared if self.floor else (), unit, sign),
             _middle_half(self.compared, sign),
-            ", ".join(f"{how} {limit:g} {unit}".rstrip() for how, limit in limits if limit),
-            "met" if self.is_met else "missed",
+            ", ".join(limits),
+            ("met" if self.is_met else "missed") if any(limits) else "",
         )
 
 

@@ -21,7 +21,7 @@ from tests.support.postgres import free_port
 PASSWORD = "correct horse battery staple"
 
 _ENVIRONMENT = ROOT / ".venv-bench"
-_BIN = _ENVIRONMENT / "bin"
+BIN = _ENVIRONMENT / "bin"
 _REQUIREMENTS = ROOT / "requirements.txt"
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.001
@@ -94,7 +94,7 @@ def make_environment() -> Path:
     wanted = f"{sys.version}\n{_REQUIREMENTS.read_text()}"
     stamp = _ENVIRONMENT / "installed"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        pip = ("pip", "--quiet", "--disable-pip-version-check", "--python", _BIN / "python")
+        pip = ("pip", "--quiet", "--disable-pip-version-check", "--python", BIN / "python")
         try:
             _run_module("venv", "--clear", "--without-pip", _ENVIRONMENT)
             _run_module(*pip, "install", "--compile", "-r", _REQUIREMENTS)
@@ -106,6 +106,13 @@ def make_environment() -> Path:
     return site_packages
 
 
+def process_environment(**settings: str) -> dict[str, str]:
+    """Give the variables for a process of ours, as in production."""
+    variables = environment(**settings)
+    del variables["PYTHONWARNINGS"]  # It is for the tests.
+    return variables
+
+
 def _run_module(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", *arguments], check=True)
 
@@ -115,16 +122,15 @@ def _started(program: Program) -> Iterator[Running]:
     with tempfile.TemporaryDirectory(prefix="auth-bench-") as folder:
         output = Path(folder) / "output"
         port = free_port()
-        variables = environment(**program.settings)
-        del variables["PYTHONWARNINGS"]  # It is for the tests; production starts without.
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [
-                    _BIN / "functions-framework",
+                    BIN / "functions-framework",
                     "--source", program.source, "--target", program.target,
                     "--host", "127.0.0.1", "--port", str(port),
                 ],
-                cwd=folder, env=variables, stdout=file, stderr=file, start_new_session=True,
+                cwd=folder, env=process_environment(**program.settings),
+                stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
         try:
             yield Running(port, process, output)

@@ -1,0 +1,217 @@
+"""An import against psql's COPY of the same rows into the same table, on the same server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench.load import CannotMeasure, in_turns
+from bench.report import Measurement
+from bench.servers import BIN, process_environment
+from tests.support.emulator import ROOT
+from tests.support.postgres import PASSWORD, USER, Server
+
+MEGABYTE = 1_000_000
+FEW, MANY = 100_000, 1_000_000
+
+_COLUMNS = "id, email, email_key, password, name, provider, created_at, updated_at"
+_NAMES = ("Ada Lovelace", "Zoë Müller", "山田 健二", "Siân O'Brien", "Łukasz Żak", None)
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The same users twice: as the old server writes them, and as rows for COPY."""
+
+    count: int
+    json: Path
+    tsv: Path
+
+
+@dataclass(slots=True)
+class _Import:
+    """Our side of a comparison: the command, and the most memory that it took in each round."""
+
+    users: Users
+    peaks: list[float] = field(default_factory=list)
+
+    def rows_per_second(self, server: Server, template: str) -> float:
+        """Import into a fresh copy of a database."""
+        with _database(server, template) as database:
+            return self.run(server, database)
+
+    def run(self, server: Server, database: str) -> float:
+        """Import, report included, and count the process's start."""
+        command = (BIN / "python", "-m", "shared.transfer", "apply", "--yes")
+        variables = process_environment(DATABASE_URL=server.url(database))
+        seconds, peak = _run([*command, "--source", self.users.json], variables)
+        self.peaks.append(peak)
+        for report in self.users.json.parent.glob("*.report.*"):
+            report.unlink()
+        return round(self.users.count / seconds)
+
+
+def measure(server: Server, few_rounds: int, many_rounds: int) -> list[Measurement]:
+    """Compare imports of few and, unless that is none of the rounds, of many users."""
+    server.run(f"CREATE DATABASE migrated OWNER {USER}")
+    migrate = (BIN / "python", "-m", "shared.schema_command", "apply")
+    _run(migrate, process_environment(DATABASE_URL=server.url("migrated")))
+    with tempfile.TemporaryDirectory(prefix="auth-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        few = _Import(_write_users(folder, FEW))
+        measurements = [_compare(server, few, "migrated", few_rounds, "an empty table")]
+        with _database(server, "migrated", "filled") as filled:
+            _copy(server, filled, _write_users(folder, FEW, "others"))
+            server.run("VACUUM ANALYZE users", filled)
+            late = _Import(few.users)
+            measurements.append(_compare(server, late, filled, few_rounds, f"{FEW:,} others"))
+        measurements.append(_again(server, few, few_rounds))
+        peaks = few.peaks
+        if many_rounds:
+            many = _Import(_write_users(folder, MANY))
+            measurements.append(_compare(server, many, "migrated", many_rounds, "an empty table"))
+            measurements.append(
+                Measurement(
+                    name=f"import's peak memory, {MANY:,} / {FEW:,}",
+                    unit="MB",
+                    floor=[max(few.peaks)],
+                    ours=[max(many.peaks)],
+                    comparison="ratio",
+                    at_most=1.1,
+                )
+            )
+            peaks = peaks + many.peaks
+        measurements.append(
+            Measurement(name="import's peak memory", unit="MB", ours=[max(peaks)], at_most=80)
+        )
+    return measurements
+
+
+def _compare(server: Server, ours: _Import, template: str, rounds: int, where: str) -> Measurement:
+    users = ours.users
+    floor, rates = in_turns(
+        rounds,
+        partial(_copy_rows_per_second, server, users, template),
+        partial(ours.rows_per_second, server, template),
+        warm_up=users.count == FEW,
+    )
+    return Measurement(
+        name=f"import / psql's COPY, {users.count:,} into {where}",
+        unit="rows/s",
+        floor=floor,
+        ours=rates,
+        comparison="ratio",
+        at_least=0.6,
+    )
+
+
+def _again(server: Server, ours: _Import, rounds: int) -> Measurement:
+    """Import what is there already: nothing is to be written."""
+    with _database(server, "migrated") as database:
+        ours.run(server, database)
+        rates = [ours.run(server, database) for _ in range(rounds)]
+    return Measurement(
+        name=f"import of {ours.users.count:,} again, to no effect", unit="rows/s", ours=rates
+    )
+
+
+def _copy_rows_per_second(server: Server, users: Users, template: str) -> float:
+    with _database(server, template) as database:
+        return round(users.count / _copy(server, database, users))
+
+
+def _copy(server: Server, database: str, users: Users) -> float:
+    """Copy with psql, over TLS, and give the seconds that it took from its start on."""
+    variables = {
+        "PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD, "PGUSER": USER,
+        "PGHOST": server.host, "PGPORT": str(server.port), "PGDATABASE": database,
+        "PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(server.authority.certificate),
+    }  # fmt: skip
+    copy = rf"\copy users ({_COLUMNS}) FROM '{users.tsv}'"
+    seconds, _ = _run([server.programs / "psql", "-Xqc", copy], variables)
+    return seconds
+
+
+@contextmanager
+def _database(server: Server, template: str, name: str = "target") -> Iterator[str]:
+    """Make a copy of a database, and begin with nothing left to write for the server."""
+    server.run(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE {template}")
+    server.run("CHECKPOINT")
+    try:
+        yield name
+    finally:
+        server.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _run(command: Sequence[str | Path], variables: dict[str, str]) -> tuple[float, float]:
+    """Run a process to its end; give its seconds and the most memory that it had, in MB.
+
+    The kernel's own count for a child begins with what its parent had when it forked.
+    """
+    peak = 0
+    with tempfile.TemporaryFile() as output:
+        started = time.perf_counter()
+        with subprocess.Popen(
+            command, cwd=ROOT, env=variables, stdout=output, stderr=output
+        ) as process:
+            while True:
+                try:
+                    status = process.wait(_POLL_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    text = Path(f"/proc/{process.pid}/status").read_text()
+                    found = re.search(r"^VmHWM:\s+([0-9]+) kB$", text, re.MULTILINE)
+                    peak = int(found[1]) * 1024 if found else peak
+        seconds = time.perf_counter() - started
+        if status != 0:
+            output.seek(0)
+            text = output.read()[-3000:].decode(errors="replace")
+            raise CannotMeasure(f"{Path(command[0]).name} ended with {status}:\n{text}")
+    return seconds, peak / MEGABYTE
+
+
+def _write_users(folder: Path, count: int, prefix: str = "users") -> Users:
+    """Write users of every kind, the same ones in every run."""
+    users = Users(count, folder / f"{prefix}{count}.json", folder / f"{prefix}{count}.tsv")
+    with (
+        users.json.open("w", encoding="utf-8") as json,
+        users.tsv.open("w", encoding="utf-8") as tsv,
+    ):
+        for number in range(count):
+            row, line = _user(f"{prefix}{number}", number)
+            json.write(f"{',' if number else '['}\n{row}")
+            tsv.write(line)
+        json.write("\n]\n")
+    return users
+
+
+def _user(seed: str, number: int) -> tuple[str, str]:
+    chance = hashlib.sha256(seed.encode()).hexdigest()
+    user_id = f"{chance[:8]}-{chance[8:12]}-4{chance[13:16]}-8{chance[17:20]}-{chance[20:32]}"
+    email = f"{'Ada' if number % 4 == 0 else 'ada'}.{seed}@Example.com"
+    name = _NAMES[number % len(_NAMES)]
+    password = None if number % 10 == 0 else f"$2b$10${chance[:53]}"
+    provider = "local" if password else "google"
+    day, second = number % 365, number % 86_400
+    created, updated = (
+        time.strftime(f"%Y-%m-%dT%H:%M:%S.{number % 1000:03}Z", time.gmtime(seconds))
+        for seconds in (1_700_000_000 + day * 86_400 + second, 1_740_000_000 + second)
+    )
+    members = {
+        "id": user_id, "email": email, "password": password, "provider": provider, "name": name,
+        "createdAt": created, "updatedAt": updated,
+    }  # fmt: skip
+    lines = ",\n".join(f'    "{key}": "{value}"' for key, value in members.items() if value)
+    columns = (user_id, email, email.lower(), password, name, provider, created, updated)
+    line = "\t".join(r"\N" if column is None else column for column in columns)
+    return f"  {{\n{lines}\n  }}", f"{line}\n"
