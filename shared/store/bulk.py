@@ -55,28 +55,14 @@ REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN)
 _USER = "id, email, email_key, password, name, provider, created_at, updated_at, epoch"
 
 
-def _sized(expression: str) -> str:
-    return f"coalesce(length({expression}) || ':' || {expression}, '-')"
-
-
-def _instant(column: str) -> str:
-    return _sized(f"(extract(epoch FROM {column}) * 1000000)::bigint::text")
-
-
-# The twin of `shared.transfer.records.canonical`, over a row `u` of users.
-DIGEST = "sha256(convert_to(concat({}), 'UTF8'))".format(
-    ", ".join(
-        [
-            _sized("u.id::text"),
-            *(
-                _sized(f"u.{name}")
-                for name in ("email", "email_key", "password", "name", "provider")
-            ),
-            *(_instant(f"u.{name}") for name in ("created_at", "updated_at")),
-            _sized("u.epoch::text"),
-        ]
-    )
-)
+# The twin of `shared.transfer.records.canonical`, over a row `u` of users. `concat` leaves NULLs
+# out, and `timestamptz_send` gives the 64 bits as they are, at a third of the cost of `extract`.
+DIGEST = """sha256(convert_to(concat(
+    u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
+    length(u.password), ':', u.password, length(u.name), ':', u.name,
+    length(u.provider), ':', u.provider,
+    timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', u.epoch
+), 'UTF8'))"""
 _TABLES = {
     "users": "(LIKE staged_users)",
     "import_batches": "(number bigint, id text, applied_at timestamptz)",
@@ -100,6 +86,10 @@ CREATE TEMP TABLE staged_users (
 ) ON COMMIT DROP
 """
 _COPY_STAGED = f"COPY staged_users (row, {_USER}, digest, verdict, reason) FROM STDIN"
+_ANY_DUPLICATES = """
+SELECT count(DISTINCT id) < count(*) OR count(DISTINCT email_key COLLATE "C") < count(*)
+FROM staged_users WHERE verdict = 'new'
+"""
 _DUPLICATE_EMAILS = """
 WITH ranked AS (
     SELECT row, email = email_key AS exact, created_at, first_value(row) OVER rank AS winner,
@@ -162,16 +152,12 @@ UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
 WHERE s.verdict IN ('new', 'changed') AND u.{0} = s.{0} AND u.id <> s.id
 """
 _BROUGHT = "('new', 'changed', 'identical')"
-# All three from one sort. The first is over everything that arrived, the others over what the
-# database is to hold: as the source's digests say, and as its own rows do.
-_PROOF = f"""
-SELECT encode(sha256(coalesce(string_agg(s.digest, '' ORDER BY s.row), '')), 'hex'),
-       encode(sha256(coalesce(string_agg(s.digest, '' ORDER BY s.row)
-           FILTER (WHERE s.verdict IN {_BROUGHT}), '')), 'hex'),
-       encode(sha256(coalesce(string_agg({DIGEST}, '' ORDER BY s.row)
-           FILTER (WHERE s.verdict IN {_BROUGHT}), '')), 'hex')
-FROM staged_users s LEFT JOIN users u ON u.id = s.id AND s.verdict IN {_BROUGHT}
-WHERE s.digest IS NOT NULL
+_ARRIVED = """
+SELECT encode(sha256(coalesce(string_agg(digest, '' ORDER BY row), '')), 'hex') FROM staged_users
+"""
+_HELD = f"""
+SELECT count(*), count(*) FILTER (WHERE {DIGEST} = s.digest)
+FROM staged_users s LEFT JOIN users u ON u.id = s.id WHERE s.verdict IN {_BROUGHT}
 """
 _DECISIONS = """
 SELECT encode(sha256(coalesce(string_agg(decisions, '' ORDER BY part), '')), 'hex') FROM (
@@ -231,17 +217,17 @@ ON CONFLICT DO NOTHING
 """
 _RECORD_NEW = """
 INSERT INTO import_records (user_id, batch, digest)
-SELECT id, $1::bigint, digest FROM staged_users WHERE verdict = 'new' ORDER BY id
+SELECT id, {}, digest FROM staged_users WHERE verdict = 'new'
 """
 _INDEXES = """
 SELECT i.indexrelid::regclass::text, quote_ident(c.conname), pg_get_constraintdef(c.oid),
        pg_get_indexdef(i.indexrelid)
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
 LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype IN ('p', 'u')
-WHERE i.indrelid = 'users'::regclass AND i.indisvalid
+WHERE i.indrelid = $1::regclass AND i.indisvalid
   AND NOT i.indisclustered AND NOT i.indisreplident AND x.relname IN (
     'users_pkey', 'users_email_key', 'idx_users_email', 'idx_users_provider',
-    'idx_users_created_at', 'idx_users_email_key'
+    'idx_users_created_at', 'idx_users_email_key', 'import_records_pkey'
 )
 """
 
@@ -260,7 +246,8 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
         f"SET LOCAL statement_timeout = {milliseconds};"
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
         f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
-        "SET LOCAL timezone = 'UTC'; SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
+        "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
+        "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
         "SET LOCAL ai_coder.keep_updated_at = 'on';"
     )
     if write:
@@ -318,14 +305,10 @@ def _escaped(text: str | None) -> str:
 
 def classify(connection: Connection) -> None:
     """Give each staged row its verdict. A row that COPY brought has `new` or `invalid`."""
-    connection.run_script("ANALYZE staged_users")
-    for column, statement in (("email_key", _DUPLICATE_EMAILS), ("id", _DUPLICATE_IDS)):
-        # Most files hold none, and to see that is cheaper than to sort.
-        if connection.execute(
-            "SELECT EXISTS (SELECT FROM staged_users WHERE verdict = 'new' "
-            f"GROUP BY {column} HAVING count(*) > 1)"
-        )[0][0]:
-            connection.run_script(statement)
+    connection.run_script("ANALYZE staged_users (row, id, email, email_key, verdict)")
+    # Most files hold none, and to see that is cheaper than to rank.
+    if connection.execute(_ANY_DUPLICATES)[0][0]:
+        connection.run_script(f"{_DUPLICATE_EMAILS}; {_DUPLICATE_IDS}")
     if _any(connection, "users") or _any(connection, "import_records"):
         connection.run_script(_COMPARE)
         find_taken_emails(connection)
@@ -374,32 +357,37 @@ def decisions_sha256(connection: Connection) -> str:
     return str(connection.execute(_DECISIONS)[0][0])
 
 
-def proof(connection: Connection) -> tuple[str, str, str]:
-    """Give three digests of digests, by row number.
+def arrived_sha256(connection: Connection) -> str:
+    """Digest the digests that arrived, by row number."""
+    return str(connection.execute(_ARRIVED)[0][0])
 
-    Of what arrived; of what is to be held, by the source's digests; and of what is held, computed
-    from the users themselves.
+
+def holds_all(connection: Connection) -> bool:
+    """Tell whether each user whom the database is to hold as the source does, is held so.
+
+    The users' digests are computed from the users themselves.
     """
-    arrived, expected, held = connection.execute(_PROOF)[0]
-    return arrived, expected, held
+    expected, held = connection.execute(_HELD)[0]
+    return bool(expected == held)
 
 
-def write(connection: Connection) -> int:
-    """Write what is new and changed, and give the number of the batch.
+def write(connection: Connection, found: dict[str, int]) -> int:
+    """Write what is new and changed, of which so many were found; give the number of the batch.
 
     Whoever signed up or changed while this ran wins: the verdicts are brought up to date.
     """
     number = int(connection.execute(_NEXT_BATCH)[0][0])
-    batch = str(number)
-    connection.execute(_RECORD_CHANGED, batch)
-    connection.execute(_KEEP_UNRECORDED, batch)
-    connection.execute(_UPDATE_CHANGED, batch)
-    new = counts(connection)[NEW]
-    if new < INDEX_LATER_ROWS or _any(connection, "users") or not _insert_unindexed(connection):
+    if found[CHANGED]:
+        for statement in (_RECORD_CHANGED, _KEEP_UNRECORDED, _UPDATE_CHANGED):
+            connection.execute(statement, str(number))
+    is_large = found[NEW] >= INDEX_LATER_ROWS
+    if not (is_large and _insert_unindexed(connection, "users", _INSERT_NEW)):
         connection.run_script(_INSERT_NEW)
         find_taken_emails(connection)
-    connection.execute(_RECORD_NEW, batch)
-    if new >= INDEX_LATER_ROWS:
+    record = _RECORD_NEW.format(number)
+    if not (is_large and _insert_unindexed(connection, "import_records", record)):
+        connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.
+    if is_large:
         connection.run_script("ANALYZE users")
     return number
 
@@ -409,43 +397,46 @@ def record_batch(
     number: int,
     batch_id: str,
     *,
+    found: dict[str, int],
     plan_sha256: str,
     source_sha256: str,
     users_sha256: str,
     run_by: str,
 ) -> None:
     """Record who brought what."""
-    found = json.dumps(counts(connection))
+    written = json.dumps(found)
     connection.execute(
         _RECORD_BATCH,
-        *(str(number), batch_id, plan_sha256, source_sha256, users_sha256, found, run_by),
+        *(str(number), batch_id, plan_sha256, source_sha256, users_sha256, written, run_by),
     )
 
 
-def _insert_unindexed(connection: Connection) -> bool:
+def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
     """Fill an empty table and build its indexes afterwards, or leave it as it was and say so.
 
-    The table is locked meanwhile; it is empty, so that nobody in it could log in.
+    The table is locked meanwhile; users are empty, so that nobody could log in.
     """
+    if _any(connection, table):
+        return False
     connection.run_script(f"SAVEPOINT unindexed; SET LOCAL lock_timeout = '{INDEX_LOCK_TIMEOUT}'")
     drop, build = [], []
-    for index, constraint, constraint_definition, definition in connection.execute(_INDEXES):
+    for index, constraint, constraint_definition, definition in connection.execute(_INDEXES, table):
         if constraint:
-            drop.append(f"ALTER TABLE users DROP CONSTRAINT {constraint}")
-            build.append(f"ALTER TABLE users ADD CONSTRAINT {constraint} {constraint_definition}")
+            drop.append(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+            build.append(f"ALTER TABLE {table} ADD CONSTRAINT {constraint} {constraint_definition}")
         else:
             drop.append(f"DROP INDEX {index}")
             build.append(definition)
     try:
-        connection.run_script("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        if _any(connection, "users"):
-            raise StoreFault("55000", "somebody signed up")
+        connection.run_script(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        if _any(connection, table):
+            raise StoreFault("55000", "somebody was faster")
         connection.run_script(";".join(drop))
     except (StoreUnavailable, StoreFault):
         # The table is in use, not ours, or something hangs on one of its constraints.
         connection.run_script("ROLLBACK TO unindexed")
         return False
-    connection.run_script(";".join([_INSERT_NEW, *build]))
+    connection.run_script(";".join([insert, *build]))
     return True
 
 

@@ -1,8 +1,8 @@
 """One user as a transfer carries it: read from a row of JSON, written as one, and its digest.
 
 The digest is what a proof rests on. It is SHA-256 over every member in the order of `Record`,
-each as `<length in characters>:<text>`, or `-` where there is none; times are in microseconds
-since the Unix epoch. `shared.store.bulk` computes the same in SQL, from what the table holds.
+each text as `<length in characters>:<text>`, or `:` where there is none; times as PostgreSQL keeps
+them, in 64 bits. `shared.store.bulk` computes the same in SQL, from what the table holds.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_64_BITS = 2**64 - 1
 _MAX_INTEGER = 2**31 - 1
 
 
@@ -101,12 +103,12 @@ def canonical(record: Record) -> bytes:
     """Give the bytes that the digest is made of. Raises InvalidRow for what is no text."""
     user_id, email, key, password, name, provider, created, updated, epoch = record
     text = (
-        f"36:{user_id}{len(email)}:{email}"
-        f"{'-' if key is None else f'{len(key)}:{key}'}"
-        f"{'-' if password is None else f'{len(password)}:{password}'}"
-        f"{'-' if name is None else f'{len(name)}:{name}'}"
-        f"{'-' if provider is None else f'{len(provider)}:{provider}'}"
-        f"{_instant(created)}{_instant(updated)}{_sized(str(epoch))}"
+        f"{user_id}{len(email)}:{email}"
+        f"{':' if key is None else f'{len(key)}:{key}'}"
+        f"{':' if password is None else f'{len(password)}:{password}'}"
+        f"{':' if name is None else f'{len(name)}:{name}'}"
+        f"{':' if provider is None else f'{len(provider)}:{provider}'}"
+        f"{_bits(created)},{_bits(updated)},{epoch}"
     )
     if "\0" in text:
         raise InvalidRow("A text holds a NUL character.")
@@ -176,12 +178,10 @@ def _epoch(row: dict[str, Any]) -> int:
     return epoch
 
 
-def _instant(moment: datetime | None) -> str:
-    return "-" if moment is None else _sized(str((moment - _EPOCH) // _MICROSECOND))
-
-
-def _sized(text: str) -> str:
-    return f"{len(text)}:{text}"
+def _bits(moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    return f"\\x{(moment - _POSTGRES_EPOCH) // _MICROSECOND & _64_BITS:016x}"
 
 
 def _iso(moment: datetime) -> str:
