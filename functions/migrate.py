@@ -20,17 +20,15 @@ from shared.bodies import read_json
 from shared.database import Database
 from shared.errors import InvalidInput, TransferRefused
 from shared.http import Call, endpoint, stream_answer
-from shared.store import batches
 from shared.store.postgres import bring_up_to_date
-from shared.timestamps import to_iso
-from shared.transfer import importing, rollback
+from shared.transfer import importing, rollback, status
+from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source
-from shared.transfer.steps import Event, Outcome, Progress, transaction
+from shared.transfer.steps import Event, Ready, throttled, to_json
 
-PROGRESS_SECONDS = 1.0
-"""Between two lines of progress: a client that is still sending may not be reading yet."""
+OPTIONS = ("action", "plan", "skip_invalid", "batch")
 
-Line = dict[str, Any]
+Line = dict[str, object]
 Steps = Generator[Event, None, Line]
 
 
@@ -41,10 +39,13 @@ def migrate(call: Call) -> Response:
     Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`; `batch` of a
     rollback. Raises InvalidInput, and TransferRefused where there is no database.
     """
-    options: Line = call.request.args.to_dict()
+    options: dict[str, Any] = call.request.args.to_dict()
     in_query = "action" in options
     if not in_query:
         options = read_json(call.request, "required")
+    for name in options:
+        if name not in OPTIONS:  # Or an apply would not be bound to the plan that somebody meant.
+            raise InvalidInput("options", f"The options are {', '.join(OPTIONS)}")
     action = options.get("action")
     if not isinstance(action, str) or action not in _ACTIONS:
         raise InvalidInput("action", f"The action must be one of {', '.join(_ACTIONS)}")
@@ -62,50 +63,47 @@ class _Job:
 
     call: Call
     database: Database
-    options: Line
+    options: dict[str, Any]
     has_users: bool
 
     def plan(self) -> Steps:
         with self.source() as source:
-            return asdict((yield from importing.plan(self.database, source)))
+            found = yield from importing.plan(self.database, source)
+        return _without_names(found)
 
     def apply(self) -> Steps:
         plan_sha256 = self.option("plan")
-        skip_invalid = self.options.get("skip_invalid", False) in (True, "true")
-        if self.call.settings.auto_migrate:
+        skip_invalid = self.options.get("skip_invalid", False)
+        if skip_invalid not in (True, False, "true", "false"):
+            raise InvalidInput("skip_invalid", "The skip_invalid must be true or false")
+        if self.call.settings.auto_migrate:  # As at the first connection of any function.
             bring_up_to_date(self.database.url, self.call.settings)
         with self.source() as source:
             done = yield from importing.apply(
                 self.database,
                 source,
                 batch_id=importing.new_batch_id(time.time()),
-                run_by=str(self.call.log["admin"]),
+                run_by=self.call.admin,
                 plan_sha256=plan_sha256,
-                skip_invalid=skip_invalid,
+                skip_invalid=skip_invalid in (True, "true"),
             )
-        return asdict(done.plan) | {"batch": done.batch}
+        return _without_names(done.plan) | {"batch": done.batch}
 
     def verify(self) -> Steps:
         with self.source() as source:
             found = yield from importing.verify(self.database, source)
-        return asdict(found) | {"differing": found.differing}
+        return _without_names(found) | {"differing": found.differing}
 
     def status(self) -> Steps:
         yield from ()
-        with transaction(self.database, write=False) as connection:
-            listed = [asdict(batch) for batch in batches.batches(connection)]
-            users = batches.count_users(connection)
-        for batch in listed:
-            for name in ("applied_at", "rolled_back_at"):
-                batch[name] = batch[name] and to_iso(batch[name])
-        return {"users": users, "batches": listed}
+        return status.status(self.database).to_json()
 
     def rollback(self) -> Steps:
         batch = self.option("batch")
         if batch is None:
             raise InvalidInput("batch", "Please name the batch")
-        run_by = str(self.call.log["admin"])
-        return asdict((yield from rollback.roll_back(self.database, batch, run_by=run_by)))
+        done = yield from rollback.roll_back(self.database, batch, run_by=self.call.admin)
+        return asdict(done)
 
     def option(self, name: str) -> str | None:
         value = self.options.get(name)
@@ -131,21 +129,21 @@ _ACTIONS: dict[str, Callable[[_Job], Steps]] = {
 }
 
 
+def _without_names(found: Plan) -> Line:
+    """Count the odd members instead of naming them: they might be addresses."""
+    return found.to_json() | {"unknown_members": len(found.unknown_members)}
+
+
 def _lines(call: Call, steps: Steps) -> Generator[Line, None, None]:
-    latest, stage = 0.0, None
-    with closing(steps):
+    with closing(throttled(steps)) as events:
         while True:
             try:
-                event = next(steps)
+                event = next(events)
             except StopIteration as end:
                 call.log |= {name: end.value.get(name) for name in ("batch", "counts")}
                 yield {"event": "result"} | end.value
                 return
-            if isinstance(event, Outcome):
-                told = {name: value for name, value in asdict(event).items() if name != "email"}
-                yield {"event": "outcome"} | told
-            elif isinstance(event, Progress) and (
-                event.stage != stage or time.monotonic() - latest >= PROGRESS_SECONDS
-            ):
-                latest, stage = time.monotonic(), event.stage
-                yield {"event": "progress"} | asdict(event)
+            if not isinstance(event, Ready):
+                line = to_json(event)
+                line.pop("email", None)
+                yield line

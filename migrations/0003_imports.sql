@@ -23,13 +23,27 @@ CREATE TABLE IF NOT EXISTS import_records (
     PRIMARY KEY (user_id, batch)
 );
 
--- An import brings `updated_at` along and says so in its own transaction; for everyone else it
--- is set as before. A trigger that is switched off would lock the table instead.
+-- An import and a rollback write rows as they are given, and say so in their own transaction; for
+-- everyone else the triggers do what they did. One that is switched off would lock the table.
 CREATE OR REPLACE FUNCTION update_updated_at_column() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_setting('ai_coder.keep_updated_at', true) IS DISTINCT FROM 'on' THEN
+    IF current_setting('ai_coder.as_given', true) IS DISTINCT FROM 'on' THEN
         NEW.updated_at = CURRENT_TIMESTAMP;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION set_users_email_key() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('ai_coder.as_given', true) = 'on' THEN
+        RETURN NEW;
+    ELSIF TG_OP = 'INSERT' THEN
+        NEW.email_key = coalesce(NEW.email_key, email_key(NEW.email));
+    ELSIF NEW.email_key IS NOT DISTINCT FROM OLD.email_key AND NEW.email <> OLD.email THEN
+        NEW.email_key = email_key(NEW.email);
     END IF;
     RETURN NEW;
 END

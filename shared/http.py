@@ -67,6 +67,8 @@ class Call:
     body: dict[str, Any] = field(default_factory=dict)
     stream: BodyStream = _NO_BODY
     """The body, of an endpoint that takes it as a stream."""
+    admin: str = ""
+    """Who the administrator is, of an endpoint for one."""
     log: dict[str, object] = field(default_factory=dict)
     """What else the request's line in the log says."""
     started: float = field(default_factory=time.perf_counter)
@@ -280,7 +282,7 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
 def _authenticate_admin(call: Call) -> None:
     from shared import admin  # What it needs is loaded for nobody else.
 
-    call.log["admin"] = admin.authenticate(
+    call.admin = call.log["admin"] = admin.authenticate(
         call.settings, call.bearer_token, runtime.google_id_tokens(), time.time()
     )
 

@@ -17,6 +17,7 @@ from shared.store.postgres import bring_up_to_date
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Relay
+from tests.support.transfers import Target
 
 STORES = ("json", "postgres")
 _TEMPLATE = "migrated"
@@ -49,6 +50,12 @@ def make_database(postgres: Server) -> Callable[..., str]:
 def database(make_database: Callable[..., str]) -> str:
     """The name of a fresh, migrated database."""
     return make_database()
+
+
+@pytest.fixture
+def target(postgres: Server, database: str) -> Target:
+    """A fresh, migrated database as a target of transfers."""
+    return Target(postgres, database)
 
 
 @pytest.fixture

@@ -77,11 +77,6 @@ def shell(postgres: Server, database: str, tmp_path: Path) -> Shell:
     return made
 
 
-@pytest.fixture
-def target(postgres: Server, database: str) -> Target:
-    return Target(postgres, database)
-
-
 def test_the_whole_move_by_hand(shell: Shell, target: Target) -> None:
     planned = shell.run("plan")
     assert planned.returncode == 0
@@ -96,8 +91,8 @@ def test_the_whole_move_by_hand(shell: Shell, target: Target) -> None:
     assert (code, result["event"], result["counts"]["new"]) == (0, "result", 2)
     (report,) = result["files"]
     assert [json.loads(line) for line in Path(report).read_text().splitlines()] == [
-        {"row": 1, "outcome": "new", "id": user(1)["id"]},
-        {"row": 2, "outcome": "new", "id": user(2)["id"]},
+        {"row": 1, "verdict": "new", "user_id": user(1)["id"]},
+        {"row": 2, "verdict": "new", "user_id": user(2)["id"]},
     ]
     assert Path(report).stat().st_mode & 0o777 == 0o600
     assert shell.run("verify").returncode == 0
@@ -268,6 +263,45 @@ def test_nothing_that_exists_is_overwritten(shell: Shell) -> None:
     assert done.returncode == 1
     assert "exists" in done.stderr
     assert shell.source.read_bytes() == before
+
+
+def test_a_rollback_leaves_a_file_that_names_whom_it_kept(shell: Shell, target: Target) -> None:
+    _, (*_, applied) = shell.json("apply", "--yes")
+    target.run("UPDATE users SET name = 'Later' WHERE email = 'user1@example.com'")
+    _, (*_, result) = shell.json("rollback", applied["batch"], "--yes")
+    (path,) = (Path(name) for name in result["files"])
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert (line["verdict"], line["email"]) == ("kept", "user1@example.com")
+
+
+def test_rejected_rows_are_named_before_all_others(shell: Shell, target: Target) -> None:
+    shell.write(*(user(number) for number in range(30)))
+    shell.run("apply", "--yes")
+    target.run("UPDATE users SET name = 'Later'")
+    shell.write(*(user(number) for number in range(30)), user(30, email="nobody"))
+    lines = [line for line in shell.run("plan").stderr.splitlines() if line.startswith("  row")]
+    assert lines[0].startswith("  row 31: invalid. ")
+    assert len(lines) == 20
+
+
+def test_a_database_without_our_tables_has_a_status_and_an_export(
+    postgres: Server, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    shell = Shell(tmp_path, postgres.url(make_database(migrated=False)))
+    code, (*_, status) = shell.json("status")
+    assert (code, status["users"], status["batches"]) == (0, 0, [])
+    code, (*_, exported) = shell.json("export")
+    assert (code, exported["rows"]) == (0, 0)
+
+
+def test_an_outdated_plan_leaves_the_schema_alone(
+    postgres: Server, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    shell = Shell(tmp_path, postgres.url(make_database(migrated=False)))
+    shell.write(user(1))
+    assert shell.run("apply", "--yes", "--plan", "0" * 64).returncode == 4
+    _, (*_, plan) = shell.json("plan")
+    assert len(plan["migrations"]) == 3
 
 
 def test_what_a_file_says_cannot_steer_the_terminal(shell: Shell) -> None:

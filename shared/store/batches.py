@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared.connection import Connection, Row
+from shared.errors import TransferRefused
 from shared.store import bulk
 
 REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
@@ -30,9 +31,9 @@ class Batch:
 
 
 _BATCHES = """
-SELECT b.id, b.applied_at, b.run_by, b.counts, b.plan_sha256, b.source_sha256, b.users_sha256,
-       b.rolled_back_at, b.rolled_back_by
-FROM import_batches b ORDER BY b.number
+SELECT id, applied_at, run_by, counts, plan_sha256, source_sha256, users_sha256,
+       rolled_back_at, rolled_back_by
+FROM import_batches ORDER BY number
 """
 _BATCH = "SELECT number, rolled_back_at FROM import_batches WHERE id = $1"
 _LOCK_USERS = """
@@ -47,6 +48,10 @@ SELECT r.user_id, u.email, r.previous, CASE
     WHEN u.id IS NULL THEN 'gone'
     WHEN {bulk.DIGEST} <> r.digest THEN 'kept'
     WHEN r.previous IS NULL THEN 'removed'
+    WHEN EXISTS (
+        SELECT FROM users o WHERE o.id <> r.user_id
+        AND (o.email_key = r.previous->>'email_key' OR o.email = r.previous->>'email')
+    ) THEN 'kept'
     ELSE 'restored' END
 FROM import_records r LEFT JOIN users u ON u.id = r.user_id WHERE r.batch = $1::bigint
 """
@@ -62,6 +67,23 @@ UPDATE users u SET email = p.email, email_key = p.email_key, password = p.passwo
     provider = p.provider, created_at = p.created_at, updated_at = p.updated_at, epoch = p.epoch
 FROM rolled_back_users r, jsonb_populate_record(NULL::users, r.previous) p
 WHERE u.id = r.user_id AND r.verdict = 'restored'
+"""
+# A record of whom the rollback kept still tells that an import brought them, and what.
+_FORGET = """
+DELETE FROM import_records r USING rolled_back_users t
+WHERE r.batch = $1::bigint AND t.user_id = r.user_id AND t.verdict <> 'kept'
+"""
+_RESTORED_WRONGLY = f"""
+SELECT count(*) FROM rolled_back_users r LEFT JOIN users u ON u.id = r.user_id
+WHERE r.verdict = 'restored' AND {bulk.DIGEST} IS DISTINCT FROM (
+    SELECT {bulk.DIGEST} FROM jsonb_populate_record(NULL::users, r.previous) u
+)
+"""
+_LATER_BATCH = """
+SELECT b.id FROM import_records r JOIN import_records l USING (user_id)
+JOIN import_batches b ON b.number = l.batch
+WHERE r.batch = $1::bigint AND l.batch > r.batch AND b.rolled_back_at IS NULL
+ORDER BY b.number DESC LIMIT 1
 """
 _CLOSE = """
 UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = $2
@@ -93,9 +115,12 @@ def count_users(connection: Connection) -> int:
 def roll_back(connection: Connection, number: int, run_by: str) -> dict[str, int]:
     """Take back what a batch brought and nobody has changed since, and count what became of whom.
 
-    The verdicts can be read with `outcomes` until the transaction ends.
+    The verdicts can be read with `outcomes` until the transaction ends. Raises TransferRefused
+    where a later batch has to be rolled back first.
     """
     batch = str(number)
+    if later := connection.execute(_LATER_BATCH, batch):
+        raise TransferRefused(f"Batch {later[0][0]} changed users of this one: roll it back first.")
     connection.run_script(
         "CREATE TEMP TABLE rolled_back_users"
         " (user_id uuid, email text, previous jsonb, verdict text) ON COMMIT DROP"
@@ -104,7 +129,9 @@ def roll_back(connection: Connection, number: int, run_by: str) -> dict[str, int
     connection.execute(_JUDGE, batch)
     connection.execute(_SIGNED_UP, batch)
     connection.run_script(f"ANALYZE rolled_back_users; {_REMOVE}; {_RESTORE}")
-    connection.execute("DELETE FROM import_records WHERE batch = $1::bigint", batch)
+    if connection.execute(_RESTORED_WRONGLY)[0][0]:
+        raise TransferRefused("The database does not hold what was to be restored: rolled back.")
+    connection.execute(_FORGET, batch)
     connection.execute(_CLOSE, batch, run_by)
     found = dict(
         map(

@@ -23,7 +23,7 @@ LOCK_SECONDS = 30
 """How long one import waits for another, or for a lock on the table."""
 ORPHAN_CHECK = "2s"
 """After which a statement ends whose client has gone."""
-IDLE_SECONDS = 300
+IDLE_SECONDS = 60
 """After which a write is undone whose client says nothing, as one does that lost its network."""
 INDEX_LOCK_TIMEOUT = "1s"
 FETCH_ROWS = 1000
@@ -34,21 +34,21 @@ INDEX_LATER_ROWS = 10_000
 NEW, CHANGED, IDENTICAL = "new", "changed", "identical"
 KEPT, ALTERED, DELETED = "kept", "altered", "deleted"
 INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN = "invalid", "duplicate", "email_taken", "id_taken"
-VERDICTS = (
-    NEW,
-    CHANGED,
-    IDENTICAL,
-    KEPT,
-    ALTERED,
-    DELETED,
-    INVALID,
-    DUPLICATE,
-    EMAIL_TAKEN,
-    ID_TAKEN,
-)
-"""What may become of a row. NEW and CHANGED are written; KEPT was changed in Postgres since it
-was imported (or was never imported), ALTERED too, but behind the back of `updated_at`; DELETED is
-gone from Postgres."""
+REASONS = {
+    NEW: "It is not in Postgres.",
+    CHANGED: "It has changed in the source since it was imported.",
+    IDENTICAL: "It is in Postgres as in the source.",
+    KEPT: "It has changed in Postgres, or no import brought it; Postgres wins.",
+    ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
+    DELETED: "It was imported and is gone from Postgres; it is not brought back.",
+    INVALID: "It cannot be brought over.",
+    DUPLICATE: "It is the same user as another row.",
+    EMAIL_TAKEN: "Its email belongs to another user in Postgres.",
+    ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
+}
+"""What may become of a row, and why where the row itself doesn't say more. Only NEW and CHANGED
+ones are written."""
+VERDICTS = tuple(REASONS)
 REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN)
 """The verdicts of rows that cannot be brought over."""
 
@@ -65,7 +65,9 @@ DIGEST = """sha256(convert_to(concat(
 ), 'UTF8'))"""
 _TABLES = {
     "users": "(LIKE staged_users)",
-    "import_batches": "(number bigint, id text, applied_at timestamptz)",
+    "import_batches": "(number bigint, id text, plan_sha256 text, source_sha256 text, "
+    "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
+    "rolled_back_at timestamptz, rolled_back_by text)",
     "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
 }
 _NULL = r"\N"
@@ -147,17 +149,22 @@ UPDATE staged_users s SET base = held, verdict = CASE
     ELSE 'altered' END
 FROM found WHERE s.row = found.row
 """
+# But for an address that its owner is just giving up: changes are written first.
 _EMAIL_TAKEN = """
 UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
 WHERE s.verdict IN ('new', 'changed') AND u.{0} = s.{0} AND u.id <> s.id
+  AND NOT (s.verdict = 'new' AND EXISTS (
+    SELECT FROM staged_users o WHERE o.id = u.id AND o.verdict = 'changed' AND o.{0} <> s.{0}
+  ))
 """
-_BROUGHT = "('new', 'changed', 'identical')"
+# An identical row was compared already, and may change until the COMMIT; these cannot any more.
+_WRITTEN = "('new', 'changed')"
 _ARRIVED = """
 SELECT encode(sha256(coalesce(string_agg(digest, '' ORDER BY row), '')), 'hex') FROM staged_users
 """
 _HELD = f"""
 SELECT count(*), count(*) FILTER (WHERE {DIGEST} = s.digest)
-FROM staged_users s LEFT JOIN users u ON u.id = s.id WHERE s.verdict IN {_BROUGHT}
+FROM staged_users s LEFT JOIN users u ON u.id = s.id WHERE s.verdict IN {_WRITTEN}
 """
 _DECISIONS = """
 SELECT encode(sha256(coalesce(string_agg(decisions, '' ORDER BY part), '')), 'hex') FROM (
@@ -172,18 +179,23 @@ _ABSENT = """
 SELECT count(DISTINCT r.user_id) FROM import_records r JOIN users u ON u.id = r.user_id
 WHERE NOT EXISTS (SELECT FROM staged_users s WHERE s.id = r.user_id)
 """
-_REPORT = """
-SELECT row, verdict, reason, other_row, other_id::text, id::text FROM staged_users
+_REASONS = ", ".join(f"('{verdict}', '{reason}')" for verdict, reason in REASONS.items())
+_TOLD = f"""
+SELECT row, verdict, coalesce(s.reason, general.reason) AS reason, other_row, id, other_id
+FROM staged_users s JOIN (VALUES {_REASONS}) AS general (verdict, reason) USING (verdict)
+"""
+_REPORT = f"""
+SELECT verdict, reason, row, other_row, id::text, other_id::text FROM ({_TOLD}) told
 WHERE verdict = ANY (string_to_array($1, ',')) ORDER BY row
 """
-_REPORT_LINES = """
+_REPORT_LINES = f"""
 SELECT string_agg(line, '' ORDER BY row) FROM (
     SELECT row, CASE WHEN verdict IN ('new', 'identical', 'changed')
-        THEN format(E'{"row": %s, "outcome": "%s", "id": "%s"}\\n', row, verdict, id)
+        THEN format(E'{{"row": %s, "verdict": "%s", "user_id": "%s"}}\\n', row, verdict, id)
         ELSE json_strip_nulls(json_build_object(
-            'row', row, 'outcome', verdict, 'id', id, 'reason', reason,
+            'row', row, 'verdict', verdict, 'user_id', id, 'reason', reason,
             'other_row', other_row, 'other_id', other_id))::text || E'\\n' END AS line
-    FROM staged_users
+    FROM ({_TOLD}) told
 ) lines GROUP BY row / 1000 ORDER BY row / 1000
 """
 # The advisory lock makes it safe; a sequence would go on even where nothing is committed.
@@ -248,7 +260,7 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
         f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
         "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
         "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
-        "SET LOCAL ai_coder.keep_updated_at = 'on';"
+        "SET LOCAL ai_coder.as_given = 'on';"
     )
     if write:
         opening += f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';"
@@ -322,8 +334,9 @@ def find_taken_emails(connection: Connection) -> None:
 
 def counts(connection: Connection) -> dict[str, int]:
     """Count the staged rows by verdict."""
-    rows = connection.execute("SELECT verdict, count(*) FROM staged_users GROUP BY verdict")
-    return {verdict: dict(map(tuple, rows)).get(verdict, 0) for verdict in VERDICTS}
+    statement = "SELECT verdict, count(*) FROM staged_users GROUP BY verdict"
+    found: dict[str, int] = dict(map(tuple, connection.execute(statement)))
+    return {verdict: found.get(verdict, 0) for verdict in VERDICTS}
 
 
 def rows(
@@ -337,7 +350,7 @@ def rows(
 
 
 def report(connection: Connection, verdicts: Iterable[str]) -> Iterator[Row]:
-    """Stream row number, verdict, reason, other row, other id and id, by row number."""
+    """Stream verdict, reason, row number, other row, id and other id, by row number."""
     return rows(connection, _REPORT, ",".join(verdicts))
 
 
@@ -363,7 +376,7 @@ def arrived_sha256(connection: Connection) -> str:
 
 
 def holds_all(connection: Connection) -> bool:
-    """Tell whether each user whom the database is to hold as the source does, is held so.
+    """Tell whether each user who was written is held as the source says.
 
     The users' digests are computed from the users themselves.
     """
@@ -432,6 +445,7 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
         if _any(connection, table):
             raise StoreFault("55000", "somebody was faster")
         connection.run_script(";".join(drop))
+        connection.run_script(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
     except (StoreUnavailable, StoreFault):
         # The table is in use, not ours, or something hangs on one of its constraints.
         connection.run_script("ROLLBACK TO unindexed")

@@ -93,7 +93,7 @@ def correct_keys(database: Database, deadline: float) -> None:
         ]
         if not wrong:
             return
-        connection.run_script("BEGIN; SET LOCAL ai_coder.keep_updated_at = 'on'")
+        connection.run_script("BEGIN; SET LOCAL ai_coder.as_given = 'on'")
         for user_id, _ in wrong:
             connection.execute("UPDATE users SET email_key = NULL WHERE id = $1::uuid", user_id)
         for user_id, key in wrong:

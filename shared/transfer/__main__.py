@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from shared import errors, files
 from shared.store import batches, bulk
 from shared.timestamps import to_iso
-from shared.transfer import backup, export, importing, rollback
+from shared.transfer import backup, export, importing, rollback, schema, status
 from shared.transfer.command import (
     DIFFERENT,
     EXIT_CODES,
@@ -21,11 +24,10 @@ from shared.transfer.command import (
     source_option,
     yes_option,
 )
-from shared.transfer.importing import Plan
+from shared.transfer.importing import Applied, Plan
 from shared.transfer.outputs import Outputs
-from shared.transfer.schema import is_pending, schema
-from shared.transfer.sources import Source, open_source
-from shared.transfer.steps import Event, Ready, beside, timestamp, transaction
+from shared.transfer.sources import Source, SourceFile, copy_rows, open_source
+from shared.transfer.steps import Event, Outcome, Ready, beside, timestamp, to_json
 
 _REJECTED = {
     bulk.INVALID: "rejected: not users that can be brought over",
@@ -72,10 +74,9 @@ def transfer() -> None:
 @source_option
 def plan(command: Command, source: Path | None) -> None:
     """Tell what apply would do, in a read-only transaction: the dry run."""
-    found = _plan(command, command.source(source))
-    command.display.result(**_members(found))
-    if found.rejected:
-        raise _rejected(found)
+    found, migrations = _plan(command, command.source(source))
+    command.display.result(**found.to_json(), migrations=migrations)
+    _refuse_rejected(found)
 
 
 @action(transfer)
@@ -108,34 +109,24 @@ def apply(
 ) -> None:
     """Bring what is new or changed, in one transaction that is proven before it is committed."""
     path = command.source(source)
-    if not yes or is_pending(command):  # The schema is not touched for rows that are rejected.
-        found = _plan(command, path)
-        if found.rejected and not skip_invalid:
-            raise _rejected(found)
-        if found.to_write:
-            command.confirm(f"Write {found.to_write:,} users to {command.place}?", yes=yes)
-        plan_sha256 = plan_sha256 or found.sha256
+    command.require_terminal(yes=yes)
+    if not yes or schema.pending(command):  # The schema is not touched if nothing comes of it.
+        found, migrations = _plan(command, path)
+        if plan_sha256 not in (None, found.sha256):
+            raise errors.PlanOutdated(importing.OUTDATED)
+        if not skip_invalid:
+            _refuse_rejected(found)
+        if not yes and (found.to_write or migrations):
+            command.confirm(f"Write {found.to_write:,} users to {command.place}?")
+        plan_sha256 = found.sha256
     command.bring_schema_up_to_date()
-    batch_id = importing.new_batch_id(time.time())
-    with open_source(path) as stream, Outputs(stream, batch_id) as outputs:
-
-        def on_event(event: Event) -> None:
-            outputs.on_event(event)
-            if isinstance(event, Ready):
-                command.ignore_interrupts()
-
-        done = command.display.run(
-            importing.apply(
-                command.database(),
-                Source(stream),
-                batch_id=batch_id,
-                run_by=command.who,
-                plan_sha256=plan_sha256,
-                skip_invalid=skip_invalid,
-                report=outputs.write_report if report else None,
-            ),
-            length=_size(path),
-            on_event=on_event,
+    with open_source(path) as stream:
+        done, written = _apply(
+            command,
+            stream,
+            plan_sha256=plan_sha256,
+            skip_invalid=skip_invalid,
+            report=report,
         )
     if done.batch:
         command.done = "import"
@@ -143,16 +134,15 @@ def apply(
     proof: list[tuple[str, object, str]] = [("users' SHA-256", done.plan.users_sha256, "")]
     if done.batch:
         proof = [("batch", done.batch, ""), *proof]
-    proof += [("file", str(written), "") for written in outputs.written]
+    proof += [("file", str(name), "") for name in written]
     command.display.table("Written and proven" if done.batch else "Nothing to write", proof)
-    command.display.result(
-        **_members(done.plan), batch=done.batch, files=[str(written) for written in outputs.written]
-    )
+    command.display.result(**done.plan.to_json(), batch=done.batch, files=written)
 
 
 @action(transfer)
 @source_option
-def verify(command: Command, source: Path | None) -> None:
+@click.option("--skip-invalid", is_flag=True, help="Do not mind rows that could not be brought.")
+def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
     """Compare every user of the source with Postgres, and name each one that differs."""
     path = command.source(source)
     with open_source(path) as stream:
@@ -160,20 +150,24 @@ def verify(command: Command, source: Path | None) -> None:
             importing.verify(command.database(), Source(stream)), length=_size(path)
         )
     _show(command, f"{path} and {command.place}", found, VERIFIED)
-    command.display.result(**_members(found))
-    if found.differing:
-        command.display.error("users_differ", f"{found.differing} users differ.")
+    command.display.result(**found.to_json())
+    differing = found.differing + (0 if skip_invalid else found.rejected)
+    if differing:
+        command.display.error(
+            "users_differ", f"{differing} users of the source are not so in Postgres."
+        )
         raise Stop(DIFFERENT)
 
 
 @action(transfer)
-def status(command: Command) -> None:
+def status_(command: Command) -> None:
     """Show what was imported, when, by whom, and what was rolled back."""
-    with transaction(command.database(), write=False) as connection:
-        users, found = batches.count_users(connection), batches.batches(connection)
-    rows = [(batch.id, _written(batch), _history(batch)) for batch in found]
-    command.display.table(f"{users:,} users in {command.place}; imports:", rows)
-    command.display.result(users=users, batches=[asdict(batch) for batch in found])
+    found = status.status(command.database())
+    command.display.table(
+        f"{found.users:,} users in {command.place}; imports:",
+        [(batch.id, _written(batch), _history(batch)) for batch in found.batches],
+    )
+    command.display.result(**found.to_json())
 
 
 @action(transfer)
@@ -181,17 +175,28 @@ def status(command: Command) -> None:
 @yes_option
 def rollback_(command: Command, batch: str, yes: bool) -> None:
     """Take a batch back; keep and name whoever has changed or signed up since."""
-    command.confirm(f"Take batch {batch} back from {command.place}?", yes=yes)
-    done = command.display.run(
-        rollback.roll_back(command.database(), batch, run_by=command.who),
-        on_event=lambda event: command.ignore_interrupts() if isinstance(event, Ready) else None,
-    )
+    if not yes:
+        command.confirm(f"Take batch {batch} back from {command.place}?")
+    with Outputs(command.settings.users_file, batch) as outputs:
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Outcome):
+                line = json.dumps(to_json(event)) + "\n"
+                outputs.write("rollback", line.encode(), ".jsonl")
+            if isinstance(event, Ready):
+                outputs.end()
+                command.ignore_interrupts()
+
+        done = command.display.run(
+            rollback.roll_back(command.database(), batch, run_by=command.who), on_event=on_event
+        )
     command.done = "rollback"
     command.display.table(
         f"Rolled back {batch}",
         [(verdict, number, ROLLED_BACK[verdict]) for verdict, number in done.counts.items()],
     )
-    command.display.result(**asdict(done))
+    command.display.table("", [("file", str(path), "") for path in outputs.written])
+    command.display.result(**asdict(done), files=outputs.written)
 
 
 @action(transfer)
@@ -212,14 +217,58 @@ def export_(command: Command, output: Path | None) -> None:
     command.display.result(**asdict(done), path=str(path))
 
 
-def _plan(command: Command, path: Path) -> Plan:
+def _apply(
+    command: Command, source: SourceFile, *, report: bool, **options: Any
+) -> tuple[Applied, list[Path]]:
+    """Apply, and write the report and the rejected rows before the COMMIT; name these files."""
+    batch_id = importing.new_batch_id(time.time())
+    rejected: list[int] = []
+    with Outputs(source.path, batch_id) as outputs:
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Outcome) and event.verdict in bulk.REJECTED and event.row:
+                rejected.append(event.row)
+            if isinstance(event, Ready):
+                if rejected:
+                    source.rewind()
+                    copy_rows(Source(source), rejected, partial(outputs.write, "rejected"))
+                outputs.end()
+                command.ignore_interrupts()
+
+        done = command.display.run(
+            importing.apply(
+                command.database(),
+                Source(source),
+                batch_id=batch_id,
+                run_by=command.who,
+                report=partial(outputs.write, "report", suffix=".jsonl") if report else None,
+                **options,
+            ),
+            length=_size(source.path),
+            on_event=on_event,
+        )
+    return done, outputs.written
+
+
+def _plan(command: Command, path: Path) -> tuple[Plan, list[str]]:
+    """Show what an apply would do; give that, and the migrations that it would apply first."""
+    migrations = schema.pending(command)
     with open_source(path) as stream:
         found = command.display.run(
             importing.plan(command.database(), Source(stream)), length=_size(path)
         )
     _show(command, f"Plan: {path} to {command.place}", found, PLANNED)
-    command.display.table("", [("plan", found.sha256, "")])
-    return found
+    rows: list[tuple[str, object, str]] = [("migration", name, "pending") for name in migrations]
+    command.display.table("", [*rows, ("plan", found.sha256, "")])
+    return found, migrations
+
+
+def _refuse_rejected(found: Plan) -> None:
+    if found.rejected:
+        raise errors.RowsRejected(
+            f"{found.rejected} of {found.rows} rows cannot be brought over: mend them, or bring "
+            "the others with --skip-invalid."
+        )
 
 
 def _show(command: Command, title: str, found: Plan, meanings: dict[str, str]) -> None:
@@ -238,17 +287,6 @@ def _show(command: Command, title: str, found: Plan, meanings: dict[str, str]) -
     command.display.table(f"{title} ({found.rows:,} rows)", rows)
 
 
-def _members(found: Plan) -> dict[str, object]:
-    return asdict(found) | {"plan": found.sha256}
-
-
-def _rejected(found: Plan) -> errors.RowsRejected:
-    return errors.RowsRejected(
-        f"{found.rejected} of {found.rows} rows cannot be brought over: mend them, or bring the "
-        "others with --skip-invalid."
-    )
-
-
 def _written(batch: batches.Batch) -> int:
     return batch.counts[bulk.NEW] + batch.counts[bulk.CHANGED]
 
@@ -264,7 +302,7 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.exists() else None
 
 
-transfer.add_command(schema)
+transfer.add_command(schema.schema)
 
 if __name__ == "__main__":
     transfer(prog_name="python -m shared.transfer")

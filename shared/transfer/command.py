@@ -69,9 +69,8 @@ class Command:
         self.done = ""
         """What has been done for good, so that only telling of it can fail."""
         # No session is made here, and a generated secret must not be left behind.
-        self.settings = Settings.from_env(
-            {"SESSION_SECRET": secrets.token_urlsafe(48)} | dict(os.environ)
-        )
+        secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(48)
+        self.settings = Settings.from_env(os.environ | {"SESSION_SECRET": secret})
 
     @property
     def url(self) -> DatabaseUrl:
@@ -116,12 +115,15 @@ class Command:
             return f"Of the schema {', '.join(self.migrated)} was applied; all else is as it was."
         return "Nothing was changed."
 
-    def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask, unless that was answered before. Raises click.Abort for a no."""
+    def require_terminal(self, *, yes: bool) -> None:
+        """Refuse to begin what would have to be asked, where nobody can be."""
         if not yes and not sys.stdin.isatty():
             raise click.UsageError("There is no terminal to ask on: give --yes.")
-        if not yes:
-            click.confirm(question, abort=True, err=True)
+
+    def confirm(self, question: str) -> None:
+        """Ask. Raises click.Abort for a no, and UsageError where there is nobody to ask."""
+        self.require_terminal(yes=False)
+        click.confirm(question, abort=True, err=True)
 
     def ignore_interrupts(self) -> None:
         """Let nothing come between a COMMIT and its answer."""
@@ -149,25 +151,34 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
                 function(command, **options)
             except Stop as stop:
                 sys.exit(stop.code)
-            except errors.AuthError as error:
-                sentence = error.sentence
-                if isinstance(error, errors.StoreUnavailable):
-                    sentence = f"The database cannot do it: {error.cause}. {command.unchanged}"
-                display.error(error.code, sentence)
-                sys.exit(_EXIT_CODES.get(type(error), FAILED))
-            except errors.StoreFault as error:
-                display.error("store_fault", f"The database refused: {error}. {command.unchanged}")
-                sys.exit(FAILED)
-            except OSError as error:
-                name = f": {error.filename}" if error.filename else ""
-                problem = f"{error.strerror or error}{name}"
-                display.error("os_error", f"{problem}. {command.unchanged}")
+            except (Exception, KeyboardInterrupt) as error:
+                told = _tell(error, command)
+                if told is None:
+                    raise
+                code, sentence, exit_code = told
+                display.error(code, sentence)
                 display.end_output()
-                sys.exit(FAILED)
-            except (KeyboardInterrupt, click.Abort):
-                display.error("interrupted", f"Interrupted. {command.unchanged}")
-                sys.exit(INTERRUPTED)
+                sys.exit(exit_code)
 
         return group.command(function.__name__.rstrip("_"))(_json_option(run))
 
     return decorate
+
+
+def _tell(error: BaseException, command: Command) -> tuple[str, str, int] | None:
+    """Give the stable code, the sentence and the exit code of an error that is not a bug."""
+    if isinstance(error, click.UsageError):
+        return "usage", error.message, USAGE
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return "interrupted", f"Interrupted. {command.unchanged}", INTERRUPTED
+    if isinstance(error, errors.StoreUnavailable):
+        sentence = f"The database cannot do it: {error.cause}. {command.unchanged}"
+        return error.code, sentence, FAILED
+    if isinstance(error, errors.AuthError):
+        return error.code, error.sentence, _EXIT_CODES.get(type(error), FAILED)
+    if isinstance(error, errors.StoreFault):
+        return "store_fault", f"The database refused: {error}. {command.unchanged}", FAILED
+    if isinstance(error, OSError):
+        name = f": {error.filename}" if error.filename else ""
+        return "os_error", f"{error.strerror or error}{name}. {command.unchanged}", FAILED
+    return None

@@ -6,11 +6,11 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from shared.connection import Connection
 from shared.database import Database
-from shared.errors import PlanOutdated, RowsRejected, TransferRefused
+from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
 from shared.store import batches, bulk
 from shared.transfer.records import MEMBERS, InvalidRow, digest, parse
 from shared.transfer.sources import Source
@@ -18,8 +18,10 @@ from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, times
 
 BATCH_BYTES = 256 * 1024
 """How much is sent to the database at once."""
-MAX_UNKNOWN_MEMBERS = 20
-
+MAX_UNKNOWN_MEMBERS, MAX_SHOWN_LENGTH = 20, 40
+"""How many odd names are counted, and how many characters of one are told."""
+OUTDATED = "The source or the database has changed since the plan was made: nothing was written."
+_UNIQUE_VIOLATION = "23505"
 
 DIFFERING = (bulk.NEW, bulk.CHANGED, bulk.ALTERED, bulk.DELETED)
 """The verdicts of rows that Postgres should hold as the source does, and doesn't."""
@@ -38,6 +40,11 @@ class Plan:
     """Users of earlier imports whom the source no longer has; they stay."""
     unknown_members: dict[str, int]
     """Names that no column has, and in how many rows; they stay behind."""
+
+    def to_json(self) -> dict[str, object]:
+        """Give its members, the digest under the name of the option that takes it."""
+        members = asdict(self)
+        return {"plan": members.pop("sha256")} | members
 
     @property
     def rejected(self) -> int:
@@ -63,16 +70,7 @@ class Applied:
     batch: str | None
 
 
-_NOTEWORTHY = tuple(v for v in bulk.VERDICTS if v not in (bulk.NEW, bulk.IDENTICAL, bulk.CHANGED))
-_REASONS = {
-    bulk.NEW: "It is not in Postgres.",
-    bulk.CHANGED: "It has changed in the source since it was imported.",
-    bulk.KEPT: "It has changed in Postgres since it was imported; Postgres wins.",
-    bulk.ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
-    bulk.DELETED: "It was imported and is gone from Postgres; it is not brought back.",
-    bulk.EMAIL_TAKEN: "Its email belongs to another user in Postgres, {other_id}.",
-    bulk.ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
-}
+_NOTEWORTHY = (*bulk.REJECTED, bulk.KEPT, bulk.ALTERED, bulk.DELETED)
 
 
 def new_batch_id(now: float) -> str:
@@ -110,20 +108,22 @@ def apply(
     with transaction(database, write=True) as connection:
         found = yield from _examine(connection, source)
         if plan_sha256 not in (None, found.sha256):
-            raise PlanOutdated("The source or the database has changed since the plan was made.")
-        if found.rejected and not skip_invalid:
-            yield from _outcomes(connection, _NOTEWORTHY)
-            raise _rejected(found)
-        if not found.to_write:
-            yield from _outcomes(connection, _NOTEWORTHY)
-            return Applied(plan=found, batch=None)
-        yield Progress("write", found.rows)
-        number = bulk.write(connection, found.counts)
-        yield Progress("verify", found.rows)
-        found = replace(found, counts=bulk.counts(connection))
+            raise PlanOutdated(OUTDATED)
+        number = 0
+        if found.to_write and (skip_invalid or not found.rejected):
+            yield Progress("write", found.rows)
+            number = _write(connection, found)
+            found = replace(found, counts=bulk.counts(connection))
         yield from _outcomes(connection, _NOTEWORTHY)
         if found.rejected and not skip_invalid:
-            raise _rejected(found)
+            raise RowsRejected(
+                f"{found.rejected} of {found.rows} rows cannot be brought over, so nothing was "
+                "written: mend them, or have the others brought (skip_invalid)."
+            )
+        if not found.to_write:
+            yield Ready()
+            return Applied(plan=found, batch=None)
+        yield Progress("verify", found.rows)
         _prove(connection, found)
         bulk.record_batch(
             connection,
@@ -203,18 +203,30 @@ def _stage(
 
 
 def _count_unknown(unknown: Counter[str], row: dict[str, object]) -> None:
-    for name in row:
-        if name not in MEMBERS and (name in unknown or len(unknown) < MAX_UNKNOWN_MEMBERS):
-            unknown[name] += 1
+    for name in row.keys() - MEMBERS:
+        shown = name[:MAX_SHOWN_LENGTH]
+        if shown in unknown or len(unknown) < MAX_UNKNOWN_MEMBERS:
+            unknown[shown] += 1
 
 
 def _outcomes(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome]:
-    for row, verdict, reason, other_row, other_id, user_id in bulk.report(connection, verdicts):
-        if verdict == bulk.DUPLICATE:
-            reason = f"It is the same user as row {other_row}. {reason}"
-        elif reason is None:
-            reason = _REASONS[verdict].format(other_id=other_id)
-        yield Outcome(verdict, reason, row=row, user_id=user_id)
+    """Give those of the verdicts by row, those that reject one first."""
+    rejecting = [verdict for verdict in verdicts if verdict in bulk.REJECTED]
+    others = [verdict for verdict in verdicts if verdict not in bulk.REJECTED]
+    for some in (rejecting, others):
+        for row in bulk.report(connection, some):
+            yield Outcome(*row)
+
+
+def _write(connection: Connection, found: Plan) -> int:
+    try:
+        return bulk.write(connection, found.counts)
+    except StoreFault as error:
+        if error.sqlstate != _UNIQUE_VIOLATION:
+            raise
+        raise TransferRefused(
+            "Somebody has just signed up under an address of the source: run it again."
+        ) from error
 
 
 def _prove(connection: Connection, found: Plan) -> None:
@@ -222,9 +234,3 @@ def _prove(connection: Connection, found: Plan) -> None:
     arrived = bulk.arrived_sha256(connection)
     if arrived != found.users_sha256 or not bulk.holds_all(connection):
         raise TransferRefused("The database does not hold what the source says: rolled back.")
-
-
-def _rejected(found: Plan) -> RowsRejected:
-    return RowsRejected(
-        f"{found.rejected} of {found.rows} rows cannot be brought over, so nothing was written."
-    )

@@ -1,30 +1,26 @@
-"""The files that an apply leaves beside its source: its report, and the rows it rejected."""
+"""The files that an import or a rollback leaves: reports, and the rows it rejected."""
 
 from __future__ import annotations
 
-from array import array
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from shared import files
 from shared.errors import CommitUnknown
-from shared.store import bulk
-from shared.transfer.sources import Source, SourceFile, copy_rows
-from shared.transfer.steps import Event, Outcome, Ready, beside
+from shared.transfer.steps import beside
 
 
 class Outputs:
-    """The files that an apply leaves beside its source, each durable before the COMMIT."""
+    """Files beside a users file, named for a batch, each durable before the COMMIT."""
 
-    def __init__(self, source: SourceFile, batch_id: str) -> None:
+    def __init__(self, source: Path, batch_id: str) -> None:
         """Write nothing yet."""
         self._source = source
         self._batch_id = batch_id
-        self._open_files = ExitStack()
-        self._rejected = array("Q")
-        self._report: BinaryIO | None = None
+        self._open: dict[str, BinaryIO] = {}
+        self._stack = ExitStack()
         self.written: list[Path] = []
 
     def __enter__(self) -> Outputs:
@@ -37,28 +33,20 @@ class Outputs:
         traceback: TracebackType | None,
     ) -> None:
         """Leave no file that tells of what did not happen."""
-        self._open_files.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
         if error is not None and not isinstance(error, CommitUnknown):
             for path in self.written:
                 path.unlink(missing_ok=True)
 
-    def write_report(self, lines: bytes) -> None:
-        """Add to the report."""
-        if self._report is None:
-            self._report = self._open_files.enter_context(self._creating("report", ".jsonl"))
-        self._report.write(lines)
+    def write(self, kind: str, data: bytes, suffix: str = "") -> None:
+        """Add to `users.<kind>.<batch>`, with the source's suffix or another. Raises OSError."""
+        if kind not in self._open:
+            path = beside(self._source, kind, self._batch_id, suffix)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open[kind] = self._stack.enter_context(files.creating(path))
+            self.written.append(path)
+        self._open[kind].write(data)
 
-    def on_event(self, event: Event) -> None:
-        """Remember rejected rows, and end every file before the COMMIT."""
-        if isinstance(event, Outcome) and event.verdict in bulk.REJECTED and event.row:
-            self._rejected.append(event.row)
-        if isinstance(event, Ready):
-            if self._rejected:
-                self._source.rewind()
-                with self._creating("rejected") as file:
-                    copy_rows(Source(self._source), self._rejected, file.write)
-            self._open_files.pop_all().close()
-
-    def _creating(self, kind: str, suffix: str = "") -> AbstractContextManager[BinaryIO]:
-        self.written.append(beside(self._source.path, kind, self._batch_id, suffix))
-        return files.creating(self.written[-1])
+    def end(self) -> None:
+        """Give the files their names, for good. Raises OSError."""
+        self._stack.pop_all().close()

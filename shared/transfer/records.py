@@ -153,7 +153,7 @@ def _moment(row: dict[str, Any], camel: str, snake: str) -> datetime | None:
     value = row.get(camel)
     if value is None:
         value = row.get(snake)
-    elif row.get(snake, value) != value:
+    elif row.get(snake) not in (None, value):
         raise InvalidRow(f"{camel} and {snake} contradict each other.")
     if value is None:
         return None

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from shared.connection import Connection
 from shared.database import Database
-from shared.errors import TransferRefused
+from shared.errors import StoreFault, TransferRefused
 from shared.store import batches, bulk
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
 
+_FOREIGN_KEY_VIOLATION = "23503"
 _REASONS = {
-    bulk.KEPT: "It has changed in Postgres since the import, and is kept.",
+    bulk.KEPT: "It has changed since the import, or its old address is another's now: kept.",
     batches.GONE: "It was gone from Postgres already.",
     batches.SIGNED_UP: "It signed up after the import, and is kept.",
 }
@@ -31,8 +32,9 @@ def roll_back(
 ) -> Generator[Event, None, RolledBack]:
     """Take a batch back: remove whom it brought, restore whom it changed.
 
-    Kept, and named, is everyone who has changed since, or signed up. Raises TransferRefused for a
-    batch that isn't there or is rolled back already, and StoreUnavailable.
+    Kept, and named, is everyone who has changed since, or signed up. Raises StoreUnavailable, and
+    TransferRefused for a batch that isn't there, is rolled back already, or was written over by a
+    later one, and where another table refers to its users.
     """
 
     def is_done(fresh: Connection) -> bool:
@@ -47,7 +49,14 @@ def roll_back(
         if rolled_back_at is not None:
             raise TransferRefused(f"Batch {batch_id} was rolled back at {rolled_back_at}.")
         yield Progress("write")
-        counts = batches.roll_back(connection, number, run_by)
+        try:
+            counts = batches.roll_back(connection, number, run_by)
+        except StoreFault as error:
+            if error.sqlstate != _FOREIGN_KEY_VIOLATION:
+                raise
+            raise TransferRefused(
+                "Another table refers to users of this batch, so they stay: nothing was changed."
+            ) from error
         for verdict, user_id, email in batches.outcomes(connection):
             yield Outcome(verdict, _REASONS[verdict], user_id=user_id, email=email)
         yield Ready()

@@ -68,10 +68,11 @@ def apply(command: Command) -> None:
     command.display.result(applied=command.migrated)
 
 
-def is_pending(command: Command) -> bool:
-    """Tell whether a migration waits to be applied."""
+def pending(command: Command) -> list[str]:
+    """Name the migrations that wait to be applied."""
     with _reading(command) as connection:
-        return any(item.state == "pending" for item in migrations.status(connection))
+        found = migrations.status(connection)
+    return [migration.name for migration in found if migration.state == "pending"]
 
 
 @contextmanager

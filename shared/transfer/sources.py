@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -260,16 +260,16 @@ _SCANNER = json.JSONDecoder(
 )
 
 
-def copy_rows(source: Source, numbers: Collection[int], write: Callable[[bytes], object]) -> None:
+def copy_rows(source: Source, numbers: Iterable[int], write: Callable[[bytes], object]) -> None:
     """Write the rows with these numbers as they stand, in a file that can be read again."""
-    first = True
+    wanted = iter(sorted(numbers))
+    number = next(wanted, None)
+    start = "["
     for _ in source.rows():
-        if source.rows_read in numbers:
+        if source.rows_read == number:
             text = source.row_text.strip()
-            if source.is_json_lines:
-                write(f"{text}\n".encode())
-            else:
-                write(f"{'[' if first else ','}\n  {text}".encode())
-            first = False
+            write((f"{text}\n" if source.is_json_lines else f"{start}\n  {text}").encode())
+            start = ","
+            number = next(wanted, None)
     if not source.is_json_lines:
         write(b"\n]\n")

@@ -8,11 +8,11 @@ before its end, its transaction ends with it and nothing has happened.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from shared.connection import Connection, Lost
 from shared.database import Database
@@ -23,6 +23,9 @@ PATIENCE = 3600.0
 """Seconds that a whole transfer may take."""
 CHECK_SECONDS = 60.0
 """Seconds for finding out what became of a COMMIT."""
+
+PROGRESS_SECONDS = 1.0
+"""Between two lines of progress."""
 
 Stage = Literal["read", "compare", "write", "verify"]
 
@@ -43,16 +46,45 @@ class Outcome:
     verdict: str
     reason: str
     row: int | None = None
+    other_row: int | None = None
+    """The row that won, of a duplicate."""
     user_id: str | None = None
+    other_id: str | None = None
+    """The user in Postgres who has the address."""
     email: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Everything is written and proven; the next step is the COMMIT."""
+    """Everything is written and proven; what is left is the COMMIT, if there was anything."""
 
 
 Event = Progress | Outcome | Ready
+Result = TypeVar("Result")
+
+
+def to_json(event: Progress | Outcome) -> dict[str, object]:
+    """Give the members of an event's JSON line."""
+    members = {name: value for name, value in asdict(event).items() if value is not None}
+    return {"event": type(event).__name__.lower()} | members
+
+
+def throttled(transfer: Generator[Event, None, Result]) -> Generator[Event, None, Result]:
+    """Run a transfer, and let progress through once a stage and once a second."""
+    latest, stage = 0.0, None
+    with closing(transfer):
+        while True:
+            try:
+                event = next(transfer)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            if isinstance(event, Progress):
+                now = time.monotonic()
+                if event.stage == stage and now - latest < PROGRESS_SECONDS:
+                    continue
+                latest, stage = now, event.stage
+            yield event
 
 
 def timestamp(now: float) -> str:
@@ -69,7 +101,7 @@ def beside(source: Path, kind: str, name: str, suffix: str = "") -> Path:
 def transaction(database: Database, *, write: bool) -> Iterator[Connection]:
     """Give a direct connection inside a transaction of `bulk.begin`; without a COMMIT it is undone.
 
-    Raises StoreUnavailable.
+    Raises StoreUnavailable, and TransferRefused where the schema is not ready for it.
     """
     deadline = time.monotonic() + PATIENCE
     with database.direct_connection(deadline) as connection:
@@ -87,6 +119,7 @@ def commit(
     try:
         connection.run_script("COMMIT")
     except (Lost, StoreUnavailable) as error:
+        connection.close()  # Or the server might wait for it, and others for its lock.
         deadline = time.monotonic() + CHECK_SECONDS
         try:
             with database.direct_connection(deadline) as fresh:

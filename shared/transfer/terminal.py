@@ -6,29 +6,32 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from shared.transfer.steps import Event, Outcome, Progress, Stage
+from shared.timestamps import to_iso
+from shared.transfer.steps import (
+    Event,
+    Outcome,
+    Progress,
+    Result,
+    Stage,
+    throttled,
+    to_json,
+)
 
 SHOWN_OUTCOMES = 20
 """How many users are named to a person; `--json` names all of them."""
-PROGRESS_SECONDS = 1.0
-"""Between two lines of progress where there is no terminal."""
-
 _LABELS: dict[Stage, str] = {
     "read": "Reading",
     "compare": "Comparing",
     "write": "Writing",
     "verify": "Verifying",
 }
-
-Result = TypeVar("Result")
 
 
 class Display:
@@ -50,17 +53,21 @@ class Display:
         on_event: Callable[[Event], object] = lambda _: None,
     ) -> Result:
         """Run a transfer to its end, and give its result; `length` is the source's, in bytes."""
-        is_terminal = sys.stderr.isatty() and not self.as_json
-        progress = self._bars(length) if is_terminal else self._lines()
-        with closing(transfer), closing(progress):
-            next(progress)
+        if sys.stderr.isatty() and not self.as_json:
+            show = self._bars(length)
+        else:
+            transfer, show = throttled(transfer), self._lines()
+        self._outcomes = 0
+        with closing(transfer), closing(show):
+            next(show)
             while True:
                 try:
                     event = next(transfer)
                 except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]  # the generator's Result
+                    result: Result = end.value
+                    return result
                 if isinstance(event, Progress):
-                    progress.send(event)
+                    show.send(event)
                 elif isinstance(event, Outcome):
                     self._outcome(event)
                 on_event(event)
@@ -87,19 +94,19 @@ class Display:
     def applied(self, migration: str) -> None:
         """Tell that a migration was applied."""
         if self.as_json:
-            self._write("migration", {"name": migration})
+            self._write({"event": "migration", "name": migration})
         self.text(f"Applied {migration}.\n")
 
     def result(self, **members: object) -> None:
         """Write the last line, where a program reads."""
         if self.as_json:
-            self._write("result", members)
+            self._write({"event": "result"} | members)
 
     def error(self, code: str, sentence: str) -> None:
         """Say what went wrong."""
         if self.as_json:
             with suppress(OSError):  # It may be what went wrong.
-                self._write("error", {"code": code, "error": sentence})
+                self._write({"event": "error", "code": code, "error": sentence})
         click.secho(sentence, fg="red", err=True)
 
     def end_output(self) -> None:
@@ -110,22 +117,23 @@ class Display:
     def _outcome(self, outcome: Outcome) -> None:
         self._outcomes += 1
         if self.as_json:
-            self._write("outcome", {k: v for k, v in asdict(outcome).items() if v is not None})
+            self._write(to_json(outcome))
         elif self._outcomes <= SHOWN_OUTCOMES:
             who = f"row {outcome.row}" if outcome.row else f"{outcome.email or outcome.user_id}"
-            click.echo(f"  {who}: {outcome.verdict}. {_printable(outcome.reason)}", err=True)
+            verdict = outcome.verdict.replace("_", " ")
+            if outcome.other_row:
+                verdict += f" of row {outcome.other_row}"
+            if outcome.other_id:
+                verdict += f" by {outcome.other_id}"
+            click.echo(_printable(f"  {who}: {verdict}. {outcome.reason}"), err=True)
         elif self._outcomes == SHOWN_OUTCOMES + 1:
             click.echo("  … and more: --json names all of them.", err=True)
 
     def _lines(self) -> Generator[None, Progress, None]:
-        """Write progress as JSON lines, one a second and one a stage."""
-        latest, stage = 0.0, None
+        """Write progress as JSON lines."""
         while True:
             progress = yield
-            if progress.stage != stage or time.monotonic() - latest >= PROGRESS_SECONDS:
-                latest, stage = time.monotonic(), progress.stage
-                line = json.dumps({"event": "progress"} | asdict(progress))
-                click.echo(line, err=not self.as_json)
+            click.echo(json.dumps(to_json(progress)), err=not self.as_json)
 
     def _bars(self, length: int | None) -> Generator[None, Progress, None]:
         """Draw a bar with rate and time left for what is read, and name every other stage."""
@@ -148,8 +156,12 @@ class Display:
             click.echo(f"{_LABELS[progress.stage]} …", err=True)
             progress = yield
 
-    def _write(self, event: str, members: dict[str, Any]) -> None:
-        click.echo(json.dumps({"event": event} | members, default=str))
+    def _write(self, members: Mapping[str, object]) -> None:
+        click.echo(json.dumps(members, default=_plain))
+
+
+def _plain(value: object) -> str:
+    return to_iso(value) if isinstance(value, datetime) else str(value)
 
 
 def _printable(text: str) -> str:

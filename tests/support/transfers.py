@@ -52,6 +52,11 @@ def user(number: int, **members: Any) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not ...}
 
 
+def nonzero(counts: dict[str, int]) -> dict[str, int]:
+    """Leave out what there is none of."""
+    return {name: number for name, number in counts.items() if number}
+
+
 class Target:
     """A migrated database, reached by our code and, to check it, by psql."""
 
