@@ -28,10 +28,11 @@ from shared.store import bulk
 from shared.transfer import backup, importing, rollback
 from shared.transfer.steps import Ready
 from tests.support.commands import Command, Ended, run
-from tests.support.emulator import ROOT, Emulator, environment
+from tests.support.emulator import ROOT, Emulator, environment, running_emulator
 from tests.support.interceptor import Interceptor, Message
 from tests.support.postgres import Server
 from tests.support.transfers import Target, finish, source_of, user
+from tests.test_migrations import OLD_DDL, OLD_ROWS
 
 USERS = 300
 AT_ONCE = 8.0
@@ -43,15 +44,43 @@ _STATE = """
 SELECT (SELECT count(*) FROM users), (SELECT count(DISTINCT email_key) FROM users),
        (SELECT count(*) FROM import_batches), (SELECT count(*) FROM import_records)
 """
-_WAITING = """
-SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'
+_OTHERS = """
+FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+AND pid <> pg_backend_pid()
 """
-_TERMINATE = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{}'"
+_WAITING = f"SELECT count(*) {_OTHERS} AND wait_event_type = 'Lock'"
+_TERMINATE = f"SELECT pg_terminate_backend(pid, 10000) {_OTHERS}"
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> None:
+    """Who is started in the background ignores SIGINT, and so would every command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Target(Target):
+    """A target with one connection for all that is asked, because tests here ask often."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        super().__init__(server, name)
+        self._asking = threading.Lock()
+        self._connection = server.connect(name)
+
+    def run(self, sql: str) -> list[list[Any]]:
+        """Run SQL as the superuser, past our code."""
+        with self._asking:
+            rows: list[list[Any]] = self._connection.run(sql)
+            return rows
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 @pytest.fixture
-def target(postgres: Server, database: str) -> Target:
-    return Target(postgres, database)
+def target(postgres: Server, database: str) -> Iterator[Target]:
+    opened = _Target(postgres, database)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -115,13 +144,12 @@ def _until(condition: Callable[[], object]) -> None:
 
 def _waiting(target: Target) -> int:
     """Count who waits for a lock."""
-    return int(target.server.run(_WAITING.format(target.name))[0][0])
+    return int(target.run(_WAITING)[0][0])
 
 
 def _sessions_end(target: Target) -> None:
     """Wait until the server has noticed that its clients are gone."""
-    count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{target.name}'"
-    _until(lambda: target.server.run(count) == [[0]])
+    _until(lambda: target.run(f"SELECT count(*) {_OTHERS}") == [[0]])
 
 
 def _forget(target: Target, users_file: Path) -> None:
@@ -133,6 +161,38 @@ def _forget(target: Target, users_file: Path) -> None:
 
 
 # --- a dry run -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("holds", ["users", "nothing", "old users"])
+def test_a_dry_run_changes_neither_the_database_nor_a_file(
+    postgres: Server, make_database: Callable[..., str], users_file: Path, holds: str
+) -> None:
+    """`pg_dump` says the same before and after, and so do the folder's bytes, times and modes."""
+    target = Target(postgres, make_database(migrated=holds == "users"))
+    if holds == "users":
+        target.apply([user(1, name="Ada"), user(2), user(999)])
+        target.run("UPDATE users SET name = 'Later' WHERE email = 'user2@example.com'")
+    elif holds == "old users":
+        target.run(f"SET ROLE app; {OLD_DDL}")
+        target.run(OLD_ROWS)
+    before = target.dump(), _snapshot(users_file.parent)
+    ended = run(_url(target), users_file, "plan", "--json")
+    assert ended.code == (1 if holds == "old users" else 3), ended.error
+    assert (target.dump(), _snapshot(users_file.parent)) == before
+
+
+@pytest.mark.parametrize("sql", ["COPY", "ANALYZE", "DECLARE"])
+def test_an_interrupted_dry_run_changes_nothing_either(
+    target: Target, interceptor: Interceptor, users_file: Path, sql: str
+) -> None:
+    target.apply([user(1), user(2)])
+    before = target.dump(), _snapshot(users_file.parent)
+    ended = _signalled(
+        interceptor, target, users_file, ("plan",), signal.SIGINT,
+        lambda message: message.sql.startswith(sql),
+    )  # fmt: skip
+    assert (ended.code, ended.error.splitlines()[-1]) == (130, "Interrupted. Nothing was changed.")
+    assert (target.dump(), _snapshot(users_file.parent)) == before
 
 
 # --- kill -9 -------------------------------------------------------------------------------------
@@ -152,6 +212,25 @@ class _Nth:
         return self.count == self._number
 
 
+def test_a_killed_apply_leaves_everything_or_nothing_and_the_next_one_works_at_once(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    """Killed at twenty requests between the first connection and the COMMIT, and after it."""
+    requests = _Nth()
+    interceptor.watch = requests
+    assert run(interceptor.url(target.name), users_file, *APPLY).code == 0
+    last = requests.count
+    points = [*range(1, last - 1, last // 19), last - 1, last]
+    assert len(points) >= 20
+    for point in points:
+        _forget(target, users_file)
+        _signalled(interceptor, target, users_file, APPLY, signal.SIGKILL, _Nth(point))
+        assert not _is_brought_by_the_next(target, users_file), point
+    _forget(target, users_file)
+    _signalled(interceptor, target, users_file, APPLY, signal.SIGKILL, _is_committed)
+    assert _is_brought_by_the_next(target, users_file)
+
+
 def _is_brought_by_the_next(target: Target, users_file: Path) -> bool:
     """Apply once more, which must work at once, and tell if everything was there already."""
     started = time.monotonic()
@@ -166,6 +245,22 @@ def _is_brought_by_the_next(target: Target, users_file: Path) -> bool:
 def _is_committed(message: Message) -> bool:
     """Tell whether the server says that it has committed."""
     return message.is_committed
+
+
+def test_a_killed_apply_that_waited_on_the_server_is_ended_there_within_seconds(
+    target: Target, users_file: Path
+) -> None:
+    """Its statement goes on without it, and with it its locks, until the server looks for it."""
+    with _locked(target, "LOCK TABLE users IN SHARE MODE"):
+        command = Command(_url(target), users_file, *APPLY)
+        _until(lambda: _waiting(target))
+        command.process.kill()
+        command.wait()
+        started = time.monotonic()
+        _until(lambda: not _waiting(target))
+        assert time.monotonic() - started < AT_ONCE
+    assert _state(target) == NOTHING
+    assert not _is_brought_by_the_next(target, users_file)
 
 
 @contextlib.contextmanager
@@ -201,6 +296,32 @@ class _Stopped:
         self._process.stdin.flush()
         code, lines = self._process.stdout.readline().split()
         return int(code), int(lines)
+
+
+def test_an_apply_killed_at_a_line_leaves_real_names_to_whole_files_only(
+    target: Target, users_file: Path
+) -> None:
+    """Killed where it writes, syncs and names its files, and where it commits."""
+    with _Stopped(signal.SIGKILL, target, users_file) as stopped:
+        code, last = stopped.at(0)
+        assert (code, _state(target)) == (0, EVERYTHING)
+        assert len(_check_files(users_file)) == 2
+        seen = []
+        for line in [*range(1, last, last // 20), *range(last - 3, last + 1)]:
+            _forget(target, users_file)
+            assert stopped.at(line) == (-signal.SIGKILL, line)
+            _sessions_end(target)
+            seen.append(_state(target))
+            left = _check_files(users_file)
+            if seen[-1] == EVERYTHING:
+                assert sum(not name.endswith(".tmp") for name in left) == 2
+            code, _ = stopped.at(0)
+            assert (code, _state(target)) == (0, EVERYTHING)
+            new = sorted(set(_check_files(users_file)) - set(left))
+            assert len(new) == (2 if seen[-1] == NOTHING else 0)
+        assert all(state in (NOTHING, EVERYTHING) for state in seen)
+        assert sorted(seen) == seen
+        assert {str(state) for state in seen} == {str(NOTHING), str(EVERYTHING)}
 
 
 def _signalled(
@@ -264,10 +385,48 @@ def _ended_with_nothing(ended: Ended, target: Target, users_file: Path) -> None:
     assert not _is_brought_by_the_next(target, users_file)
 
 
+def test_a_backend_that_is_killed_during_the_copy_leaves_nothing(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    ended = _run_watched(
+        interceptor, target, users_file,
+        lambda message: _terminate(target) if message.kind == "d" else None,
+    )  # fmt: skip
+    assert "The database cannot do it" in ended.error
+    assert ended.error.endswith("Nothing was changed.\n")
+    _ended_with_nothing(ended, target, users_file)
+
+
 def _terminate(target: Target) -> object:
     """Kill every backend, and forward the message all the same."""
-    target.server.run(_TERMINATE.format(target.name))
+    target.run(_TERMINATE)
     return None
+
+
+def test_a_backend_that_is_killed_during_the_write_leaves_nothing(
+    target: Target, users_file: Path
+) -> None:
+    with _locked(target, "LOCK TABLE users IN SHARE MODE"):
+        command = Command(_url(target), users_file, *APPLY)
+        _until(lambda: _waiting(target))
+        target.run(f"{_TERMINATE} AND wait_event_type = 'Lock'")
+        ended = command.wait()
+    assert "The database cannot do it" in ended.error
+    assert ended.error.endswith("Nothing was changed.\n")
+    _ended_with_nothing(ended, target, users_file)
+
+
+def test_a_backend_that_is_killed_before_the_commit_leaves_nothing(
+    target: Target, interceptor: Interceptor, users_file: Path
+) -> None:
+    ended = _run_watched(
+        interceptor,
+        target,
+        users_file,
+        lambda message: _terminate(target) if message.is_commit else None,
+    )
+    assert ended.error.endswith("lost at the COMMIT, and nothing was written.\n")
+    _ended_with_nothing(ended, target, users_file)
 
 
 def test_an_apply_that_falls_silent_does_not_keep_everyone_out(
@@ -566,6 +725,60 @@ def imported() -> list[dict[str, Any]]:
     return [user(number, password=theirs) for number in range(IMPORTED)]
 
 
+@pytest.mark.parametrize(
+    ("already", "begins_at", "code"),
+    [
+        pytest.param(0, "ALTER TABLE users DROP", 0, id="empty-and-locked"),
+        pytest.param(0, "LOCK TABLE users", 3, id="empty-until-it-is-locked"),
+        pytest.param(50, "SELECT coalesce(max(number)", 3, id="not-empty"),
+    ],
+)
+def test_who_signs_up_during_an_import_is_neither_lost_nor_doubled(
+    target: Target,
+    interceptor: Interceptor,
+    tmp_path: Path,
+    imported: list[dict[str, Any]],
+    already: int,
+    begins_at: str,
+    code: int,
+) -> None:
+    """Who signs up first keeps the address, and the import says so and writes nothing.
+
+    Whoever comes second is told that the address is taken.
+    """
+    users_file = _write(tmp_path / "users.json", imported)
+    if already:
+        target.apply([user(IMPORTED + number) for number in range(already)])
+    with running_emulator(DATABASE_URL=_url(target)) as emulator, emulator.client() as client:
+        client.get("/api/health")
+        traffic = _Traffic(emulator)
+        begun = threading.Event()
+
+        def watch(message: Message) -> None:
+            if message.sql.startswith(begins_at) and not begun.is_set():
+                begun.set()
+                traffic.start()
+                _until(lambda: _waiting(target) >= 3 if code == 0 else traffic.conflicts)
+
+        interceptor.watch = watch
+        try:
+            first = run(interceptor.url(target.name), users_file, "apply", "--yes")
+            assert first.code == code, first.error
+            if code:
+                assert _state(target)[0][2:] == ([1, already] if already else [0, 0])
+            again = run(_url(target), users_file, *APPLY)
+            assert again.code == 0, again.error
+            if code == 0:
+                _until(lambda: traffic.answers["signup", 409])
+        finally:
+            traffic.stop()
+        _check_traffic(traffic, target, imported, already)
+        for email, password in traffic.passwords.items():
+            assert traffic.log_in(client, email, password) == 200
+        for row in imported[1:IMPORTED:500]:
+            assert traffic.log_in(client, row["email"], THEIRS) == 200
+
+
 def _check_traffic(
     traffic: _Traffic, target: Target, imported: list[dict[str, Any]], already: int
 ) -> None:
@@ -593,11 +806,76 @@ _MOMENTS: dict[str, Callable[[Message], object]] = {
     "connecting": _Nth(1),
     "staging": lambda message: message.sql.startswith("COPY"),
     "copying": lambda message: message.kind == "d",
-    "comparing": lambda message: "email_taken" in message.sql or message.sql.startswith("ANALYZE"),
+    "comparing": lambda message: message.sql.startswith("ANALYZE"),
     "writing": lambda message: message.sql.lstrip().startswith("INSERT INTO users"),
-    "proving": lambda message: "string_agg(s.digest" in message.sql,
-    "reporting": lambda message: message.sql.startswith("FETCH 10 "),
+    "recording": lambda message: message.sql.lstrip().startswith("INSERT INTO import_batches"),
+    "reporting": lambda message: message.sql.startswith(f"FETCH {bulk.FETCH_BLOCKS} "),
 }
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"), [*zip(_MOMENTS, itertools.cycle([signal.SIGINT, signal.SIGTERM]))]
+)
+def test_an_interrupted_apply_says_that_nothing_was_changed_and_nothing_was(
+    target: Target,
+    interceptor: Interceptor,
+    users_file: Path,
+    moment: str,
+    number: signal.Signals,
+) -> None:
+    before = _snapshot(users_file.parent)
+    ended = _signalled(interceptor, target, users_file, APPLY, number, _MOMENTS[moment])
+    assert ended.code == 130
+    assert ended.error.splitlines()[-1] == "Interrupted. Nothing was changed."
+    _sessions_end(target)
+    assert _state(target) == NOTHING
+    assert _snapshot(users_file.parent).keys() == before.keys()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_apply_that_waits_for_another_one_can_be_interrupted(
+    target: Target, users_file: Path, number: signal.Signals
+) -> None:
+    with _locked(target, f"SELECT pg_advisory_xact_lock({bulk.LOCK_KEY})"):
+        command = Command(_url(target), users_file, *APPLY)
+        _until(lambda: _waiting(target))
+        command.process.send_signal(number)
+        ended = command.wait()
+    assert (ended.code, ended.error) == (130, "Interrupted. Nothing was changed.\n")
+    assert _state(target) == NOTHING
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_at_the_commit_comes_too_late(
+    target: Target, interceptor: Interceptor, users_file: Path, number: signal.Signals
+) -> None:
+    ended = _signalled(
+        interceptor, target, users_file, APPLY, number, lambda message: message.is_commit
+    )
+    assert ended.code == 0
+    assert "Written and proven" in ended.output
+    assert _state(target) == EVERYTHING
+    assert len(_check_files(users_file)) == 2
+
+
+def test_an_apply_interrupted_at_a_line_ends_before_or_after_but_not_between(
+    target: Target, users_file: Path
+) -> None:
+    """Interrupted where it writes, syncs and names its files, and where it commits."""
+    with _Stopped(signal.SIGINT, target, users_file) as stopped:
+        _, last = stopped.at(0)
+        codes = []
+        for line in [*range(1, last, last // 12), *range(last - 8, last + 1)]:
+            _forget(target, users_file)
+            code, _ = stopped.at(line)
+            _sessions_end(target)
+            codes.append(code)
+            names = [name for name in _check_files(users_file) if not name.endswith(".tmp")]
+            if code == 130:
+                assert (_state(target), names) == (NOTHING, []), line
+            else:
+                assert (code, _state(target), len(names)) == (0, EVERYTHING, 2), line
+        assert set(codes) == {0, 130}
 
 
 # --- a source that is not what it should be ------------------------------------------------------
