@@ -8,10 +8,10 @@ that the caller begins with `begin` and ends with `commit` or by closing the con
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from shared.connection import Connection, Row
@@ -72,7 +72,6 @@ _TABLES = {
 }
 _NULL = r"\N"
 _NULLS = f"{_NULL}\t" * 10
-_SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNADOPTED = """
@@ -80,6 +79,7 @@ SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
 )
 """
+_EPOCH, _NAIVE_EPOCH = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1)  # noqa: DTZ001
 _STAGING = """
 CREATE TEMP TABLE staged_users (
     row bigint, id uuid, email text, email_key text, password text, name text, provider text,
@@ -297,9 +297,16 @@ def staging(connection: Connection) -> Iterator[Callable[[bytes], None]]:
 def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
     """Write a row of the staging table; `user` has the columns of users in their order."""
     user_id, email, key, password, name, provider, created, updated, epoch = user
+    # One look at all of them together costs a tenth of one at each.
+    texts = f"{email}{key}{password}{name}{provider}"
+    if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
+        email, key, password, name, provider = map(_escaped, (email, key, password, name, provider))
     return (
-        f"{row}\t{user_id}\t{_escaped(email)}\t{_escaped(key)}\t{_escaped(password)}"
-        f"\t{_escaped(name)}\t{_escaped(provider)}\t{created or _NULL}\t{updated or _NULL}"
+        f"{row}\t{user_id}\t{email}\t{_NULL if key is None else key}"
+        f"\t{_NULL if password is None else password}\t{_NULL if name is None else name}"
+        f"\t{_NULL if provider is None else provider}"
+        f"\t{_NULL if created is None else _utc(created)}"
+        f"\t{_NULL if updated is None else _utc(updated)}"
         f"\t{epoch}\t\\\\x{digest.hex()}\tnew\t\\N\n"
     )
 
@@ -310,9 +317,12 @@ def invalid_line(row: int, reason: str) -> str:
 
 
 def _escaped(text: str | None) -> str:
-    if text is None:
-        return _NULL
-    return text.translate(_ESCAPES) if _SPECIAL.search(text) else text
+    return _NULL if text is None else text.translate(_ESCAPES)
+
+
+def _utc(moment: datetime) -> str:
+    """Write a time without its zone, which would take as long as all the rest of it."""
+    return (_NAIVE_EPOCH + (moment - _EPOCH)).isoformat()
 
 
 def classify(connection: Connection) -> None:

@@ -195,6 +195,9 @@ class Source:
 
     def _peek(self) -> str:
         """Skip white space and give the next character, or nothing at the end."""
+        character = self._buffer[self._position : self._position + 1]
+        if character == ",":  # The most frequent case of all.
+            return character
         while True:
             match = _SPACE.match(self._buffer, self._position)
             assert match
