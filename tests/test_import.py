@@ -47,6 +47,16 @@ def test_the_old_servers_users_come_over_and_go_back_byte_for_byte(target: Targe
     assert exported.users_sha256 == applied.plan.users_sha256
 
 
+def test_times_of_every_age_arrive_to_the_microsecond(target: Target) -> None:
+    times = [
+        "0001-01-01T00:00:00.000001", "1900-02-28T23:59:59.999999", "1969-12-31T23:59:59.999999",
+        "1999-12-31T23:59:59.999999", "2000-01-01T00:00:00", "2262-04-11T23:47:16.854775",
+        "9999-12-31T23:59:59.999999",
+    ]  # fmt: skip
+    target.apply([user(number, createdAt=f"{time}Z") for number, time in enumerate(times)])
+    assert [row[5].replace(" ", "T") for row in target.users().values()] == times
+
+
 def test_running_it_again_changes_nothing(target: Target) -> None:
     rows = [user(number) for number in range(20)]
     target.apply(rows)

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from shared.connection import Connection, Row
@@ -55,6 +54,18 @@ REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN)
 _USER = "id, email, email_key, password, name, provider, created_at, updated_at, epoch"
 
 
+def _moment(column: str) -> str:
+    """Make a time of microseconds since 2000.
+
+    An interval is multiplied in floating point, which is exact for whole seconds times a million
+    up to the year 9999, but not for its microseconds.
+    """
+    return (
+        f"(timestamptz '2000-01-01 00:00:00Z' + {column} / 1000000 * interval '1 second'"
+        f" + {column} % 1000000 * interval '1 microsecond')"
+    )
+
+
 # The twin of `shared.transfer.records.canonical`, over a row `u` of users. `concat` leaves NULLs
 # out, and `timestamptz_send` gives the 64 bits as they are, at a third of the cost of `extract`.
 DIGEST = """sha256(convert_to(concat(
@@ -64,7 +75,8 @@ DIGEST = """sha256(convert_to(concat(
     timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', u.epoch
 ), 'UTF8'))"""
 _TABLES = {
-    "users": "(LIKE staged_users)",
+    "users": "(id uuid, email text, email_key text, password text, name text, provider text,"
+    " created_at timestamptz, updated_at timestamptz, epoch integer)",
     "import_batches": "(number bigint, id text, plan_sha256 text, source_sha256 text, "
     "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
     "rolled_back_at timestamptz, rolled_back_by text)",
@@ -79,11 +91,10 @@ SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
 )
 """
-_EPOCH, _NAIVE_EPOCH = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1)  # noqa: DTZ001
 _STAGING = """
 CREATE TEMP TABLE staged_users (
     row bigint, id uuid, email text, email_key text, password text, name text, provider text,
-    created_at timestamptz, updated_at timestamptz, epoch integer, digest bytea,
+    created_at bigint, updated_at bigint, epoch integer, digest bytea,
     verdict text, reason text, other_row bigint, other_id uuid, base bytea
 ) ON COMMIT DROP
 """
@@ -217,10 +228,10 @@ INSERT INTO import_records (user_id, batch, digest, previous)
 SELECT u.id, $1::bigint, s.digest, to_jsonb(u) FROM staged_users s JOIN users u ON u.id = s.id
 WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
 """
-_UPDATE_CHANGED = """
+_UPDATE_CHANGED = f"""
 UPDATE users u SET email = s.email, email_key = s.email_key, password = s.password,
-    name = s.name, provider = s.provider, created_at = s.created_at, updated_at = s.updated_at,
-    epoch = s.epoch
+    name = s.name, provider = s.provider, created_at = {_moment("s.created_at")},
+    updated_at = {_moment("s.updated_at")}, epoch = s.epoch
 FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = $1::bigint
 WHERE u.id = s.id AND s.verdict = 'changed'
 """
@@ -230,7 +241,10 @@ UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXI
 )
 """
 _INSERT_NEW = f"""
-INSERT INTO users ({_USER}) SELECT {_USER} FROM staged_users WHERE verdict = 'new'
+INSERT INTO users ({_USER})
+SELECT id, email, email_key, password, name, provider,
+       {_moment("created_at")}, {_moment("updated_at")}, epoch
+FROM staged_users WHERE verdict = 'new'
 ON CONFLICT DO NOTHING
 """
 _RECORD_NEW = """
@@ -301,7 +315,10 @@ def staging(connection: Connection) -> Iterator[Callable[[bytes], None]]:
 
 
 def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
-    """Write a row of the staging table; `user` has the columns of users in their order."""
+    """Write a row of the staging table.
+
+    `user` has the columns of users in their order, the times in microseconds since 2000.
+    """
     user_id, email, key, password, name, provider, created, updated, epoch = user
     # One look at all of them together costs a tenth of one at each.
     texts = f"{email}{key}{password}{name}{provider}"
@@ -311,8 +328,8 @@ def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
         f"{row}\t{user_id}\t{email}\t{_NULL if key is None else key}"
         f"\t{_NULL if password is None else password}\t{_NULL if name is None else name}"
         f"\t{_NULL if provider is None else provider}"
-        f"\t{_NULL if created is None else _utc(created)}"
-        f"\t{_NULL if updated is None else _utc(updated)}"
+        f"\t{_NULL if created is None else created}"
+        f"\t{_NULL if updated is None else updated}"
         f"\t{epoch}\t\\\\x{digest.hex()}\tnew\t\\N\n"
     )
 
@@ -324,11 +341,6 @@ def invalid_line(row: int, reason: str) -> str:
 
 def _escaped(text: str | None) -> str:
     return _NULL if text is None else text.translate(_ESCAPES)
-
-
-def _utc(moment: datetime) -> str:
-    """Write a time without its zone, which would take as long as all the rest of it."""
-    return (_NAIVE_EPOCH + (moment - _EPOCH)).isoformat()
 
 
 def classify(connection: Connection) -> None:

@@ -34,7 +34,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _64_BITS = 2**64 - 1
+_HEX = "\\x"  # As PostgreSQL begins bytes.
 _MAX_INTEGER = 2**31 - 1
+
+Columns = tuple[
+    str, str, str | None, str | None, str | None, str | None, int | None, int | None, int
+]
 
 
 class InvalidRow(ValueError):
@@ -99,16 +104,33 @@ def parse(row: object) -> Record:
     )
 
 
-def canonical(record: Record) -> bytes:
-    """Give the bytes that the digest is made of. Raises InvalidRow for what is no text."""
+def columns(record: Record) -> Columns:
+    """Give the record with its times as PostgreSQL keeps them: microseconds since 2000."""
     user_id, email, key, password, name, provider, created, updated, epoch = record
+    return (
+        user_id,
+        email,
+        key,
+        password,
+        name,
+        provider,
+        None if created is None else (created - _POSTGRES_EPOCH) // _MICROSECOND,
+        None if updated is None else (updated - _POSTGRES_EPOCH) // _MICROSECOND,
+        epoch,
+    )
+
+
+def canonical(user: Columns) -> bytes:
+    """Give the bytes that the digest is made of. Raises InvalidRow for what is no text."""
+    user_id, email, key, password, name, provider, created, updated, epoch = user
     text = (
         f"{user_id}{len(email)}:{email}"
         f"{':' if key is None else f'{len(key)}:{key}'}"
         f"{':' if password is None else f'{len(password)}:{password}'}"
         f"{':' if name is None else f'{len(name)}:{name}'}"
         f"{':' if provider is None else f'{len(provider)}:{provider}'}"
-        f"{_bits(created)},{_bits(updated)},{epoch}"
+        f"{'' if created is None else f'{_HEX}{created & _64_BITS:016x}'},"
+        f"{'' if updated is None else f'{_HEX}{updated & _64_BITS:016x}'},{epoch}"
     )
     if "\0" in text:
         raise InvalidRow("A text holds a NUL character.")
@@ -120,7 +142,7 @@ def canonical(record: Record) -> bytes:
 
 def digest(record: Record) -> bytes:
     """Give the record's SHA-256. Raises InvalidRow for what is no text."""
-    return hashlib.sha256(canonical(record)).digest()
+    return hashlib.sha256(canonical(columns(record))).digest()
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -176,12 +198,6 @@ def _epoch(row: dict[str, Any]) -> int:
     if type(epoch) is not int or not 0 <= epoch <= _MAX_INTEGER:
         raise InvalidRow("The epoch is not a whole number from 0 on.")
     return epoch
-
-
-def _bits(moment: datetime | None) -> str:
-    if moment is None:
-        return ""
-    return f"\\x{(moment - _POSTGRES_EPOCH) // _MICROSECOND & _64_BITS:016x}"
 
 
 def _iso(moment: datetime) -> str:
