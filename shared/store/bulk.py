@@ -181,11 +181,9 @@ _WRITTEN = "('new', 'changed')"
 _ARRIVED = """
 SELECT encode(sha256(coalesce(string_agg(digest, '' ORDER BY row), '')), 'hex') FROM staged_users
 """
-# OFFSET 0 keeps the digests beneath the join, where parallel workers can compute them: they
-# cannot read a temporary table.
 _HELD = f"""
 SELECT count(*), count(*) FILTER (WHERE held.digest = s.digest)
-FROM staged_users s LEFT JOIN (SELECT u.id, {DIGEST} AS digest FROM users u OFFSET 0) held
+FROM staged_users s LEFT JOIN (SELECT u.id, {DIGEST} AS digest FROM users u {{}}) held
     ON held.id = s.id
 WHERE s.verdict IN {_WRITTEN}
 """
@@ -417,12 +415,13 @@ def arrived_sha256(connection: Connection) -> str:
     return str(connection.execute(_ARRIVED)[0][0])
 
 
-def holds_all(connection: Connection) -> bool:
+def holds_all(connection: Connection, *, many: bool) -> bool:
     """Tell whether each user who was written is held as the source says.
 
-    The users' digests are computed from the users themselves.
+    The users' digests are computed from the users themselves: of all of them, by parallel workers,
+    which cannot read a temporary table and so work beneath the join, where many were written.
     """
-    expected, held = connection.execute(_HELD)[0]
+    expected, held = connection.execute(_HELD.format("OFFSET 0" if many else ""))[0]
     return bool(expected == held)
 
 
