@@ -98,7 +98,7 @@ class Database:
 
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:
-        """Dial for a migration: past Neon's pooler, outside the leases, closed afterwards."""
+        """Dial for a migration or a transfer: past the pooler, outside the leases, closed after."""
         connection = self._dial_with_retries(self.url.direct_host(), deadline)
         try:
             connection.set_deadline(deadline)

@@ -1,4 +1,4 @@
-"""Users in Postgres: the only file with users' SQL. One statement, one round trip, a method."""
+"""Users in Postgres, as requests need them. One statement, one round trip, a method."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ def export(
     with transaction(database, write=False) as connection:
         for *columns, held in batches.export(connection):
             record = Record(*columns)
+            if isinstance(record.created_at, str) or isinstance(record.updated_at, str):
+                raise TransferRefused(f"User {record.id} has a time that no file can hold.")
             row_digest = digest(record)
             if row_digest.hex() != held:
                 raise TransferRefused(f"User {record.id} did not arrive as it is stored.")
