@@ -99,12 +99,6 @@ CREATE TEMP TABLE staged_users (
 ) ON COMMIT DROP
 """
 _COPY_STAGED = f"COPY staged_users (row, {_USER}, digest, verdict, reason) FROM STDIN"
-# A coarse look is enough to choose the joins by.
-_ANALYZE_STAGED = """
-SET LOCAL default_statistics_target = 10;
-ANALYZE staged_users (row, id, email, email_key, verdict);
-SET LOCAL default_statistics_target TO DEFAULT
-"""
 # By hashes, which sort in half the time; where two collide, ranking finds nobody.
 _ANY_DUPLICATES = """
 SELECT count(DISTINCT uuid_hash_extended(id, 0)) < count(*)
@@ -290,6 +284,8 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
         f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
         "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
         "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
+        # For the temporary tables: a coarse look is enough to choose joins by.
+        "SET LOCAL default_statistics_target = 10;"
         # The server takes a digest to be as cheap as a sum.
         "SET LOCAL parallel_setup_cost = 100; SET LOCAL parallel_tuple_cost = 0.01;"
         "SET LOCAL ai_coder.as_given = 'on';"
@@ -357,7 +353,7 @@ def _escaped(text: str | None) -> str:
 
 def classify(connection: Connection) -> None:
     """Give each staged row its verdict. A row that COPY brought has `new` or `invalid`."""
-    connection.run_script(_ANALYZE_STAGED)
+    connection.run_script("ANALYZE staged_users (row, id, email, email_key, verdict)")
     # Most files hold none, and to see that is cheaper than to rank.
     if connection.execute(_ANY_DUPLICATES)[0][0]:
         connection.run_script(f"{_DUPLICATE_EMAILS}; {_DUPLICATE_IDS}")
@@ -442,7 +438,7 @@ def write(connection: Connection, found: dict[str, int]) -> int:
     if not (is_large and _insert_unindexed(connection, "import_records", record)):
         connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.
     if is_large:
-        connection.run_script("ANALYZE users")
+        connection.run_script("SET LOCAL default_statistics_target TO DEFAULT; ANALYZE users")
     return number
 
 
