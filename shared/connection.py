@@ -1,22 +1,19 @@
-"""One connection to Postgres, and the one place that dials it: verified TLS, SCRAM, deadlines.
+"""One connection to Postgres: SCRAM, statements in one flight, and what their faults mean.
 
-No pg8000, socket or ssl error leaves this module. What leaves is a `StoreUnavailable` whose cause
-is for the log, a `StoreFault` with a SQLSTATE, or `Lost` and `Rejected`, which `shared.database`
-answers with another attempt.
+No pg8000 error leaves this module. What leaves is a `StoreUnavailable` whose cause is for the log,
+a `StoreFault` with a SQLSTATE, or `Lost` and `Rejected`, which `shared.database` answers with
+another attempt. Only logging in lets errors of the socket through, to `shared.dialing`.
 """
 
 from __future__ import annotations
 
-import queue
 import select
-import socket
 import ssl
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import pg8000.core
 import pg8000.exceptions
@@ -31,8 +28,6 @@ Row = list[Any]
 STATEMENT_GRACE = 0.25
 """Seconds that the server has to say itself that a statement took too long."""
 
-_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-_ALPN = "postgresql"
 _SCRAM = (10, 11, 12)
 """The authentication requests of SASL: begin, continue, final."""
 
@@ -57,7 +52,7 @@ _UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
 """Classes and codes that say "not now" rather than "never": connection, resources, operator,
 read-only, lock not available."""
 
-_GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeError)
+GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeError)
 """What pg8000 makes of bytes that are not the protocol's."""
 
 
@@ -87,17 +82,19 @@ class _CopyBegins(Exception):
     """The server waits for the rows of a COPY."""
 
 
-class _DeadlineSocket(ssl.SSLSocket):
+class DeadlineSocket(ssl.SSLSocket):
     """Bounds everything until `deadline`, where a timeout bounds each single operation."""
 
     deadline: float
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_remaining(self.deadline))
+        """Receive in the time that is left."""
+        self.settimeout(remaining(self.deadline))
         return super().recv_into(*args, **kwargs)
 
     def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_remaining(self.deadline))
+        """Send in the time that is left."""
+        self.settimeout(remaining(self.deadline))
         return super().send(*args, **kwargs)
 
 
@@ -112,23 +109,28 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     completed = 0
     position: int | None = None
 
-    def __init__(self, url: DatabaseUrl, tls: _DeadlineSocket) -> None:
-        """Log in over an established TLS connection."""
+    def __init__(self, url: DatabaseUrl, tls: DeadlineSocket) -> None:
+        """Log in over an established TLS connection.
+
+        Raises Rejected and StoreRefused for what the server or pg8000 says, TimeoutError past the
+        deadline, and, as they are, GARBLED and what else befalls the socket.
+        """
         self._tls = tls
         self._channel_binding_required = url.require_channel_binding
         self.used_at = time.monotonic()
         startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
         if url.options:
             startup["options"] = url.options
-        super().__init__(
-            user=url.user,
-            password=url.password,
-            database=url.database,
-            application_name=url.application_name,
-            startup_params=startup,
-            sock=tls,
-            ssl_context=False,
-        )
+        with _login_translated():
+            super().__init__(
+                user=url.user,
+                password=url.password,
+                database=url.database,
+                application_name=url.application_name,
+                startup_params=startup,
+                sock=tls,
+                ssl_context=False,
+            )
         try:
             self._check_authentication()
         except StoreRefused:
@@ -152,7 +154,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(statement, columns=[], input_funcs=[])
         with _translated():
-            seconds = _remaining(self._tls.deadline) - STATEMENT_GRACE
+            seconds = remaining(self._tls.deadline) - STATEMENT_GRACE
             milliseconds = str(max(1, int(seconds * 1000)))
             limit = _extended("SELECT set_config('statement_timeout', $1, true)", (milliseconds,))
             self._sock.write(limit + messages + pg8000.core.SYNC_MSG)
@@ -250,97 +252,12 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             raise _no_channel_binding()
 
 
-def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
-    """Trust the given roots or the system's, and check certificate and host name, always."""
+@contextmanager
+def _login_translated() -> Iterator[None]:
+    """Turn what pg8000 says of a login into errors of ours, or into the timeout that it was."""
     try:
-        context = ssl.create_default_context(cafile=url.root_certificates)
-    except (ssl.SSLError, OSError) as error:
-        raise StoreRefused(cause=f"sslrootcert cannot be used: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([_ALPN])
-    # PostgreSQL up to 17 takes no other curve by default and answers the first guess of OpenSSL
-    # with a retry, a round trip more. Every TLS 1.3 server has this one (RFC 8446, section 9.1).
-    context.set_ecdh_curve("prime256v1")
-    context.sslsocket_class = _DeadlineSocket
-    return context
-
-
-def dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
-    """Connect and log in before the deadline.
-
-    Raises StoreRefused for what waiting cannot mend, StoreAway past the deadline, and Rejected
-    for the rest.
-    """
-    plain = None
-    try:
-        plain = _connect_tcp(url, deadline)
-        if not url.direct_tls:
-            plain.settimeout(_remaining(deadline))
-            plain.sendall(_SSL_REQUEST)
-            answer = plain.recv(1)
-            if answer == b"":
-                raise Rejected("the server hung up before TLS")
-            if answer != b"S":
-                raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
-        plain.settimeout(_remaining(deadline))
-        tls = context.wrap_socket(plain, server_hostname=url.host)
-        assert isinstance(tls, _DeadlineSocket)
-        plain = tls
-        if url.direct_tls and tls.selected_alpn_protocol() != _ALPN:
-            raise StoreRefused(cause="the server does not speak PostgreSQL over direct TLS")
-        tls.deadline = deadline
-        return Connection(url, tls)
-    except BaseException as error:  # noqa: BLE001  # always raised again, translated
-        if plain is not None:
-            plain.close()
-        _raise_from_dialing(error)
-
-
-def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
-    """Try each address of the host, none of them for more than its share of the time left."""
-    addresses = _resolve(url.host, url.port, deadline)
-    failure: OSError = OSError("the host has no address")
-    for index, (family, kind, protocol, _, address) in enumerate(addresses):
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.settimeout(_remaining(deadline) / (len(addresses) - index))
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
-            failure = error
-        else:
-            return connection
-    raise failure
-
-
-def _resolve(host: str, port: int, deadline: float) -> list[Any]:
-    """Look a host's addresses up in a thread, because the system's resolver knows no deadline."""
-    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            answers.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-        except (OSError, UnicodeError) as error:
-            answers.put(error)
-
-    threading.Thread(target=look_up, daemon=True).start()
-    try:
-        answer = answers.get(timeout=_remaining(deadline))
-    except queue.Empty:
-        raise TimeoutError("the host's name was not resolved in time") from None
-    if isinstance(answer, UnicodeError):
-        raise StoreRefused(cause="the host's name is not a valid one") from answer
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _raise_from_dialing(error: BaseException) -> NoReturn:  # noqa: C901  # one table of cases
-    if isinstance(error, StoreUnavailable | Rejected):
-        raise error
-    if isinstance(error, pg8000.exceptions.DatabaseError):
+        yield
+    except pg8000.exceptions.DatabaseError as error:
         sqlstate, message = _sqlstate(error), _message(error)
         starting = sqlstate == _STARTING or any(text in message for text in _STARTING_TEXTS)
         if starting or sqlstate in _RETRY_CONNECT:
@@ -348,25 +265,12 @@ def _raise_from_dialing(error: BaseException) -> NoReturn:  # noqa: C901  # one 
         raise StoreRefused(cause=f"the server refused the connection: {sqlstate} {message}") from (
             error
         )
-    if isinstance(error, scramp.ScramException):
+    except scramp.ScramException as error:
         raise _no_proof() from error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        raise StoreRefused(
-            cause=f"the server's certificate is not valid for this host: {error.verify_message}"
-        ) from error
-    if isinstance(error, ssl.SSLError) and not isinstance(
-        error, ssl.SSLEOFError | ssl.SSLZeroReturnError
-    ):
-        raise StoreRefused(cause=f"TLS failed: {error.reason}") from error
-    if _is_timeout(error):
-        raise StoreAway(cause="connecting took longer than its deadline") from error
-    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
-        raise StoreRefused(cause=f"the host's name cannot be resolved: {error.strerror}") from error
-    if isinstance(error, _GARBLED):
-        raise StoreRefused(cause="the server does not speak PostgreSQL's protocol") from error
-    if isinstance(error, OSError | pg8000.exceptions.Error):
-        raise Rejected(_describe(error)) from error
-    raise error
+    except pg8000.exceptions.Error as error:
+        if _is_timeout(error):
+            raise TimeoutError("the deadline has passed") from error
+        raise Rejected(describe(error)) from error
 
 
 @contextmanager
@@ -389,9 +293,9 @@ def _translated() -> Iterator[None]:
             raise StoreUnavailable(cause=cause) from error
         raise StoreFault(sqlstate, message) from error
     except (OSError, pg8000.exceptions.Error) as error:
-        away = StoreAway(cause=_describe(error))
+        away = StoreAway(cause=describe(error))
         raise Lost(away, repeat=not _is_timeout(error)) from error
-    except _GARBLED as error:
+    except GARBLED as error:
         cause = f"the answer could not be read ({type(error).__name__})"
         raise Lost(StoreUnavailable(cause=cause)) from error
 
@@ -409,7 +313,8 @@ def _message(error: pg8000.exceptions.DatabaseError) -> str:
     return str(fields.get("M", ""))[:200]
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Name what went wrong for the log: what pg8000 wrapped rather than its wrapping."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}"
 
@@ -428,7 +333,8 @@ def _no_channel_binding() -> StoreRefused:
     )
 
 
-def _remaining(deadline: float) -> float:
+def remaining(deadline: float) -> float:
+    """Give the seconds until a reading of `time.monotonic()`. Raises TimeoutError past it."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("the deadline has passed")

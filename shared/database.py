@@ -2,7 +2,7 @@
 
 A connection goes back among the idle ones only after an answer that was read to its end, is used
 again only while it is young, and is closed after anything else. What is worth another attempt gets
-one here; `shared.connection` tells which faults are.
+one here; `shared.connection` and `shared.dialing` tell which faults are.
 """
 
 from __future__ import annotations
@@ -17,16 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shared.config import Settings
-from shared.connection import (
-    STATEMENT_GRACE,
-    Connection,
-    Lost,
-    Rejected,
-    Row,
-    dial,
-    make_tls_context,
-)
+from shared.connection import STATEMENT_GRACE, Connection, Lost, Rejected, Row
 from shared.database_url import DatabaseUrl
+from shared.dialing import dial, make_tls_context
 from shared.errors import StoreAway, StoreBusy, StoreFault, StoreRefused, StoreUnavailable
 
 CONNECT_ATTEMPTS = 3

@@ -89,7 +89,11 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ("shared.identity", {"shared.http", "shared.config", "shared.store", "shared.accounts"}),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
-        ("shared.connection", {"shared.database", "shared.config", "shared.store"}),
+        ("shared.dialing", {"shared.database", "shared.config", "shared.store"}),
+        (
+            "shared.connection",
+            {"shared.dialing", "shared.database", "shared.config", "shared.store"},
+        ),
         ("shared.config", {"shared.http", "shared.store", "shared.database", "shared.log"}),
         ("shared.errors", set(IMPORTS) - {"shared.errors"}),
     ],
