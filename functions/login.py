@@ -6,8 +6,9 @@ import time
 
 from flask import Response
 
+from functions.answers import user_answer
 from shared import accounts, runtime
-from shared.http import Call, endpoint, user_answer
+from shared.http import Call, endpoint
 
 
 @endpoint("POST", body="required")

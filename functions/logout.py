@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from flask import Response
 
+from functions.answers import clear_session
 from shared import accounts, runtime
 from shared.errors import InvalidInput
-from shared.http import Call, answer, clear_session, endpoint
+from shared.http import Call, answer, endpoint
 
 
 @endpoint("POST", body="optional")

@@ -13,38 +13,20 @@ import json
 import random
 import re
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
-from shared import bodies, errors, express_sessions, log, runtime
+from shared import bodies, errors, express_sessions, log, origins, problems, runtime
 from shared.bodies import BodyStream
 from shared.config import Settings
 from shared.errors import HttpError
 
-if TYPE_CHECKING:
-    from shared.tokens import IssuedToken
-    from shared.users import User
-
 Body = Literal["none", "optional", "required", "stream"]
 
-_STATUS: dict[type[errors.AuthError], int] = {
-    errors.InvalidInput: 400,
-    errors.InvalidCredentials: 401,
-    errors.NotAuthenticated: 401,
-    errors.AdminRequired: 401,
-    errors.InvalidIdentityToken: 401,
-    errors.NotAdmin: 403,
-    errors.EmailTaken: 409,
-    errors.InvalidSource: 400,
-    errors.TransferRefused: 409,
-    errors.Unavailable: 503,
-}
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -129,7 +111,8 @@ def endpoint(
         def checked(call: Call) -> Response:
             if admin and not call.settings.has_admin:
                 raise _no_such_path()
-            if call.request.method == "OPTIONS" and _is_allowed_origin(call):
+            origin = call.request.headers.get("Origin")
+            if call.request.method == "OPTIONS" and origins.is_allowed(origin, call.settings):
                 return _preflight(methods)
             _check(call, methods)
             if admin:
@@ -187,8 +170,8 @@ def _encoded(call: Call, lines: Iterable[dict[str, Any]]) -> Iterator[str]:
         for line in lines:
             yield json.dumps(line) + "\n"
     except Exception as error:  # noqa: BLE001  # as in _respond; the answer has begun
-        problem, _ = _describe(call, error)
-        yield json.dumps({"event": "error"} | problem) + "\n"
+        problem = _describe(call, error)
+        yield json.dumps({"event": "error"} | problem.members) + "\n"
     call.is_streaming = False
 
 
@@ -200,38 +183,6 @@ def _end_stream(call: Call, lines: Generator[dict[str, Any], None, None]) -> Non
     except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
         _describe(call, error)
     _log(call, 200)
-
-
-def user_answer(
-    call: Call, user: User, status: int = 200, *, token: IssuedToken | None = None
-) -> Response:
-    """Answer with a user and, where there is a new token, its cookie."""
-    call.log["user_id"] = user.id
-    response = answer(
-        {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}, status
-    )
-    if token is not None:
-        _set_cookie(call, response, token.text, token.max_age)
-    return response
-
-
-def clear_session(call: Call, response: Response) -> None:
-    """Remove the session cookie, and the old server's; the attributes are those of setting it."""
-    _set_cookie(call, response, "", 0)
-    if call.settings.express_sessions and express_sessions.COOKIE_NAME in call.request.cookies:
-        response.delete_cookie(express_sessions.COOKIE_NAME, httponly=True)
-
-
-def _set_cookie(call: Call, response: Response, value: str, max_age: int) -> None:
-    response.set_cookie(
-        call.settings.cookie_name,
-        value,
-        max_age=max_age,
-        path="/",
-        secure=call.settings.secure,
-        httponly=True,
-        samesite="Lax",
-    )
 
 
 def adopt(app: Flask) -> None:
@@ -275,7 +226,10 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
         raise HttpError(
             405, "method_not_allowed", f"Use {allow} for this address", {"Allow": allow}
         )
-    if request.method not in ("GET", "HEAD") and not _is_trusted_source(call):
+    if request.method in ("GET", "HEAD"):
+        return
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if not origins.is_trusted_source(origin, site, request.host, call.settings):
         raise HttpError(403, "origin_not_allowed", "This page may not send requests here")
 
 
@@ -287,89 +241,31 @@ def _authenticate_admin(call: Call) -> None:
     )
 
 
-def _is_trusted_source(call: Call) -> bool:
-    """Tell whether a state-changing call comes from our own pages, or from no page at all.
-
-    Browsers send `Sec-Fetch-Site` themselves (Fetch Metadata) and older ones at least `Origin`;
-    what sends neither is no browser and carries nobody's cookie by accident.
-    """
-    headers = call.request.headers
-    if _is_allowed_origin(call):
-        return True
-    site = headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = headers.get("Origin")
-    return origin is None or origin.partition("://")[2] == call.request.host != ""
-
-
-def _is_allowed_origin(call: Call) -> bool:
-    return call.request.headers.get("Origin") in call.settings.allowed_origins
-
-
 def _preflight(methods: tuple[str, ...]) -> Response:
     response = Response(status=204)
     del response.headers["Content-Type"]
-    response.headers["Access-Control-Allow-Methods"] = ", ".join(methods)
-    response.headers["Access-Control-Allow-Headers"] = "Content-Type"
-    response.headers["Access-Control-Max-Age"] = "600"
+    response.headers.update(origins.preflight_headers(methods))
     return response
 
 
 def _problem(call: Call, error: Exception) -> Response:
-    problem, headers = _describe(call, error)
-    text = json.dumps(problem).encode()
-    headers["Content-Length"] = str(len(text))
+    problem = _describe(call, error)
+    text = json.dumps(problem.members).encode()
+    headers = problem.headers | {"Content-Length": str(len(text))}
     # functions-framework reads what is left of a body into memory before it answers, unless the
     # answer is streamed; the server then drains it within its own bounds.
-    return Response(
-        iter([text]), problem["status"], headers, content_type="application/problem+json"
-    )
+    return Response(iter([text]), problem.status, headers, content_type="application/problem+json")
 
 
-def _describe(call: Call, error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
-    """Make an error's RFC 9457 problem and headers; `error` is the member the old page shows."""
-    headers: dict[str, str] = {}
-    extra: dict[str, Any] = {}
-    if isinstance(error, HttpError):
-        status, code, sentence = error.status, error.code, error.sentence
-        headers = error.headers
-    elif isinstance(error, errors.AuthError):
-        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-        code, sentence = error.code, error.sentence
-        call.log["cause"] = error.cause
-        if isinstance(error, errors.InvalidInput):
-            extra["field"] = error.field
-        if isinstance(error, errors.Unavailable):
-            headers["Retry-After"] = str(error.retry_after)
-    elif isinstance(error, HTTPException) and error.code:
-        status, sentence = error.code, HTTPStatus(error.code).phrase
-        code = sentence.lower().replace(" ", "_")
-    else:
-        status, code = 500, "internal_error"
-        sentence = "Something went wrong on our side. Please try again later."
-        # The frames tell where and the type tells what; the text of a foreign error might quote
-        # what must not be logged.
-        call.log["exception"] = type(error).__qualname__
-        call.log["stack"] = traceback.format_tb(error.__traceback__)
-        if isinstance(error, errors.StoreFault):
-            call.log["cause"] = str(error)
-    call.log["code"], call.failure = code, status
-    if isinstance(error, errors.AdminRequired):
-        headers["WWW-Authenticate"] = 'Bearer realm="AI-Coder"'
-    elif status == 401:
-        name = call.settings.cookie_name
-        headers["WWW-Authenticate"] = f'Cookie realm="AI-Coder", cookie-name="{name}"'
-    problem = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": sentence,
-        "code": code,
-        "request_id": call.request_id,
-        "error": sentence,
-    }
-    return problem | extra, headers
+def _describe(call: Call, error: Exception) -> problems.Problem:
+    """Make an error's problem, and note for the log what it was."""
+    if isinstance(error, HTTPException) and error.code:
+        error = problems.of_status(error.code)
+    cookie_name = call.settings.cookie_name
+    problem = problems.describe(error, request_id=call.request_id, cookie_name=cookie_name)
+    call.log.update(problem.log)
+    call.failure = problem.status
+    return problem
 
 
 def _finish(call: Call, response: Response) -> None:
@@ -378,11 +274,7 @@ def _finish(call: Call, response: Response) -> None:
     headers["X-Request-Id"] = call.request_id
     if call.settings.secure:
         headers["Strict-Transport-Security"] = _HSTS
-    if call.settings.allowed_origins:
-        headers["Vary"] = "Origin"
-        if _is_allowed_origin(call):
-            headers["Access-Control-Allow-Origin"] = call.request.headers["Origin"]
-            headers["Access-Control-Allow-Credentials"] = "true"
+    headers.update(origins.answer_headers(call.request.headers.get("Origin"), call.settings))
 
 
 def _log(call: Call, status: int) -> None:

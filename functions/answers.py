@@ -1,0 +1,46 @@
+"""What the functions answer about users: who it is, and the session's cookie, set or removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Response
+
+from shared import express_sessions
+from shared.http import Call, answer
+
+if TYPE_CHECKING:
+    from shared.tokens import IssuedToken
+    from shared.users import User
+
+
+def user_answer(
+    call: Call, user: User, status: int = 200, *, token: IssuedToken | None = None
+) -> Response:
+    """Answer with a user and, where there is a new token, its cookie."""
+    call.log["user_id"] = user.id
+    response = answer(
+        {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}, status
+    )
+    if token is not None:
+        _set_cookie(call, response, token.text, token.max_age)
+    return response
+
+
+def clear_session(call: Call, response: Response) -> None:
+    """Remove the session cookie, and the old server's; the attributes are those of setting it."""
+    _set_cookie(call, response, "", 0)
+    if call.settings.express_sessions and express_sessions.COOKIE_NAME in call.request.cookies:
+        response.delete_cookie(express_sessions.COOKIE_NAME, httponly=True)
+
+
+def _set_cookie(call: Call, response: Response, value: str, max_age: int) -> None:
+    response.set_cookie(
+        call.settings.cookie_name,
+        value,
+        max_age=max_age,
+        path="/",
+        secure=call.settings.secure,
+        httponly=True,
+        samesite="Lax",
+    )
