@@ -63,7 +63,7 @@ class _Import:
 def measure(server: Server, few_rounds: int, many_rounds: int) -> list[Measurement]:
     """Compare imports of few and, unless that is none of the rounds, of many users."""
     server.run(f"CREATE DATABASE migrated OWNER {USER}")
-    migrate = (BIN / "python", "-m", "shared.schema_command", "apply")
+    migrate = (BIN / "python", "-m", "shared.transfer", "schema", "apply")
     _run(migrate, process_environment(DATABASE_URL=server.url("migrated")))
     with tempfile.TemporaryDirectory(prefix="auth-bench-") as name:
         folder = Path(name)
