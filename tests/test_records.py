@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from shared.transfer.records import InvalidRow, digest, parse, to_json
 from tests.support.transfers import HASH, user
 
+POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 MOMENT = datetime(2025, 6, 9, 17, 54, 12, 721000, tzinfo=UTC)
 
 
@@ -42,7 +43,8 @@ def test_a_time_may_be_written_in_any_of_these_ways(
     name: str, value: Any, expected: datetime | None
 ) -> None:
     row = user(1, **({"createdAt": ...} | {name: value}))
-    assert parse(row).created_at == expected
+    stored = parse(row).created_at
+    assert stored == (expected and (expected - POSTGRES_EPOCH) // timedelta(microseconds=1))
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,19 @@ _CLOSE = """
 UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = $2
 WHERE number = $1::bigint
 """
+
+
+def _microseconds(column: str) -> str:
+    """Count a time from 2000 on; one that is infinite has no number."""
+    return (
+        f"CASE WHEN isfinite({column}) THEN"
+        f" (extract(epoch FROM {column}) * 1000000)::bigint - 946684800000000 END"
+    )
+
+
 _EXPORT = f"""
-SELECT id::text, email, email_key, password, name, provider, created_at, updated_at, epoch,
-       encode({bulk.DIGEST}, 'hex')
+SELECT id::text, email, email_key, password, name, provider, {_microseconds("created_at")},
+       {_microseconds("updated_at")}, epoch, encode({bulk.DIGEST}, 'hex')
 FROM users u ORDER BY created_at NULLS LAST, id
 """
 

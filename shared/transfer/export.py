@@ -35,13 +35,17 @@ def export(
     with transaction(database, write=False) as connection:
         for *columns, held in batches.export(connection):
             record = Record(*columns)
-            if isinstance(record.created_at, str) or isinstance(record.updated_at, str):
-                raise TransferRefused(f"User {record.id} has a time that no file can hold.")
             row_digest = digest(record)
             if row_digest.hex() != held:
                 raise TransferRefused(f"User {record.id} did not arrive as it is stored.")
             digests.update(row_digest)
-            text = json.dumps(to_json(record), indent=2, ensure_ascii=False)
+            try:
+                row = to_json(record)
+            except OverflowError:
+                raise TransferRefused(
+                    f"User {record.id} has a time that no file can hold."
+                ) from None
+            text = json.dumps(row, indent=2, ensure_ascii=False)
             write((",\n  " if count else "[\n  ").encode() + text.replace("\n", "\n  ").encode())
             count += 1
             if count % bulk.FETCH_ROWS == 0:

@@ -12,7 +12,7 @@ from shared.connection import Connection
 from shared.database import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
 from shared.store import batches, bulk
-from shared.transfer.records import MEMBERS, InvalidRow, canonical, columns, parse
+from shared.transfer.records import MEMBERS, InvalidRow, digest, parse
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
 
@@ -183,13 +183,13 @@ def _stage(
     with bulk.staging(connection) as send:
         for row in source.rows():
             try:
-                user = columns(parse(row))
-                row_digest = hashlib.sha256(canonical(user)).digest()
+                record = parse(row)
+                row_digest = digest(record)
             except InvalidRow as error:
                 lines.append(bulk.invalid_line(source.rows_read, str(error)))
             else:
                 digests.update(row_digest)
-                lines.append(bulk.staged_line(source.rows_read, user, row_digest))
+                lines.append(bulk.staged_line(source.rows_read, record, row_digest))
             if isinstance(row, dict) and not MEMBERS.issuperset(row):
                 _count_unknown(unknown, row)
             size += len(lines[-1])

@@ -26,20 +26,17 @@ MEMBERS = frozenset(
 )
 """What a row may say of a user. Anything else has no place in the database."""
 
+_TEXTS = ("email", "id", "password", "name", "provider")
 _ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Wider than for a new user: whoever the old server let in comes along.
 _EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _64_BITS = 2**64 - 1
 _HEX = "\\x"  # As PostgreSQL begins bytes.
 _MAX_INTEGER = 2**31 - 1
-
-Columns = tuple[
-    str, str, str | None, str | None, str | None, str | None, int | None, int | None, int
-]
 
 
 class InvalidRow(ValueError):
@@ -56,8 +53,9 @@ class Record(NamedTuple):
     password: str | None
     name: str | None
     provider: str | None
-    created_at: datetime | None
-    updated_at: datetime | None
+    created_at: int | None
+    """Microseconds since 2000 in UTC, as PostgreSQL keeps its times; so is `updated_at`."""
+    updated_at: int | None
     epoch: int
 
 
@@ -71,31 +69,25 @@ def parse(row: object) -> Record:
         raise row
     if not isinstance(row, dict):
         raise InvalidRow("It is not an object.")
-    email = _text(row, "email")
+    email, user_id, password, name, provider = texts = tuple(map(row.get, _TEXTS))
+    for value in texts:
+        if value is not None and type(value) is not str:
+            raise InvalidRow(f"The {_TEXTS[texts.index(value)]} is not a text.")
     if email is None or len(email) > TEXT_MAX_LENGTH or not _EMAIL.fullmatch(email.strip()):
         raise InvalidRow("The email is missing or not an address.")
     key = email_key(email)
-    user_id = _text(row, "id")
     if user_id is None:
         user_id = str(uuid.uuid5(_ID_NAMESPACE, key))
     elif not _UUID.fullmatch(user_id):
         raise InvalidRow("The id is not a UUID.")
-    provider = _text(row, "provider")
-    if provider is not None and provider not in PROVIDERS:
-        raise InvalidRow(f"The provider is none of {', '.join(PROVIDERS)}.")
-    password = _text(row, "password") or None
-    if password is None and provider in (None, "local"):
-        raise InvalidRow("A local user without a password could never log in.")
-    if password is not None and (problem := hash_problem(password)):
-        raise InvalidRow(problem)
-    name = _text(row, "name")
+    _check_login(provider, password)
     if name is not None and len(name) > TEXT_MAX_LENGTH:
         raise InvalidRow(f"The name is longer than {TEXT_MAX_LENGTH} characters.")
     return Record(
         user_id.lower(),
         email,
         key,
-        password,
+        password or None,
         name,
         provider,
         _moment(row, "createdAt", "created_at"),
@@ -104,25 +96,18 @@ def parse(row: object) -> Record:
     )
 
 
-def columns(record: Record) -> Columns:
-    """Give the record with its times as PostgreSQL keeps them: microseconds since 2000."""
-    user_id, email, key, password, name, provider, created, updated, epoch = record
-    return (
-        user_id,
-        email,
-        key,
-        password,
-        name,
-        provider,
-        None if created is None else (created - _POSTGRES_EPOCH) // _MICROSECOND,
-        None if updated is None else (updated - _POSTGRES_EPOCH) // _MICROSECOND,
-        epoch,
-    )
+def _check_login(provider: str | None, password: str | None) -> None:
+    if provider is not None and provider not in PROVIDERS:
+        raise InvalidRow(f"The provider is none of {', '.join(PROVIDERS)}.")
+    if not password and provider in (None, "local"):
+        raise InvalidRow("A local user without a password could never log in.")
+    if password and (problem := hash_problem(password)):
+        raise InvalidRow(problem)
 
 
-def canonical(user: Columns) -> bytes:
+def canonical(record: Record) -> bytes:
     """Give the bytes that the digest is made of. Raises InvalidRow for what is no text."""
-    user_id, email, key, password, name, provider, created, updated, epoch = user
+    user_id, email, key, password, name, provider, created, updated, epoch = record
     text = (
         f"{user_id}{len(email)}:{email}"
         f"{':' if key is None else f'{len(key)}:{key}'}"
@@ -142,11 +127,14 @@ def canonical(user: Columns) -> bytes:
 
 def digest(record: Record) -> bytes:
     """Give the record's SHA-256. Raises InvalidRow for what is no text."""
-    return hashlib.sha256(canonical(columns(record))).digest()
+    return hashlib.sha256(canonical(record)).digest()
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """Write the record as the old server does: its order of members, nothing that is absent."""
+    """Write the record as the old server does: its order of members, nothing that is absent.
+
+    Raises OverflowError for a time before the year 1.
+    """
     name = {} if record.name is None else {"name": record.name}
     provider = {} if record.provider is None else {"provider": record.provider}
     row: dict[str, Any] = {"id": record.id, "email": record.email}
@@ -163,15 +151,8 @@ def to_json(record: Record) -> dict[str, Any]:
     return row
 
 
-def _text(row: dict[str, Any], name: str) -> str | None:
-    value = row.get(name)
-    if value is not None and type(value) is not str:
-        raise InvalidRow(f"The {name} is not a text.")
-    return value
-
-
-def _moment(row: dict[str, Any], camel: str, snake: str) -> datetime | None:
-    """Read an ISO 8601 time, in UTC where it names no offset, or milliseconds since the epoch."""
+def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
+    """Read an ISO 8601 time, in UTC where it names no offset, or milliseconds since 1970."""
     value = row.get(camel)
     if value is None:
         value = row.get(snake)
@@ -182,15 +163,16 @@ def _moment(row: dict[str, Any], camel: str, snake: str) -> datetime | None:
     try:
         if type(value) is str:
             moment = datetime.fromisoformat(value.upper())
-            offset = moment.tzinfo
-            if offset is UTC:
-                return moment
-            return moment.astimezone(UTC) if offset else moment.replace(tzinfo=UTC)
-        if type(value) in (int, float):
-            return _EPOCH + timedelta(microseconds=round(value * 1000))
+            if moment.tzinfo is not UTC:
+                # Of one that is out of range in UTC, PostgreSQL would be the only one to know.
+                moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        elif type(value) in (int, float):
+            moment = _UNIX_EPOCH + timedelta(microseconds=round(value * 1000))
+        else:
+            raise InvalidRow(f"{camel} is not a time.")
     except (ValueError, OverflowError):
-        pass
-    raise InvalidRow(f"{camel} is not a time.")
+        raise InvalidRow(f"{camel} is not a time.") from None
+    return (moment - _POSTGRES_EPOCH) // _MICROSECOND
 
 
 def _epoch(row: dict[str, Any]) -> int:
@@ -200,8 +182,9 @@ def _epoch(row: dict[str, Any]) -> int:
     return epoch
 
 
-def _iso(moment: datetime) -> str:
+def _iso(microseconds: int) -> str:
     """Write milliseconds, as the old server does, unless there is more to tell."""
-    if moment.microsecond % 1000 == 0:
+    moment = _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+    if microseconds % 1000 == 0:
         return to_iso(moment)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
