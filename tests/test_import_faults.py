@@ -24,7 +24,7 @@ import httpx
 import pytest
 
 from shared.errors import InvalidSource, StoreUnavailable, TransferRefused
-from shared.store import bulk
+from shared.store import bulk, staging
 from shared.transfer import backup, importing, rollback
 from shared.transfer.steps import Ready
 from tests.support.commands import Command, Ended, run
@@ -433,7 +433,7 @@ def test_an_apply_that_falls_silent_does_not_keep_everyone_out(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a laptop is closed while the table is locked: the server undoes it by itself."""
-    monkeypatch.setattr(bulk, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(staging, "IDLE_SECONDS", 0.2)
     monkeypatch.setattr(bulk, "INDEX_LATER_ROWS", 1)
     silent = importing.apply(target.database, source_of([user(1)]), batch_id="first", run_by="test")
     assert any(isinstance(event, Ready) for event in silent)
@@ -647,8 +647,8 @@ def test_who_waits_too_long_for_another_import_says_so_and_changes_nothing(
 ) -> None:
     applied, _ = target.apply([user(1)])
     before = target.dump()
-    monkeypatch.setattr(bulk, "LOCK_SECONDS", 0.2)
-    with _locked(target, f"SELECT pg_advisory_xact_lock({bulk.LOCK_KEY})"):
+    monkeypatch.setattr(staging, "LOCK_SECONDS", 0.2)
+    with _locked(target, f"SELECT pg_advisory_xact_lock({staging.LOCK_KEY})"):
         with pytest.raises(StoreUnavailable, match="another import or rollback"):
             target.apply([user(1), user(2)])
         with pytest.raises(StoreUnavailable, match="another import or rollback"):
@@ -809,7 +809,7 @@ _MOMENTS: dict[str, Callable[[Message], object]] = {
     "comparing": lambda message: message.sql.startswith("ANALYZE"),
     "writing": lambda message: message.sql.lstrip().startswith("INSERT INTO users"),
     "recording": lambda message: message.sql.lstrip().startswith("INSERT INTO import_batches"),
-    "reporting": lambda message: message.sql.startswith(f"FETCH {bulk.FETCH_BLOCKS} "),
+    "reporting": lambda message: message.sql.startswith(f"FETCH {staging.FETCH_BLOCKS} "),
 }
 
 
@@ -836,7 +836,7 @@ def test_an_interrupted_apply_says_that_nothing_was_changed_and_nothing_was(
 def test_an_apply_that_waits_for_another_one_can_be_interrupted(
     target: Target, users_file: Path, number: signal.Signals
 ) -> None:
-    with _locked(target, f"SELECT pg_advisory_xact_lock({bulk.LOCK_KEY})"):
+    with _locked(target, f"SELECT pg_advisory_xact_lock({staging.LOCK_KEY})"):
         command = Command(_url(target), users_file, *APPLY)
         _until(lambda: _waiting(target))
         command.process.send_signal(number)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from shared.connection import Connection, Row
 from shared.errors import TransferRefused
-from shared.store import bulk
+from shared.store import staging
 
 REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
 """What became of a batch's user at its rollback, beside KEPT; and who came later."""
@@ -46,7 +46,7 @@ _JUDGE = f"""
 INSERT INTO rolled_back_users
 SELECT r.user_id, u.email, r.previous, CASE
     WHEN u.id IS NULL THEN 'gone'
-    WHEN {bulk.DIGEST} <> r.digest THEN 'kept'
+    WHEN {staging.DIGEST} <> r.digest THEN 'kept'
     WHEN r.previous IS NULL THEN 'removed'
     WHEN EXISTS (
         SELECT FROM users o WHERE o.id <> r.user_id
@@ -75,8 +75,8 @@ WHERE r.batch = $1::bigint AND t.user_id = r.user_id AND t.verdict <> 'kept'
 """
 _RESTORED_WRONGLY = f"""
 SELECT count(*) FROM rolled_back_users r LEFT JOIN users u ON u.id = r.user_id
-WHERE r.verdict = 'restored' AND {bulk.DIGEST} IS DISTINCT FROM (
-    SELECT {bulk.DIGEST} FROM jsonb_populate_record(NULL::users, r.previous) u
+WHERE r.verdict = 'restored' AND {staging.DIGEST} IS DISTINCT FROM (
+    SELECT {staging.DIGEST} FROM jsonb_populate_record(NULL::users, r.previous) u
 )
 """
 _LATER_BATCH = """
@@ -101,7 +101,7 @@ def _microseconds(column: str) -> str:
 
 _EXPORT = f"""
 SELECT id::text, email, email_key, password, name, provider, {_microseconds("created_at")},
-       {_microseconds("updated_at")}, epoch, encode({bulk.DIGEST}, 'hex')
+       {_microseconds("updated_at")}, epoch, encode({staging.DIGEST}, 'hex')
 FROM users u ORDER BY created_at NULLS LAST, id
 """
 
@@ -149,12 +149,12 @@ def roll_back(connection: Connection, number: int, run_by: str) -> dict[str, int
             connection.execute("SELECT verdict, count(*) FROM rolled_back_users GROUP BY verdict"),
         )
     )
-    return {v: found.get(v, 0) for v in (REMOVED, RESTORED, bulk.KEPT, GONE, SIGNED_UP)}
+    return {v: found.get(v, 0) for v in (REMOVED, RESTORED, staging.KEPT, GONE, SIGNED_UP)}
 
 
 def outcomes(connection: Connection) -> Iterator[Row]:
     """Stream verdict, id and email of those who were not simply taken back."""
-    return bulk.rows(
+    return staging.stream(
         connection,
         "SELECT verdict, user_id::text, email FROM rolled_back_users"
         " WHERE verdict IN ('kept', 'gone', 'signed_up') ORDER BY verdict, user_id",
@@ -163,4 +163,4 @@ def outcomes(connection: Connection) -> Iterator[Row]:
 
 def export(connection: Connection) -> Iterator[Row]:
     """Stream every user, oldest first: the columns of `Record`, and the digest in hexadecimal."""
-    return bulk.rows(connection, _EXPORT)
+    return staging.stream(connection, _EXPORT)

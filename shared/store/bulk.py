@@ -1,57 +1,20 @@
-"""Users in bulk in Postgres: the SQL of an import, its proof, its way back, and of an export.
+"""What an import writes: new and changed users, what it brought of each, and the proof of it.
 
-An import copies the source into a staging table of its own transaction, gives every row a verdict
-there, and only then writes. Everything here runs on one direct connection, inside a transaction
-that the caller begins with `begin` and ends with `commit` or by closing the connection.
+It works on the staging table of `shared.store.staging`, in the same transaction.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
 
-from shared.connection import Connection, Row
-from shared.errors import StoreFault, StoreUnavailable, TransferRefused
+from shared.connection import Connection
+from shared.errors import StoreFault, StoreUnavailable
+from shared.store import staging
+from shared.store.staging import DIGEST, USER_COLUMNS
 
-LOCK_KEY = 4_101_202_612
-"""The advisory lock of everything that imports or rolls back."""
-LOCK_SECONDS = 30
-"""How long one import waits for another, or for a lock on the table."""
-ORPHAN_CHECK = "2s"
-"""After which a statement ends whose client has gone."""
-IDLE_SECONDS = 60
-"""After which a write is undone whose client says nothing, as one does that lost its network."""
 INDEX_LOCK_TIMEOUT = "1s"
-FETCH_ROWS = 1000
-FETCH_BLOCKS = 10
 INDEX_LATER_ROWS = 10_000
 """From how many new users on an empty table gets its indexes afterwards."""
-
-NEW, CHANGED, IDENTICAL = "new", "changed", "identical"
-KEPT, ALTERED, DELETED = "kept", "altered", "deleted"
-INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN = "invalid", "duplicate", "email_taken", "id_taken"
-REASONS = {
-    NEW: "It is not in Postgres.",
-    CHANGED: "It has changed in the source since it was imported.",
-    IDENTICAL: "It is in Postgres as in the source.",
-    KEPT: "It has changed in Postgres, or no import brought it; Postgres wins.",
-    ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
-    DELETED: "It was imported and is gone from Postgres; it is not brought back.",
-    INVALID: "It cannot be brought over.",
-    DUPLICATE: "It is the same user as another row.",
-    EMAIL_TAKEN: "Its email belongs to another user in Postgres.",
-    ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
-}
-"""What may become of a row, and why where the row itself doesn't say more. Only NEW and CHANGED
-ones are written."""
-VERDICTS = tuple(REASONS)
-REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN)
-"""The verdicts of rows that cannot be brought over."""
-
-_USER = "id, email, email_key, password, name, provider, created_at, updated_at, epoch"
 
 
 def _moment(column: str) -> str:
@@ -66,152 +29,13 @@ def _moment(column: str) -> str:
     )
 
 
-# The twin of `shared.transfer.records.canonical`, over a row `u` of users. `concat` leaves NULLs
-# out, and `timestamptz_send` gives the 64 bits as they are, at a third of the cost of `extract`.
-DIGEST = """sha256(convert_to(concat(
-    u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
-    length(u.password), ':', u.password, length(u.name), ':', u.name,
-    length(u.provider), ':', u.provider,
-    timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', u.epoch
-), 'UTF8'))"""
-_TABLES = {
-    "users": "(id uuid, email text, email_key text, password text, name text, provider text,"
-    " created_at timestamptz, updated_at timestamptz, epoch integer)",
-    "import_batches": "(number bigint, id text, plan_sha256 text, source_sha256 text, "
-    "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
-    "rolled_back_at timestamptz, rolled_back_by text)",
-    "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
-}
-_NULL = r"\N"
-_NULLS = f"{_NULL}\t" * 10
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-_LOCK_NOT_AVAILABLE = "55P03"
-_UNADOPTED = """
-SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
-    SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
-)
-"""
-_STAGING = """
-CREATE TEMP TABLE staged_users (
-    row bigint, id uuid, email text, email_key text, password text, name text, provider text,
-    created_at bigint, updated_at bigint, epoch integer, digest bytea,
-    verdict text, reason text, other_row bigint, other_id uuid, base bytea
-) ON COMMIT DROP
-"""
-_COPY_STAGED = f"COPY staged_users (row, {_USER}, digest, verdict, reason) FROM STDIN"
-# By hashes, which sort in half the time; where two collide, ranking finds nobody.
-_ANY_DUPLICATES = """
-SELECT count(DISTINCT uuid_hash_extended(id, 0)) < count(*)
-    OR count(DISTINCT hashtextextended(email_key, 0)) < count(*)
-FROM staged_users WHERE verdict = 'new'
-"""
-_DUPLICATE_EMAILS = """
-WITH ranked AS (
-    SELECT row, email = email_key AS exact, created_at, first_value(row) OVER rank AS winner,
-           first_value(email = email_key) OVER rank AS winner_exact,
-           first_value(created_at) OVER rank AS winner_created_at
-    FROM staged_users
-    WHERE verdict = 'new' AND email_key IN (
-        SELECT email_key FROM staged_users WHERE verdict = 'new'
-        GROUP BY email_key HAVING count(*) > 1
-    )
-    WINDOW rank AS (
-        PARTITION BY email_key ORDER BY email = email_key DESC, created_at NULLS LAST, id, row
-    )
-)
-UPDATE staged_users s SET verdict = 'duplicate', other_row = winner, reason = CASE
-    WHEN winner_exact AND NOT exact THEN 'The other row has the address in lower case.'
-    WHEN winner_created_at IS DISTINCT FROM ranked.created_at THEN 'The other row is older.'
-    ELSE 'The other row comes first, by id.' END
-FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
-"""
-_DUPLICATE_IDS = """
-WITH ranked AS (
-    SELECT row, first_value(row) OVER (PARTITION BY id ORDER BY row) AS winner FROM staged_users
-    WHERE verdict = 'new' AND id IN (
-        SELECT id FROM staged_users WHERE verdict = 'new' GROUP BY id HAVING count(*) > 1
-    )
-)
-UPDATE staged_users s SET verdict = 'duplicate', other_row = winner,
-    reason = 'The other row has the same id and comes first.'
-FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
-"""
-_LATEST = """
-latest AS (
-    SELECT DISTINCT ON (user_id) user_id, digest, batch, b.applied_at
-    FROM import_records JOIN import_batches b ON b.number = batch
-    ORDER BY user_id, batch DESC
-)
-"""
-_COMPARE = f"""
-WITH {_LATEST}, found AS (
-    SELECT s.row, u.id AS user_id, u.email_key, u.updated_at, {DIGEST} AS held,
-           s.digest AS staged, s.email_key AS staged_key, latest.digest AS brought,
-           latest.applied_at
-    FROM staged_users s
-    LEFT JOIN users u ON u.id = s.id
-    LEFT JOIN latest ON latest.user_id = s.id
-    WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL)
-)
-UPDATE staged_users s SET base = held, verdict = CASE
-    WHEN found.user_id IS NULL THEN 'deleted'
-    WHEN held = staged THEN 'identical'
-    WHEN held = brought THEN 'changed'
-    WHEN brought IS NULL AND found.email_key <> staged_key THEN 'id_taken'
-    WHEN brought IS NULL OR found.updated_at > applied_at THEN 'kept'
-    ELSE 'altered' END
-FROM found WHERE s.row = found.row
-"""
-# But for an address that its owner is just giving up: changes are written first.
-_EMAIL_TAKEN = """
-UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
-WHERE s.verdict IN ('new', 'changed') AND u.{0} = s.{0} AND u.id <> s.id
-  AND NOT (s.verdict = 'new' AND EXISTS (
-    SELECT FROM staged_users o WHERE o.id = u.id AND o.verdict = 'changed' AND o.{0} <> s.{0}
-  ))
-"""
 # An identical row was compared already, and may change until the COMMIT; these cannot any more.
 _WRITTEN = "('new', 'changed')"
-_ARRIVED = """
-SELECT encode(sha256(coalesce(string_agg(digest, '' ORDER BY row), '')), 'hex') FROM staged_users
-"""
 _HELD = f"""
 SELECT count(*), count(*) FILTER (WHERE held.digest = s.digest)
 FROM staged_users s LEFT JOIN (SELECT u.id, {DIGEST} AS digest FROM users u {{}}) held
     ON held.id = s.id
 WHERE s.verdict IN {_WRITTEN}
-"""
-_DECISIONS = """
-SELECT encode(sha256(coalesce(string_agg(decisions, '' ORDER BY part), '')), 'hex') FROM (
-    SELECT row / 10000 AS part, sha256(convert_to(string_agg(concat_ws(
-        ':', row, verdict, other_row, other_id,
-        CASE WHEN verdict = 'changed' THEN encode(base, 'hex') END
-    ), ' ' ORDER BY row), 'UTF8')) AS decisions
-    FROM staged_users WHERE verdict <> 'new' GROUP BY 1
-) parts
-"""
-_ABSENT = """
-SELECT count(DISTINCT r.user_id) FROM import_records r JOIN users u ON u.id = r.user_id
-WHERE NOT EXISTS (SELECT FROM staged_users s WHERE s.id = r.user_id)
-"""
-_REASONS = ", ".join(f"('{verdict}', '{reason}')" for verdict, reason in REASONS.items())
-_TOLD = f"""
-SELECT row, verdict, coalesce(s.reason, general.reason) AS reason, other_row, id, other_id
-FROM staged_users s JOIN (VALUES {_REASONS}) AS general (verdict, reason) USING (verdict)
-"""
-_REPORT = f"""
-SELECT verdict, reason, row, other_row, id::text, other_id::text FROM ({_TOLD}) told
-WHERE verdict = ANY (string_to_array($1, ',')) ORDER BY row
-"""
-_REPORT_LINES = f"""
-SELECT string_agg(line, '' ORDER BY row) FROM (
-    SELECT row, CASE WHEN verdict IN ('new', 'identical', 'changed')
-        THEN format(E'{{"row": %s, "verdict": "%s", "user_id": "%s"}}\\n', row, verdict, id)
-        ELSE json_strip_nulls(json_build_object(
-            'row', row, 'verdict', verdict, 'user_id', id, 'reason', reason,
-            'other_row', other_row, 'other_id', other_id))::text || E'\\n' END AS line
-    FROM ({_TOLD}) told
-) lines GROUP BY row / 1000 ORDER BY row / 1000
 """
 # The advisory lock makes it safe; a sequence would go on even where nothing is committed.
 _NEXT_BATCH = "SELECT coalesce(max(number), 0) + 1 FROM import_batches"
@@ -239,7 +63,7 @@ UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXI
 )
 """
 _INSERT_NEW = f"""
-INSERT INTO users ({_USER})
+INSERT INTO users ({USER_COLUMNS})
 SELECT id, email, email_key, password, name, provider,
        {_moment("created_at")}, {_moment("updated_at")}, epoch
 FROM staged_users WHERE verdict = 'new'
@@ -268,149 +92,6 @@ WHERE i.indrelid = $1::regclass AND i.indisvalid
 """
 
 
-def begin(connection: Connection, deadline: float, *, write: bool) -> None:
-    """Begin a transaction with an empty staging table.
-
-    Without `write` the transaction is read-only: nothing but the staging table can change in it,
-    and what the schema still lacks is replaced by empty tables of its own. With it, it is the
-    only import there is. Raises StoreUnavailable where another one doesn't
-    end, and TransferRefused where the users table is the old server's still.
-    """
-    milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
-    opening = (
-        f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'};"
-        f"SET LOCAL statement_timeout = {milliseconds};"
-        f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
-        f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
-        "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
-        "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
-        # For the temporary tables: a coarse look is enough to choose joins by.
-        "SET LOCAL default_statistics_target = 10;"
-        # The server takes a digest to be as cheap as a sum.
-        "SET LOCAL parallel_setup_cost = 100; SET LOCAL parallel_tuple_cost = 0.01;"
-        "SET LOCAL ai_coder.as_given = 'on';"
-    )
-    if write:
-        opening += f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';"
-        opening += f"SELECT pg_advisory_xact_lock({LOCK_KEY});"
-    try:
-        connection.run_script(opening + _STAGING)
-    except StoreUnavailable as error:
-        if write and str(error.cause).startswith(_LOCK_NOT_AVAILABLE):
-            raise StoreUnavailable(
-                cause=f"another import or rollback has not ended within {LOCK_SECONDS} s"
-            ) from error
-        raise
-    if connection.execute(_UNADOPTED)[0][0]:
-        raise TransferRefused(
-            "The users table is still the old server's: `make migrate-schema` adopts it, and "
-            "`make migrate-schema-plan` shows how."
-        )
-    if write and not connection.execute("SELECT to_regclass('import_records')")[0][0]:
-        raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
-    if not write:
-        for table, columns in _TABLES.items():
-            if connection.execute("SELECT to_regclass($1) IS NULL", table)[0][0]:
-                connection.run_script(f"CREATE TEMP TABLE {table} {columns} ON COMMIT DROP")
-        connection.run_script("SET TRANSACTION READ ONLY")
-
-
-@contextmanager
-def staging(connection: Connection) -> Iterator[Callable[[bytes], None]]:
-    """Give the function that sends rows in the text format of COPY to the staging table."""
-    with connection.copy_in(_COPY_STAGED) as send:
-        yield send
-
-
-def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
-    """Write a row of the staging table.
-
-    `user` has the columns of users in their order, the times in microseconds since 2000.
-    """
-    user_id, email, key, password, name, provider, created, updated, epoch = user
-    # One look at all of them together costs a tenth of one at each.
-    texts = f"{email}{key}{password}{name}{provider}"
-    if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
-        email, key, password, name, provider = map(_escaped, (email, key, password, name, provider))
-    return (
-        f"{row}\t{user_id}\t{email}\t{_NULL if key is None else key}"
-        f"\t{_NULL if password is None else password}\t{_NULL if name is None else name}"
-        f"\t{_NULL if provider is None else provider}"
-        f"\t{_NULL if created is None else created}"
-        f"\t{_NULL if updated is None else updated}"
-        f"\t{epoch}\t\\\\x{digest.hex()}\tnew\t\\N\n"
-    )
-
-
-def invalid_line(row: int, reason: str) -> str:
-    """Write a row of the staging table that only tells why the source's cannot be used."""
-    return f"{row}{chr(9)}{_NULLS}{INVALID}{chr(9)}{_escaped(reason)}\n"
-
-
-def _escaped(text: str | None) -> str:
-    return _NULL if text is None else text.translate(_ESCAPES)
-
-
-def classify(connection: Connection) -> None:
-    """Give each staged row its verdict. A row that COPY brought has `new` or `invalid`."""
-    connection.run_script("ANALYZE staged_users (row, id, email, email_key, verdict)")
-    # Most files hold none, and to see that is cheaper than to rank.
-    if connection.execute(_ANY_DUPLICATES)[0][0]:
-        connection.run_script(f"{_DUPLICATE_EMAILS}; {_DUPLICATE_IDS}")
-    if _any(connection, "users") or _any(connection, "import_records"):
-        connection.run_script(_COMPARE)
-        find_taken_emails(connection)
-
-
-def find_taken_emails(connection: Connection) -> None:
-    """Reject what would be written under the address of another user."""
-    for column in ("email_key", "email"):
-        connection.run_script(_EMAIL_TAKEN.format(column))
-
-
-def counts(connection: Connection) -> dict[str, int]:
-    """Count the staged rows by verdict."""
-    statement = "SELECT verdict, count(*) FROM staged_users GROUP BY verdict"
-    found: dict[str, int] = dict(map(tuple, connection.execute(statement)))
-    return {verdict: found.get(verdict, 0) for verdict in VERDICTS}
-
-
-def rows(
-    connection: Connection, statement: str, *parameters: str, at_once: int = FETCH_ROWS
-) -> Iterator[Row]:
-    """Stream the rows of a query through a cursor."""
-    connection.execute(f"DECLARE streamed NO SCROLL CURSOR FOR {statement}", *parameters)
-    while fetched := connection.execute(f"FETCH {at_once} FROM streamed"):
-        yield from fetched
-    connection.run_script("CLOSE streamed")
-
-
-def report(connection: Connection, verdicts: Iterable[str]) -> Iterator[Row]:
-    """Stream verdict, reason, row number, other row, id and other id, by row number."""
-    return rows(connection, _REPORT, ",".join(verdicts))
-
-
-def report_lines(connection: Connection) -> Iterator[bytes]:
-    """Stream what became of every row, as JSON lines, many at a time."""
-    for (lines,) in rows(connection, _REPORT_LINES, at_once=FETCH_BLOCKS):
-        yield lines.encode()
-
-
-def absent(connection: Connection) -> int:
-    """Count the users of earlier imports whom the source no longer has."""
-    return int(connection.execute(_ABSENT)[0][0])
-
-
-def decisions_sha256(connection: Connection) -> str:
-    """Digest what was decided for every row that is not simply new, and on what ground."""
-    return str(connection.execute(_DECISIONS)[0][0])
-
-
-def arrived_sha256(connection: Connection) -> str:
-    """Digest the digests that arrived, by row number."""
-    return str(connection.execute(_ARRIVED)[0][0])
-
-
 def holds_all(connection: Connection, *, many: bool) -> bool:
     """Tell whether each user who was written is held as the source says.
 
@@ -427,13 +108,13 @@ def write(connection: Connection, found: dict[str, int]) -> int:
     Whoever signed up or changed while this ran wins: the verdicts are brought up to date.
     """
     number = int(connection.execute(_NEXT_BATCH)[0][0])
-    if found[CHANGED]:
+    if found[staging.CHANGED]:
         for statement in (_RECORD_CHANGED, _KEEP_UNRECORDED, _UPDATE_CHANGED):
             connection.execute(statement, str(number))
-    is_large = found[NEW] >= INDEX_LATER_ROWS
+    is_large = found[staging.NEW] >= INDEX_LATER_ROWS
     if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):
         connection.run_script(_INSERT_NEW)
-        find_taken_emails(connection)
+        staging.find_taken_emails(connection)
     record = _RECORD_NEW.format(number)
     if not (is_large and _insert_unindexed(connection, "import_records", record)):
         connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.
@@ -466,7 +147,7 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
 
     The table is locked meanwhile; users are empty, so that nobody could log in.
     """
-    if _any(connection, table):
+    if staging.is_any(connection, table):
         return False
     connection.run_script(f"SAVEPOINT unindexed; SET LOCAL lock_timeout = '{INDEX_LOCK_TIMEOUT}'")
     drop, build = [], []
@@ -479,17 +160,13 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
             build.append(definition)
     try:
         connection.run_script(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-        if _any(connection, table):
+        if staging.is_any(connection, table):
             raise StoreFault("55000", "somebody was faster")
         connection.run_script(";".join(drop))
-        connection.run_script(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+        connection.run_script(f"SET LOCAL lock_timeout = '{staging.LOCK_SECONDS}s'")
     except (StoreUnavailable, StoreFault):
         # The table is in use, not ours, or something hangs on one of its constraints.
         connection.run_script("ROLLBACK TO unindexed")
         return False
     connection.run_script(";".join([insert, *build]))
     return True
-
-
-def _any(connection: Connection, table: str) -> bool:
-    return bool(connection.execute(f"SELECT EXISTS (SELECT FROM {table})")[0][0])

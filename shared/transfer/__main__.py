@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from shared import errors, files
-from shared.store import batches, bulk
+from shared.store import batches, staging
 from shared.timestamps import to_iso
 from shared.transfer import backup, export, importing, rollback, schema, status
 from shared.transfer.command import (
@@ -30,33 +30,33 @@ from shared.transfer.sources import Source, SourceFile, copy_rows, open_source
 from shared.transfer.steps import Event, Outcome, Ready, beside, timestamp, to_json
 
 _REJECTED = {
-    bulk.INVALID: "rejected: not users that can be brought over",
-    bulk.DUPLICATE: "rejected: the same user as another row",
-    bulk.EMAIL_TAKEN: "rejected: another user in Postgres has the email",
-    bulk.ID_TAKEN: "rejected: a user with another email in Postgres has the id",
+    staging.INVALID: "rejected: not users that can be brought over",
+    staging.DUPLICATE: "rejected: the same user as another row",
+    staging.EMAIL_TAKEN: "rejected: another user in Postgres has the email",
+    staging.ID_TAKEN: "rejected: a user with another email in Postgres has the id",
 }
 _THERE = {
-    bulk.IDENTICAL: "in Postgres as in the source",
-    bulk.KEPT: "changed in Postgres since they were imported; Postgres wins",
-    bulk.ALTERED: "differ in Postgres, where nothing says that they were updated; left alone",
-    bulk.DELETED: "imported before and gone from Postgres; they stay gone",
+    staging.IDENTICAL: "in Postgres as in the source",
+    staging.KEPT: "changed in Postgres since they were imported; Postgres wins",
+    staging.ALTERED: "differ in Postgres, where nothing says that they were updated; left alone",
+    staging.DELETED: "imported before and gone from Postgres; they stay gone",
 }
 PLANNED = {
-    bulk.NEW: "new, to be written",
-    bulk.CHANGED: "changed in the source, to be brought",
+    staging.NEW: "new, to be written",
+    staging.CHANGED: "changed in the source, to be brought",
 } | _THERE | _REJECTED  # fmt: skip
 APPLIED = {
-    bulk.NEW: "new, written",
-    bulk.CHANGED: "changed in the source, brought",
+    staging.NEW: "new, written",
+    staging.CHANGED: "changed in the source, brought",
 } | _THERE | _REJECTED  # fmt: skip
 VERIFIED = {
-    bulk.NEW: "missing in Postgres",
-    bulk.CHANGED: "changed in the source since the import: apply again",
+    staging.NEW: "missing in Postgres",
+    staging.CHANGED: "changed in the source since the import: apply again",
 } | _THERE | _REJECTED  # fmt: skip
 ROLLED_BACK = {
     batches.REMOVED: "removed again",
     batches.RESTORED: "as they were before",
-    bulk.KEPT: "changed since the import, kept",
+    staging.KEPT: "changed since the import, kept",
     batches.GONE: "were gone already",
     batches.SIGNED_UP: "signed up after the import, kept",
 }
@@ -226,7 +226,7 @@ def _apply(
     with Outputs(source.path, batch_id) as outputs:
 
         def on_event(event: Event) -> None:
-            if isinstance(event, Outcome) and event.verdict in bulk.REJECTED and event.row:
+            if isinstance(event, Outcome) and event.verdict in staging.REJECTED and event.row:
                 rejected.append(event.row)
             if isinstance(event, Ready):
                 if rejected:
@@ -272,7 +272,7 @@ def _refuse_rejected(found: Plan) -> None:
 
 
 def _show(command: Command, title: str, found: Plan, meanings: dict[str, str]) -> None:
-    always = (bulk.NEW, bulk.CHANGED, bulk.IDENTICAL)
+    always = (staging.NEW, staging.CHANGED, staging.IDENTICAL)
     rows: list[tuple[str, object, str]] = [
         (verdict.replace("_", " "), number, meanings[verdict])
         for verdict, number in found.counts.items()
@@ -288,7 +288,7 @@ def _show(command: Command, title: str, found: Plan, meanings: dict[str, str]) -
 
 
 def _written(batch: batches.Batch) -> int:
-    return batch.counts[bulk.NEW] + batch.counts[bulk.CHANGED]
+    return batch.counts[staging.NEW] + batch.counts[staging.CHANGED]
 
 
 def _history(batch: batches.Batch) -> str:

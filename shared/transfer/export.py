@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from shared.database import Database
 from shared.errors import TransferRefused
-from shared.store import batches, bulk
+from shared.store import batches, staging
 from shared.transfer.records import Record, digest, to_json
 from shared.transfer.steps import Event, Progress, transaction
 
@@ -48,7 +48,7 @@ def export(
             text = json.dumps(row, indent=2, ensure_ascii=False)
             write((",\n  " if count else "[\n  ").encode() + text.replace("\n", "\n  ").encode())
             count += 1
-            if count % bulk.FETCH_ROWS == 0:
+            if count % staging.FETCH_ROWS == 0:
                 yield Progress("write", count)
         write(b"\n]" if count else b"[]")
     return Exported(rows=count, users_sha256=digests.hexdigest())

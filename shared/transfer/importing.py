@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from shared.connection import Connection
 from shared.database import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
-from shared.store import batches, bulk
+from shared.store import batches, bulk, staging
 from shared.transfer.records import MEMBERS, InvalidRow, digest, parse
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
@@ -23,7 +23,7 @@ MAX_UNKNOWN_MEMBERS, MAX_SHOWN_LENGTH = 20, 40
 OUTDATED = "The source or the database has changed since the plan was made: nothing was written."
 _UNIQUE_VIOLATION = "23505"
 
-DIFFERING = (bulk.NEW, bulk.CHANGED, bulk.ALTERED, bulk.DELETED)
+DIFFERING = (staging.NEW, staging.CHANGED, staging.ALTERED, staging.DELETED)
 """The verdicts of rows that Postgres should hold as the source does, and doesn't."""
 
 
@@ -49,7 +49,7 @@ class Plan:
     @property
     def rejected(self) -> int:
         """How many rows cannot be brought over."""
-        return sum(self.counts[verdict] for verdict in bulk.REJECTED)
+        return sum(self.counts[verdict] for verdict in staging.REJECTED)
 
     @property
     def differing(self) -> int:
@@ -59,7 +59,7 @@ class Plan:
     @property
     def to_write(self) -> int:
         """How many users would be written."""
-        return self.counts[bulk.NEW] + self.counts[bulk.CHANGED]
+        return self.counts[staging.NEW] + self.counts[staging.CHANGED]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Applied:
     batch: str | None
 
 
-_NOTEWORTHY = (*bulk.REJECTED, bulk.KEPT, bulk.ALTERED, bulk.DELETED)
+_NOTEWORTHY = (*staging.REJECTED, staging.KEPT, staging.ALTERED, staging.DELETED)
 
 
 def new_batch_id(now: float) -> str:
@@ -113,7 +113,7 @@ def apply(
         if found.to_write and (skip_invalid or not found.rejected):
             yield Progress("write", found.rows)
             number = _write(connection, found)
-            found = replace(found, counts=bulk.counts(connection))
+            found = replace(found, counts=staging.counts(connection))
         yield from _outcomes(connection, _NOTEWORTHY)
         if found.rejected and not skip_invalid:
             raise RowsRejected(
@@ -136,7 +136,7 @@ def apply(
             run_by=run_by,
         )
         if report is not None:
-            for lines in bulk.report_lines(connection):
+            for lines in staging.report_lines(connection):
                 report(lines)
         yield Ready()
         commit(database, connection, lambda fresh: batches.find(fresh, batch_id) is not None)
@@ -151,7 +151,7 @@ def verify(database: Database, source: Source) -> Generator[Event, None, Plan]:
     """
     with transaction(database, write=False) as connection:
         found = yield from _examine(connection, source)
-        yield from _outcomes(connection, [v for v in bulk.VERDICTS if v != bulk.IDENTICAL])
+        yield from _outcomes(connection, [v for v in staging.VERDICTS if v != staging.IDENTICAL])
     return found
 
 
@@ -159,15 +159,15 @@ def _examine(connection: Connection, source: Source) -> Generator[Event, None, P
     """Stage the source, and give each row its verdict."""
     users_sha256, unknown = yield from _stage(connection, source)
     yield Progress("compare", source.rows_read, source.bytes_read)
-    bulk.classify(connection)
-    decided = f"plan 1 {source.sha256} {bulk.decisions_sha256(connection)}"
+    staging.classify(connection)
+    decided = f"plan 1 {source.sha256} {staging.decisions_sha256(connection)}"
     return Plan(
         sha256=hashlib.sha256(decided.encode()).hexdigest(),
         source_sha256=source.sha256,
         users_sha256=users_sha256,
         rows=source.rows_read,
-        counts=bulk.counts(connection),
-        absent=bulk.absent(connection),
+        counts=staging.counts(connection),
+        absent=staging.absent(connection),
         unknown_members=unknown,
     )
 
@@ -180,16 +180,16 @@ def _stage(
     unknown: Counter[str] = Counter()
     lines: list[str] = []
     size = 0
-    with bulk.staging(connection) as send:
+    with staging.fill(connection) as send:
         for row in source.rows():
             try:
                 record = parse(row)
                 row_digest = digest(record)
             except InvalidRow as error:
-                lines.append(bulk.invalid_line(source.rows_read, str(error)))
+                lines.append(staging.invalid_line(source.rows_read, str(error)))
             else:
                 digests.update(row_digest)
-                lines.append(bulk.staged_line(source.rows_read, record, row_digest))
+                lines.append(staging.staged_line(source.rows_read, record, row_digest))
             if isinstance(row, dict) and not MEMBERS.issuperset(row):
                 _count_unknown(unknown, row)
             size += len(lines[-1])
@@ -211,10 +211,10 @@ def _count_unknown(unknown: Counter[str], row: dict[str, object]) -> None:
 
 def _outcomes(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome]:
     """Give those of the verdicts by row, those that reject one first."""
-    rejecting = [verdict for verdict in verdicts if verdict in bulk.REJECTED]
-    others = [verdict for verdict in verdicts if verdict not in bulk.REJECTED]
+    rejecting = [verdict for verdict in verdicts if verdict in staging.REJECTED]
+    others = [verdict for verdict in verdicts if verdict not in staging.REJECTED]
     for some in (rejecting, others):
-        for row in bulk.report(connection, some):
+        for row in staging.report(connection, some):
             yield Outcome(*row)
 
 
@@ -231,7 +231,7 @@ def _write(connection: Connection, found: Plan) -> int:
 
 def _prove(connection: Connection, found: Plan) -> None:
     """Compare what was read with what arrived, and what is to be held with what is held."""
-    arrived = bulk.arrived_sha256(connection)
+    arrived = staging.arrived_sha256(connection)
     many = found.to_write >= bulk.INDEX_LATER_ROWS
     if arrived != found.users_sha256 or not bulk.holds_all(connection, many=many):
         raise TransferRefused("The database does not hold what the source says: rolled back.")

@@ -2,7 +2,7 @@
 
 The digest is what a proof rests on. It is SHA-256 over every member in the order of `Record`,
 each text as `<length in characters>:<text>`, or `:` where there is none; times as PostgreSQL keeps
-them, in 64 bits. `shared.store.bulk` computes the same in SQL, from what the table holds.
+them, in 64 bits. `shared.store.staging` computes the same in SQL, from what the table holds.
 """
 
 from __future__ import annotations

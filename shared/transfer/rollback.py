@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from shared.connection import Connection
 from shared.database import Database
 from shared.errors import StoreFault, TransferRefused
-from shared.store import batches, bulk
+from shared.store import batches, staging
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
 
 _FOREIGN_KEY_VIOLATION = "23503"
 _REASONS = {
-    bulk.KEPT: "It has changed since the import, or its old address is another's now: kept.",
+    staging.KEPT: "It has changed since the import, or its old address is another's now: kept.",
     batches.GONE: "It was gone from Postgres already.",
     batches.SIGNED_UP: "It signed up after the import, and is kept.",
 }

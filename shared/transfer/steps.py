@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from shared.connection import Connection, Lost
 from shared.database import Database
 from shared.errors import CommitUnknown, StoreUnavailable, TransferRefused
-from shared.store import bulk
+from shared.store import staging
 
 PATIENCE = 3600.0
 """Seconds that a whole transfer may take."""
@@ -99,13 +99,13 @@ def beside(source: Path, kind: str, name: str, suffix: str = "") -> Path:
 
 @contextmanager
 def transaction(database: Database, *, write: bool) -> Iterator[Connection]:
-    """Give a direct connection inside a transaction of `bulk.begin`; without a COMMIT it is undone.
+    """Give a direct connection in a transaction of `staging.begin`, undone without a COMMIT.
 
     Raises StoreUnavailable, and TransferRefused where the schema is not ready for it.
     """
     deadline = time.monotonic() + PATIENCE
     with database.direct_connection(deadline) as connection:
-        bulk.begin(connection, deadline, write=write)
+        staging.begin(connection, deadline, write=write)
         yield connection
 
 
@@ -123,7 +123,7 @@ def commit(
         deadline = time.monotonic() + CHECK_SECONDS
         try:
             with database.direct_connection(deadline) as fresh:
-                bulk.begin(fresh, deadline, write=True)  # Waits until the other one has ended.
+                staging.begin(fresh, deadline, write=True)  # Waits until the other one has ended.
                 done = is_done(fresh)
         except StoreUnavailable as second:
             raise CommitUnknown(

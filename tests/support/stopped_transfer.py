@@ -17,13 +17,13 @@ from types import FrameType
 from typing import Any
 
 from shared import files
-from shared.store import bulk
+from shared.store import bulk, staging
 from shared.transfer import __main__, importing, outputs, steps
 
 _WATCHED = {files.__file__, outputs.__file__, steps.__file__}
 _WATCHED_FUNCTIONS = {
     importing.__file__: {"apply", "_prove"},
-    bulk.__file__: {"write", "_insert_unindexed", "record_batch", "report_lines"},
+    staging.__file__: {"write", "_insert_unindexed", "record_batch", "report_lines"},
 }
 INDEX_LATER_ROWS = 100
 """So that a few users are enough for the way that drops and builds indexes."""
