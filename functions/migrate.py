@@ -39,21 +39,21 @@ def migrate(call: Call) -> Response:
     Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`; `batch` of a
     rollback. Raises InvalidInput, and TransferRefused where there is no database.
     """
-    options: dict[str, Any] = call.request.args.to_dict()
-    in_query = "action" in options
-    if not in_query:
+    query = call.request.args
+    options: dict[str, Any] = query.to_dict()
+    if not query:
         options = read_json(call.request, "required")
     for name in options:
-        if name not in OPTIONS:  # Or an apply would not be bound to the plan that somebody meant.
-            raise InvalidInput("options", f"The options are {', '.join(OPTIONS)}")
+        if name not in OPTIONS or len(query.getlist(name)) > 1 or "\0" in str(options[name]):
+            # Or an apply would not be bound to the plan that somebody meant.
+            raise InvalidInput("options", f"The options are {', '.join(OPTIONS)}, each once")
     action = options.get("action")
     if not isinstance(action, str) or action not in _ACTIONS:
         raise InvalidInput("action", f"The action must be one of {', '.join(_ACTIONS)}")
     if call.settings.database_url is None:
         raise TransferRefused("There is no database to migrate to: set DATABASE_URL.")
     call.log["action"] = action
-    has_users = in_query and call.stream.length != 0
-    job = _Job(call, Database(call.settings.database_url, call.settings), options, has_users)
+    job = _Job(call, Database(call.settings.database_url, call.settings), options, bool(query))
     return stream_answer(call, _lines(call, _ACTIONS[action](job)))
 
 

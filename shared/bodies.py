@@ -32,7 +32,7 @@ class BodyStream(io.RawIOBase):
         """`length` is the Content-Length, or None for a chunked body, which marks its end."""
         super().__init__()
         self._source = source
-        self.length = length
+        self._length = length
         self._read = 0
         self._failure: HttpError | None = None
 
@@ -53,7 +53,7 @@ class BodyStream(io.RawIOBase):
                 self._read += len(data)
                 if self._read > MAX_STREAM:
                     self._failure = _too_large(MAX_STREAM)
-                elif len(data) < len(view) and self._read < (self.length or 0):
+                elif len(data) < len(view) and self._read < (self._length or 0):
                     self._failure = _incomplete("The body is shorter than its Content-Length")
         if self._failure is not None:
             raise self._failure

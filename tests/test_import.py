@@ -134,7 +134,6 @@ def test_rejected_rows_stop_everything_unless_they_may_stay_behind(target: Targe
         ({"email": "Ada@x.org", "createdAt": ...}, {"email": "ADA@x.org"}, 2, "older"),
         ({"email": "Ada@x.org"}, {"email": "ADA@x.org"}, 1, "by id"),
         ({"email": "a@x.org"}, {"email": "a@x.org", "id": user(1)["id"]}, 1, "by id"),
-        ({"id": user(7)["id"]}, {"id": user(7)["id"]}, 1, "same id"),
         ({"email": "e\u0301@x.org"}, {"email": "é@x.org"}, 2, "lower case"),
         ({"email": "a@xn--bcher-kva.de"}, {"email": "a@bücher.de"}, 2, "lower case"),
     ],
@@ -148,6 +147,31 @@ def test_of_two_rows_for_one_user_the_report_says_which_won_and_why(
     assert outcome.verdict == "duplicate"
     assert outcome.other_row == winner
     assert reason in outcome.reason
+
+
+def test_rows_of_one_id_and_several_addresses_are_all_rejected(target: Target) -> None:
+    """Also where Postgres knows whose id it is, and where another row has one of the addresses."""
+    target.apply([user(1)])
+    before = target.users()
+    rows = [user(1, email="evil@example.com"), user(1), user(2), user(3, email="EVIL@example.com")]
+    applied, outcomes = target.apply(rows, skip_invalid=True)
+    assert nonzero(applied.plan.counts) == {"new": 2, "duplicate": 2}
+    assert [(outcome.row, outcome.other_row) for outcome in outcomes] == [(1, 2), (2, 1)]
+    after = target.users()
+    assert set(after) == {user(number)["id"] for number in (1, 2, 3)}
+    assert after[user(1)["id"]] == before[user(1)["id"]]
+
+
+def test_sessions_that_were_ended_do_not_go_on_after_an_import_or_a_rollback(
+    target: Target,
+) -> None:
+    target.apply([user(1, epoch=2)])
+    applied, (outcome,) = target.apply([user(1, epoch=1, name="Ada")])
+    assert (applied.batch, outcome.verdict) == (None, "kept")
+    applied, _ = target.apply([user(1, epoch=5, name="Ada")])
+    finish(rollback.roll_back(target.database, str(applied.batch), run_by="test"))
+    ((*_, name, _, _, _, epoch),) = target.users().values()
+    assert (name, epoch) == ("∅", "5")
 
 
 def test_postgres_keeps_an_email_or_an_id_that_another_user_has_there(target: Target) -> None:

@@ -79,6 +79,7 @@ def test_a_file_may_hold_nobody(data: bytes) -> None:
         (b"[1] [2]", "goes on after its end"),
         (b'{"users": [1]', "breaks off"),
         (b'{"users": [1]} x', "goes on after its end"),
+        (b'{"users": [], "users": [1]}', "names users a second time"),
         (b'"users"', "neither an array of users nor"),
         (b"id,email\n", "neither an array of users nor"),
         (b"\xef\xbb\xbf[]", "byte order mark"),

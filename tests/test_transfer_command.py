@@ -305,8 +305,28 @@ def test_an_outdated_plan_leaves_the_schema_alone(
 
 
 def test_what_a_file_says_cannot_steer_the_terminal(shell: Shell) -> None:
-    shell.write(user(1, **{"\x1b[2Jevil": 1}))
-    assert "\x1b" not in shell.run("plan").stdout
+    shell.write(user(1, **{"\x1b[2J\nplan evil": 1}))
+    shown = shell.run("plan").stdout
+    assert "\x1b" not in shown
+    assert "\nplan" not in shown
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_what_a_terminal_cannot_show_does_not_stop_anything(
+    shell: Shell, target: Target, encoding: str
+) -> None:
+    shell.write(user(1, **{"\ud800 山": 1}))
+    shell.environment["PYTHONIOENCODING"] = encoding
+    assert shell.run("apply", "--yes").returncode == 0
+    assert len(target.users()) == 1
+
+
+def test_who_would_be_overwritten_is_named_before(shell: Shell) -> None:
+    shell.run("apply", "--yes")
+    shell.write(user(1, name="New"), user(2, name="Ada"))
+    _, lines = shell.json("plan")
+    named = [(line["row"], line["verdict"]) for line in lines if line["event"] == "outcome"]
+    assert named == [(1, "changed")]
 
 
 def test_help_tells_every_action_and_exit_code() -> None:

@@ -44,7 +44,9 @@ SELECT count(*) FROM (
 """
 _JUDGE = f"""
 INSERT INTO rolled_back_users
-SELECT r.user_id, u.email, r.previous, CASE
+SELECT r.user_id, u.email,
+    -- What ended sessions must not be taken back.
+    r.previous || jsonb_build_object('epoch', greatest(u.epoch, (r.previous->>'epoch')::int)), CASE
     WHEN u.id IS NULL THEN 'gone'
     WHEN {staging.DIGEST} <> r.digest THEN 'kept'
     WHEN r.previous IS NULL THEN 'removed'

@@ -13,7 +13,7 @@ from shared.connection import Connection, Row
 from shared.database import Database
 from shared.database_url import DatabaseUrl
 from shared.emails import email_key
-from shared.errors import EmailTaken, StoreFault
+from shared.errors import EmailTaken, StoreFault, StoreRefused
 from shared.store import Credentials, DatabaseHealth
 from shared.users import User
 
@@ -158,7 +158,9 @@ class PostgresStore:
             # There was no old server, or SQL cannot read a `sess` as JSON.parse can (\u0000).
             if error.sqlstate.startswith((_UNDEFINED_TABLE, _DATA_EXCEPTION)):
                 return []
-            raise
+            raise StoreRefused(
+                cause=f"the table session is not connect-pg-simple's: {error}"
+            ) from (error)
 
     def health(self) -> DatabaseHealth:
         """Ask for the time and the version."""

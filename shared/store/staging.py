@@ -109,16 +109,16 @@ UPDATE staged_users s SET verdict = 'duplicate', other_row = winner, reason = CA
     ELSE 'The other row comes first, by id.' END
 FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
 """
-_DUPLICATE_IDS = """
-WITH ranked AS (
-    SELECT row, first_value(row) OVER (PARTITION BY id ORDER BY row) AS winner FROM staged_users
-    WHERE verdict = 'new' AND id IN (
-        SELECT id FROM staged_users WHERE verdict = 'new' GROUP BY id HAVING count(*) > 1
-    )
-)
-UPDATE staged_users s SET verdict = 'duplicate', other_row = winner,
-    reason = 'The other row has the same id and comes first.'
-FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
+# Which of them is right, nobody here can know; of rows with one address, too, the addresses decide.
+_SHARED_IDS = """
+UPDATE staged_users s SET verdict = 'duplicate',
+    reason = 'The other row has the same id and another address.',
+    other_row = CASE WHEN s.row = first THEN last ELSE first END
+FROM (
+    SELECT id, min(row) AS first, max(row) AS last FROM staged_users WHERE verdict = 'new'
+    GROUP BY id HAVING count(DISTINCT email_key) > 1
+) shared
+WHERE s.id = shared.id AND s.verdict = 'new'
 """
 _LATEST = """
 latest AS (
@@ -130,7 +130,8 @@ latest AS (
 _COMPARE = f"""
 WITH {_LATEST}, found AS (
     SELECT s.row, u.id AS user_id, u.email_key, u.updated_at, {DIGEST} AS held,
-           s.digest AS staged, s.email_key AS staged_key, latest.digest AS brought,
+           s.epoch < u.epoch AS revives, s.digest AS staged, s.email_key AS staged_key,
+           latest.digest AS brought,
            latest.applied_at
     FROM staged_users s
     LEFT JOIN users u ON u.id = s.id
@@ -140,6 +141,7 @@ WITH {_LATEST}, found AS (
 UPDATE staged_users s SET base = held, verdict = CASE
     WHEN found.user_id IS NULL THEN 'deleted'
     WHEN held = staged THEN 'identical'
+    WHEN held = brought AND revives THEN 'kept' -- Or sessions that were ended would go on.
     WHEN held = brought THEN 'changed'
     WHEN brought IS NULL AND found.email_key <> staged_key THEN 'id_taken'
     WHEN brought IS NULL OR found.updated_at > applied_at THEN 'kept'
@@ -195,9 +197,8 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
     """Begin a transaction with an empty staging table.
 
     Without `write` the transaction is read-only: nothing but the staging table can change in it,
-    and what the schema still lacks is replaced by empty tables of its own. With it, it is the
-    only import there is. Raises StoreUnavailable where another one doesn't
-    end, and TransferRefused where the users table is the old server's still.
+    and what the schema still lacks is replaced by empty tables of its own. Raises TransferRefused
+    where the users table is the old server's still.
     """
     milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
     opening = (
@@ -215,15 +216,7 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
     )
     if write:
         opening += f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';"
-        opening += f"SELECT pg_advisory_xact_lock({LOCK_KEY});"
-    try:
-        connection.run_script(opening + _STAGING)
-    except StoreUnavailable as error:
-        if write and str(error.cause).startswith(_LOCK_NOT_AVAILABLE):
-            raise StoreUnavailable(
-                cause=f"another import or rollback has not ended within {LOCK_SECONDS} s"
-            ) from error
-        raise
+    connection.run_script(opening + _STAGING)
     if connection.execute(_UNADOPTED)[0][0]:
         raise TransferRefused(
             "The users table is still the old server's: `make migrate-schema` adopts it, and "
@@ -236,6 +229,21 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
             if connection.execute("SELECT to_regclass($1) IS NULL", table)[0][0]:
                 connection.run_script(f"CREATE TEMP TABLE {table} {columns} ON COMMIT DROP")
         connection.run_script("SET TRANSACTION READ ONLY")
+
+
+def lock(connection: Connection) -> None:
+    """Wait to be the only one who imports or rolls back, until the transaction ends.
+
+    Raises StoreUnavailable where another one doesn't end.
+    """
+    try:
+        connection.run_script(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+    except StoreUnavailable as error:
+        if str(error.cause).startswith(_LOCK_NOT_AVAILABLE):
+            raise StoreUnavailable(
+                cause=f"another import or rollback has not ended within {LOCK_SECONDS} s"
+            ) from error
+        raise
 
 
 @contextmanager
@@ -279,7 +287,7 @@ def classify(connection: Connection) -> None:
     connection.run_script("ANALYZE staged_users (row, id, email, email_key, verdict)")
     # Most files hold none, and to see that is cheaper than to rank.
     if connection.execute(_ANY_DUPLICATES)[0][0]:
-        connection.run_script(f"{_DUPLICATE_EMAILS}; {_DUPLICATE_IDS}")
+        connection.run_script(f"{_SHARED_IDS}; {_DUPLICATE_EMAILS}")
     if is_any(connection, "users") or is_any(connection, "import_records"):
         connection.run_script(_COMPARE)
         find_taken_emails(connection)

@@ -87,7 +87,11 @@ class Command:
     @property
     def who(self) -> str:
         """Who runs this, for the record."""
-        return f"{getpass.getuser()}@{socket.gethostname()}"
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # As in a container that runs under any number.
+            user = f"uid {os.getuid()}"
+        return f"{user}@{socket.gethostname()}"
 
     def database(self) -> Database:
         """Give the database, which nothing has connected to yet."""

@@ -85,7 +85,7 @@ def plan(database: Database, source: Source) -> Generator[Event, None, Plan]:
     """
     with transaction(database, write=False) as connection:
         found = yield from _examine(connection, source)
-        yield from _outcomes(connection, _NOTEWORTHY)
+        yield from _outcomes(connection, (*_NOTEWORTHY, staging.CHANGED))
     return found
 
 
@@ -106,7 +106,7 @@ def apply(
     OSError: after each of them the database is as it was.
     """
     with transaction(database, write=True) as connection:
-        found = yield from _examine(connection, source)
+        found = yield from _examine(connection, source, alone=True)
         if plan_sha256 not in (None, found.sha256):
             raise PlanOutdated(OUTDATED)
         number = 0
@@ -121,7 +121,6 @@ def apply(
                 "written: mend them, or have the others brought (skip_invalid)."
             )
         if not found.to_write:
-            yield Ready()
             return Applied(plan=found, batch=None)
         yield Progress("verify", found.rows)
         _prove(connection, found)
@@ -155,10 +154,14 @@ def verify(database: Database, source: Source) -> Generator[Event, None, Plan]:
     return found
 
 
-def _examine(connection: Connection, source: Source) -> Generator[Event, None, Plan]:
-    """Stage the source, and give each row its verdict."""
+def _examine(
+    connection: Connection, source: Source, *, alone: bool = False
+) -> Generator[Event, None, Plan]:
+    """Stage the source, and give each row its verdict; `alone` keeps other imports away by then."""
     users_sha256, unknown = yield from _stage(connection, source)
     yield Progress("compare", source.rows_read, source.bytes_read)
+    if alone:  # Not earlier, or a source that arrives slowly would keep everyone waiting.
+        staging.lock(connection)
     staging.classify(connection)
     decided = f"plan 1 {source.sha256} {staging.decisions_sha256(connection)}"
     return Plan(

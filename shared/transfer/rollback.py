@@ -42,6 +42,7 @@ def roll_back(
         return found is not None and found[1] is not None
 
     with transaction(database, write=True) as connection:
+        staging.lock(connection)
         found = batches.find(connection, batch_id)
         if found is None:
             raise TransferRefused(f"There is no batch {batch_id}; `status` lists them.")

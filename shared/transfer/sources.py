@@ -136,7 +136,8 @@ class Source:
             while self._peek() == ",":
                 self._position += 1
                 self._peek()
-                self._value()
+                if self._value() == "users":
+                    raise self._invalid("names users a second time")
                 self._expect(":")
                 self._peek()
                 self._value()
@@ -259,7 +260,9 @@ def _integer(text: str) -> object:
 
 
 _SCANNER = json.JSONDecoder(
-    object_pairs_hook=_members, parse_int=_integer, parse_constant=lambda _: InvalidRow("NaN")
+    object_pairs_hook=_members,
+    parse_int=_integer,
+    parse_constant=lambda _: InvalidRow("It holds NaN or Infinity."),
 )
 
 

@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Everything is written and proven; what is left is the COMMIT, if there was anything."""
+    """Everything is written and proven; the next step is the COMMIT."""
 
 
 Event = Progress | Outcome | Ready
@@ -123,7 +123,8 @@ def commit(
         deadline = time.monotonic() + CHECK_SECONDS
         try:
             with database.direct_connection(deadline) as fresh:
-                staging.begin(fresh, deadline, write=True)  # Waits until the other one has ended.
+                staging.begin(fresh, deadline, write=True)
+                staging.lock(fresh)  # Waits until the other one has ended.
                 done = is_done(fresh)
         except StoreUnavailable as second:
             raise CommitUnknown(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
@@ -43,6 +44,9 @@ class Display:
     def __init__(self, *, as_json: bool) -> None:
         """Show nothing yet."""
         self.as_json = as_json
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # What it cannot show must not stop anything.
+                stream.reconfigure(errors="backslashreplace")
         self._outcomes = 0
 
     def run(
@@ -81,10 +85,10 @@ class Display:
         names = max((len(name) for name, _, _ in rows), default=0)
         values = max(map(len, shown), default=0)
         if title:
-            click.secho(title, bold=True)
+            click.secho(_printable(title), bold=True)
         for (name, value, text), cell in zip(rows, shown, strict=True):
             cell = cell.rjust(values) if isinstance(value, int) else cell.ljust(values)
-            click.echo(f"  {name:<{names}}  {cell}  {_printable(text)}".rstrip())
+            click.echo(_printable(f"  {name:<{names}}  {cell}  {text}".rstrip()))
 
     def text(self, text: str) -> None:
         """Show text for a person."""
@@ -107,7 +111,7 @@ class Display:
         if self.as_json:
             with suppress(OSError):  # It may be what went wrong.
                 self._write({"event": "error", "code": code, "error": sentence})
-        click.secho(sentence, fg="red", err=True)
+        click.secho("\n".join(map(_printable, sentence.split("\n"))), fg="red", err=True)
 
     def end_output(self) -> None:
         """Write nothing more: what standard output didn't take would fail again at the exit."""
