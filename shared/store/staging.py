@@ -37,7 +37,7 @@ REASONS = {
     ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
     DELETED: "It was imported and is gone from Postgres; it is not brought back.",
     INVALID: "It cannot be brought over.",
-    DUPLICATE: "It is the same user as another row.",
+    DUPLICATE: "It has the address or the id of another row.",
     EMAIL_TAKEN: "Its email belongs to another user in Postgres.",
     ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
 }

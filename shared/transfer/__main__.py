@@ -31,7 +31,7 @@ from shared.transfer.steps import Event, Outcome, Ready, beside, timestamp, to_j
 
 _REJECTED = {
     staging.INVALID: "rejected: not users that can be brought over",
-    staging.DUPLICATE: "rejected: the same user as another row",
+    staging.DUPLICATE: "rejected: the address or the id of another row",
     staging.EMAIL_TAKEN: "rejected: another user in Postgres has the email",
     staging.ID_TAKEN: "rejected: a user with another email in Postgres has the id",
 }
