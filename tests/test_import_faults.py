@@ -118,7 +118,7 @@ def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def _bytes(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
+    return path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else b""
 
 
 def _check_files(users_file: Path) -> list[str]:
@@ -961,12 +961,15 @@ def test_a_source_that_cannot_be_used_is_refused_in_a_sentence_and_left_alone(
 def test_a_source_that_may_not_be_read_is_refused_in_a_sentence(
     target: Target, users_file: Path, command: tuple[str, ...]
 ) -> None:
+    content = users_file.read_bytes()
     users_file.chmod(0)
     before = _snapshot(users_file.parent)
     ended = run(_url(target), users_file, *command, preexec_fn=_as_an_ordinary_owner)
     assert ended.code == 2, ended
     assert ended.error.endswith("users.json cannot be read: Permission denied.\n")
     assert _snapshot(users_file.parent) == before
+    users_file.chmod(0o600)
+    assert users_file.read_bytes() == content
     assert _state(target) == NOTHING
 
 
