@@ -390,6 +390,14 @@ def test_an_address_that_its_owner_gives_up_can_be_taken_in_the_same_import(
     assert nonzero(target.verify(rows)[0].counts) == {"identical": 2}
 
 
+def test_who_cannot_change_gives_no_address_up(target: Target) -> None:
+    target.apply([user(1), user(2)])
+    rows = [user(1, email="user2@example.com"), user(3, email="user1@example.com")]
+    planned, _ = target.plan(rows)
+    applied, _ = target.apply(rows, skip_invalid=True)
+    assert nonzero(planned.counts) == nonzero(applied.plan.counts) == {"email_taken": 2}
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_an_address_keeps_the_key_that_a_login_looks_for_however_it_is_respelled(
     target: Target, *, turned: bool

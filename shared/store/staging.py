@@ -148,12 +148,13 @@ UPDATE staged_users s SET base = held, verdict = CASE
     ELSE 'altered' END
 FROM found WHERE s.row = found.row
 """
-# But for an address that its owner is just giving up: changes are written first.
+# But a new user may have an address that its owner is just giving up: changes are written first.
 _EMAIL_TAKEN = """
 UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
-WHERE s.verdict IN ('new', 'changed') AND u.{0} = s.{0} AND u.id <> s.id
+WHERE s.verdict = '{verdict}' AND u.{column} = s.{column} AND u.id <> s.id
   AND NOT (s.verdict = 'new' AND EXISTS (
-    SELECT FROM staged_users o WHERE o.id = u.id AND o.verdict = 'changed' AND o.{0} <> s.{0}
+    SELECT FROM staged_users o
+    WHERE o.id = u.id AND o.verdict = 'changed' AND o.{column} <> s.{column}
   ))
 """
 _ARRIVED = """
@@ -295,8 +296,9 @@ def classify(connection: Connection) -> None:
 
 def find_taken_emails(connection: Connection) -> None:
     """Reject what would be written under the address of another user."""
-    for column in ("email_key", "email"):
-        connection.run_script(_EMAIL_TAKEN.format(column))
+    for verdict in (CHANGED, NEW):  # In this order: who is rejected gives no address up.
+        for column in ("email_key", "email"):
+            connection.run_script(_EMAIL_TAKEN.format(verdict=verdict, column=column))
 
 
 def counts(connection: Connection) -> dict[str, int]:
