@@ -37,7 +37,7 @@ _REJECTED = {
 }
 _THERE = {
     staging.IDENTICAL: "in Postgres as in the source",
-    staging.KEPT: "changed in Postgres since they were imported; Postgres wins",
+    staging.KEPT: "changed in Postgres, or not brought by an import; Postgres wins",
     staging.ALTERED: "differ in Postgres, where nothing says that they were updated; left alone",
     staging.DELETED: "imported before and gone from Postgres; they stay gone",
 }
@@ -56,7 +56,7 @@ VERIFIED = {
 ROLLED_BACK = {
     batches.REMOVED: "removed again",
     batches.RESTORED: "as they were before",
-    staging.KEPT: "changed since the import, kept",
+    staging.KEPT: "changed since the import, or their old address is taken; kept",
     batches.GONE: "were gone already",
     batches.SIGNED_UP: "signed up after the import, kept",
 }
@@ -279,7 +279,13 @@ def _show(command: Command, title: str, found: Plan, meanings: dict[str, str]) -
         if number or verdict in always
     ]
     if found.absent:
-        rows.append(("absent", found.absent, "imported before, no longer in the source; they stay"))
+        rows.append(
+            (
+                "absent",
+                found.absent,
+                "imported before, not among the rows that can be read; they stay",
+            )
+        )
     rows += [
         (f"“{name}”", number, "have this member, which has no column and stays behind")
         for name, number in found.unknown_members.items()
