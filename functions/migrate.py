@@ -20,7 +20,7 @@ from shared.bodies import read_json
 from shared.database import Database
 from shared.errors import InvalidInput, TransferRefused
 from shared.http import Call, endpoint, stream_answer
-from shared.store.postgres import bring_up_to_date
+from shared.store.preparation import bring_up_to_date
 from shared.transfer import importing, rollback, status
 from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source

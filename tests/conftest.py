@@ -13,7 +13,7 @@ import pytest
 from shared.config import Settings
 from shared.database_url import DatabaseUrl
 from shared.store import Store, open_store
-from shared.store.postgres import bring_up_to_date
+from shared.store.preparation import bring_up_to_date
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Relay

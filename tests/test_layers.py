@@ -71,7 +71,9 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         for path in SOURCES
         if any(f"{verb} users" in path.read_text() for verb in ("FROM", "JOIN", "INTO", "UPDATE"))
     }
-    assert users == {f"shared.store.{name}" for name in ("postgres", "staging", "bulk", "batches")}
+    assert users == {
+        f"shared.store.{name}" for name in ("postgres", "preparation", "staging", "bulk", "batches")
+    }
 
 
 @pytest.mark.parametrize(

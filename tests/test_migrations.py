@@ -17,7 +17,7 @@ from shared.config import Settings
 from shared.database_url import DatabaseUrl
 from shared.emails import email_key
 from shared.errors import StoreRefused
-from shared.store.postgres import bring_up_to_date
+from shared.store.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment, running_emulator
 from tests.support.postgres import Server
 

@@ -20,7 +20,7 @@ from shared import migrations
 from shared.config import Settings
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway
-from shared.store.postgres import bring_up_to_date
+from shared.store.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment
 from tests.support.postgres import PASSWORD, Server
 

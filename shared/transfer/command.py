@@ -20,7 +20,7 @@ from shared import errors
 from shared.config import InvalidSettings, Settings
 from shared.database import Database
 from shared.database_url import DatabaseUrl
-from shared.store.postgres import bring_up_to_date
+from shared.store.preparation import bring_up_to_date
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
 
