@@ -25,6 +25,8 @@ ROUTES = {
     "/api/logout": "logout",
     "/api/user": "session",
     "/api/session": "session",
+    "/api/password": "password",
+    "/api/account": "account",
     "/api/migrate": "migrate",
     "/api/health": "health",
     "/api/livez": "health",

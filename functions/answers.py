@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Response
 
@@ -14,14 +14,22 @@ if TYPE_CHECKING:
     from shared.users import User
 
 
+def user_members(user: User) -> dict[str, Any]:
+    """Give what the old front end reads at the top level of an answer."""
+    return {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}
+
+
 def user_answer(
-    call: Call, user: User, status: int = 200, *, token: IssuedToken | None = None
+    call: Call,
+    user: User,
+    status: int = 200,
+    *,
+    event: str | None = None,
+    token: IssuedToken | None = None,
 ) -> Response:
-    """Answer with a user and, where there is a new token, its cookie."""
-    call.log["user_id"] = user.id
-    response = answer(
-        {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}, status
-    )
+    """Answer with a user and, where there is a new token, its cookie; log the event."""
+    call.log |= {"user_id": user.id, "event": event}
+    response = answer(user_members(user), status)
     if token is not None:
         _set_cookie(call, response, token.text, token.max_age)
     return response

@@ -14,10 +14,14 @@ from shared.http import Call, endpoint
 @endpoint("POST", body="required")
 def login(call: Call) -> Response:
     """Check an address and a password and begin a session: 200."""
+    now = time.time()
+    call.afterwards(runtime.clean_up)
     user = accounts.log_in(
         runtime.store(),
         runtime.hasher(),
         email=call.text("email"),
         password=call.text("password"),
+        client=call.client,
+        now=now,
     )
-    return user_answer(call, user, token=runtime.tokens().issue(user, time.time()))
+    return user_answer(call, user, event="login", token=runtime.tokens().issue(user, now))

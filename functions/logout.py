@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import Response
 
 from functions.answers import clear_session
-from shared import accounts, runtime
+from shared import runtime, sessions
 from shared.errors import InvalidInput
 from shared.http import Call, answer, endpoint
 
 
 @endpoint("POST", body="optional")
 def logout(call: Call) -> Response:
-    """Remove the session cookies: 200, with or without a session.
+    """End the session and remove its cookies: 200, with or without a session.
 
-    The old server's session ends first, because its row would outlive the cookie.
-    Raises InvalidInput for `everywhere`, which must not be answered as if it had been done.
+    `everywhere` ends all sessions of the user, and needs one that goes on. The old server's
+    session ends as well, because its row would outlive the cookie.
     """
-    if call.body.get("everywhere"):
-        raise InvalidInput("everywhere", "Logging out everywhere is not possible yet")
-    accounts.log_out(runtime.store, call.express_sid)
+    now = time.time()
+    everywhere = call.body.get("everywhere", False)
+    if not isinstance(everywhere, bool):
+        raise InvalidInput("everywhere", "The everywhere must be true or false")
+    call.afterwards(runtime.clean_up)
+    tokens, token = runtime.tokens(), call.session_token
+    if everywhere:
+        session = sessions.read(tokens, token, now)
+        sessions.log_out_everywhere(runtime.store(), session, client=call.client, now=now)
+    else:
+        sessions.log_out(
+            runtime.store, tokens, token, call.express_sid, client=call.client, now=now
+        )
+    call.log["event"] = "logout_everywhere" if everywhere else "logout"
     response = answer({"message": "Logged out successfully"})
     clear_session(call, response)
     return response

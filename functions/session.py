@@ -7,7 +7,7 @@ import time
 from flask import Response
 
 from functions.answers import user_answer
-from shared import accounts, runtime
+from shared import runtime, sessions
 from shared.http import Call, endpoint
 
 
@@ -17,7 +17,7 @@ def session(call: Call) -> Response:
 
     On the way a stale session is renewed, and one of the old server exchanged for ours.
     """
-    user, token = accounts.current_user(
+    user, token = sessions.current_user(
         runtime.store,
         runtime.tokens(),
         call.session_token,

@@ -14,6 +14,8 @@ from shared.http import Call, endpoint
 @endpoint("POST", body="required")
 def signup(call: Call) -> Response:
     """Create a local user and begin a session: 201."""
+    now = time.time()
+    call.afterwards(runtime.clean_up)
     user = accounts.sign_up(
         runtime.store(),
         runtime.hasher(),
@@ -21,5 +23,8 @@ def signup(call: Call) -> Response:
         password=call.text("password"),
         name=call.optional_text("name"),
         password_min_length=call.settings.password_min_length,
+        client=call.client,
+        now=now,
     )
-    return user_answer(call, user, 201, token=runtime.tokens().issue(user, time.time()))
+    token = runtime.tokens().issue(user, now)
+    return user_answer(call, user, 201, event="signup", token=token)

@@ -1,10 +1,14 @@
-"""The rules of accounts and sessions. Knows neither HTTP nor SQL."""
+"""The rules of accounts with a password. Knows neither HTTP nor SQL.
+
+Whatever a password has to prove is counted by the store first; `hasher.admission` bounds how many
+do that at once.
+"""
 
 from __future__ import annotations
 
 import unicodedata
 import uuid
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from shared import log
 from shared.emails import email_key, parse_new_email
@@ -12,13 +16,19 @@ from shared.errors import (
     InvalidCredentials,
     InvalidInput,
     NotAuthenticated,
+    ReauthenticationRequired,
     StoreFault,
     StoreUnavailable,
+    TooManyAttempts,
+    WrongPassword,
 )
 from shared.passwords import PasswordHasher
-from shared.store import Store
-from shared.tokens import NAME_MAX_LENGTH, InvalidToken, IssuedToken, SessionTokens
+from shared.store import Account, Attempt, Credentials, Store
+from shared.tokens import FRESH_SECONDS, NAME_MAX_LENGTH, Session
 from shared.users import User
+
+if TYPE_CHECKING:
+    from shared.clients import Client
 
 
 def sign_up(
@@ -29,11 +39,13 @@ def sign_up(
     password: str,
     name: str | None,
     password_min_length: int,
+    client: Client,
+    now: float,
 ) -> User:
     """Create a local user.
 
-    Raises InvalidInput and EmailTaken. The password is counted in code points after NFC, and no
-    rule of composition is asked of it (NIST SP 800-63B-4, 3.1.1.2).
+    Raises InvalidInput, TooManyAttempts and EmailTaken. The password is counted in code points
+    after NFC, and no rule of composition is asked of it (NIST SP 800-63B-4, 3.1.1.2).
     """
     key = parse_new_email(email)
     if len(unicodedata.normalize("NFC", password)) < password_min_length:
@@ -46,62 +58,122 @@ def sign_up(
     if name and any(unicodedata.category(character) == "Cc" for character in name):
         raise InvalidInput("name", "The name may not have control characters")
     user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
-    return store.create_user(user, hasher.hash(password))
+    store.reserve_sign_up(client, now)
+    return store.create_user(user, hasher.hash(password), client=client)
 
 
-def log_in(store: Store, hasher: PasswordHasher, *, email: str, password: str) -> User:
+def log_in(
+    store: Store,
+    hasher: PasswordHasher,
+    *,
+    email: str,
+    password: str,
+    client: Client,
+    now: float,
+) -> User:
     """Give the user whose address and password these are.
 
     Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
-    password, and a user who has no usable password hash.
+    password, an account without a usable hash and one without an attempt left; TooManyAttempts
+    where the client's network has none.
     """
-    found = store.credentials(email_key(email))
+    attempt = store.begin_login(email_key(email), client, now)
+    found = attempt.credentials
     stored = found.password_hash if found else None
     if not hasher.verify(password, stored) or found is None or stored is None:
-        raise InvalidCredentials
+        raise InvalidCredentials(
+            event="login_throttled" if attempt.locked_until else "login_failed",
+            account=attempt.account,
+        )
     if hasher.needs_rehash(password, stored):
         try:
             store.replace_password_hash(found.user.id, stored, hasher.hash(password))
         except (StoreUnavailable, StoreFault) as error:
             # The login itself is sound, and the next one tries again.
             log.write("WARNING", "A password hash could not be renewed", cause=str(error))
+    store.end_login(attempt, now)
     return found.user
 
 
-def current_user(
-    store: Callable[[], Store],
-    tokens: SessionTokens,
-    token: str | None,
-    now: float,
+def change_password(
+    store: Store,
+    hasher: PasswordHasher,
+    session: Session,
     *,
-    express_sid: str | None = None,
-) -> tuple[User, IssuedToken | None]:
-    """Give the session's user and, where the session is renewed or exchanged, its new token.
+    current: str | None,
+    new: str,
+    password_min_length: int,
+    client: Client,
+    now: float,
+) -> User:
+    """Give the session's user a new password, which ends all sessions: the user gets a new one.
 
-    A fresh session is believed by its signature alone. A stale one costs one look into the store,
-    and so does exchanging the old server's session `express_sid`, for which there is no token yet;
-    the store is opened only then.
-    Raises NotAuthenticated, and StoreUnavailable where a session cannot be looked up.
+    Raises InvalidInput, and what `_prove_again` does.
     """
-    if token is None:
-        user = store().express_session_user(express_sid) if express_sid else None
-        # The old server knows no epoch: what ends a user's sessions here ends those there, too.
-        if user is None or user.epoch > 0:
-            raise NotAuthenticated
-        return user, tokens.issue(user, now)
-    try:
-        session = tokens.read(token, now)
-    except InvalidToken as error:
-        raise NotAuthenticated(cause=str(error)) from error
-    if session.is_fresh(now):
-        return session.user, None
-    user = store().user(session.user.id)
-    if user is None or user.epoch != session.user.epoch:
+    if len(unicodedata.normalize("NFC", new)) < password_min_length:
+        raise InvalidInput(
+            "newPassword", f"The password must have at least {password_min_length} characters"
+        )
+    attempt, found = _prove_again(
+        store, hasher, session, "currentPassword", current, client=client, now=now
+    )
+    user = store.change_password(attempt, found, hasher.hash(new), now)
+    if user is None:
+        raise NotAuthenticated(cause="the user changed meanwhile")
+    return user
+
+
+def delete_account(
+    store: Store,
+    hasher: PasswordHasher,
+    session: Session,
+    *,
+    password: str | None,
+    client: Client,
+    now: float,
+) -> None:
+    """Delete the session's user with all that is theirs. Raises what `_prove_again` does."""
+    attempt, found = _prove_again(
+        store, hasher, session, "password", password, client=client, now=now
+    )
+    if not store.delete_user(attempt, found, now):
+        raise NotAuthenticated(cause="the user changed meanwhile")
+
+
+def own_account(store: Store, session: Session) -> Account:
+    """Give all that is stored about the session's user. Raises NotAuthenticated."""
+    account = store.account(session.user.id, sid=session.sid)
+    if account is None or account.user.epoch != session.user.epoch:
         raise NotAuthenticated(cause="the user is gone or ended this session")
-    return user, tokens.issue(user, now, renews=session)
+    return account
 
 
-def log_out(store: Callable[[], Store], express_sid: str | None) -> None:
-    """End the old server's session, if there is one. Raises StoreUnavailable where it goes on."""
-    if express_sid is not None:
-        store().delete_express_session(express_sid)
+def _prove_again(
+    store: Store,
+    hasher: PasswordHasher,
+    session: Session,
+    field: str,
+    password: str | None,
+    *,
+    client: Client,
+    now: float,
+) -> tuple[Attempt, Credentials]:
+    """Have the session's user prove the password, or, without one, a sign-in just now.
+
+    Raises NotAuthenticated, TooManyAttempts, ReauthenticationRequired, WrongPassword, and
+    InvalidInput where the password is missing.
+    """
+    attempt = store.begin_reauthentication(session, client, now)
+    if attempt.locked_until is not None:
+        raise TooManyAttempts(attempt.locked_until - now, event="reauthentication_throttled")
+    found = attempt.credentials
+    if found is None:
+        raise NotAuthenticated(cause="the user is gone or ended this session")
+    if found.password_hash is None:
+        if session.auth_method != "google" or now - session.auth_time > FRESH_SECONDS:
+            raise ReauthenticationRequired(event="reauthentication_failed", user_id=found.user.id)
+    elif password is None:
+        raise InvalidInput(field, "Please enter your current password")
+    elif not hasher.verify(password, found.password_hash):
+        raise WrongPassword(field, event="reauthentication_failed", user_id=found.user.id)
+    return attempt, found

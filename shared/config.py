@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shared.database_url import DatabaseUrl, InvalidDatabaseUrl
+from shared.throttling import Limits
 
 ENVIRONMENTS = ("development", "test", "staging", "production")
 SECRET_MIN_BYTES = 32
@@ -59,6 +60,8 @@ class Settings:
     express_sessions: bool = True
     bcrypt_rounds: int = 12
     password_min_length: int = 8
+    limits: Limits = field(default_factory=Limits)
+    audit_days: int = 90
     allowed_origins: frozenset[str] = frozenset()
     admin_token: str | None = field(default=None, repr=False)
     admin_audience: str | None = None
@@ -122,6 +125,8 @@ class _Reader:
             password_min_length=self.number(
                 "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64
             ),
+            limits=self.limits(),
+            audit_days=self.number("AUDIT_DAYS", default.audit_days, 1, 3650),
             allowed_origins=self.allowed_origins(),
             admin_token=self.admin_token(secure=secure),
             admin_audience=self.text("ADMIN_AUDIENCE"),
@@ -250,6 +255,19 @@ class _Reader:
                 "development is served without."
             )
         return name
+
+    def limits(self) -> Limits:
+        default = Limits()
+        most = 1_000_000
+        milliseconds = int(default.lockout_seconds * 1000)
+        return Limits(
+            login=self.number("MAX_LOGIN_ATTEMPTS", default.login, 1, most),
+            account=self.number("MAX_ACCOUNT_ATTEMPTS", default.account, 1, most),
+            client=self.number("MAX_CLIENT_ATTEMPTS", default.client, 1, most),
+            sign_up=self.number("MAX_SIGNUPS", default.sign_up, 1, most),
+            # The old system counts milliseconds; whoever means seconds or minutes is told so.
+            lockout_seconds=self.number("LOCKOUT_TIME", milliseconds, 1000, 86_400_000) / 1000,
+        )
 
     def allowed_origins(self) -> frozenset[str]:
         origins = (self.text("ALLOWED_ORIGINS") or "").replace(",", " ").split()

@@ -6,6 +6,7 @@ an AuthError becomes is decided in `shared.problems`, and nowhere else; HttpErro
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -15,11 +16,14 @@ class AuthError(Exception):
     code: ClassVar[str]
     sentence: str
 
-    def __init__(self, sentence: str | None = None, *, cause: str | None = None) -> None:
-        """`sentence` is shown to the user, `cause` is only logged."""
+    def __init__(
+        self, sentence: str | None = None, *, cause: str | None = None, **facts: str | None
+    ) -> None:
+        """`sentence` is shown to the user, `cause` and the facts are only logged."""
         if sentence is not None:
             self.sentence = sentence
         self.cause = cause
+        self.facts = facts
         super().__init__(cause or self.sentence)
 
 
@@ -28,9 +32,9 @@ class InvalidInput(AuthError):
 
     code = "invalid_input"
 
-    def __init__(self, field: str, sentence: str) -> None:
+    def __init__(self, field: str, sentence: str | None = None, **facts: str | None) -> None:
         """`field` is the member's name in the request's body."""
-        super().__init__(sentence)
+        super().__init__(sentence, **facts)
         self.field = field
 
 
@@ -46,6 +50,42 @@ class NotAuthenticated(AuthError):
 
     code = "not_authenticated"
     sentence = "Not authenticated"
+
+
+class WrongPassword(InvalidInput):
+    """Who is signed in did not prove the password that the change of the account needs."""
+
+    code = "wrong_password"
+    sentence = "Your current password is not correct"
+
+
+class ReauthenticationRequired(AuthError):
+    """The account has no password, and the session is not fresh from its provider."""
+
+    code = "reauthentication_required"
+    sentence = "Please sign in with Google again first"
+
+
+class TooManyAttempts(AuthError):
+    """Attempts have used up their number. `retry_after` is in seconds."""
+
+    code = "too_many_attempts"
+    sentence = "Too many attempts. Please try again later."
+
+    def __init__(self, retry_after: float, **facts: str | None) -> None:
+        """`retry_after` is what is left until the next attempt counts."""
+        super().__init__(**facts)
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class LinkRequired(AuthError):
+    """The address belongs to an account that the provider cannot speak for."""
+
+    code = "link_required"
+    sentence = (
+        "An account with this email address exists already. "
+        "Log in with its password first, then sign in with Google to connect the two."
+    )
 
 
 class EmailTaken(AuthError):

@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 
 from shared import bodies, errors, express_sessions, log, origins, problems, runtime
 from shared.bodies import BodyStream
+from shared.clients import Client
 from shared.config import Settings
 from shared.errors import HttpError
 
@@ -58,8 +59,21 @@ class Call:
     """Whether lines of the answer are still to come."""
     failure: int = 0
     """The status that an error has, be it too late to send it."""
+    later: list[Callable[[], None]] = field(default_factory=list)
+    """What is done when the answer has been sent."""
     request_id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
     """Names the request in its answer and its log line; no secret, and so without a system call."""
+
+    @property
+    def client(self) -> Client:
+        """Who asks; from then on the log tells it, too."""
+        client = Client(self.request.remote_addr or "::")
+        self.log["client"] = client.coarse
+        return client
+
+    def afterwards(self, function: Callable[[], None]) -> None:
+        """Do something when the answer has been sent. What it raises is only logged."""
+        self.later.append(function)
 
     @property
     def session_token(self) -> str | None:
@@ -96,7 +110,7 @@ class Call:
 
 
 def endpoint(
-    method: str, *, body: Body = "none", admin: bool = False
+    *methods: str, body: Body = "none", admin: bool = False
 ) -> Callable[[Callable[[Call], Response]], Callable[[Request], Response]]:
     """Make an entry point for functions-framework of a function that answers a Call.
 
@@ -105,12 +119,13 @@ def endpoint(
     function reads `call.stream` itself. An endpoint for an administrator does not exist where the
     settings know of none, and checks the credentials before it reads anything of the body.
     """
-    methods = ("GET", "HEAD") if method == "GET" else (method,)
+    if "GET" in methods:
+        methods = (*methods, "HEAD")
 
     def decorate(function: Callable[[Call], Response]) -> Callable[[Request], Response]:
         def checked(call: Call) -> Response:
             if admin and not call.settings.has_admin:
-                raise _no_such_path()
+                raise no_such_path()
             origin = call.request.headers.get("Origin")
             if call.request.method == "OPTIONS" and origins.is_allowed(origin, call.settings):
                 return _preflight(methods)
@@ -134,10 +149,11 @@ def endpoint(
 
 def not_found(request: Request) -> Response:
     """Answer for a path that no function has, whatever the method."""
-    return _fail(request, _no_such_path())
+    return _fail(request, no_such_path())
 
 
-def _no_such_path() -> HttpError:
+def no_such_path() -> HttpError:
+    """Answer as if the function did not exist."""
     return HttpError(404, "not_found", "There is nothing at this address")
 
 
@@ -214,9 +230,18 @@ def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -
     except Exception as error:  # noqa: BLE001  # the one place where errors become answers
         response = _problem(call, error)
     _finish(call, response)
+    for function in call.later:
+        response.call_on_close(functools.partial(_afterwards, function))
     if not call.is_streaming:
         _log(call, response.status_code)
     return response
+
+
+def _afterwards(function: Callable[[], None]) -> None:
+    try:
+        function()
+    except Exception as error:  # noqa: BLE001  # the answer has been sent
+        log.write("WARNING", "What follows an answer failed", cause=str(error))
 
 
 def _check(call: Call, methods: tuple[str, ...]) -> None:

@@ -20,7 +20,11 @@ _STATUS: dict[type[errors.AuthError], int] = {
     errors.AdminRequired: 401,
     errors.InvalidIdentityToken: 401,
     errors.NotAdmin: 403,
+    errors.WrongPassword: 403,
+    errors.ReauthenticationRequired: 403,
     errors.EmailTaken: 409,
+    errors.LinkRequired: 409,
+    errors.TooManyAttempts: 429,
     errors.InvalidSource: 400,
     errors.TransferRefused: 409,
     errors.Unavailable: 503,
@@ -57,9 +61,10 @@ def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         code, sentence = error.code, error.sentence
         log["cause"] = error.cause
+        log |= error.facts
         if isinstance(error, errors.InvalidInput):
             extra["field"] = error.field
-        if isinstance(error, errors.Unavailable):
+        if isinstance(error, errors.Unavailable | errors.TooManyAttempts):
             headers["Retry-After"] = str(error.retry_after)
     else:
         status, code = 500, "internal_error"

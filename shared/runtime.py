@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from shared.config import Settings
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from shared.store import Store
     from shared.tokens import SessionTokens
 
+CLEAN_UP_SECONDS = 60.0
+"""Between two deletions of what has expired, of one instance."""
+
 _making = threading.Lock()
+_cleaning = threading.Lock()
+_next_clean_up = 0.0
 
 
 @functools.cache
@@ -38,6 +44,20 @@ def _store() -> Store:
     from shared.store import open_store
 
     return open_store(settings())
+
+
+def clean_up() -> None:
+    """Delete what has expired, now and then, after an answer that nobody waits for any more."""
+    global _next_clean_up
+    now = time.time()
+    if now < _next_clean_up or not _cleaning.acquire(blocking=False):
+        return
+    try:
+        _next_clean_up = now + CLEAN_UP_SECONDS
+        if store().clean_up(now):
+            _next_clean_up = now
+    finally:
+        _cleaning.release()
 
 
 @functools.cache

@@ -42,6 +42,8 @@ _CLAIMS: dict[str, tuple[type, ...]] = {
     "iat": (int,),
     "exp": (int,),
     "session_exp": (int,),
+    "auth_time": (int,),
+    "auth_method": (str,),
     "email": (str,),
     "name": (str, type(None)),
     "provider": (str,),
@@ -62,6 +64,10 @@ class Session:
     """Until then the signature alone is enough."""
     ends_at: int
     """Until then the store can renew it."""
+    auth_time: int
+    """When the user proved who they are (OpenID Connect Core, section 2)."""
+    auth_method: str
+    """How: `password`, `google`, or `express`, the old server's session."""
 
     def is_fresh(self, now: float) -> bool:
         """Tell whether the session needs no look into the store."""
@@ -84,7 +90,14 @@ class SessionTokens:
         self._keys = {_key_id(key): _HMAC.prepare_key(key) for key in keys}
         self._signing_kid = _key_id(keys[0])
 
-    def issue(self, user: User, now: float, *, renews: Session | None = None) -> IssuedToken:
+    def issue(
+        self,
+        user: User,
+        now: float,
+        *,
+        method: str = "password",
+        renews: Session | None = None,
+    ) -> IssuedToken:
         """Make a token for a new session, or a fresh one for the session it renews."""
         issued_at = int(now)
         ends_at = renews.ends_at if renews else issued_at + SESSION_SECONDS
@@ -97,6 +110,8 @@ class SessionTokens:
             "iat": issued_at,
             "exp": min(issued_at + FRESH_SECONDS, ends_at),
             "session_exp": ends_at,
+            "auth_time": renews.auth_time if renews else issued_at,
+            "auth_method": renews.auth_method if renews else method,
             "jti": secrets.token_urlsafe(16),
             "email": user.email,
             "name": user.name and user.name[:NAME_MAX_LENGTH],
@@ -144,6 +159,8 @@ class SessionTokens:
             sid=claims["sid"],
             expires_at=claims["exp"],
             ends_at=claims["session_exp"],
+            auth_time=claims["auth_time"],
+            auth_method=claims["auth_method"],
         )
 
 

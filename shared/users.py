@@ -1,4 +1,4 @@
-"""Who a user is to everyone above the store."""
+"""Who a user is to everyone above the store, and to the providers who vouch for them."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ class User:
     provider: str
     epoch: int = 0
     """Sessions issued under an earlier epoch are no longer renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalIdentity:
+    """What a provider calls somebody: the `iss` and `sub` of an ID token (ASVS V6.8.1)."""
+
+    issuer: str
+    subject: str

@@ -114,9 +114,10 @@ def test_the_longest_name_and_address_still_fit_into_a_cookie(
         assert client.get("/api/user").json() == response.json()
 
 
-def test_logging_out_everywhere_is_refused_while_it_cannot_be_done(emulator: Emulator) -> None:
+def test_logging_out_everywhere_takes_a_session_and_a_boolean(emulator: Emulator) -> None:
     with emulator.client() as client:
-        response = client.post("/api/logout", json={"everywhere": True})
+        assert client.post("/api/logout", json={"everywhere": True}).status_code == 401
+        response = client.post("/api/logout", json={"everywhere": "yes"})
     assert response.status_code == 400
     assert response.json()["field"] == "everywhere"
 

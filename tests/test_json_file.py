@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from shared import files
+from shared.config import Settings
 from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
 from shared.store import json_file
 from shared.store.json_file import JsonFileStore
 from shared.users import User
 from tests.support.emulator import ROOT, environment
+from tests.support.stores import credentials
 
 
 @pytest.fixture
@@ -27,18 +29,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "users.json"
 
 
+def _store(path: Path) -> JsonFileStore:
+    return JsonFileStore(Settings(users_file=path))
+
+
 def _user(email: str = "ada@example.com") -> User:
     return User(id=str(uuid.uuid4()), email=email, name="Ada", provider="local")
 
 
 def test_a_file_that_does_not_exist_holds_no_users_and_is_not_made_by_reading(path: Path) -> None:
-    assert JsonFileStore(path).credentials("ada@example.com") is None
+    assert credentials(_store(path), "ada@example.com") is None
     assert not path.exists()
 
 
 def test_the_file_is_what_the_old_server_would_have_written(path: Path) -> None:
     user = _user()
-    JsonFileStore(path).create_user(user, "$2b$hash")
+    _store(path).create_user(user, "$2b$hash")
     (record,) = json.loads(path.read_text())
     assert list(record) == [
         "id",
@@ -57,7 +63,7 @@ def test_the_file_is_what_the_old_server_would_have_written(path: Path) -> None:
 def test_the_file_and_its_lock_are_private_whatever_they_were(path: Path) -> None:
     path.write_text("[]")
     path.chmod(0o644)
-    JsonFileStore(path).create_user(_user(), "hash")
+    _store(path).create_user(_user(), "hash")
     assert {entry.name: entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()} == {
         "users.json": 0o600,
         "users.json.lock": 0o600,
@@ -67,7 +73,7 @@ def test_the_file_and_its_lock_are_private_whatever_they_were(path: Path) -> Non
 def test_members_that_this_system_does_not_know_are_kept(path: Path) -> None:
     known = {"id": "x", "email": "Eve@Example.com", "googleId": "7", "tags": [1, None], "epoch": 2}
     path.write_text(json.dumps([known]))
-    store = JsonFileStore(path)
+    store = _store(path)
     store.create_user(_user(), "hash")
     first, _ = json.loads(path.read_text())
     assert first == known
@@ -78,12 +84,12 @@ def test_members_that_this_system_does_not_know_are_kept(path: Path) -> None:
 
 def test_a_lone_surrogate_that_node_wrote_survives(path: Path) -> None:
     path.write_text('[{"id": "x", "email": "eve@example.com", "name": "\\ud83d"}]')
-    JsonFileStore(path).create_user(_user(), "hash")
+    _store(path).create_user(_user(), "hash")
     assert json.loads(path.read_text())[0]["name"] == "\ud83d"
 
 
 def test_what_another_process_wrote_is_seen_at_once(path: Path) -> None:
-    one, other = JsonFileStore(path), JsonFileStore(path)
+    one, other = _store(path), _store(path)
     for number in range(20):
         user = _user(f"user{number}@example.com")
         (one if number % 2 else other).create_user(user, "hash")
@@ -101,8 +107,8 @@ def test_of_records_that_differ_only_in_spelling_the_lower_case_one_has_the_key(
         {"id": "5", "email": "eVe@example.com"},
     ]
     path.write_text(json.dumps(records))
-    store = JsonFileStore(path)
-    winners = [store.credentials(key) for key in ("ada@example.com", "eve@example.com")]
+    store = _store(path)
+    winners = [credentials(store, key) for key in ("ada@example.com", "eve@example.com")]
     assert [winner.user.id for winner in winners if winner] == ["2", "4"]
     with pytest.raises(EmailTaken):
         store.create_user(_user(), "hash")
@@ -132,16 +138,16 @@ def test_of_records_that_differ_only_in_spelling_the_lower_case_one_has_the_key(
 )
 def test_a_damaged_file_is_refused_and_never_overwritten(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    store = JsonFileStore(path)
+    store = _store(path)
     with pytest.raises(StoreDamaged, match="is refused"):
-        store.credentials("ada@example.com")
+        credentials(store, "ada@example.com")
     with pytest.raises(StoreDamaged):
         store.create_user(_user(), "hash")
     assert path.read_bytes() == content
 
 
 def test_a_file_that_gets_damaged_later_is_noticed(path: Path) -> None:
-    store = JsonFileStore(path)
+    store = _store(path)
     user = _user()
     store.create_user(user, "hash")
     path.write_bytes(path.read_bytes()[:-20])
@@ -168,7 +174,7 @@ def test_only_regular_files_are_read_locked_or_replaced(
     if (kind, name) == ("fifo", "users.json.lock"):
         return  # A FIFO can be locked, and nothing is ever written to the lock.
     with pytest.raises(StoreUnavailable) as caught:
-        JsonFileStore(path).create_user(_user(), "hash")
+        _store(path).create_user(_user(), "hash")
     assert "users.json" in str(caught.value.cause)
     assert target.read_text() == "[]"
     assert not (tmp_path / "nowhere").exists()
@@ -178,7 +184,7 @@ def test_a_leftover_of_a_killed_writer_is_no_trap(path: Path, tmp_path: Path) ->
     target = tmp_path / "target"
     target.write_text("precious")
     path.with_name("users.json.tmp").symlink_to(target)
-    JsonFileStore(path).create_user(_user(), "hash")
+    _store(path).create_user(_user(), "hash")
     assert target.read_text() == "precious"
     assert not path.is_symlink()
 
@@ -197,15 +203,15 @@ def test_a_writer_that_waits_too_long_gives_up(path: Path, monkeypatch: pytest.M
     held.wait(10)
     try:
         with pytest.raises(StoreBusy):
-            JsonFileStore(path).create_user(_user(), "hash")
+            _store(path).create_user(_user(), "hash")
     finally:
         done.set()
         holder.join()
-    JsonFileStore(path).create_user(_user(), "hash")
+    _store(path).create_user(_user(), "hash")
 
 
 def test_a_write_that_does_not_fit_loses_nothing_and_says_so(path: Path) -> None:
-    store = JsonFileStore(path)
+    store = _store(path)
     user = _user()
     store.create_user(user, "hash")
     before = path.read_bytes()

@@ -72,7 +72,8 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         if any(f"{verb} users" in path.read_text() for verb in ("FROM", "JOIN", "INTO", "UPDATE"))
     }
     assert users == {
-        f"shared.store.{name}" for name in ("postgres", "preparation", "staging", "bulk", "batches")
+        f"shared.store.{name}"
+        for name in ("statements", "preparation", "staging", "bulk", "batches")
     }
 
 

@@ -13,6 +13,7 @@ from shared.config import Settings
 from shared.passwords import PasswordHasher
 from shared.store import open_store
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.stores import credentials
 
 DATA = ROOT / "tests" / "data"
 USERS = json.loads((DATA / "old-users.json").read_text())
@@ -85,12 +86,12 @@ def test_at_login_an_old_hash_is_brought_up_to_todays_rules(tmp_path: Path) -> N
         emulator.client() as client,
     ):
         for login in logins:
-            before = store.credentials(login["email"])
+            before = credentials(store, login["email"])
             assert client.post("/api/login", json=login).status_code == 200
-            after = store.credentials(login["email"])
+            after = credentials(store, login["email"])
             assert before is not None
             assert after is not None
             assert after.password_hash not in (None, before.password_hash)
             assert not PasswordHasher(11).needs_rehash(login["password"], after.password_hash or "")
             assert client.post("/api/login", json=login).status_code == 200
-            assert store.credentials(login["email"]) == after
+            assert credentials(store, login["email"]) == after

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from shared import accounts
+from shared import accounts, sessions
+from shared.config import Settings
 from shared.errors import NotAuthenticated, StoreUnavailable
 from shared.passwords import PasswordHasher
-from shared.store import Credentials, Store
-from shared.tokens import FRESH_SECONDS, SESSION_SECONDS, SessionTokens
+from shared.store import Store
+from shared.store.json_file import JsonFileStore
+from shared.tokens import FRESH_SECONDS, SESSION_SECONDS
 from shared.users import User
-from tests.support.emulator import SECRET, Emulator, running_emulator
+from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
-
-NOW = 1_800_000_000.5
-TOKENS = SessionTokens([SECRET])
+from tests.support.stores import CLIENT, NOW, TOKENS
 
 
 def _signed_up(store: Store) -> User:
@@ -29,7 +29,7 @@ def _signed_up(store: Store) -> User:
 def test_a_fresh_session_is_believed_without_a_look_into_the_store(store: Store) -> None:
     nobody = User(id=str(uuid.uuid4()), email="gone@example.com", name=None, provider="local")
     token = TOKENS.issue(nobody, NOW).text
-    assert accounts.current_user(lambda: store, TOKENS, token, NOW + FRESH_SECONDS - 1) == (
+    assert sessions.current_user(lambda: store, TOKENS, token, NOW + FRESH_SECONDS - 1) == (
         nobody,
         None,
     )
@@ -40,7 +40,7 @@ def test_a_stale_session_is_looked_up_and_renewed_with_what_the_store_says(store
     outdated = User(id=user.id, email="old@example.com", name="Old", provider="local")
     token = TOKENS.issue(outdated, NOW).text
     later = NOW + FRESH_SECONDS
-    found, renewed = accounts.current_user(lambda: store, TOKENS, token, later)
+    found, renewed = sessions.current_user(lambda: store, TOKENS, token, later)
     assert found == user
     assert renewed is not None
     assert TOKENS.read(renewed.text, later).is_fresh(later)
@@ -54,7 +54,7 @@ def test_a_stale_session_ends_with_its_user_or_its_epoch(store: Store) -> None:
     for stale in (gone, earlier):
         token = TOKENS.issue(stale, NOW).text
         with pytest.raises(NotAuthenticated):
-            accounts.current_user(lambda: store, TOKENS, token, NOW + FRESH_SECONDS)
+            sessions.current_user(lambda: store, TOKENS, token, NOW + FRESH_SECONDS)
 
 
 def test_a_session_is_not_renewed_beyond_its_end(store: Store) -> None:
@@ -62,17 +62,17 @@ def test_a_session_is_not_renewed_beyond_its_end(store: Store) -> None:
     moment, token = NOW, TOKENS.issue(user, NOW).text
     while moment + FRESH_SECONDS * 100 < NOW + SESSION_SECONDS:
         moment += FRESH_SECONDS * 100
-        _, renewed = accounts.current_user(lambda: store, TOKENS, token, moment)
+        _, renewed = sessions.current_user(lambda: store, TOKENS, token, moment)
         assert renewed is not None
         token = renewed.text
     with pytest.raises(NotAuthenticated):
-        accounts.current_user(lambda: store, TOKENS, token, NOW + SESSION_SECONDS)
+        sessions.current_user(lambda: store, TOKENS, token, NOW + SESSION_SECONDS)
 
 
 def test_there_is_no_session_without_a_sound_token(store: Store) -> None:
     for token in (None, "", "x.y.z"):
         with pytest.raises(NotAuthenticated):
-            accounts.current_user(lambda: store, TOKENS, token, NOW)
+            sessions.current_user(lambda: store, TOKENS, token, NOW)
 
 
 def test_over_http_a_stale_cookie_is_renewed_and_an_ended_one_is_401(
@@ -134,23 +134,20 @@ def test_the_epoch_in_the_table_ends_the_sessions_before_it(
         assert client.get("/api/user", headers=headers).status_code == 401
 
 
-def test_a_failing_store_does_not_turn_a_correct_login_away() -> None:
-    weak, strong = PasswordHasher(4), PasswordHasher(5)
-    user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
-
-    class HalfAway:
-        """Reads work, writes don't: a primary that has become a replica."""
-
-        def credentials(self, _: str) -> Credentials:
-            return Credentials(user, weak.hash("correct horse"))
-
+def test_a_hash_that_cannot_be_renewed_does_not_turn_a_correct_login_away(tmp_path: Path) -> None:
+    class HalfAway(JsonFileStore):
         def replace_password_hash(self, *_: str) -> bool:
-            raise StoreUnavailable(cause="read only")
+            raise StoreUnavailable(cause="the disk is full")
 
+    store = HalfAway(Settings(users_file=tmp_path / "users.json"))
+    user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
+    store.create_user(user, PasswordHasher(4).hash("correct horse"))
     found = accounts.log_in(
-        HalfAway(),  # type: ignore[arg-type]  # the two methods that a login uses
-        strong,
+        store,
+        PasswordHasher(5),
         email="ada@example.com",
         password="correct horse",
+        client=CLIENT,
+        now=NOW,
     )
     assert found == user

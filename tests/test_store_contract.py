@@ -11,6 +11,7 @@ import pytest
 from shared.errors import EmailTaken
 from shared.store import Store
 from shared.users import User
+from tests.support.stores import credentials
 
 
 def _user(
@@ -22,7 +23,7 @@ def _user(
 def test_a_created_user_is_found_by_key_and_by_id(store: Store) -> None:
     user = _user()
     assert store.create_user(user, "hash") == user
-    found = store.credentials("ada@example.com")
+    found = credentials(store, "ada@example.com")
     assert found is not None
     assert (found.user, found.password_hash) == (user, "hash")
     assert store.user(user.id) == user
@@ -31,14 +32,14 @@ def test_a_created_user_is_found_by_key_and_by_id(store: Store) -> None:
 def test_a_user_may_lack_a_name_and_a_password(store: Store) -> None:
     user = _user(name=None, provider="google")
     store.create_user(user, None)
-    found = store.credentials(user.email)
+    found = credentials(store, user.email)
     assert found is not None
     assert (found.user, found.password_hash) == (user, None)
 
 
 def test_nobody_is_found_under_an_unknown_key_or_id(store: Store) -> None:
     store.create_user(_user(), "hash")
-    assert store.credentials("ada@example.org") is None
+    assert credentials(store, "ada@example.org") is None
     assert store.user(str(uuid.uuid4())) is None
     for no_id in ("not a UUID", "", "urn:uuid:" + str(uuid.uuid4()), "\u0661" * 32, "\ud800"):
         assert store.user(no_id) is None
@@ -49,7 +50,7 @@ def test_a_second_user_with_the_same_key_is_refused_and_changes_nothing(store: S
     store.create_user(first, "first")
     with pytest.raises(EmailTaken):
         store.create_user(_user(name="Eve"), "second")
-    found = store.credentials(first.email)
+    found = credentials(store, first.email)
     assert found is not None
     assert (found.user, found.password_hash) == (first, "first")
 
@@ -97,7 +98,7 @@ def test_a_hash_is_replaced_only_where_the_old_one_still_stands(store: Store) ->
     assert store.replace_password_hash(user.id, "old", "new")
     assert not store.replace_password_hash(user.id, "old", "newer")
     assert not store.replace_password_hash(str(uuid.uuid4()), "old", "newer")
-    found = store.credentials(user.email)
+    found = credentials(store, user.email)
     assert found is not None
     assert found.password_hash == "new"
 
@@ -109,7 +110,7 @@ def test_where_the_old_server_has_no_session_there_is_nobody_and_nothing_to_dele
     for sid in ("unknown", "", "' OR ''='", "\0", "\ud800", "s" * 100_000):
         assert store.express_session_user(sid) is None
         store.delete_express_session(sid)
-    assert store.credentials("ada@example.com") is not None
+    assert credentials(store, "ada@example.com") is not None
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,19 @@ Every implementation passes the one contract suite in `tests/test_store_contract
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.config import Settings
-from shared.users import User
+from shared.throttling import Keys
+from shared.users import ExternalIdentity, User
 
 if TYPE_CHECKING:
+    from shared.clients import Client
     from shared.database import PoolCounts
+    from shared.tokens import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,48 @@ class Credentials:
 
     user: User
     password_hash: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt to prove a password, counted before anything is compared."""
+
+    credentials: Credentials | None
+    """None where there is nobody, and where the account has no attempt left."""
+    locked_until: float | None
+    """Where the account has no attempt left."""
+    account: str
+    """The pseudonym of the address, for the log."""
+    keys: Keys
+    event: str = ""
+    """Names the row of the audit that says, until now, that the attempt failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalMatch:
+    """Who is found by the identities in an ID token, or else by its address."""
+
+    credentials: Credentials
+    is_linked: bool
+    """Whether it is by an identity."""
+    has_all: bool
+    """Whether every one of the identities is somebody's already."""
+    has_identities: bool
+    """Whether the user has any identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is stored about a user, but for the password's hash."""
+
+    user: User
+    created_at: str | None
+    updated_at: str | None
+    """As the old system writes times."""
+    has_password: bool
+    identities: list[ExternalIdentity]
+    events: list[dict[str, Any]]
+    """The latest of the audit, newest first: `at`, `kind` and `client`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +80,108 @@ class DatabaseHealth:
 
 
 class Store(Protocol):
-    """Every method may raise StoreUnavailable. All are safe to call from several threads."""
+    """Every method may raise StoreUnavailable. All are safe to call from several threads.
 
-    def create_user(self, user: User, password_hash: str | None) -> User:
+    `client` is who asks, for counting and for the audit; `now` is in seconds since the Unix epoch.
+    What changes a user does so only if the user is still as the caller has seen them, and returns
+    None otherwise.
+    """
+
+    def reserve_sign_up(self, client: Client, now: float) -> None:
+        """Count a sign-up of the client's network. Raises TooManyAttempts."""
+        ...
+
+    def create_user(
+        self,
+        user: User,
+        password_hash: str | None,
+        identities: Sequence[ExternalIdentity] = (),
+        *,
+        client: Client | None = None,
+    ) -> User:
         """Store a new user, whose id the caller made and whose email is its own key.
 
-        Atomic: of any number of calls with one email key, in any process, one succeeds. Repeating
-        a call whose answer was lost gives the stored user. Raises EmailTaken.
+        Atomic: of any number of calls with one email key, or one identity, in any process, one
+        succeeds. Repeating a call whose answer was lost gives the stored user. Raises EmailTaken.
         """
         ...
 
-    def credentials(self, key: str) -> Credentials | None:
-        """Find the user with this email key."""
+    def begin_login(self, key: str, client: Client, now: float) -> Attempt:
+        """Count an attempt to log in, and find the user with this email key.
+
+        Raises TooManyAttempts where the client's network has no attempt left.
+        """
         ...
 
-    def user(self, user_id: str) -> User | None:
-        """Find the user with this id, which may be any text."""
+    def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
+        """Count an attempt to prove the password again, and find the session's user.
+
+        There is none where the session has ended. Raises TooManyAttempts as `begin_login` does.
+        """
+        ...
+
+    def end_login(self, attempt: Attempt, now: float) -> None:
+        """Forget the attempts on the account, for it has succeeded; the network is known now."""
+        ...
+
+    def change_password(
+        self, attempt: Attempt, found: Credentials, new: str, now: float
+    ) -> User | None:
+        """Store a new hash, raise the epoch, and forget the attempts as `end_login` does."""
+        ...
+
+    def delete_user(self, attempt: Attempt, found: Credentials, now: float) -> bool:
+        """Delete the user with all that is theirs; tell whether there was one to delete."""
         ...
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
-        """Store the new hash if the old one is still there; tell whether it was."""
+        """Store the same password's new hash if the old one is there; tell whether it was."""
+        ...
+
+    def user(self, user_id: str, *, sid: str = "") -> User | None:
+        """Find the user with this id, which may be any text, unless the session was revoked."""
+        ...
+
+    def account(self, user_id: str, *, sid: str) -> Account | None:
+        """Find all that is stored about the user, as `user` does."""
+        ...
+
+    def revoke_session(self, session: Session, client: Client, now: float) -> None:
+        """End one session. Repeating it changes nothing."""
+        ...
+
+    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
+        """End all sessions of the session's user; tell whether it was still going on itself."""
+        ...
+
+    def find_external(
+        self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
+    ) -> ExternalMatch | None:
+        """Find who has one of the identities, the first first, or else the email key.
+
+        A user who has all of them logs in by that: the audit is written at once.
+        """
+        ...
+
+    def link(
+        self,
+        found: Credentials,
+        identities: Sequence[ExternalIdentity],
+        *,
+        provider: str,
+        drops_password: bool,
+        client: Client,
+        now: float,
+    ) -> User | None:
+        """Give a user identities. Dropping the password ends all sessions as well."""
+        ...
+
+    def record(self, kind: str, actor: str, client: Client, now: float) -> None:
+        """Write into the audit what changes nobody's account."""
+        ...
+
+    def clean_up(self, now: float) -> bool:
+        """Delete a bounded number of expired rows; tell whether there may be more."""
         ...
 
     def express_session_user(self, sid: str) -> User | None:
@@ -84,4 +212,4 @@ def open_store(settings: Settings) -> Store:
         return PostgresStore(settings)
     from shared.store.json_file import JsonFileStore
 
-    return JsonFileStore(settings.users_file)
+    return JsonFileStore(settings)

@@ -1,7 +1,9 @@
 """Users in one JSON file of the old server's shape: the offline fallback.
 
 A write happens under the file's lock and replaces it as a whole; a file that cannot be understood
-is refused and left alone. Members that this system doesn't know are kept.
+is refused and left alone. Members that this system doesn't know are kept. What the old server did
+not know is kept with each user: `epoch`, `identities`, and `revokedSessions`, each with its end.
+Attempts are counted in memory, and the audit is the log's alone.
 """
 
 from __future__ import annotations
@@ -9,26 +11,38 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared import files
+from shared.config import Settings
 from shared.emails import email_key
-from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
-from shared.store import Credentials
+from shared.errors import (
+    EmailTaken,
+    StoreBusy,
+    StoreDamaged,
+    StoreUnavailable,
+    TooManyAttempts,
+)
+from shared.store import Account, Attempt, Credentials, ExternalMatch, attempts
 from shared.strict_json import InvalidJson, loads
+from shared.throttling import Keys, Pseudonyms, sign_up_key
 from shared.timestamps import to_iso
-from shared.users import User
+from shared.users import ExternalIdentity, User
+
+if TYPE_CHECKING:
+    from shared.clients import Client
+    from shared.tokens import Session
 
 LOCK_TIMEOUT = 10.0
 """Seconds that a writer waits for the writers before it."""
 
 Record = dict[str, Any]
 
+_REVOKED = "revokedSessions"
 _OPTIONAL_TEXTS = ("password", "name", "provider")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -41,23 +55,44 @@ class _Users:
     records: list[Record]
     by_key: dict[str, Record]
     by_id: dict[str, Record]
+    by_identity: dict[ExternalIdentity, Record]
 
 
 class JsonFileStore:
     """Users in a file; see `shared.store.Store` for the contract."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Read nothing yet. A file that doesn't exist holds no users."""
-        self._path = path
+        self._path = settings.users_file
         self._users = _index(None, [])
+        self._limits = settings.limits
+        self._attempts = attempts.MemoryAttempts(settings.limits)
+        self._pseudonyms = Pseudonyms(settings.session_secrets)
 
-    def create_user(self, user: User, password_hash: str | None) -> User:
+    def reserve_sign_up(self, client: Client, now: float) -> None:
+        """Count in memory."""
+        is_allowed, until = self._attempts.spend(
+            sign_up_key(client.network), self._limits.sign_up, now
+        )
+        if not is_allowed:
+            raise TooManyAttempts(until - now)
+
+    def create_user(
+        self,
+        user: User,
+        password_hash: str | None,
+        identities: Sequence[ExternalIdentity] = (),
+        *,
+        client: Client | None = None,  # noqa: ARG002  # for the audit, which is the log's alone
+    ) -> User:
         """Append, under the lock."""
         with self._changing() as users:
             same_key, same_id = users.by_key.get(user.email), users.by_id.get(user.id)
             if same_key or same_id:
                 if same_key is same_id and same_key is not None:
                     return _user(same_key)
+                raise EmailTaken
+            if any(identity in users.by_identity for identity in identities):
                 raise EmailTaken
             record = {
                 "id": user.id,
@@ -67,21 +102,52 @@ class JsonFileStore:
                 "provider": user.provider,
                 "createdAt": _now(),
                 "updatedAt": _now(),
+                "identities": _with(None, identities),
             }
             # The old server leaves out what a user doesn't have.
-            record = {name: value for name, value in record.items() if value is not None}
+            record = {name: value for name, value in record.items() if value not in (None, [])}
             self._write([*users.records, record])
             return _user(record)
 
-    def credentials(self, key: str) -> Credentials | None:
-        """Find the record that holds the email key."""
-        record = self._read().by_key.get(key)
-        return Credentials(_user(record), record.get("password")) if record else None
+    def begin_login(self, key: str, client: Client, now: float) -> Attempt:
+        """Count in memory, and find the record that holds the email key."""
+        return self._begin(self._read().by_key.get(key), key, client, now)
 
-    def user(self, user_id: str) -> User | None:
-        """Find the record with the id."""
-        record = self._read().by_id.get(user_id)
-        return _user(record) if record else None
+    def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
+        """Count as a login, and find the record of the session."""
+        record = self._going_on(self._read(), session)
+        return self._begin(record, email_key(session.user.email), client, now)
+
+    def _begin(self, record: Record | None, key: str, client: Client, now: float) -> Attempt:
+        keys = Keys.of(self._pseudonyms.of(key), self._pseudonyms.of(client.network))
+        denied_by, until = self._attempts.begin(keys, now, is_somebody=record is not None)
+        account = self._pseudonyms.of(key)
+        if denied_by == attempts.CLIENT:
+            raise TooManyAttempts(until - now, account=account)
+        found = _credentials(record) if record and not denied_by else None
+        return Attempt(found, until if denied_by else None, account, keys)
+
+    def end_login(self, attempt: Attempt, now: float) -> None:
+        """Fill up the counts."""
+        self._attempts.succeed(attempt.keys, now)
+
+    def change_password(
+        self, attempt: Attempt, found: Credentials, new: str, now: float
+    ) -> User | None:
+        """Replace the record where it is as it was found."""
+        self.end_login(attempt, now)
+        epoch = found.user.epoch + 1
+        return self._change(found, lambda _: {"password": new, "epoch": epoch})
+
+    def delete_user(self, attempt: Attempt, found: Credentials, now: float) -> bool:
+        """Leave the record out where it is as it was found."""
+        self.end_login(attempt, now)
+        with self._changing() as users:
+            record = users.by_id.get(found.user.id)
+            if record is None or _credentials(record) != found:
+                return False
+            self._write([other for other in users.records if other is not record])
+            return True
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Replace under the lock, where the old hash still stands."""
@@ -89,9 +155,93 @@ class JsonFileStore:
             record = users.by_id.get(user_id)
             if record is None or record.get("password") != old:
                 return False
-            changed = record | {"password": new, "updatedAt": _now()}
-            self._write([changed if other is record else other for other in users.records])
+            self._replace(users, record, {"password": new})
             return True
+
+    def user(self, user_id: str, *, sid: str = "") -> User | None:
+        """Find the record with the id."""
+        record = self._read().by_id.get(user_id)
+        return _user(record) if record and sid not in record.get(_REVOKED, {}) else None
+
+    def account(self, user_id: str, *, sid: str) -> Account | None:
+        """Find the record with the id; there are no events."""
+        record = self._read().by_id.get(user_id)
+        if record is None or sid in record.get(_REVOKED, {}):
+            return None
+        return Account(
+            user=_user(record),
+            created_at=record.get("createdAt"),
+            updated_at=record.get("updatedAt"),
+            has_password=record.get("password") is not None,
+            identities=_identities(record),
+            events=[],
+        )
+
+    def revoke_session(self, session: Session, client: Client, now: float) -> None:  # noqa: ARG002
+        """Keep the sid with the user's record, and forget those that have ended anyway."""
+        with self._changing() as users:
+            record = users.by_id.get(session.user.id)
+            if record is not None:
+                revoked = {s: end for s, end in record.get(_REVOKED, {}).items() if end > now}
+                revoked[session.sid] = session.ends_at
+                self._replace(users, record, {_REVOKED: revoked})
+
+    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:  # noqa: ARG002
+        """Raise the epoch, if it is the session's."""
+        with self._changing() as users:
+            record = self._going_on(users, session)
+            if record is None:
+                return False
+            self._replace(users, record, {"epoch": session.user.epoch + 1})
+            return True
+
+    def find_external(
+        self,
+        identities: Sequence[ExternalIdentity],
+        key: str,
+        client: Client,  # noqa: ARG002
+        now: float,  # noqa: ARG002
+    ) -> ExternalMatch | None:
+        """Look for the identities first, and for the address only where nobody is there."""
+        users = self._read()
+        linked = [users.by_identity[i] for i in identities if i in users.by_identity]
+        record = linked[0] if linked else users.by_key.get(key)
+        if record is None:
+            return None
+        return ExternalMatch(
+            credentials=_credentials(record),
+            is_linked=bool(linked),
+            has_all=len(linked) == len(identities),
+            has_identities=bool(_identities(record)),
+        )
+
+    def link(
+        self,
+        found: Credentials,
+        identities: Sequence[ExternalIdentity],
+        *,
+        provider: str,
+        drops_password: bool,
+        client: Client,  # noqa: ARG002
+        now: float,  # noqa: ARG002
+    ) -> User | None:
+        """Replace the record where it is as it was found."""
+
+        def change(record: Record) -> Record:
+            changes: Record = {"provider": provider, "identities": _with(record, identities)}
+            if drops_password:
+                changes |= {"password": None, "epoch": found.user.epoch + 1}
+            return changes
+
+        return self._change(found, change, identities)
+
+    def record(self, kind: str, actor: str, client: Client, now: float) -> None:
+        """Do nothing: the log has a line, and there is no audit."""
+
+    def clean_up(self, now: float) -> bool:
+        """Forget attempts; revoked sessions are forgotten by the next one of their user."""
+        self._attempts.clean_up(now)
+        return False
 
     def express_session_user(self, sid: str) -> None:
         """There is none: the old server's sessions are in its database."""
@@ -104,6 +254,34 @@ class JsonFileStore:
 
     def close(self) -> None:
         """Nothing stays open between two calls."""
+
+    def _going_on(self, users: _Users, session: Session) -> Record | None:
+        record = users.by_id.get(session.user.id)
+        if record is None or session.sid in record.get(_REVOKED, {}):
+            return None
+        return record if record.get("epoch", 0) == session.user.epoch else None
+
+    def _change(
+        self,
+        found: Credentials,
+        change: Callable[[Record], Record],
+        identities: Sequence[ExternalIdentity] = (),
+    ) -> User | None:
+        """Change a record that is as it was found, unless an identity is somebody else's."""
+        with self._changing() as users:
+            record = users.by_id.get(found.user.id)
+            if record is None or _credentials(record) != found:
+                return None
+            if any(users.by_identity.get(i, record) is not record for i in identities):
+                return None
+            return _user(self._replace(users, record, change(record)))
+
+    def _replace(self, users: _Users, record: Record, changes: Record) -> Record:
+        gone = {name for name, value in changes.items() if value is None}
+        changed = record | changes | {"updatedAt": _now()}
+        changed = {name: value for name, value in changed.items() if name not in gone}
+        self._write([changed if other is record else other for other in users.records])
+        return changed
 
     @contextmanager
     def _changing(self) -> Iterator[_Users]:
@@ -158,10 +336,25 @@ def _records(data: bytes) -> list[Record]:
             and all(isinstance(record.get(name), str) for name in ("id", "email"))
             and all(isinstance(record.get(name), str | None) for name in _OPTIONAL_TEXTS)
             and type(record.get("epoch", 0)) is int
+            and _are_identities(record.get("identities", []))
+            and _are_ends(record.get(_REVOKED, {}))
         )
         if not sound:
             raise InvalidJson(f"Entry {number} is not a user.")
     return records
+
+
+def _are_identities(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and set(entry) == {"issuer", "subject"}
+        and all(isinstance(text, str) for text in entry.values())
+        for entry in value
+    )
+
+
+def _are_ends(value: object) -> bool:
+    return isinstance(value, dict) and all(type(end) in (int, float) for end in value.values())
 
 
 def _index(stamp: tuple[int, ...] | None, records: list[Record]) -> _Users:
@@ -171,7 +364,15 @@ def _index(stamp: tuple[int, ...] | None, records: list[Record]) -> _Users:
     by_key: dict[str, Record] = {}
     for key, record in keyed:
         by_key.setdefault(key, record)
-    return _Users(stamp, records, by_key, {record["id"]: record for record in reversed(records)})
+    return _Users(
+        stamp,
+        records,
+        by_key,
+        by_id={record["id"]: record for record in reversed(records)},
+        by_identity={
+            identity: record for record in reversed(records) for identity in _identities(record)
+        },
+    )
 
 
 def _precedence(key: str, record: Record) -> tuple[object, ...]:
@@ -181,6 +382,20 @@ def _precedence(key: str, record: Record) -> tuple[object, ...]:
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _identities(record: Record) -> list[ExternalIdentity]:
+    return [ExternalIdentity(**entry) for entry in record.get("identities", [])]
+
+
+def _with(record: Record | None, more: Sequence[ExternalIdentity]) -> list[dict[str, str]]:
+    found = _identities(record) if record else []
+    found += [identity for identity in more if identity not in found]
+    return [{"issuer": identity.issuer, "subject": identity.subject} for identity in found]
+
+
+def _credentials(record: Record) -> Credentials:
+    return Credentials(_user(record), record.get("password"))
 
 
 def _user(record: Record) -> User:

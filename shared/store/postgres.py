@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from shared.config import Settings
 from shared.connection import Row
 from shared.database import Database
-from shared.errors import EmailTaken, StoreFault, StoreRefused
-from shared.store import Credentials, DatabaseHealth
+from shared.emails import email_key
+from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
+from shared.store import (
+    Account,
+    Attempt,
+    Credentials,
+    DatabaseHealth,
+    ExternalMatch,
+    attempts,
+    statements,
+)
 from shared.store.preparation import prepare
-from shared.users import User
+from shared.throttling import KNOWN_SECONDS, Keys, Pseudonyms, sign_up_key
+from shared.timestamps import to_iso
+from shared.users import ExternalIdentity, User
+
+if TYPE_CHECKING:
+    from shared.clients import Client
+    from shared.tokens import Session
 
 HEALTH_TIMEOUT = 3.0
 """Seconds that a health probe waits, all in all."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-# The update that changes nothing is for a repeated call whose first answer was lost: it waits for
-# the first, and gives the row if it is the caller's own. Another's row is not given.
-_CREATE = """
-INSERT INTO users (id, email, email_key, password, name, provider)
-VALUES ($1::uuid, $2::text, $2::text, $3, $4, $5)
-ON CONFLICT (email_key) DO UPDATE SET email_key = users.email_key WHERE users.id = excluded.id
-RETURNING id, email, name, provider, epoch
-"""
 _UNIQUE_VIOLATION = "23505"
-_CREDENTIALS = """
-SELECT id, email, name, provider, epoch, password FROM users WHERE email_key = $1
-"""
-_USER = "SELECT id, email, name, provider, epoch FROM users WHERE id = $1::uuid"
-_REPLACE_HASH = """
-UPDATE users SET password = $3 WHERE id = $1::uuid AND password = $2 RETURNING id
-"""
-# The table is connect-pg-simple's, which also writes and compares `expire` in the connection's time
-# zone. With u.id cast to text, instead of the text to UUID, the index could not be used.
-_EXPRESS_USER = """
-SELECT u.id, u.email, u.name, u.provider, u.epoch FROM session s JOIN users u ON u.id =
-    CASE WHEN s.sess->>'userId' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-    THEN (s.sess->>'userId')::uuid END
-WHERE s.sid = $1 AND s.expire >= now()
-"""
-_DELETE_EXPRESS = "DELETE FROM session WHERE sid = $1"
 _UNDEFINED_TABLE, _DATA_EXCEPTION = "42P01", "22"
-_HEALTH = "SELECT now(), current_setting('server_version')"
 
 
 class PostgresStore:
@@ -56,15 +49,45 @@ class PostgresStore:
             raise ValueError("the Postgres store needs a database_url")
         prepared = functools.partial(prepare, apply=settings.auto_migrate)
         self._database = Database(settings.database_url, settings, prepare=prepared)
+        self._limits = settings.limits
+        self._audit_seconds = settings.audit_days * 86400
+        self._pseudonyms = Pseudonyms(settings.session_secrets)
 
-    def create_user(self, user: User, password_hash: str | None) -> User:
+    def reserve_sign_up(self, client: Client, now: float) -> None:
+        """Count under the network's key for sign-ups."""
+        ((is_allowed, until),) = self._database.execute(
+            statements.RESERVE_SIGN_UP,
+            sign_up_key(self._pseudonyms.of(client.network)),
+            _timestamp(now),
+            _timestamp(now + self._limits.lockout_seconds),
+            str(self._limits.sign_up),
+            client.coarse,
+        )
+        if not is_allowed:
+            raise TooManyAttempts(until.timestamp() - now)
+
+    def create_user(
+        self,
+        user: User,
+        password_hash: str | None,
+        identities: Sequence[ExternalIdentity] = (),
+        *,
+        client: Client | None = None,
+    ) -> User:
         """Insert, and let the database decide."""
         try:
             rows = self._database.execute(
-                _CREATE, user.id, user.email, password_hash, user.name, user.provider
+                statements.CREATE,
+                _pairs(identities),
+                user.id,
+                user.email,
+                password_hash,
+                user.name,
+                user.provider,
+                client.coarse if client else None,
             )
         except StoreFault as error:
-            # The id, or the bare `email` of a row that the old server wrote.
+            # The id, an identity, or the bare `email` of a row that the old server wrote.
             if error.sqlstate == _UNIQUE_VIOLATION:
                 raise EmailTaken from error
             raise
@@ -72,30 +95,215 @@ class PostgresStore:
             raise EmailTaken
         return _user(rows[0])
 
-    def credentials(self, key: str) -> Credentials | None:
-        """Find the row that holds the email key."""
-        rows = self._database.execute(_CREDENTIALS, key)
-        return Credentials(_user(rows[0]), rows[0][5]) if rows else None
+    def begin_login(self, key: str, client: Client, now: float) -> Attempt:
+        """Count under three keys, and find the row that holds the email key."""
+        return self._begin(statements.BEGIN_LOGIN, key, key, client, now)
 
-    def user(self, user_id: str) -> User | None:
-        """Find the row with the id; what is no UUID is nobody's."""
-        if not _UUID.fullmatch(user_id.lower()):  # A users file may have it in capitals.
-            return None
-        rows = self._database.execute(_USER, user_id)
+    def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
+        """Count as a login, and find the row with the session's id and epoch."""
+        user = session.user
+        return self._begin(
+            statements.BEGIN_REAUTHENTICATION,
+            _uuid(user.id),
+            email_key(user.email),
+            client,
+            now,
+            str(user.epoch),
+            session.sid,
+        )
+
+    def _begin(
+        self,
+        statement: str,
+        wanted: str | None,
+        key: str,
+        client: Client,
+        now: float,
+        *more: str,
+    ) -> Attempt:
+        account = self._pseudonyms.of(key)
+        keys = Keys.of(account, self._pseudonyms.of(client.network))
+        limits = self._limits
+        ((denied_by, event, until, *row),) = self._database.execute(
+            statement,
+            wanted,
+            _timestamp(now),
+            _timestamp(now + limits.lockout_seconds),
+            keys.client,
+            keys.login,
+            keys.account,
+            keys.nobodys_login,
+            keys.nobodys_account,
+            str(limits.client),
+            str(limits.login),
+            str(limits.account),
+            account,
+            client.coarse,
+            *more,
+        )
+        if denied_by == attempts.CLIENT:
+            raise TooManyAttempts(until.timestamp() - now, account=account)
+        found = None if row[0] is None else _credentials(row)
+        return Attempt(found, until.timestamp() if denied_by else None, account, keys, str(event))
+
+    def end_login(self, attempt: Attempt, now: float) -> None:
+        """Fill up the counts, and correct the event."""
+        self._succeed(statements.END_LOGIN, attempt, now)
+
+    def change_password(
+        self, attempt: Attempt, found: Credentials, new: str, now: float
+    ) -> User | None:
+        """Update where the row is as it was found, and do the rest of a login."""
+        user = found.user
+        rows = self._succeed(
+            statements.CHANGE_PASSWORD,
+            attempt,
+            now,
+            user.id,
+            str(user.epoch),
+            found.password_hash,
+            new,
+        )
         return _user(rows[0]) if rows else None
+
+    def delete_user(self, attempt: Attempt, found: Credentials, now: float) -> bool:
+        """Delete where the row is as it was found; its identities follow."""
+        user = found.user
+        return bool(
+            self._succeed(
+                statements.DELETE_USER, attempt, now, user.id, str(user.epoch), found.password_hash
+            )
+        )
+
+    def _succeed(
+        self, statement: str, attempt: Attempt, now: float, *more: str | None
+    ) -> list[Row]:
+        keys, limits = attempt.keys, self._limits
+        return self._database.execute(
+            statement,
+            keys.client,
+            keys.login,
+            keys.account,
+            str(limits.client),
+            str(limits.login),
+            str(limits.account),
+            _timestamp(now + KNOWN_SECONDS),
+            attempt.event,
+            *more,
+        )
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
-        return bool(self._database.execute(_REPLACE_HASH, user_id, old, new))
+        return bool(self._database.execute(statements.REPLACE_HASH, user_id, old, new))
+
+    def user(self, user_id: str, *, sid: str = "") -> User | None:
+        """Find the row with the id; what is no UUID is nobody's."""
+        if not _uuid(user_id):
+            return None
+        rows = self._database.execute(statements.SELECT_USER, user_id, sid)
+        return _user(rows[0]) if rows else None
+
+    def account(self, user_id: str, *, sid: str) -> Account | None:
+        """Find the row with the id, its identities, and the latest events."""
+        if not _uuid(user_id):
+            return None
+        rows = self._database.execute(statements.ACCOUNT, user_id, sid)
+        if not rows:
+            return None
+        *columns, created_at, updated_at, has_password, identities, events = rows[0]
+        return Account(
+            user=_user(columns),
+            created_at=created_at and to_iso(created_at),
+            updated_at=updated_at and to_iso(updated_at),
+            has_password=has_password,
+            identities=[ExternalIdentity(*pair) for pair in json.loads(identities or "[]")],
+            events=json.loads(events or "[]"),
+        )
+
+    def revoke_session(self, session: Session, client: Client, now: float) -> None:
+        """Insert the sid, until the session would have ended."""
+        self._database.execute(
+            statements.REVOKE_SESSION,
+            session.sid,
+            _timestamp(session.ends_at),
+            _timestamp(now),
+            _uuid(session.user.id),
+            client.coarse,
+        )
+
+    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
+        """Raise the epoch, if it is the session's."""
+        rows = self._database.execute(
+            statements.REVOKE_ALL,
+            _uuid(session.user.id),
+            str(session.user.epoch),
+            session.sid,
+            _timestamp(now),
+            client.coarse,
+        )
+        return bool(rows)
+
+    def find_external(
+        self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
+    ) -> ExternalMatch | None:
+        """Look into `identities` first, and for the address only where nobody is there."""
+        rows = self._database.execute(
+            statements.FIND_EXTERNAL, _pairs(identities), key, _timestamp(now), client.coarse
+        )
+        if not rows:
+            return None
+        *columns, is_linked, has_all, has_identities = rows[0]
+        return ExternalMatch(_credentials(columns), is_linked, has_all, has_identities)
+
+    def link(
+        self,
+        found: Credentials,
+        identities: Sequence[ExternalIdentity],
+        *,
+        provider: str,
+        drops_password: bool,
+        client: Client,
+        now: float,
+    ) -> User | None:
+        """Update where the row is as it was found, and insert the identities that it lacks."""
+        user = found.user
+        try:
+            rows = self._database.execute(
+                statements.LINK,
+                _pairs(identities),
+                user.id,
+                str(user.epoch),
+                found.password_hash,
+                provider,
+                str(drops_password),
+                _timestamp(now),
+                client.coarse,
+            )
+        except StoreFault as error:
+            if error.sqlstate == _UNIQUE_VIOLATION:
+                return None
+            raise
+        return _user(rows[0]) if rows else None
+
+    def record(self, kind: str, actor: str, client: Client, now: float) -> None:
+        """Insert an event."""
+        self._database.execute(statements.RECORD, _timestamp(now), kind, actor, client.coarse)
+
+    def clean_up(self, now: float) -> bool:
+        """Delete from each table what has expired."""
+        ((most,),) = self._database.execute(
+            statements.CLEAN_UP, _timestamp(now), _timestamp(now - self._audit_seconds)
+        )
+        return int(most) == statements.MOST_DELETED
 
     def express_session_user(self, sid: str) -> User | None:
         """Join the session with its user; a `userId` that is no UUID is nobody's."""
-        rows = self._execute_express(_EXPRESS_USER, sid)
+        rows = self._execute_express(statements.EXPRESS_USER, sid)
         return _user(rows[0]) if rows else None
 
     def delete_express_session(self, sid: str) -> None:
         """Delete the row."""
-        self._execute_express(_DELETE_EXPRESS, sid)
+        self._execute_express(statements.DELETE_EXPRESS, sid)
 
     def _execute_express(self, statement: str, sid: str) -> list[Row]:
         try:
@@ -110,12 +318,29 @@ class PostgresStore:
 
     def health(self) -> DatabaseHealth:
         """Ask for the time and the version."""
-        ((timestamp, version),) = self._database.execute(_HEALTH, timeout=HEALTH_TIMEOUT)
+        ((timestamp, version),) = self._database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
         return DatabaseHealth(timestamp, f"PostgreSQL {version}", self._database.counts())
 
     def close(self) -> None:
         """Close the idle connections."""
         self._database.close()
+
+
+def _uuid(text: str) -> str | None:
+    """Give a UUID as it is; a users file may have it in capitals."""
+    return text if _UUID.fullmatch(text.lower()) else None
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _pairs(identities: Sequence[ExternalIdentity]) -> str:
+    return json.dumps([(identity.issuer, identity.subject) for identity in identities])
+
+
+def _credentials(row: Row) -> Credentials:
+    return Credentials(_user(row), row[5])
 
 
 def _user(row: Row) -> User:

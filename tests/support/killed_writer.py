@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from shared import files
+from shared.config import Settings
 from shared.store import json_file
 from shared.users import User
 
@@ -25,7 +26,7 @@ _WATCHED = {files.__file__, json_file.__file__}
 
 def main(path: Path) -> None:
     """Kill at line 1, 2, 3, … until a write gets through."""
-    store = json_file.JsonFileStore(path)
+    store = json_file.JsonFileStore(Settings(users_file=path))
     store.create_user(_user("first"), "hash")
     before = path.read_bytes()
     for number in itertools.count(1):

@@ -1,0 +1,85 @@
+"""The rules of sessions: who is signed in, and what ends that. Knows neither HTTP nor SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shared.errors import NotAuthenticated
+from shared.store import Store
+from shared.tokens import InvalidToken, IssuedToken, Session, SessionTokens
+from shared.users import User
+
+if TYPE_CHECKING:
+    from shared.clients import Client
+
+
+def read(tokens: SessionTokens, token: str | None, now: float) -> Session:
+    """Give the session of a token, as far as the token alone tells. Raises NotAuthenticated."""
+    if token is None:
+        raise NotAuthenticated
+    try:
+        return tokens.read(token, now)
+    except InvalidToken as error:
+        raise NotAuthenticated(cause=str(error)) from error
+
+
+def current_user(
+    store: Callable[[], Store],
+    tokens: SessionTokens,
+    token: str | None,
+    now: float,
+    *,
+    express_sid: str | None = None,
+) -> tuple[User, IssuedToken | None]:
+    """Give the session's user and, where the session is renewed or exchanged, its new token.
+
+    A fresh session is believed by its signature alone. A stale one costs one look into the store,
+    and so does exchanging the old server's session `express_sid`, for which there is no token yet;
+    the store is opened only then.
+    Raises NotAuthenticated, and StoreUnavailable where a session cannot be looked up.
+    """
+    if token is None:
+        user = store().express_session_user(express_sid) if express_sid else None
+        # The old server knows no epoch: what ends a user's sessions here ends those there, too.
+        if user is None or user.epoch > 0:
+            raise NotAuthenticated
+        return user, tokens.issue(user, now, method="express")
+    session = read(tokens, token, now)
+    if session.is_fresh(now):
+        return session.user, None
+    user = store().user(session.user.id, sid=session.sid)
+    if user is None or user.epoch != session.user.epoch:
+        raise NotAuthenticated(cause="the user is gone or ended this session")
+    return user, tokens.issue(user, now, renews=session)
+
+
+def log_out(
+    store: Callable[[], Store],
+    tokens: SessionTokens,
+    token: str | None,
+    express_sid: str | None,
+    *,
+    client: Client,
+    now: float,
+) -> None:
+    """End the session, and the old server's, where there is one; the store is opened only then.
+
+    Raises StoreUnavailable where one goes on.
+    """
+    if express_sid is not None:
+        store().delete_express_session(express_sid)
+    try:
+        session = read(tokens, token, now)
+    except NotAuthenticated:
+        return
+    store().revoke_session(session, client, now)
+
+
+def log_out_everywhere(store: Store, session: Session, *, client: Client, now: float) -> None:
+    """End all sessions of the session's user, the old server's included.
+
+    Raises NotAuthenticated for a session that has ended itself.
+    """
+    if not store.revoke_all_sessions(session, client, now):
+        raise NotAuthenticated(cause="the user is gone or ended this session")

@@ -1,0 +1,188 @@
+"""Counts attempts by the rules of `shared.throttling`, in SQL and in memory.
+
+A row says how many attempts are left; below none, it is locked until it expires. What is denied
+spends nothing of the counts after it, but they are written all the same: a statement that did less
+for some accounts would take less time.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from shared.throttling import KNOWN_SECONDS, Keys, Limits
+
+CLIENT, ACCOUNT = "client", "account"
+"""Who denies an attempt: the client's network, or the account."""
+MOST_IN_MEMORY = 20_000
+"""Rows; whoever has that many networks can make memory forget the oldest."""
+
+
+def spend(limit: str) -> str:
+    """Take what a new row lacks of its limit, 0 or 1, from the row that is there already.
+
+    -1 is the first denial and -2 every further one. A denial does not prolong the lock. `limit`
+    is a parameter's name, and now is $2.
+    """
+    return f"""ON CONFLICT (key) DO UPDATE SET
+        remaining = CASE WHEN a.expires_at <= $2::timestamptz THEN excluded.remaining
+            ELSE greatest(a.remaining - ({limit}::int - excluded.remaining), -2) END,
+        expires_at = CASE WHEN a.expires_at <= $2::timestamptz
+            OR (a.remaining > 0 AND excluded.remaining < {limit}::int)
+            THEN excluded.expires_at ELSE a.expires_at END"""
+
+
+def begin(found: str, kind: str) -> str:
+    """Make the statement that counts an attempt and gives the user that `found` selects.
+
+    Everyone locks the rows in one order, so that no two wait for each other: client, login,
+    account. The audit's row says that the attempt failed, until `succeed` corrects it; of what a
+    network's lock denies only the first is written, or a flood would fill the table.
+
+    $1 and from $14 on are those of `found`; $2 now, $3 the end of a lock, $4 to $8 the keys, $9 to
+    $11 the limits, $12 and $13 the address's pseudonym and the client for the audit. Gives who
+    denies, the event, until when, and the user.
+    """
+    return f"""
+    WITH found AS (
+        {found}
+    ), client AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        VALUES ($4, $9::int - 1, $3::timestamptz)
+        {spend("$9")} RETURNING remaining, expires_at
+    ), login AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $5 ELSE $7 END,
+            $10::int - (remaining >= 0)::int, $3::timestamptz FROM client
+        {spend("$10")} RETURNING remaining, expires_at, known_until > $2::timestamptz AS known
+    ), account AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $6 ELSE $8 END,
+            $11::int - (c.remaining >= 0 AND l.remaining >= 0 AND NOT known)::int, $3::timestamptz
+        FROM client c, login l
+        {spend("$11")} RETURNING remaining, expires_at
+    ), outcome AS (
+        SELECT c.remaining, CASE WHEN c.remaining < 0 THEN '{CLIENT}'
+            WHEN l.remaining < 0 OR (a.remaining < 0 AND NOT known) THEN '{ACCOUNT}'
+            END AS denied_by,
+            CASE WHEN c.remaining < 0 THEN c.expires_at WHEN l.remaining < 0 THEN l.expires_at
+            ELSE a.expires_at END AS locked_until
+        FROM client c, login l, account a
+    ), event AS (
+        INSERT INTO auth_events (at, kind, user_id, actor, client)
+        SELECT $2::timestamptz, CASE WHEN denied_by IS NULL THEN '{kind}_failed'
+            ELSE '{kind}_throttled' END, f.id, CASE WHEN f.id IS NULL THEN $12 END, $13
+        FROM outcome LEFT JOIN found f ON true WHERE remaining > -2 RETURNING id
+    )
+    SELECT o.denied_by, e.id, o.locked_until, f.*
+    FROM outcome o LEFT JOIN event e ON true LEFT JOIN found f ON o.denied_by IS NULL
+    """
+
+
+def succeed(kind: str, then: str, more: str = "") -> str:
+    """Make the statement that forgets an attempt and those before it, and does what follows.
+
+    `then` gives a row where it was done; only then is the audit told of the `kind`. It comes before
+    the rest, and `more` after it. $1 to $3 are the keys in the order of locking, $4 to $6 their
+    limits, $7 until when the network is known, $8 the event; from $9 on they are those of `then`.
+    """
+    return f"""
+    WITH done AS (
+        {then}
+    ), client AS (
+        UPDATE auth_attempts SET remaining = least(remaining + 1, $4::int)
+        WHERE key = $1 RETURNING 1
+    ), login AS (
+        UPDATE auth_attempts SET remaining = $5::int, known_until = $7::timestamptz
+        WHERE key = $2 AND (SELECT count(*) FROM client) >= 0 RETURNING 1
+    ), account AS (
+        UPDATE auth_attempts SET remaining = $6::int
+        WHERE key = $3 AND (SELECT count(*) FROM login) >= 0 RETURNING 1
+    ), event AS (
+        UPDATE auth_events SET kind = '{kind}'
+        WHERE id = $8::bigint AND EXISTS (SELECT FROM done) RETURNING 1
+    ) {more}
+    SELECT * FROM done
+    """
+
+
+class MemoryAttempts:
+    """The same in memory, for one process; it forgets with it."""
+
+    def __init__(self, limits: Limits) -> None:
+        """Begin without any attempt."""
+        self._limits = limits
+        self._rows: dict[str, _Row] = {}
+        self._counting = threading.Lock()
+
+    def begin(self, keys: Keys, now: float, *, is_somebody: bool) -> tuple[str | None, float]:
+        """Count an attempt; tell who denies it, and until when."""
+        limits = self._limits
+        with self._counting:
+            client = self._spend(keys.client, limits.client, now)
+            login = self._spend(
+                keys.login if is_somebody else keys.nobodys_login,
+                limits.login,
+                now,
+                is_spent=client.remaining >= 0,
+            )
+            is_known = login.known_until > now
+            account = self._spend(
+                keys.account if is_somebody else keys.nobodys_account,
+                limits.account,
+                now,
+                is_spent=client.remaining >= 0 and login.remaining >= 0 and not is_known,
+            )
+            if client.remaining < 0:
+                return CLIENT, client.expires_at
+            if login.remaining < 0:
+                return ACCOUNT, login.expires_at
+            is_denied = account.remaining < 0 and not is_known
+            return ACCOUNT if is_denied else None, account.expires_at
+
+    def spend(self, key: str, limit: int, now: float) -> tuple[bool, float]:
+        """Count under one key; tell whether that is allowed, and until when the row lasts."""
+        with self._counting:
+            row = self._spend(key, limit, now)
+            return row.remaining >= 0, row.expires_at
+
+    def succeed(self, keys: Keys, now: float) -> None:
+        """Forget an attempt that was counted, and those on its account before it."""
+        with self._counting:
+            if client := self._rows.get(keys.client):
+                client.remaining = min(client.remaining + 1, self._limits.client)
+            if login := self._rows.get(keys.login):
+                login.remaining, login.known_until = self._limits.login, now + KNOWN_SECONDS
+            if account := self._rows.get(keys.account):
+                account.remaining = self._limits.account
+
+    def clean_up(self, now: float) -> None:
+        """Forget what has expired."""
+        with self._counting:
+            self._rows = {key: row for key, row in self._rows.items() if row.done_at > now}
+
+    def _spend(self, key: str, limit: int, now: float, *, is_spent: bool = True) -> _Row:
+        lock_end = now + self._limits.lockout_seconds
+        row = self._rows.get(key)
+        if row is None:
+            while len(self._rows) >= MOST_IN_MEMORY:
+                del self._rows[next(iter(self._rows))]
+            row = self._rows[key] = _Row(limit, lock_end)
+        elif row.expires_at <= now:
+            row.remaining, row.expires_at = limit, lock_end
+        elif is_spent and row.remaining > 0:
+            row.expires_at = lock_end
+        row.remaining = max(row.remaining - is_spent, -2)
+        return row
+
+
+class _Row:
+    __slots__ = ("expires_at", "known_until", "remaining")
+
+    def __init__(self, remaining: int, expires_at: float) -> None:
+        self.remaining = remaining
+        self.expires_at = expires_at
+        self.known_until = 0.0
+
+    @property
+    def done_at(self) -> float:
+        return max(self.expires_at, self.known_until)

@@ -1,0 +1,176 @@
+"""What the Postgres store says: all SQL about users that requests need.
+
+Parameters are text, and statements that may be repeated. `u` is a user, `g` a given identity.
+"""
+
+from __future__ import annotations
+
+from shared.store.attempts import begin, spend, succeed
+
+MOST_EVENTS = 100
+"""Of the audit, in what users are told of their accounts."""
+MOST_DELETED = 1000
+"""Expired rows of each table that are deleted at once."""
+
+_USER = "u.id, u.email, u.name, u.provider, u.epoch"
+
+RESERVE_SIGN_UP = f"""
+WITH reserved AS (
+    INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+    VALUES ($1, $4::int - 1, $3::timestamptz)
+    {spend("$4")} RETURNING remaining, expires_at
+), event AS (
+    INSERT INTO auth_events (at, kind, client)
+    SELECT $2::timestamptz, 'signup_throttled', $5 FROM reserved WHERE remaining = -1
+)
+SELECT remaining >= 0, expires_at FROM reserved
+"""
+_GIVEN = """(
+    SELECT e->>0 AS issuer, e->>1 AS subject, n
+    FROM json_array_elements($1::json) WITH ORDINALITY AS given (e, n)
+) g"""
+# An identity that is somebody else's by now violates the key, and nothing at all is done.
+_ADD_IDENTITIES = f"""
+INSERT INTO identities (issuer, subject, user_id)
+SELECT issuer, subject, t.id FROM target t CROSS JOIN {_GIVEN}
+WHERE NOT EXISTS (
+    SELECT FROM identities i
+    WHERE (i.issuer, i.subject, i.user_id) = (g.issuer, g.subject, t.id)
+)
+"""
+# The update that changes nothing is for a repeated call whose first answer was lost: it waits for
+# the first, and gives the row if it is the caller's own. Another's row is not given.
+CREATE = f"""
+WITH target AS (
+    INSERT INTO users AS u (id, email, email_key, password, name, provider)
+    VALUES ($2::uuid, $3::text, $3::text, $4, $5, $6)
+    ON CONFLICT (email_key) DO UPDATE SET email_key = u.email_key WHERE u.id = excluded.id
+    RETURNING {_USER}
+), identity AS ({_ADD_IDENTITIES}), event AS (
+    INSERT INTO auth_events (at, kind, user_id, client)
+    SELECT CURRENT_TIMESTAMP, 'signup', id, $7 FROM target
+)
+SELECT * FROM target
+"""
+BEGIN_LOGIN = begin(f"SELECT {_USER}, u.password FROM users u WHERE email_key = $1", "login")
+BEGIN_REAUTHENTICATION = begin(
+    f"""SELECT {_USER}, u.password FROM users u WHERE id = $1::uuid AND epoch = $14::int
+        AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $15)""",
+    "reauthentication",
+)
+END_LOGIN = succeed("login", "SELECT 1")
+# A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
+CHANGE_PASSWORD = succeed(
+    "password_changed",
+    f"""UPDATE users u SET password = $12, epoch = $10::int + 1
+        WHERE id = $9::uuid AND ((epoch = $10::int AND password IS NOT DISTINCT FROM $11)
+            OR (epoch = $10::int + 1 AND password = $12))
+        RETURNING {_USER}""",
+)
+# An import remembers the hash that it replaced, and whom it brought, so that it brings them once.
+DELETE_USER = succeed(
+    "account_deleted",
+    """DELETE FROM users WHERE id = $9::uuid AND epoch = $10::int
+        AND password IS NOT DISTINCT FROM $11 RETURNING id""",
+    """, forgotten AS (
+        UPDATE import_records SET previous = NULL
+        WHERE user_id = $9::uuid AND EXISTS (SELECT FROM done)
+    )""",
+)
+SELECT_USER = f"""
+SELECT {_USER} FROM users u WHERE id = $1::uuid
+AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $2)
+"""
+ACCOUNT = f"""
+SELECT {_USER}, created_at, updated_at, password IS NOT NULL,
+    (SELECT json_agg(json_build_array(issuer, subject) ORDER BY i.created_at, issuer)::text
+        FROM identities i WHERE user_id = u.id),
+    (SELECT json_agg(json_build_object('at', at, 'kind', kind, 'client', client))::text
+        FROM (SELECT * FROM auth_events WHERE user_id = u.id ORDER BY at DESC, id DESC
+            LIMIT {MOST_EVENTS}) e)
+FROM users u WHERE id = $1::uuid
+AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $2)
+"""
+REPLACE_HASH = """
+UPDATE users SET password = $3 WHERE id = $1::uuid AND password = $2 RETURNING id
+"""
+REVOKE_SESSION = """
+WITH revoked AS (
+    INSERT INTO revoked_sessions (sid, ends_at) VALUES ($1, $2::timestamptz)
+    ON CONFLICT (sid) DO NOTHING RETURNING sid
+)
+INSERT INTO auth_events (at, kind, user_id, client)
+SELECT $3::timestamptz, 'logout', $4::uuid, $5 FROM revoked
+"""
+REVOKE_ALL = """
+WITH raised AS (
+    UPDATE users SET epoch = epoch + 1 WHERE id = $1::uuid AND epoch = $2::int
+    AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $3) RETURNING id
+), event AS (
+    INSERT INTO auth_events (at, kind, user_id, client)
+    SELECT $4::timestamptz, 'logout_everywhere', id, $5 FROM raised
+)
+SELECT id FROM raised
+"""
+FIND_EXTERNAL = f"""
+WITH matched AS (
+    SELECT i.user_id, n FROM {_GIVEN} JOIN identities i USING (issuer, subject)
+), linked AS (
+    SELECT user_id AS id FROM matched ORDER BY n LIMIT 1
+), complete AS (
+    SELECT (SELECT count(*) FROM matched) = json_array_length($1::json) AS has_all
+), event AS (
+    INSERT INTO auth_events (at, kind, user_id, client)
+    SELECT $3::timestamptz, 'login', id, $4 FROM linked, complete WHERE has_all
+)
+SELECT {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
+    EXISTS (SELECT FROM identities i WHERE i.user_id = u.id)
+FROM users u, complete
+WHERE CASE WHEN EXISTS (SELECT FROM linked) THEN u.id = (SELECT id FROM linked)
+    ELSE u.email_key = $2 END
+"""
+LINK = f"""
+WITH target AS (
+    UPDATE users u SET provider = $5, epoch = epoch + $6::bool::int,
+        password = CASE WHEN $6::bool THEN NULL ELSE password END
+    WHERE id = $2::uuid AND epoch = $3::int AND password IS NOT DISTINCT FROM $4
+    RETURNING {_USER}
+), identity AS ({_ADD_IDENTITIES}), event AS (
+    INSERT INTO auth_events (at, kind, user_id, client)
+    SELECT $7::timestamptz, 'identity_linked', id, $8 FROM target
+)
+SELECT * FROM target
+"""
+RECORD = """
+INSERT INTO auth_events (at, kind, actor, client) VALUES ($1::timestamptz, $2, $3, $4)
+"""
+
+
+def _expired(table: str, key: str, condition: str) -> str:
+    """Delete what nobody is using: rows that are locked are somebody's, and wait for no one."""
+    return f"""DELETE FROM {table} WHERE {key} IN (
+        SELECT {key} FROM {table} WHERE {condition} LIMIT {MOST_DELETED} FOR UPDATE SKIP LOCKED
+    ) RETURNING 1"""
+
+
+CLEAN_UP = f"""
+WITH attempts AS (
+    {_expired("auth_attempts", "key", "greatest(expires_at, known_until) <= $1::timestamptz")}
+), sessions AS (
+    {_expired("revoked_sessions", "sid", "ends_at <= $1::timestamptz")}
+), events AS (
+    {_expired("auth_events", "id", "at <= $2::timestamptz")}
+)
+SELECT greatest((SELECT count(*) FROM attempts), (SELECT count(*) FROM sessions),
+    (SELECT count(*) FROM events))
+"""
+# The table is connect-pg-simple's, which also writes and compares `expire` in the connection's time
+# zone. With u.id cast to text, instead of the text to UUID, the index could not be used.
+EXPRESS_USER = f"""
+SELECT {_USER} FROM session s JOIN users u ON u.id =
+    CASE WHEN s.sess->>'userId' ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$'
+    THEN (s.sess->>'userId')::uuid END
+WHERE s.sid = $1 AND s.expire >= now()
+"""
+DELETE_EXPRESS = "DELETE FROM session WHERE sid = $1"
+HEALTH = "SELECT now(), current_setting('server_version')"

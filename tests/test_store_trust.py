@@ -1,0 +1,236 @@
+"""What every store promises of sessions, identities and accounts, run on each of them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from shared.errors import EmailTaken
+from shared.store import Credentials, ExternalMatch, Store
+from shared.tokens import SESSION_SECONDS
+from shared.users import ExternalIdentity, User
+from tests.support.stores import CLIENT, NOW, credentials, session_of, stored
+
+ADA = "ada@example.com"
+GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
+FIREBASE = ExternalIdentity("https://securetoken.google.com/project", "f1")
+OTHER = ExternalIdentity("https://accounts.google.com", "2")
+
+
+def _create(
+    store: Store,
+    email: str = ADA,
+    *identities: ExternalIdentity,
+    password: str | None = "hash",
+) -> User:
+    user = User(id=str(uuid.uuid4()), email=email, name=None, provider="local")
+    return store.create_user(user, password, identities)
+
+
+def _find(store: Store, *identities: ExternalIdentity, key: str = ADA) -> ExternalMatch | None:
+    return store.find_external(identities, key, CLIENT, NOW)
+
+
+def _link(
+    store: Store, user: User, *identities: ExternalIdentity, drops: bool = False
+) -> User | None:
+    found = stored(store, user)[1]
+    return store.link(
+        found, identities, provider="google", drops_password=drops, client=CLIENT, now=NOW
+    )
+
+
+def test_a_revoked_session_has_no_user_and_another_one_of_the_user_has(store: Store) -> None:
+    user = _create(store)
+    session, other = session_of(user), session_of(user)
+    for _ in range(2):
+        store.revoke_session(session, CLIENT, NOW)
+    assert store.user(user.id, sid=session.sid) is None
+    assert store.account(user.id, sid=session.sid) is None
+    assert store.begin_reauthentication(session, CLIENT, NOW).credentials is None
+    assert not store.revoke_all_sessions(session, CLIENT, NOW)
+    assert store.user(user.id, sid=other.sid) == user
+
+
+def test_ending_all_sessions_raises_the_epoch_once(store: Store) -> None:
+    user = _create(store)
+    session = session_of(user)
+    assert store.revoke_all_sessions(session, CLIENT, NOW)
+    assert not store.revoke_all_sessions(session, CLIENT, NOW)
+    found = store.user(user.id)
+    assert found is not None
+    assert found.epoch == user.epoch + 1
+    assert store.begin_reauthentication(session, CLIENT, NOW).credentials is None
+    assert store.begin_reauthentication(session_of(found), CLIENT, NOW).credentials is not None
+
+
+def test_a_session_of_nobody_can_be_revoked_and_proves_nothing(store: Store) -> None:
+    for user_id in (str(uuid.uuid4()), "not a UUID"):
+        session = session_of(User(user_id, "gone@example.com", None, "local"))
+        store.revoke_session(session, CLIENT, NOW)
+        assert not store.revoke_all_sessions(session, CLIENT, NOW)
+        assert store.begin_reauthentication(session, CLIENT, NOW).credentials is None
+        assert store.account(user_id, sid=session.sid) is None
+
+
+def test_a_changed_password_replaces_the_hash_and_raises_the_epoch(store: Store) -> None:
+    user = _create(store)
+    attempt, found = stored(store, user)
+    changed = store.change_password(attempt, found, "new", NOW)
+    assert changed is not None
+    assert changed.epoch == user.epoch + 1
+    assert credentials(store, ADA) == Credentials(changed, "new")
+
+
+def test_of_two_password_changes_at_once_one_wins(store: Store) -> None:
+    user = _create(store)
+    attempts = [stored(store, user) for _ in range(4)]
+    barrier = threading.Barrier(4)
+
+    def change(number: int) -> User | None:
+        barrier.wait()
+        return store.change_password(*attempts[number], f"new {number}", NOW)
+
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = list(threads.map(change, range(4)))
+    ((winner, changed),) = [(n, user) for n, user in enumerate(outcomes) if user is not None]
+    assert credentials(store, ADA) == Credentials(changed, f"new {winner}")
+
+
+def test_a_first_password_can_be_set(store: Store) -> None:
+    user = _create(store, ADA, GOOGLE, password=None)
+    attempt, found = stored(store, user)
+    assert store.change_password(attempt, found, "first", NOW) is not None
+    after = credentials(store, ADA)
+    assert after is not None
+    assert after.password_hash == "first"
+
+
+def test_a_deleted_user_is_gone_with_their_identities_and_the_address_is_free(store: Store) -> None:
+    user = _create(store, ADA, GOOGLE)
+    eve = _create(store, "eve@example.com", OTHER)
+    attempt, found = stored(store, user)
+    assert store.delete_user(attempt, found, NOW)
+    assert not store.delete_user(attempt, found, NOW)
+    assert store.user(user.id) is None
+    assert _find(store, GOOGLE) is None
+    assert _create(store, ADA, GOOGLE).id != user.id
+    assert store.user(eve.id) == eve
+
+
+def test_a_user_who_changed_meanwhile_is_not_deleted(store: Store) -> None:
+    user = _create(store)
+    attempt, found = stored(store, user)
+    assert store.change_password(*stored(store, user), "new", NOW)
+    assert not store.delete_user(attempt, found, NOW)
+    assert store.user(user.id) is not None
+
+
+def test_a_user_is_found_by_any_identity_and_without_one_by_the_address(store: Store) -> None:
+    user = _create(store, ADA, GOOGLE, FIREBASE)
+    local = _create(store, "eve@example.com")
+    for given, key in (((GOOGLE,), "x@example.com"), ((FIREBASE, GOOGLE), ADA)):
+        match = _find(store, *given, key=key)
+        assert match == ExternalMatch(
+            Credentials(user, "hash"), is_linked=True, has_all=True, has_identities=True
+        )
+    match = _find(store, OTHER, GOOGLE)
+    assert match is not None
+    assert (match.credentials.user, match.is_linked, match.has_all) == (user, True, False)
+    match = _find(store, OTHER, key="eve@example.com")
+    assert match == ExternalMatch(
+        Credentials(local, "hash"), is_linked=False, has_all=False, has_identities=False
+    )
+    assert _find(store, OTHER, key="nobody@example.com") is None
+
+
+def test_of_two_users_the_first_identity_decides(store: Store) -> None:
+    user = _create(store, ADA, FIREBASE)
+    _create(store, "eve@example.com", GOOGLE)
+    match = _find(store, FIREBASE, GOOGLE, key="eve@example.com")
+    assert match is not None
+    assert (match.credentials.user, match.has_all) == (user, True)
+
+
+def test_an_identity_belongs_to_one_user(store: Store) -> None:
+    user = _create(store, ADA, GOOGLE)
+    eve = _create(store, "eve@example.com")
+    with pytest.raises(EmailTaken):
+        _create(store, "mallory@example.com", GOOGLE)
+    assert credentials(store, "mallory@example.com") is None
+    assert _link(store, eve, GOOGLE, OTHER) is None
+    assert store.user(eve.id) == eve
+    match = _find(store, GOOGLE)
+    assert match is not None
+    assert match.credentials.user == user
+    assert _find(store, OTHER, key="mallory@example.com") is None
+
+
+def test_linking_adds_the_identities_that_are_missing(store: Store) -> None:
+    user = _create(store, ADA, GOOGLE)
+    linked = _link(store, user, FIREBASE, GOOGLE)
+    assert linked is not None
+    assert (linked.epoch, linked.provider) == (user.epoch, "google")
+    account = store.account(user.id, sid="")
+    assert account is not None
+    assert set(account.identities) == {GOOGLE, FIREBASE}
+    assert account.has_password
+
+
+def test_linking_can_drop_the_password_and_with_it_all_sessions(store: Store) -> None:
+    user = _create(store)
+    linked = _link(store, user, GOOGLE, drops=True)
+    assert linked is not None
+    assert linked.epoch == user.epoch + 1
+    assert credentials(store, ADA) == Credentials(linked, None)
+
+
+def test_a_user_who_changed_meanwhile_is_not_linked(store: Store) -> None:
+    user = _create(store)
+    found = stored(store, user)[1]
+    assert store.change_password(*stored(store, user), "new", NOW)
+    linked = store.link(
+        found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT, now=NOW
+    )
+    assert linked is None
+    assert _find(store, GOOGLE, key="nobody@example.com") is None
+
+
+def test_of_two_creations_with_one_identity_one_wins(store: Store) -> None:
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        try:
+            _create(store, f"user{number}@example.com", GOOGLE)
+        except EmailTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(create, range(8))) == 1
+
+
+def test_an_account_tells_all_but_the_hash(store: Store) -> None:
+    user = _create(store, ADA, GOOGLE)
+    account = store.account(user.id, sid="")
+    assert account is not None
+    assert account.user == user
+    assert account.identities == [GOOGLE]
+    assert account.created_at is not None
+    assert account.created_at.endswith("Z")
+    assert account.updated_at is not None
+    assert "hash" not in repr(account).replace("has_password", "")
+
+
+def test_what_has_expired_is_cleaned_up_and_nothing_else(store: Store) -> None:
+    user = _create(store)
+    old, young = session_of(user), session_of(user, now=NOW + 100)
+    store.revoke_session(old, CLIENT, NOW)
+    store.revoke_session(young, CLIENT, NOW)
+    assert not store.clean_up(NOW + SESSION_SECONDS + 50)
+    assert store.user(user.id, sid=young.sid) is None
+    assert store.user(user.id) == user
