@@ -63,6 +63,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     audit_days: int = 90
     allowed_origins: frozenset[str] = frozenset()
+    trusted_proxies: int = 0
     admin_token: str | None = field(default=None, repr=False)
     admin_audience: str | None = None
     admin_service_accounts: frozenset[str] = frozenset()
@@ -128,6 +129,7 @@ class _Reader:
             limits=self.limits(),
             audit_days=self.number("AUDIT_DAYS", default.audit_days, 1, 3650),
             allowed_origins=self.allowed_origins(),
+            trusted_proxies=self.trusted_proxies(),
             admin_token=self.admin_token(secure=secure),
             admin_audience=self.text("ADMIN_AUDIENCE"),
             admin_service_accounts=self.admin_service_accounts(),
@@ -279,6 +281,10 @@ class _Reader:
                 )
                 break
         return frozenset(origins)
+
+    def trusted_proxies(self) -> int:
+        # Whoever calls Cloud Run, its own front end appends the address.
+        return self.number("TRUSTED_PROXIES", 1 if self.text("K_SERVICE") else 0, 0, 10)
 
     def admin_token(self, *, secure: bool) -> str | None:
         token = self.text("ADMIN_TOKEN")

@@ -90,6 +90,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ("shared.bodies", {"shared.http", "shared.config", "shared.accounts"}),
         ("shared.problems", set(IMPORTS) - {"shared", "shared.errors"}),
         ("shared.origins", {"shared.http", "shared.accounts", "shared.store"}),
+        ("shared.clients", set(IMPORTS) - {"shared.clients"}),
         ("shared.admin", {"shared.http", "shared.runtime", "shared.store", "shared.accounts"}),
         ("shared.identity", {"shared.http", "shared.config", "shared.store", "shared.accounts"}),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),

@@ -187,6 +187,23 @@ def test_the_environment_is_told_as_in_the_old_system_or_guessed_strictly(
     assert settings.environment == environment_name
 
 
+@pytest.mark.parametrize(
+    ("env", "trusted_proxies"),
+    [
+        ({}, 0),
+        ({"ENVIRONMENT": "production"}, 0),
+        ({"K_SERVICE": "api"}, 1),
+        ({"K_SERVICE": "api", "TRUSTED_PROXIES": "2"}, 2),
+        ({"K_SERVICE": "api", "TRUSTED_PROXIES": "0"}, 0),
+    ],
+)
+def test_no_proxy_is_trusted_but_cloud_runs_own_unless_the_settings_say_so(
+    env: dict[str, str], trusted_proxies: int
+) -> None:
+    settings = Settings.from_env({"SESSION_SECRET": SECRET, "DATABASE_URL": URL} | env)
+    assert settings.trusted_proxies == trusted_proxies
+
+
 def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
     strict = {"ENVIRONMENT": "production", "SESSION_SECRET": SECRET, "USE_DATABASE": "false"}
     (problem,) = _problems(**strict)
@@ -213,6 +230,8 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("ADMIN_TOKEN", f"{OTHER_SECRET} {OTHER_SECRET}", "to fit into a header"),
         ("ADMIN_AUDIENCE", "https://api.example.com", "ADMIN_SERVICE_ACCOUNT must be set together"),
         ("ADMIN_SERVICE_ACCOUNT", ACCOUNT, "must be set together"),
+        ("TRUSTED_PROXIES", "-1", "from 0 to 10"),
+        ("TRUSTED_PROXIES", "true", "a whole number"),
         ("ALLOWED_ORIGINS", "*", "must list origins"),
         ("ALLOWED_ORIGINS", "https://a.example/path", "must list origins"),
         ("ALLOWED_ORIGINS", "https://*.example.com", "must list origins"),
