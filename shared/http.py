@@ -20,7 +20,7 @@ from typing import Any, Literal
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
-from shared import bodies, errors, express_sessions, log, origins, problems, runtime
+from shared import bodies, clients, errors, express_sessions, log, origins, problems, runtime
 from shared.bodies import BodyStream
 from shared.clients import Client
 from shared.config import Settings
@@ -67,7 +67,11 @@ class Call:
     @property
     def client(self) -> Client:
         """Who asks; from then on the log tells it, too."""
-        client = Client(self.request.remote_addr or "::")
+        client = clients.find(
+            self.request.headers.get("X-Forwarded-For"),
+            self.request.remote_addr,
+            self.settings.trusted_proxies,
+        )
         self.log["client"] = client.coarse
         return client
 
