@@ -22,9 +22,13 @@ from bench.load import (
 )
 from bench.report import Measurement
 from bench.servers import PASSWORD, floor, make_environment, ours, running, start_milliseconds
+from shared.config import Settings
+from shared.passwords import ADMITTED_PER_HASH
 from tests.support.postgres import Server
 
-CLIENTS = (8, 32)
+CLIENTS = 8
+LOGIN_CLIENTS = ADMITTED_PER_HASH * Settings().hash_concurrency
+"""As many as are admitted at once: one more would be refused, and any 503 ends the measurement."""
 MEGABYTE = 1_000_000
 
 
@@ -111,19 +115,18 @@ def latency(bench: Bench) -> list[Measurement]:
 
 
 def throughput(bench: Bench) -> list[Measurement]:
-    """Compare logins with the hash alone, many at once, at cost 10."""
+    """Compare logins with the hash alone, as many at once as are admitted, at cost 10."""
     with running(ours(bench.database_url, 10), floor("bare_hash", rounds=10)) as (api, bare):
-        logins = _users(api.port, cost=10, count=max(CLIENTS))
+        logins = _users(api.port, cost=10, count=LOGIN_CLIENTS)
         count, rounds = bench.samples.throughput_requests, bench.samples.throughput_rounds
         return [
             _throughput(
-                f"login / bare hash, cost 10, {clients} clients",
+                f"login / bare hash, cost 10, {LOGIN_CLIENTS} clients",
                 [Side(server.port, itertools.cycle(logins).__next__) for server in (bare, api)],
-                partial(answers_per_second, clients=clients, count=count),
+                partial(answers_per_second, clients=LOGIN_CLIENTS, count=count),
                 rounds,
                 at_least=0.95,
             )
-            for clients in CLIENTS
         ]
 
 
@@ -146,9 +149,9 @@ def session(bench: Bench) -> list[Measurement]:
         )
         count, rounds = bench.samples.session_requests, bench.samples.session_rounds
         together = _throughput(
-            f"/api/user / hello, {CLIENTS[0]} clients",
+            f"/api/user / hello, {CLIENTS} clients",
             sides,
-            partial(answers_per_second, clients=CLIENTS[0], count=count),
+            partial(answers_per_second, clients=CLIENTS, count=count),
             rounds,
             at_least=0.65,
         )
@@ -192,7 +195,7 @@ def memory(bench: Bench) -> list[Measurement]:
     """Read a warm worker's proportional memory (PSS), with no floor running beside it."""
     count = bench.samples.memory_logins
     with running(ours(bench.database_url, 4)) as (api,):
-        logins = _users(api.port, cost=4, count=8)
+        logins = _users(api.port, cost=4, count=LOGIN_CLIENTS)
         side = Side(api.port, itertools.cycle(logins).__next__)
         answers_per_second(side, clients=len(logins), count=count)
         worker, master = _memory(api.worker(), "Pss"), _memory(api.process.pid, "Pss")

@@ -44,7 +44,7 @@ def sign_up(
 ) -> User:
     """Create a local user.
 
-    Raises InvalidInput, TooManyAttempts and EmailTaken. The password is counted in code points
+    Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken. The password is counted in code points
     after NFC, and no rule of composition is asked of it (NIST SP 800-63B-4, 3.1.1.2).
     """
     key = parse_new_email(email)
@@ -58,8 +58,9 @@ def sign_up(
     if name and any(unicodedata.category(character) == "Cc" for character in name):
         raise InvalidInput("name", "The name may not have control characters")
     user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
-    store.reserve_sign_up(client, now)
-    return store.create_user(user, hasher.hash(password), client=client)
+    with hasher.admission():
+        store.reserve_sign_up(client, now)
+        return store.create_user(user, hasher.hash(password), client=client)
 
 
 def log_in(
@@ -75,24 +76,25 @@ def log_in(
 
     Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
     password, an account without a usable hash and one without an attempt left; TooManyAttempts
-    where the client's network has none.
+    where the client's network has none; and Overloaded.
     """
-    attempt = store.begin_login(email_key(email), client, now)
-    found = attempt.credentials
-    stored = found.password_hash if found else None
-    if not hasher.verify(password, stored) or found is None or stored is None:
-        raise InvalidCredentials(
-            event="login_throttled" if attempt.locked_until else "login_failed",
-            account=attempt.account,
-        )
-    if hasher.needs_rehash(password, stored):
-        try:
-            store.replace_password_hash(found.user.id, stored, hasher.hash(password))
-        except (StoreUnavailable, StoreFault) as error:
-            # The login itself is sound, and the next one tries again.
-            log.write("WARNING", "A password hash could not be renewed", cause=str(error))
-    store.end_login(attempt, now)
-    return found.user
+    with hasher.admission():
+        attempt = store.begin_login(email_key(email), client, now)
+        found = attempt.credentials
+        stored = found.password_hash if found else None
+        if not hasher.verify(password, stored) or found is None or stored is None:
+            raise InvalidCredentials(
+                event="login_throttled" if attempt.locked_until else "login_failed",
+                account=attempt.account,
+            )
+        if hasher.needs_rehash(password, stored):
+            try:
+                store.replace_password_hash(found.user.id, stored, hasher.hash(password))
+            except (StoreUnavailable, StoreFault) as error:
+                # The login itself is sound, and the next one tries again.
+                log.write("WARNING", "A password hash could not be renewed", cause=str(error))
+        store.end_login(attempt, now)
+        return found.user
 
 
 def change_password(
@@ -108,16 +110,17 @@ def change_password(
 ) -> User:
     """Give the session's user a new password, which ends all sessions: the user gets a new one.
 
-    Raises InvalidInput, and what `_prove_again` does.
+    Raises InvalidInput, Overloaded, and what `_prove_again` does.
     """
     if len(unicodedata.normalize("NFC", new)) < password_min_length:
         raise InvalidInput(
             "newPassword", f"The password must have at least {password_min_length} characters"
         )
-    attempt, found = _prove_again(
-        store, hasher, session, "currentPassword", current, client=client, now=now
-    )
-    user = store.change_password(attempt, found, hasher.hash(new), now)
+    with hasher.admission():
+        attempt, found = _prove_again(
+            store, hasher, session, "currentPassword", current, client=client, now=now
+        )
+        user = store.change_password(attempt, found, hasher.hash(new), now)
     if user is None:
         raise NotAuthenticated(cause="the user changed meanwhile")
     return user
@@ -132,12 +135,13 @@ def delete_account(
     client: Client,
     now: float,
 ) -> None:
-    """Delete the session's user with all that is theirs. Raises what `_prove_again` does."""
-    attempt, found = _prove_again(
-        store, hasher, session, "password", password, client=client, now=now
-    )
-    if not store.delete_user(attempt, found, now):
-        raise NotAuthenticated(cause="the user changed meanwhile")
+    """Delete the session's user with all that is theirs. Raises as `change_password` does."""
+    with hasher.admission():
+        attempt, found = _prove_again(
+            store, hasher, session, "password", password, client=client, now=now
+        )
+        if not store.delete_user(attempt, found, now):
+            raise NotAuthenticated(cause="the user changed meanwhile")
 
 
 def own_account(store: Store, session: Session) -> Account:

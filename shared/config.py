@@ -41,6 +41,13 @@ class InvalidSettings(Exception):
         super().__init__("\n".join(("The settings are not usable:", *(f"- {p}" for p in problems))))
 
 
+def _usable_cpus() -> int:
+    """Count the CPUs that this process may use or, where nobody tells, those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the process was told. Durations are in seconds."""
@@ -59,6 +66,7 @@ class Settings:
     cookie_name: str = "session"
     express_sessions: bool = True
     bcrypt_rounds: int = 12
+    hash_concurrency: int = field(default_factory=_usable_cpus)
     password_min_length: int = 8
     limits: Limits = field(default_factory=Limits)
     audit_days: int = 90
@@ -123,6 +131,7 @@ class _Reader:
             cookie_name=self.cookie_name(secure=secure),
             express_sessions=self.boolean("EXPRESS_SESSIONS", default=default.express_sessions),
             bcrypt_rounds=rounds,
+            hash_concurrency=self.number("HASH_CONCURRENCY", default.hash_concurrency, 1, 64),
             password_min_length=self.number(
                 "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64
             ),

@@ -160,6 +160,13 @@ class IdentityUnavailable(Unavailable):
     retry_after = 10
 
 
+class Overloaded(Unavailable):
+    """As many callers as can be served are hashing passwords or waiting to."""
+
+    code = "overloaded"
+    retry_after = 1
+
+
 class StoreUnavailable(Unavailable):
     """The store cannot answer now."""
 

@@ -4,6 +4,9 @@ A new password is normalised (NFC) and hashed with bcrypt, which reads 72 bytes.
 them goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`,
 version 2, so that no byte is ignored. The old server did neither: it hashed the first 72 bytes
 as typed.
+
+Hashing is what keeps this system busy, so it is bounded here, in two ways: how many hashes are
+computed at once, and how many callers may be on their way to one.
 """
 
 from __future__ import annotations
@@ -12,15 +15,23 @@ import base64
 import hashlib
 import hmac
 import re
+import threading
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import bcrypt
+
+from shared.errors import Overloaded
 
 MAX_BYTES = 72
 """What bcrypt reads. A password that fills it might be followed by anything, so it is long."""
 
 MIN_ROUNDS, MAX_ROUNDS = 4, 14
 """A stored hash of a higher cost is not computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
+
+ADMITTED_PER_HASH = 3
+"""Of three callers one computes, and two wait for that or talk to the store."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 _LONG = re.compile(
@@ -29,20 +40,37 @@ _LONG = re.compile(
 
 
 class PasswordHasher:
-    """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14."""
+    """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14. Safe to share between threads."""
 
-    def __init__(self, rounds: int) -> None:
-        """Take the cost of new hashes."""
+    def __init__(self, rounds: int, *, concurrency: int = 1) -> None:
+        """Take the cost of new hashes, and how many may be computed at once."""
         self.rounds = rounds
+        self._computing = threading.BoundedSemaphore(concurrency)
+        self._admitted = threading.BoundedSemaphore(ADMITTED_PER_HASH * concurrency)
+
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """Hold a place for all that belongs to a login: its work in the store and its hashes.
+
+        Raises Overloaded at once where none is free. The server has four threads a CPU, so with
+        the default concurrency a quarter of them stays free for others, even if the store is
+        silent and all who were admitted wait for it.
+        """
+        if not self._admitted.acquire(blocking=False):
+            raise Overloaded
+        try:
+            yield
+        finally:
+            self._admitted.release()
 
     def hash(self, password: str) -> str:
         """Hash a new password. The text must be encodable as UTF-8."""
         normal = _normal(password)
         salt = bcrypt.gensalt(self.rounds)
         if len(normal) < MAX_BYTES:
-            return bcrypt.hashpw(normal, salt).decode()
+            return self._hashed(normal, salt)
         _, _, _, salt22 = salt.decode().split("$")
-        digest = bcrypt.hashpw(_condensed(normal, salt22), salt).decode()[-31:]
+        digest = self._hashed(_condensed(normal, salt22), salt)[-31:]
         return f"$bcrypt-sha256$v=2,t=2b,r={self.rounds}${salt22}${digest}"
 
     def verify(self, password: str, stored: str | None) -> bool:
@@ -65,9 +93,14 @@ class PasswordHasher:
             target, candidates = _dummy(self.rounds), [raw[:MAX_BYTES]]
         if raw != normal and len(candidates) == 1:
             candidates.append(candidates[0])
-        # All of them, whether or not the first one fits.
-        outcomes = [self._matches(candidate, target) for candidate in candidates]
+        with self._computing:
+            # All of them, whether or not the first one fits.
+            outcomes = [self._matches(candidate, target) for candidate in candidates]
         return any(outcomes)
+
+    def _hashed(self, candidate: bytes, salt: bytes) -> str:
+        with self._computing:
+            return bcrypt.hashpw(candidate, salt).decode()
 
     def _matches(self, candidate: bytes, target: bytes) -> bool:
         try:
@@ -90,8 +123,10 @@ class PasswordHasher:
         else:
             cost = _BCRYPT.fullmatch(stored)
             raw = password.encode()
-            if cost and raw != normal and not bcrypt.checkpw(normal, stored.encode()):
-                return True
+            if cost and raw != normal:
+                with self._computing:
+                    if not bcrypt.checkpw(normal, stored.encode()):
+                        return True
         return cost is None or int(cost[1]) < self.rounds
 
 

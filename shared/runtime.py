@@ -68,12 +68,17 @@ def tokens() -> SessionTokens:
     return SessionTokens(settings().session_secrets)
 
 
-@functools.cache
 def hasher() -> PasswordHasher:
-    """Give the password hasher at the configured cost."""
+    """Give the one password hasher: two of them would admit twice as many callers."""
+    with _making:
+        return _hasher()
+
+
+@functools.cache
+def _hasher() -> PasswordHasher:
     from shared.passwords import PasswordHasher
 
-    return PasswordHasher(settings().bcrypt_rounds)
+    return PasswordHasher(settings().bcrypt_rounds, concurrency=settings().hash_concurrency)
 
 
 @functools.cache

@@ -202,6 +202,7 @@ def test_a_busy_store_is_503_with_a_time_to_come_back(postgres: Server, database
             DATABASE_MAX_CONNECTIONS="1",
             DATABASE_TIMEOUT="0.5",
             THREADS="8",
+            HASH_CONCURRENCY="2",
         ) as emulator,
         emulator.client() as client,
         postgres.connect(database) as holder,

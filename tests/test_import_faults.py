@@ -749,7 +749,10 @@ def test_who_signs_up_during_an_import_is_neither_lost_nor_doubled(
     users_file = _write(tmp_path / "users.json", imported)
     if already:
         target.apply([user(IMPORTED + number) for number in range(already)])
-    with running_emulator(DATABASE_URL=_url(target)) as emulator, emulator.client() as client:
+    with (
+        running_emulator(DATABASE_URL=_url(target), HASH_CONCURRENCY="2") as emulator,
+        emulator.client() as client,
+    ):
         client.get("/api/health")
         traffic = _Traffic(emulator)
         begun = threading.Event()

@@ -134,6 +134,7 @@ def test_nobody_gets_anothers_row(
 ) -> None:
     settings = {
         "THREADS": str(CLIENTS),
+        "HASH_CONCURRENCY": str(CLIENTS),
         "DATABASE_STATEMENT_TIMEOUT": "0.2",
         "DATABASE_MAX_CONNECTIONS": "12" if way == "pooled" else "3",
     }

@@ -25,7 +25,9 @@ def test_of_fifty_sign_ups_in_fifty_spellings_one_wins(store_settings: dict[str,
     barrier = threading.Barrier(SIGN_UPS)
     with ExitStack() as stack:
         emulators = [
-            stack.enter_context(running_emulator(THREADS=str(SIGN_UPS // 2), **store_settings))
+            stack.enter_context(
+                running_emulator(THREADS=str(SIGN_UPS // 2), HASH_CONCURRENCY="9", **store_settings)
+            )
             for _ in range(2)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -161,6 +162,23 @@ def test_secrets_are_a_list_in_the_order_of_use() -> None:
     assert settings.session_secrets == (SECRET, OTHER_SECRET)
 
 
+def test_as_many_hashes_run_at_once_as_the_process_may_use_cpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from shared.config import Settings; print(Settings.from_env().hash_concurrency)"
+    )
+    for settings, expected in (({}, b"1\n"), ({"HASH_CONCURRENCY": "3"}, b"3\n")):
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment(**settings),
+            capture_output=True, check=True,
+        )  # fmt: skip
+        assert result.stdout == expected
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert Settings().hash_concurrency == os.cpu_count()
+
+
 def test_settings_never_show_their_secrets() -> None:
     settings = Settings.from_env(
         {"DATABASE_URL": URL, "SESSION_SECRET": SECRET, "ADMIN_TOKEN": OTHER_SECRET}
@@ -221,6 +239,7 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("DATABASE_URL", "mysql://x", "must begin with postgresql://"),
         ("BCRYPT_ROUNDS", "15", "from 4 to 14"),
         ("BCRYPT_ROUNDS", "12.5", "a whole number"),
+        ("HASH_CONCURRENCY", "0", "from 1 to 64"),
         ("DATABASE_TIMEOUT", "nan", "from 0.1 to 300"),
         ("DATABASE_MAX_CONNECTIONS", "0", "from 1 to 100"),
         ("COOKIE_NAME", "a b", "HTTP token"),
