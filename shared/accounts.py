@@ -44,8 +44,8 @@ def sign_up(
 ) -> User:
     """Create a local user.
 
-    Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken. The password is counted in code points
-    after NFC, and no rule of composition is asked of it (NIST SP 800-63B-4, 3.1.1.2).
+    Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken. The password is counted in
+    code points after NFC, and no rule of composition is asked of it (NIST SP 800-63B-4, 3.1.1.2).
     """
     key = parse_new_email(email)
     if len(unicodedata.normalize("NFC", password)) < password_min_length:

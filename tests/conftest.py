@@ -14,7 +14,7 @@ from shared.config import Settings
 from shared.database_url import DatabaseUrl
 from shared.store import Store, open_store
 from shared.store.preparation import bring_up_to_date
-from tests.support.emulator import Emulator, running_emulator
+from tests.support.emulator import UNLIMITED, Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Relay
 from tests.support.transfers import Target
@@ -80,7 +80,8 @@ def store_settings(
 @pytest.fixture
 def store(store_settings: dict[str, str]) -> Iterator[Store]:
     """An empty store, of each kind in turn."""
-    opened = open_store(Settings.from_env({"SESSION_SECRET": "x" * 32} | store_settings))
+    settings = {"SESSION_SECRET": "x" * 32} | UNLIMITED | store_settings
+    opened = open_store(Settings.from_env(settings))
     yield opened
     opened.close()
 

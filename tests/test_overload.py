@@ -25,6 +25,7 @@ from shared.tokens import SessionTokens
 from shared.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
+from tests.support.stores import CLIENT, NOW, credentials
 
 THREADS = 8
 CONCURRENCY = 2
@@ -55,11 +56,20 @@ def test_as_many_logins_as_are_admitted_run_and_the_next_is_refused_until_one_ha
     hasher = Gated()
 
     def log_in() -> User:
-        return accounts.log_in(store, hasher, email="ada@example.com", password=PASSWORD)
+        return accounts.log_in(
+            store, hasher, email="ada@example.com", password=PASSWORD, client=CLIENT, now=NOW
+        )
 
     def sign_up(email: str) -> User:
         return accounts.sign_up(
-            store, hasher, email=email, password=PASSWORD, name=None, password_min_length=8
+            store,
+            hasher,
+            email=email,
+            password=PASSWORD,
+            name=None,
+            password_min_length=8,
+            client=CLIENT,
+            now=NOW,
         )
 
     user = sign_up("ada@example.com")
@@ -71,7 +81,7 @@ def test_as_many_logins_as_are_admitted_run_and_the_next_is_refused_until_one_ha
                 refused()
         hasher.gate.set()
         assert [login.result(SECONDS) for login in logins] == [user] * ADMITTED
-    assert store.credentials("eve@example.com") is None
+    assert credentials(store, "eve@example.com") is None
     assert log_in() == user
 
 
@@ -79,7 +89,9 @@ def test_a_login_that_fails_gives_its_place_back(store: Store) -> None:
     hasher = PasswordHasher(4)
     for _ in range(ADMITTED_PER_HASH + 1):
         with pytest.raises(InvalidCredentials):
-            accounts.log_in(store, hasher, email="ada@example.com", password=PASSWORD)
+            accounts.log_in(
+                store, hasher, email="ada@example.com", password=PASSWORD, client=CLIENT, now=NOW
+            )
     for _ in range(ADMITTED_PER_HASH + 1):
         with pytest.raises(ZeroDivisionError), hasher.admission():
             _ = 1 / 0

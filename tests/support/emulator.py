@@ -21,6 +21,10 @@ from tests.support.postgres import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECRET = "Zm9yIHRlc3RzIG9ubHkgYW5kIG5vd2hlcmUgZWxzZSwgb2theT8"
+UNLIMITED = dict.fromkeys(
+    ("MAX_LOGIN_ATTEMPTS", "MAX_ACCOUNT_ATTEMPTS", "MAX_CLIENT_ATTEMPTS", "MAX_SIGNUPS"), "1000000"
+)
+"""For tests, which are one client; those of throttling set limits of their own."""
 _START_SECONDS = 30
 
 
@@ -67,13 +71,8 @@ def environment(**settings: str) -> dict[str, str]:
         "SESSION_SECRET": SECRET,
         "BCRYPT_ROUNDS": "4",
         "PYTHONWARNINGS": "error",
-        # The tests are one client; those of throttling set their own.
-        "MAX_LOGIN_ATTEMPTS": "1000000",
-        "MAX_ACCOUNT_ATTEMPTS": "1000000",
-        "MAX_CLIENT_ATTEMPTS": "1000000",
-        "MAX_SIGNUPS": "1000000",
     }
-    return kept | defaults | settings
+    return kept | defaults | UNLIMITED | settings
 
 
 @contextmanager
