@@ -30,7 +30,7 @@ CREATE INDEX IF NOT EXISTS idx_auth_attempts_done ON auth_attempts (greatest(exp
 -- The audit. No foreign key: what happened to a user is kept after the user is gone. `actor` is, where
 -- there was no user, the keyed hash of an address, or an administrator.
 CREATE TABLE IF NOT EXISTS auth_events (
-    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     at TIMESTAMPTZ NOT NULL,
     kind TEXT NOT NULL,
     user_id UUID,

@@ -22,6 +22,7 @@ from shared.errors import (
     TooManyAttempts,
     WrongPassword,
 )
+from shared.password_policy import check_new_password
 from shared.passwords import PasswordHasher
 from shared.store import Account, Attempt, Credentials, Store
 from shared.tokens import FRESH_SECONDS, NAME_MAX_LENGTH, Session
@@ -42,21 +43,16 @@ def sign_up(
     client: Client,
     now: float,
 ) -> User:
-    """Create a local user.
-
-    Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken. The password is counted in
-    code points after NFC, and no rule of composition is asked of it (NIST SP 800-63B-4, 3.1.1.2).
-    """
+    """Create a local user. Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken."""
     key = parse_new_email(email)
-    if len(unicodedata.normalize("NFC", password)) < password_min_length:
-        raise InvalidInput(
-            "password", f"The password must have at least {password_min_length} characters"
-        )
     name = unicodedata.normalize("NFC", name).strip() if name else None
     if name and len(name) > NAME_MAX_LENGTH:
         raise InvalidInput("name", f"The name may have at most {NAME_MAX_LENGTH} characters")
     if name and any(unicodedata.category(character) == "Cc" for character in name):
         raise InvalidInput("name", "The name may not have control characters")
+    check_new_password(
+        password, min_length=password_min_length, field="password", email=key, name=name
+    )
     user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
     with hasher.admission():
         store.reserve_sign_up(client, now)
@@ -112,18 +108,18 @@ def change_password(
 
     Raises InvalidInput, Overloaded, and what `_prove_again` does.
     """
-    if len(unicodedata.normalize("NFC", new)) < password_min_length:
-        raise InvalidInput(
-            "newPassword", f"The password must have at least {password_min_length} characters"
-        )
+    user = session.user
+    check_new_password(
+        new, min_length=password_min_length, field="newPassword", email=user.email, name=user.name
+    )
     with hasher.admission():
         attempt, found = _prove_again(
             store, hasher, session, "currentPassword", current, client=client, now=now
         )
-        user = store.change_password(attempt, found, hasher.hash(new), now)
-    if user is None:
+        changed = store.change_password(attempt, found, hasher.hash(new), now)
+    if changed is None:
         raise NotAuthenticated(cause="the user changed meanwhile")
-    return user
+    return changed
 
 
 def delete_account(

@@ -72,7 +72,7 @@ def targets(postgres: Server, make_database: Callable[..., str]) -> list[Target]
 
 
 def _clear(target: Target) -> Target:
-    target.run("TRUNCATE users, import_batches, import_records")
+    target.run("TRUNCATE users, identities, import_batches, import_records")
     return target
 
 

@@ -154,7 +154,7 @@ def _sessions_end(target: Target) -> None:
 
 def _forget(target: Target, users_file: Path) -> None:
     """Begin anew."""
-    target.run("TRUNCATE users, import_batches, import_records")
+    target.run("TRUNCATE users, identities, import_batches, import_records")
     for path in users_file.parent.iterdir():
         if path != users_file:
             path.unlink()
@@ -728,7 +728,7 @@ def imported() -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("already", "begins_at", "code"),
     [
-        pytest.param(0, "ALTER TABLE users DROP", 0, id="empty-and-locked"),
+        pytest.param(0, "ALTER TABLE identities DROP", 0, id="empty-and-locked"),
         pytest.param(0, "LOCK TABLE users", 3, id="empty-until-it-is-locked"),
         pytest.param(50, "SELECT coalesce(max(number)", 3, id="not-empty"),
     ],
@@ -811,7 +811,7 @@ _MOMENTS: dict[str, Callable[[Message], object]] = {
     "copying": lambda message: message.kind == "d",
     "comparing": lambda message: message.sql.startswith("ANALYZE"),
     "writing": lambda message: message.sql.lstrip().startswith("INSERT INTO users"),
-    "recording": lambda message: message.sql.lstrip().startswith("INSERT INTO import_batches"),
+    "recording": lambda message: "INSERT INTO import_batches" in message.sql,
     "reporting": lambda message: message.sql.startswith(f"FETCH {staging.FETCH_BLOCKS} "),
 }
 

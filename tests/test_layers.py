@@ -94,6 +94,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ("shared.admin", {"shared.http", "shared.runtime", "shared.store", "shared.accounts"}),
         ("shared.identity", {"shared.http", "shared.config", "shared.store", "shared.accounts"}),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
+        ("shared.password_policy", set(IMPORTS) - {"shared.password_policy", "shared.errors"}),
         ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.dialing", {"shared.database", "shared.config", "shared.store"}),
         (

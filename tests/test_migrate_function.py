@@ -55,7 +55,7 @@ def served(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(autouse=True)
 def _empty(target: Target) -> None:
-    target.run("TRUNCATE users, import_batches, import_records")
+    target.run("TRUNCATE users, identities, import_batches, import_records")
 
 
 def _post(emulator: Emulator, **options: Any) -> httpx.Response:

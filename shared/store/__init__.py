@@ -176,10 +176,6 @@ class Store(Protocol):
         """Give a user identities. Dropping the password ends all sessions as well."""
         ...
 
-    def record(self, kind: str, actor: str, client: Client, now: float) -> None:
-        """Write into the audit what changes nobody's account."""
-        ...
-
     def clean_up(self, now: float) -> bool:
         """Delete a bounded number of expired rows; tell whether there may be more."""
         ...

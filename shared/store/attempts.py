@@ -99,7 +99,7 @@ def succeed(kind: str, then: str, more: str = "") -> str:
         WHERE key = $3 AND (SELECT count(*) FROM login) >= 0 RETURNING 1
     ), event AS (
         UPDATE auth_events SET kind = '{kind}'
-        WHERE id = $8::bigint AND EXISTS (SELECT FROM done) RETURNING 1
+        WHERE id = $8::uuid AND EXISTS (SELECT FROM done) RETURNING 1
     ) {more}
     SELECT * FROM done
     """

@@ -88,6 +88,9 @@ WHERE r.batch = $1::bigint AND l.batch > r.batch AND b.rolled_back_at IS NULL
 ORDER BY b.number DESC LIMIT 1
 """
 _CLOSE = """
+WITH event AS (
+    INSERT INTO auth_events (at, kind, actor) VALUES (CURRENT_TIMESTAMP, 'import_rolled_back', $2)
+)
 UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = $2
 WHERE number = $1::bigint
 """

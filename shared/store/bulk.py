@@ -40,6 +40,9 @@ WHERE s.verdict IN {_WRITTEN}
 # The advisory lock makes it safe; a sequence would go on even where nothing is committed.
 _NEXT_BATCH = "SELECT coalesce(max(number), 0) + 1 FROM import_batches"
 _RECORD_BATCH = """
+WITH event AS (
+    INSERT INTO auth_events (at, kind, actor) VALUES (CURRENT_TIMESTAMP, 'users_imported', $7)
+)
 INSERT INTO import_batches
     (number, id, plan_sha256, source_sha256, users_sha256, counts, run_by)
 VALUES ($1::bigint, $2, $3, $4, $5, $6::jsonb, $7)
@@ -89,6 +92,12 @@ WHERE i.indrelid = $1::regclass AND i.indisvalid
     'users_pkey', 'users_email_key', 'idx_users_email', 'idx_users_provider',
     'idx_users_created_at', 'idx_users_email_key', 'import_records_pkey'
 )
+"""
+# Others' foreign keys stay, and with them the index: then the rows go in the slower way.
+_REFERENCES = """
+SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid)
+FROM pg_constraint
+WHERE contype = 'f' AND confrelid = $1::regclass AND conrelid = 'identities'::regclass
 """
 
 
@@ -150,7 +159,10 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
     if staging.is_any(connection, table):
         return False
     connection.run_script(f"SAVEPOINT unindexed; SET LOCAL lock_timeout = '{INDEX_LOCK_TIMEOUT}'")
-    drop, build = [], []
+    drop, build, last = [], [], []
+    for referrer, constraint, definition in connection.execute(_REFERENCES, table):
+        drop.append(f"ALTER TABLE {referrer} DROP CONSTRAINT {constraint}")
+        last.append(f"ALTER TABLE {referrer} ADD CONSTRAINT {constraint} {definition}")
     for index, constraint, constraint_definition, definition in connection.execute(_INDEXES, table):
         if constraint:
             drop.append(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
@@ -168,5 +180,5 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
         # The table is in use, not ours, or something hangs on one of its constraints.
         connection.run_script("ROLLBACK TO unindexed")
         return False
-    connection.run_script(";".join([insert, *build]))
+    connection.run_script(";".join([insert, *build, *last]))
     return True

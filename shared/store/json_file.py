@@ -75,7 +75,7 @@ class JsonFileStore:
             sign_up_key(client.network), self._limits.sign_up, now
         )
         if not is_allowed:
-            raise TooManyAttempts(until - now)
+            raise TooManyAttempts(until - now, event="signup_throttled")
 
     def create_user(
         self,
@@ -111,19 +111,21 @@ class JsonFileStore:
 
     def begin_login(self, key: str, client: Client, now: float) -> Attempt:
         """Count in memory, and find the record that holds the email key."""
-        return self._begin(self._read().by_key.get(key), key, client, now)
+        return self._begin("login", self._read().by_key.get(key), key, client, now)
 
     def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
         """Count as a login, and find the record of the session."""
         record = self._going_on(self._read(), session)
-        return self._begin(record, email_key(session.user.email), client, now)
+        return self._begin("reauthentication", record, email_key(session.user.email), client, now)
 
-    def _begin(self, record: Record | None, key: str, client: Client, now: float) -> Attempt:
+    def _begin(
+        self, kind: str, record: Record | None, key: str, client: Client, now: float
+    ) -> Attempt:
         keys = Keys.of(self._pseudonyms.of(key), self._pseudonyms.of(client.network))
         denied_by, until = self._attempts.begin(keys, now, is_somebody=record is not None)
         account = self._pseudonyms.of(key)
         if denied_by == attempts.CLIENT:
-            raise TooManyAttempts(until - now, account=account)
+            raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
         found = _credentials(record) if record and not denied_by else None
         return Attempt(found, until if denied_by else None, account, keys)
 
@@ -234,9 +236,6 @@ class JsonFileStore:
             return changes
 
         return self._change(found, change, identities)
-
-    def record(self, kind: str, actor: str, client: Client, now: float) -> None:
-        """Do nothing: the log has a line, and there is no audit."""
 
     def clean_up(self, now: float) -> bool:
         """Forget attempts; revoked sessions are forgotten by the next one of their user."""

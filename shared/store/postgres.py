@@ -64,7 +64,7 @@ class PostgresStore:
             client.coarse,
         )
         if not is_allowed:
-            raise TooManyAttempts(until.timestamp() - now)
+            raise TooManyAttempts(until.timestamp() - now, event="signup_throttled")
 
     def create_user(
         self,
@@ -97,13 +97,14 @@ class PostgresStore:
 
     def begin_login(self, key: str, client: Client, now: float) -> Attempt:
         """Count under three keys, and find the row that holds the email key."""
-        return self._begin(statements.BEGIN_LOGIN, key, key, client, now)
+        return self._begin(statements.BEGIN_LOGIN, "login", key, key, client, now)
 
     def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
         """Count as a login, and find the row with the session's id and epoch."""
         user = session.user
         return self._begin(
             statements.BEGIN_REAUTHENTICATION,
+            "reauthentication",
             _uuid(user.id),
             email_key(user.email),
             client,
@@ -115,6 +116,7 @@ class PostgresStore:
     def _begin(
         self,
         statement: str,
+        kind: str,
         wanted: str | None,
         key: str,
         client: Client,
@@ -142,7 +144,9 @@ class PostgresStore:
             *more,
         )
         if denied_by == attempts.CLIENT:
-            raise TooManyAttempts(until.timestamp() - now, account=account)
+            raise TooManyAttempts(
+                until.timestamp() - now, event=f"{kind}_throttled", account=account
+            )
         found = None if row[0] is None else _credentials(row)
         return Attempt(found, until.timestamp() if denied_by else None, account, keys, str(event))
 
@@ -217,7 +221,10 @@ class PostgresStore:
             updated_at=updated_at and to_iso(updated_at),
             has_password=has_password,
             identities=[ExternalIdentity(*pair) for pair in json.loads(identities or "[]")],
-            events=json.loads(events or "[]"),
+            events=[
+                event | {"at": to_iso(datetime.fromisoformat(event["at"]))}
+                for event in json.loads(events or "[]")
+            ],
         )
 
     def revoke_session(self, session: Session, client: Client, now: float) -> None:
@@ -284,10 +291,6 @@ class PostgresStore:
                 return None
             raise
         return _user(rows[0]) if rows else None
-
-    def record(self, kind: str, actor: str, client: Client, now: float) -> None:
-        """Insert an event."""
-        self._database.execute(statements.RECORD, _timestamp(now), kind, actor, client.coarse)
 
     def clean_up(self, now: float) -> bool:
         """Delete from each table what has expired."""

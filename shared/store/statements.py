@@ -141,9 +141,6 @@ WITH target AS (
 )
 SELECT * FROM target
 """
-RECORD = """
-INSERT INTO auth_events (at, kind, actor, client) VALUES ($1::timestamptz, $2, $3, $4)
-"""
 
 
 def _expired(table: str, key: str, condition: str) -> str:

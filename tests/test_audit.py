@@ -1,0 +1,160 @@
+"""Every outcome is a line in the log and a row in the audit, and neither tells a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from shared.config import Settings
+from shared.store import open_store
+from shared.users import User
+from tests.support.emulator import Emulator, running_emulator
+from tests.support.postgres import Server
+from tests.support.stores import CLIENT, NOW, session_of
+
+PASSWORD, NEW = "correct horse battery staple", "another long passphrase"
+ADA = {"email": "ada@example.com", "password": PASSWORD}
+HEADERS = {"X-Forwarded-For": "203.0.113.7"}
+DAY = 86400
+
+
+@pytest.fixture
+def audited(postgres: Server, database: str) -> Iterator[Emulator]:
+    """An emulator on an empty database, with low limits."""
+    with running_emulator(
+        DATABASE_URL=postgres.url(database),
+        TRUSTED_PROXIES="1",
+        MAX_LOGIN_ATTEMPTS="2",
+        MAX_CLIENT_ATTEMPTS="6",
+        MAX_SIGNUPS="1",
+    ) as running:
+        yield running
+
+
+def _rows(postgres: Server, database: str) -> list[list[Any]]:
+    return postgres.run(
+        "SELECT kind, user_id::text, actor, client FROM auth_events ORDER BY at", database
+    )
+
+
+def test_each_outcome_is_a_row_and_a_line_that_say_the_same(
+    postgres: Server, database: str, audited: Emulator
+) -> None:
+    with audited.client(headers=HEADERS) as client:
+        user = client.post("/api/signup", json=ADA).json()["id"]
+        new = ADA | {"password": NEW}
+        wrong = ADA | {"password": "wrong"}
+        calls: list[tuple[str, Any, int]] = [
+            ("/api/login", ADA, 200),
+            ("/api/login", {"email": "nobody@example.com", "password": "wrong"}, 401),
+            ("/api/login", wrong, 401),
+            ("/api/password", {"currentPassword": "wrong", "newPassword": NEW}, 403),
+            ("/api/login", ADA, 401),
+            ("/api/password", {"currentPassword": PASSWORD, "newPassword": NEW}, 429),
+            ("/api/signup", ADA, 429),
+            ("/api/signup", ADA, 429),
+        ]
+        for path, body, status in calls:
+            assert client.post(path, json=body).status_code == status, path
+        client.headers["X-Forwarded-For"] = "198.51.100.9"
+        change = {"currentPassword": PASSWORD, "newPassword": NEW}
+        assert client.post("/api/password", json=change).status_code == 200
+        assert client.post("/api/logout", json={"everywhere": True}).status_code == 200
+        assert client.post("/api/login", json=new).status_code == 200
+        assert client.post("/api/logout").status_code == 200
+        assert client.post("/api/login", json=new).status_code == 200
+        assert client.request("DELETE", "/api/account", json=new).status_code == 204
+    here, there = "203.0.113.0/24", "198.51.100.0/24"
+    rows = _rows(postgres, database)
+    (nobody,) = {row[2] for row in rows} - {None}
+    assert rows == [
+        ["signup", user, None, here],
+        ["login", user, None, here],
+        ["login_failed", None, nobody, here],
+        ["login_failed", user, None, here],
+        ["reauthentication_failed", user, None, here],
+        ["login_throttled", user, None, here],
+        ["reauthentication_throttled", user, None, here],
+        ["signup_throttled", None, None, here],
+        ["password_changed", user, None, there],
+        ["logout_everywhere", user, None, there],
+        ["login", user, None, there],
+        ["logout", user, None, there],
+        ["login", user, None, there],
+        ["account_deleted", user, None, there],
+    ]
+    lines = [line for line in audited.log() if "event" in line]
+    assert [(line["event"], line["client"]) for line in lines] == [
+        (row[0], row[3]) for row in (*rows[:8], rows[7], *rows[8:])
+    ]
+    assert lines[2]["account"] == nobody
+    for line in lines:
+        assert line.get("user_id", user) == user
+    for secret in ("ada@", "nobody@", PASSWORD, NEW, "203.0.113.7"):
+        assert secret not in audited.output()
+
+
+def test_of_a_networks_flood_one_row_is_kept_and_every_line(
+    postgres: Server, database: str, audited: Emulator
+) -> None:
+    with audited.client(headers=HEADERS) as client:
+        for number in range(12):
+            body = {"email": f"user{number}@example.com", "password": "x"}
+            client.post("/api/login", json=body)
+    kinds = [row[0] for row in _rows(postgres, database)]
+    assert kinds == ["login_failed"] * 6 + ["login_throttled"]
+    events = [line["event"] for line in audited.log() if "event" in line]
+    assert events == ["login_failed"] * 6 + ["login_throttled"] * 6
+
+
+def test_what_is_older_than_the_audit_is_kept_is_deleted_a_thousand_at_a_time(
+    postgres: Server, database: str
+) -> None:
+    settings = Settings.from_env({"DATABASE_URL": postgres.url(database), "AUDIT_DAYS": "30"})
+    store = open_store(settings)
+    postgres.run(
+        "INSERT INTO auth_events (at, kind) SELECT to_timestamp("
+        f"{NOW} - 31 * {DAY}), 'login' FROM generate_series(1, 1001)",
+        database,
+    )
+    store.revoke_session(session_of(User("x", "x@example.com", None, "local")), CLIENT, NOW)
+    assert store.clean_up(NOW)
+    assert not store.clean_up(NOW)
+    assert [row[0] for row in _rows(postgres, database)] == ["logout"]
+    store.close()
+
+
+def test_cleaning_up_waits_for_nobody_and_takes_nothing_that_is_in_use(
+    postgres: Server, database: str
+) -> None:
+    store = open_store(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
+    attempt = store.begin_login("ada@example.com", CLIENT, NOW)
+    later = NOW + 1000
+    key = attempt.keys.client
+    with closing(postgres.connect(database)) as other:
+        other.run("BEGIN")
+        other.run("SELECT FROM auth_attempts WHERE key = :key FOR UPDATE", key=key)
+        assert not store.clean_up(later)
+        other.run("COMMIT")
+    rows = postgres.run("SELECT key FROM auth_attempts", database)
+    assert rows == [[key]]
+    assert not store.clean_up(later)
+    assert postgres.run("SELECT key FROM auth_attempts", database) == []
+    store.close()
+
+
+def test_a_user_reads_what_happened_to_the_account(
+    postgres: Server, database: str, audited: Emulator
+) -> None:
+    with audited.client(headers=HEADERS) as client:
+        client.post("/api/signup", json=ADA)
+        client.post("/api/login", json=ADA | {"password": "wrong"})
+        account = client.get("/api/account").json()
+    assert account["email"] == "ada@example.com"
+    assert account["hasPassword"] is True
+    assert account["identities"] == []
+    assert [event["kind"] for event in account["events"]] == ["login_failed", "signup"]
+    assert {event["client"] for event in account["events"]} == {"203.0.113.0/24"}
