@@ -51,6 +51,14 @@ GOOGLE = Provider(
     ("https://accounts.google.com", "accounts.google.com"),
     "https://www.googleapis.com/oauth2/v1/certs",
 )
+FIREBASE_CERTIFICATES_URL = (
+    "https://www.googleapis.com/robot/v1/metadata/x509/securetoken@system.gserviceaccount.com"
+)
+
+
+def firebase(project_id: str) -> Provider:
+    """Give the issuer of a Firebase project's ID tokens."""
+    return Provider((f"https://securetoken.google.com/{project_id}",), FIREBASE_CERTIFICATES_URL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,10 @@
-"""Entry points for the emulator: an endpoint of the kind that `POST /api/migrate` is.
-
-The variable says where the certificates are; the product itself has no setting for that.
-"""
+"""Entry points for the emulator: an endpoint of the kind that `POST /api/migrate` is."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Generator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +12,9 @@ from flask import Response
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-import main
-from shared import identity
 from shared.errors import InvalidInput, StoreAway
 from shared.http import Call, endpoint, stream_answer
-
-if url := os.environ.get("TEST_CERTIFICATES_URL"):
-    identity.GOOGLE = replace(identity.GOOGLE, certificates_url=url)
+from tests.support.google_functions import api
 
 CHUNK = 64 * 1024
 
@@ -61,4 +52,4 @@ def _digest(call: Call) -> Generator[dict[str, Any], None, None]:
 
 def routed(request: Any) -> Response:
     """Serve the endpoint beside the product's own paths."""
-    return digest(request) if request.path == "/api/digest" else main.api(request)
+    return digest(request) if request.path == "/api/digest" else api(request)

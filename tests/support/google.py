@@ -1,4 +1,4 @@
-"""Google's part in signing in: ID tokens, and the certificates that verify them over HTTPS."""
+"""Google's part in signing in, and Firebase's: ID tokens, and their certificates over HTTPS."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from tests.support.certificates import Authority
+from tests.support.emulator import ROOT
 
 AUDIENCE = "https://api.example.com/api/migrate"
 SERVICE_ACCOUNT = "importer@project.iam.gserviceaccount.com"
 MAX_AGE = 3600
+
+CLIENT_ID = "1234567890-0a1b2c3d4e5f.apps.googleusercontent.com"
+PROJECT = "ai-coder-tests"
+SUBJECT = "112233445566778899001"
+"""A person's name at Google; Firebase knows it, too."""
+SIGN_IN_SOURCE = f"{ROOT}/tests/support/google_functions.py"
 
 
 class Key:
@@ -53,7 +60,10 @@ class Key:
 
     def token(self, changes: dict[str, Any] | None = None, **header: Any) -> str:
         """Make a service account's ID token; a claim or header parameter that is None is absent."""
-        claims = claims_now() | (changes or {})
+        return self.mint(claims_now() | (changes or {}), **header)
+
+    def mint(self, claims: dict[str, Any], **header: Any) -> str:
+        """Sign claims; one, or a header parameter, that is None is absent."""
         return self.raw_token(
             {"alg": "RS256", "kid": self.kid, "typ": "JWT"} | header,
             json.dumps({name: value for name, value in claims.items() if value is not None}),
@@ -78,6 +88,43 @@ def claims_now() -> dict[str, Any]:
         "iat": now - 60,
         "exp": now + 3540,
     }
+
+
+def google_claims(**changes: Any) -> dict[str, Any]:
+    """Give what Google says of a person who signs in now, with changes; None makes absent."""
+    now = int(time.time())
+    return {
+        "iss": "https://accounts.google.com",
+        "aud": CLIENT_ID,
+        "azp": CLIENT_ID,
+        "sub": SUBJECT,
+        "email": "Ada.Lovelace@gmail.com",
+        "email_verified": True,
+        "name": "Ada Lovelace",
+        "iat": now - 60,
+        "exp": now + 3540,
+    } | changes
+
+
+def firebase_claims(*, subject: str = SUBJECT, **changes: Any) -> dict[str, Any]:
+    """Give what Firebase says of the same person; `subject` is Google's for them."""
+    now = int(time.time())
+    return {
+        "iss": f"https://securetoken.google.com/{PROJECT}",
+        "aud": PROJECT,
+        "sub": "vXq3mFirebaseUid",
+        "user_id": "vXq3mFirebaseUid",
+        "email": "Ada.Lovelace@gmail.com",
+        "email_verified": True,
+        "name": "Ada Lovelace",
+        "auth_time": now - 90,
+        "iat": now - 60,
+        "exp": now + 3540,
+        "firebase": {
+            "identities": {"google.com": [subject], "email": ["Ada.Lovelace@gmail.com"]},
+            "sign_in_provider": "google.com",
+        },
+    } | changes
 
 
 def encode(data: bytes) -> str:
@@ -124,7 +171,7 @@ class CertificateServer:
         context.load_cert_chain(*authority.issue("certificates", ("localhost",)))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
-        self.url = f"https://localhost:{self.port}/oauth2/v1/certs"
+        self.url = f"https://localhost:{self.port}/certificates"
 
     @contextmanager
     def running(self) -> Iterator[CertificateServer]:
@@ -147,3 +194,37 @@ def certificate_server(folder: Path, *keys: Key) -> Iterator[CertificateServer]:
     """Run a server with an authority of its own."""
     with CertificateServer(Authority(folder), *keys).running() as server:
         yield server
+
+
+class Providers:
+    """Google and Firebase, each with a key and a certificate server of its own."""
+
+    def __init__(self, google: CertificateServer, firebase: CertificateServer) -> None:
+        self.google, self.firebase = google, firebase
+        self.settings = {
+            "GOOGLE_CLIENT_ID": CLIENT_ID,
+            "FIREBASE_PROJECT_ID": PROJECT,
+            "TEST_CERTIFICATES_URL": google.url,
+            "TEST_FIREBASE_CERTIFICATES_URL": firebase.url,
+            "SSL_CERT_FILE": str(google.authority.certificate),
+        }
+        """For an emulator that runs SIGN_IN_SOURCE."""
+
+    def google_token(self, **changes: Any) -> str:
+        """Make Google's ID token; see `google_claims`."""
+        return self.google.keys[0].mint(google_claims(**changes))
+
+    def firebase_token(self, *, subject: str = SUBJECT, **changes: Any) -> str:
+        """Make Firebase's ID token; see `firebase_claims`."""
+        return self.firebase.keys[0].mint(firebase_claims(subject=subject, **changes))
+
+
+@contextmanager
+def sign_in_providers(folder: Path) -> Iterator[Providers]:
+    """Run both providers under one authority."""
+    authority = Authority(folder)
+    with (
+        CertificateServer(authority, Key("google-1")).running() as google,
+        CertificateServer(authority, Key("firebase-1")).running() as firebase,
+    ):
+        yield Providers(google, firebase)
