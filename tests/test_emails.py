@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
-from email_validator import validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.emails import email_key, parse_new_email
+from shared.emails import _PLAIN, email_key, parse_new_email
 from shared.errors import InvalidInput
+from tests.support.emulator import ROOT, environment
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,40 @@ def test_the_short_way_for_ascii_gives_what_the_validator_gives(address: str) ->
         return
     if normalized.isascii():
         assert email_key(address) == normalized.lower()
+
+
+@given(
+    st.one_of(
+        st.from_regex(_PLAIN, fullmatch=True),
+        st.from_regex(r"[a-z.+-]{1,9}@[a-z.-]{1,9}\.(com|test|xn--p1ai)", fullmatch=True),
+    )
+)
+def test_the_short_way_for_plain_addresses_decides_as_the_validator_does(address: str) -> None:
+    try:
+        expected = validate_email(address, check_deliverability=False).normalized
+    except ValueError:
+        with pytest.raises(InvalidInput):
+            parse_new_email(address)
+    else:
+        assert parse_new_email(address) == expected.lower()
+
+
+@pytest.mark.parametrize("domain", SPECIAL_USE_DOMAIN_NAMES)
+def test_a_domain_that_is_not_the_internets_is_refused(domain: str) -> None:
+    for address in (f"ada@{domain}", f"ada@example.{domain}"):
+        with pytest.raises(InvalidInput):
+            parse_new_email(address)
+
+
+def test_a_plain_address_does_not_load_the_validator() -> None:
+    code = (
+        "import sys; from shared.emails import parse_new_email;"
+        "parse_new_email('Ada.Lovelace+x@mail.example.co.uk'); print(*sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, check=True
+    )
+    assert "email_validator" not in result.stdout.decode().split()
 
 
 @pytest.mark.parametrize(
