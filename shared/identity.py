@@ -1,40 +1,36 @@
 """Verifies ID tokens: who somebody is in the eyes of Google, never what they may do.
 
 google-auth verifies the signature, the audience and two of the times. Left to its caller, and done
-here: keeping the certificates, pinning the algorithm, `iss`, `nbf`, `sub` and `email_verified`. It
-is imported when the first token comes, because it takes longer than a whole login.
+here: taking the token apart strictly, pinning the algorithm, `iss`, `nbf`, `sub`, `email_verified`
+and what Firebase adds. It is imported when the first token comes, because it takes longer than a
+whole login.
 """
 
 from __future__ import annotations
 
-import http.client
-import queue
-import re
-import socket
-import ssl
-import threading
-from collections.abc import Mapping
-from contextlib import suppress
+import unicodedata
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any
-from urllib.parse import urlsplit
 
-from shared.errors import IdentityUnavailable, InvalidIdentityToken
-from shared.strict_json import loads
+from shared.certificates import Certificates
+from shared.emails import parse_new_email
+from shared.errors import InvalidIdentityToken, InvalidInput
+from shared.strict_json import InvalidJson, check_text, loads
 
 ALGORITHM = "RS256"
 SKEW_SECONDS = 10
 MAX_LENGTH = 8192
 """Characters of a token; Google's have about 1,200."""
-PAUSE_SECONDS = 10.0
-"""Between two fetches at least, whatever the tokens make us look for."""
-FETCH_SECONDS = 3.0
-"""For a fetch as a whole, looking up the host's name included."""
+SUBJECT_MAX_LENGTH = 255
+"""Characters (OpenID Connect Core, section 2)."""
+FIREBASE_SUBJECT_MAX_LENGTH = 128
+NAME_MAX_LENGTH = 100
+"""Characters that are kept of a name: as many as a sign-up may give."""
 
-_MAX_CERTIFICATES = 64 * 1024  # Bytes. Google's are 4 KB.
-_MAX_LIFETIME = 24 * 60 * 60.0
-_MAX_AGE = re.compile(r"\bmax-age=(\d{1,9})", re.IGNORECASE)
+_GMAIL = ("gmail.com", "googlemail.com")
+_FOREIGN_KEYS = {"crit", "b64", "jwk", "jku", "x5u", "x5c"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +58,37 @@ def firebase(project_id: str) -> Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalIdentity:
+    """Whom a provider knows by `subject`: the pair is the key of an identity (ASVS V6.8.1)."""
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Whom a provider vouches for: `issuer` and `subject` name them, the address is theirs."""
 
     issuer: str
     subject: str
     email: str
+    """From a sign-in the address's key, which a new user may have; else as the provider has it."""
+    provider: str = "google"
+    name: str | None = None
+    is_authoritative: bool = False
+    """Whether Google itself gives the address out, so that nobody else can ever have it."""
+    also: tuple[ExternalIdentity, ...] = ()
+    """The same person at another provider, who was asked by this one."""
+    auth_time: int = 0
+    """When they proved to the provider who they are, or, where it doesn't tell, the token's `iat`.
+
+    An old token of Google's, or a Firebase session of months, is no fresh proof.
+    """
+
+    @property
+    def identities(self) -> tuple[ExternalIdentity, ...]:
+        """Every name under which the person may be known here; the provider's own is the first."""
+        return ExternalIdentity(self.issuer, self.subject), *self.also
 
 
 class IdTokens:
@@ -75,152 +96,195 @@ class IdTokens:
 
     def __init__(self, provider: Provider) -> None:
         """Fetch nothing yet."""
-        self._issuers = provider.issuers
-        self._certificates = _Certificates(provider.certificates_url)
+        self.issuers = provider.issuers
+        self._certificates = Certificates(provider.certificates_url)
 
     def verify(self, token: str, audience: str, now: float) -> Identity:
-        """Give the identity in a token made for `audience` (OpenID Connect Core, section 3.1.3.7).
+        """Give the identity in a token made for `audience`. Raises as `claims` does."""
+        claims = self.claims(token, (audience,), now)
+        return Identity(self.issuers[0], claims["sub"], claims["email"])
+
+    def claims(self, token: str, audiences: Collection[str], now: float) -> dict[str, Any]:
+        """Give what a token made for one of the audiences says (OpenID Connect Core, 3.1.3.7).
 
         Raises InvalidIdentityToken, and IdentityUnavailable where the certificates that would
         decide cannot be had. No cause quotes the token.
         """
-        if len(token) > MAX_LENGTH:
-            raise InvalidIdentityToken(cause="the token is too long")
-        from google.auth import jwt
-        from google.auth.exceptions import GoogleAuthError
-
-        try:
-            header = jwt.decode_header(token)
-        except (GoogleAuthError, ValueError, RecursionError) as error:
-            raise InvalidIdentityToken(cause=f"no JWT ({type(error).__name__})") from error
+        header, _ = _parse(token)
         kid = header.get("kid")
         # RFC 8725, section 3.1. Without a kid google-auth would try every certificate.
         if header.get("alg") != ALGORITHM or not isinstance(kid, str):
             raise InvalidIdentityToken(cause="another algorithm, or no kid")
+        if header.keys() & _FOREIGN_KEYS:
+            raise InvalidIdentityToken(cause="a header that brings its own key or rules")
         certificate = self._certificates.get(kid, now)
         if certificate is None:
             raise InvalidIdentityToken(cause="the kid is none of the provider's")
+        from google.auth import jwt
+        from google.auth.exceptions import GoogleAuthError
+
         try:
             claims = jwt.decode(
                 token,
                 certs={kid: certificate},
-                audience=audience,
+                audience=list(audiences),
                 clock_skew_in_seconds=SKEW_SECONDS,
             )
         except GoogleAuthError as error:  # Its texts from here on quote verified claims only.
             raise InvalidIdentityToken(cause=str(error)) from error
         except (ValueError, TypeError, OverflowError) as error:
             raise InvalidIdentityToken(cause=f"no ID token ({type(error).__name__})") from error
-        return self._identity(claims, now)
-
-    def _identity(self, claims: Mapping[str, Any], now: float) -> Identity:
-        """Check what google-auth does not. `exp` and `iat` again, as it takes NaN for a time."""
-        if claims.get("iss") not in self._issuers:
+        if claims.get("iss") not in self.issuers:
             raise InvalidIdentityToken(cause="another issuer")
-        issued_at, expires_at = claims["iat"], claims["exp"]
-        not_before = claims.get("nbf", issued_at)
-        if any(type(moment) is not int for moment in (issued_at, not_before, expires_at)):
-            raise InvalidIdentityToken(cause="a time is not a whole number")
-        if not max(issued_at, not_before) - SKEW_SECONDS <= now < expires_at + SKEW_SECONDS:
-            raise InvalidIdentityToken(cause="expired or not valid yet")
-        subject, email = claims.get("sub"), claims.get("email")
-        if not isinstance(subject, str) or not subject:
-            raise InvalidIdentityToken(cause="no subject")
-        if claims.get("email_verified") is not True or not isinstance(email, str):
-            raise InvalidIdentityToken(cause="no verified address")
-        return Identity(self._issuers[0], subject, email)
+        _check(claims, now)
+        return dict(claims)
 
 
-class _Certificates:
-    """A provider's certificates, kept for as long as their max-age allows (RFC 9111)."""
+class SignInTokens:
+    """Verifies the ID tokens that users sign in with: Google's, and Firebase's about Google."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._fetching = threading.Lock()
-        self._next_fetch = 0.0
-        self._failure: str | None = None
-        self._kept: tuple[dict[str, str], float] = ({}, 0.0)  # And until when.
+    def __init__(
+        self, google: IdTokens, client_ids: Collection[str], firebase_project_id: str | None
+    ) -> None:
+        """Without client ids, or without a project, that provider's tokens are refused."""
+        self._google, self._client_ids = google, client_ids
+        self._project_id = firebase_project_id
+        self._firebase = IdTokens(firebase(firebase_project_id)) if firebase_project_id else None
 
-    def get(self, kid: str, now: float) -> str | None:
-        """Give the certificate of that name, or None where the provider has none.
+    def verify(self, token: str, now: float) -> Identity:
+        """Give the identity in a token, which its `iss` assigns to a provider.
 
-        Raises IdentityUnavailable where that cannot be known. An unknown name, which anybody can
-        invent, makes us ask again, but not more often than every PAUSE_SECONDS.
+        Raises InvalidIdentityToken and IdentityUnavailable, as `IdTokens.claims` does.
         """
-        certificates, until = self._kept
-        if now < until and kid in certificates:
-            return certificates[kid]
-        with self._fetching:
-            if now >= self._next_fetch:
-                self._next_fetch = now + PAUSE_SECONDS
-                self._fetch(now)
-        certificates, until = self._kept
-        if now >= until or (self._failure and kid not in certificates):
-            raise IdentityUnavailable(cause=self._failure)
-        return certificates.get(kid)
+        issuer = _parse(token)[1].get("iss")  # Believed by nobody until the provider is asked.
+        if self._client_ids and issuer in self._google.issuers:
+            return self._by_google(self._google.claims(token, self._client_ids, now), now)
+        if self._firebase and self._project_id and issuer in self._firebase.issuers:
+            return self._by_firebase(self._firebase.claims(token, [self._project_id], now), now)
+        raise InvalidIdentityToken(cause="another issuer")
 
-    def _fetch(self, now: float) -> None:
-        from google.auth.crypt import RSAVerifier
+    def _by_google(self, claims: Mapping[str, Any], now: float) -> Identity:
+        if not isinstance(claims.get("azp", ""), str):
+            raise InvalidIdentityToken(cause="an authorized party that is no text")
+        return Identity(
+            issuer=self._google.issuers[0],
+            subject=claims["sub"],
+            email=_new_email(claims),
+            provider="google",
+            name=_name(claims),
+            is_authoritative=_is_given_out_by_google(claims["email"], claims.get("hd")),
+            auth_time=_auth_time(claims.get("auth_time", claims["iat"]), now),
+        )
 
-        try:
-            data, headers = _download(self._url)
-            certificates = loads(data)
-            if not isinstance(certificates, dict) or not certificates:
-                raise ValueError("no object of certificates")
-            for certificate in certificates.values():
-                RSAVerifier.from_string(certificate)
-        except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
-            self._failure = f"the certificates cannot be had: {type(error).__name__}: {error}"
-            return
-        self._failure = None
-        lifetime = _max_age(headers) - _age(headers)
-        self._kept = certificates, now + min(max(lifetime, PAUSE_SECONDS), _MAX_LIFETIME)
+    def _by_firebase(self, claims: Mapping[str, Any], now: float) -> Identity:
+        match claims.get("firebase"):
+            case {"sign_in_provider": "google.com", "identities": {"google.com": [str(subject)]}}:
+                _check_subject(subject)
+            case {"sign_in_provider": "google.com"}:
+                raise InvalidIdentityToken(cause="not exactly one account at Google")
+            case _:
+                raise InvalidIdentityToken(cause="not signed in through Google")
+        _check_subject(claims["sub"], FIREBASE_SUBJECT_MAX_LENGTH)
+        return Identity(
+            issuer=claims["iss"],
+            subject=claims["sub"],
+            email=_new_email(claims),
+            provider="firebase-google",
+            name=_name(claims),
+            # A claim `hd` would be the project's own word.
+            is_authoritative=_is_given_out_by_google(claims["email"], None),
+            also=(ExternalIdentity(self._google.issuers[0], subject),),
+            auth_time=_auth_time(claims.get("auth_time"), now),
+        )
 
 
-def _max_age(headers: Message) -> int:
-    found = _MAX_AGE.search(headers.get("Cache-Control", ""))
-    return int(found[1]) if found else 0
+def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take a token apart, where google-auth is generous: give its header and its claims."""
+    if len(token) > MAX_LENGTH:
+        raise InvalidIdentityToken(cause="the token is too long")
+    if token.count(".") != 2:
+        raise InvalidIdentityToken(cause="no compact JWT")
+    header, claims, signature = token.split(".")
+    _decode(signature)
+    return _object(header), _object(claims)
 
 
-def _age(headers: Message) -> int:
-    text = headers.get("Age", "")
-    return int(text) if text.isdecimal() else 0
-
-
-def _download(url: str) -> tuple[bytes, Message]:
-    """Get a URL by HTTPS within FETCH_SECONDS, following no redirect and asking no proxy.
-
-    Raises OSError, HTTPException and ValueError. It happens in a thread, because neither the
-    system's resolver nor http.client knows a deadline for the whole.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "https" or parts.hostname is None:
-        raise ValueError("not an https URL")
-    connection = http.client.HTTPSConnection(
-        parts.hostname, parts.port, timeout=FETCH_SECONDS, context=ssl.create_default_context()
-    )
-    outcome: queue.SimpleQueue[tuple[bytes, Message] | Exception] = queue.SimpleQueue()
-
-    def exchange() -> None:
-        try:
-            connection.request("GET", parts.path, headers={"Accept": "application/json"})
-            with connection.getresponse() as response:
-                data = response.read(_MAX_CERTIFICATES + 1)
-            if response.status != 200 or len(data) > _MAX_CERTIFICATES:
-                raise ValueError(f"status {response.status}, {len(data)} bytes")
-            outcome.put((data, response.headers))
-        except Exception as error:  # noqa: BLE001  # handed over to the one who waits
-            outcome.put(error)
-        finally:
-            connection.close()
-
-    threading.Thread(target=exchange, daemon=True).start()
+def _object(segment: str) -> dict[str, Any]:
     try:
-        result = outcome.get(timeout=FETCH_SECONDS)
-    except queue.Empty:
-        with suppress(OSError, AttributeError):  # Ends the thread, too, unless it just has.
-            connection.sock.shutdown(socket.SHUT_RDWR)
-        raise TimeoutError(f"no answer within {FETCH_SECONDS:g} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result
+        value = loads(_decode(segment))
+    except InvalidJson as error:
+        raise InvalidIdentityToken(cause=f"no JWT: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidIdentityToken(cause="no JWT: not a JSON object")
+    return value
+
+
+def _decode(segment: str) -> bytes:
+    """Decode base64url, and refuse every spelling but the one that an encoder gives."""
+    try:
+        data = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except ValueError as error:
+        raise InvalidIdentityToken(cause="no JWT: not base64url") from error
+    if urlsafe_b64encode(data).rstrip(b"=") != segment.encode():
+        raise InvalidIdentityToken(cause="no JWT: not canonical base64url")
+    return data
+
+
+def _check(claims: Mapping[str, Any], now: float) -> None:
+    """Check of verified claims what google-auth does not, and the times by the caller's clock."""
+    issued_at, expires_at = claims["iat"], claims["exp"]
+    not_before = claims.get("nbf", issued_at)
+    if any(type(moment) is not int for moment in (issued_at, not_before, expires_at)):
+        raise InvalidIdentityToken(cause="a time is not a whole number")
+    if not max(issued_at, not_before) - SKEW_SECONDS <= now < expires_at + SKEW_SECONDS:
+        raise InvalidIdentityToken(cause="expired or not valid yet")
+    _check_subject(claims.get("sub"))
+    email = claims.get("email")
+    if claims.get("email_verified") is not True or not isinstance(email, str):
+        raise InvalidIdentityToken(cause="no verified address")
+    if not _is_storable(email):
+        raise InvalidIdentityToken(cause="an address that no text can be")
+
+
+def _check_subject(subject: object, at_most: int = SUBJECT_MAX_LENGTH) -> None:
+    if not isinstance(subject, str) or not 0 < len(subject) <= at_most or not _is_storable(subject):
+        raise InvalidIdentityToken(cause="no usable subject")
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        check_text(text)
+    except InvalidJson:
+        return False
+    return True
+
+
+def _auth_time(moment: object, now: float) -> int:
+    if type(moment) is not int or moment > now + SKEW_SECONDS:
+        raise InvalidIdentityToken(cause="no time of authentication in the past")
+    return min(moment, int(now))
+
+
+def _new_email(claims: Mapping[str, Any]) -> str:
+    try:
+        return parse_new_email(claims["email"])
+    except InvalidInput as error:
+        raise InvalidIdentityToken(cause="an address that no new user may have") from error
+
+
+def _name(claims: Mapping[str, Any]) -> str | None:
+    """Give the name, which is only shown, or None where it is none: no token is refused for it."""
+    name = claims.get("name")
+    if not isinstance(name, str) or {"Cc", "Cs"} & set(map(unicodedata.category, name)):
+        return None
+    return unicodedata.normalize("NFC", name).strip()[:NAME_MAX_LENGTH].strip() or None
+
+
+def _is_given_out_by_google(email: str, hosted_domain: object) -> bool:
+    """Tell whether a verified address is Gmail's, or of the Workspace that Google runs for it.
+
+    The rule is Google's ("Verify the Google ID token on your server side"): of any other
+    address it only knows that somebody once received mail there.
+    """
+    domain = email.rpartition("@")[2].lower()
+    return email.isascii() and (domain in _GMAIL or domain == hosted_domain)

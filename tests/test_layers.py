@@ -59,10 +59,10 @@ def test_pg8000_is_known_to_one_module() -> None:
     assert users == {"shared.connection"}
 
 
-def test_google_auth_is_known_to_one_module_and_loaded_by_the_first_token() -> None:
+def test_google_auth_is_known_to_two_modules_and_loaded_by_the_first_token() -> None:
     users = {name for name, imports in IMPORTS.items() if any("google.auth" in i for i in imports)}
-    assert users == {"shared.identity"}
-    assert not any("google" in name for name in LOADED["shared.identity"])
+    assert users == {"shared.identity", "shared.certificates"}
+    assert not any("google" in name for user in users for name in LOADED[user])
 
 
 def test_sql_about_users_is_in_the_store_only() -> None:
@@ -93,6 +93,10 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ("shared.clients", set(IMPORTS) - {"shared.clients"}),
         ("shared.admin", {"shared.http", "shared.runtime", "shared.store", "shared.accounts"}),
         ("shared.identity", {"shared.http", "shared.config", "shared.store", "shared.accounts"}),
+        (
+            "shared.certificates",
+            {"shared.identity", "shared.http", "shared.config", "shared.store"},
+        ),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         ("shared.password_policy", set(IMPORTS) - {"shared.password_policy", "shared.errors"}),
         ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),

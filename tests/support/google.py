@@ -7,19 +7,22 @@ import ssl
 import threading
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from shared import identity
+from shared.identity import Provider
 from tests.support.certificates import Authority
 from tests.support.emulator import ROOT
 
@@ -71,7 +74,10 @@ class Key:
 
     def raw_token(self, header: dict[str, Any], claims: str) -> str:
         header = {name: value for name, value in header.items() if value is not None}
-        signed = f"{encode(json.dumps(header).encode())}.{encode(claims.encode())}"
+        return self.sign_segments(encode(json.dumps(header).encode()), encode(claims.encode()))
+
+    def sign_segments(self, header: str, claims: str) -> str:
+        signed = f"{header}.{claims}"
         return f"{signed}.{encode(self.sign(signed.encode()))}"
 
 
@@ -142,6 +148,7 @@ class CertificateServer:
         self.headers = {"Cache-Control": f"public, max-age={MAX_AGE}, must-revalidate"}
         self.body: bytes | None = None
         self.pause = 0.0
+        self.before_answering: Callable[[], object] = lambda: None
         self.requests = 0
         outer = self
 
@@ -149,6 +156,7 @@ class CertificateServer:
             def do_GET(self) -> None:  # http.server's name
                 outer.requests += 1
                 time.sleep(outer.pause)
+                outer.before_answering()
                 body = outer.body
                 if body is None:
                     body = json.dumps({key.kid: key.certificate for key in outer.keys}).encode()
@@ -210,13 +218,20 @@ class Providers:
         }
         """For an emulator that runs SIGN_IN_SOURCE."""
 
+    def serve_this_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process ask these servers instead of Google's."""
+        monkeypatch.setenv("SSL_CERT_FILE", self.settings["SSL_CERT_FILE"])
+        provider = Provider(identity.GOOGLE.issuers, self.google.url)
+        monkeypatch.setattr(identity, "GOOGLE", provider)
+        monkeypatch.setattr(identity, "FIREBASE_CERTIFICATES_URL", self.firebase.url)
+
     def google_token(self, **changes: Any) -> str:
         """Make Google's ID token; see `google_claims`."""
         return self.google.keys[0].mint(google_claims(**changes))
 
-    def firebase_token(self, *, subject: str = SUBJECT, **changes: Any) -> str:
+    def firebase_token(self, **changes: Any) -> str:
         """Make Firebase's ID token; see `firebase_claims`."""
-        return self.firebase.keys[0].mint(firebase_claims(subject=subject, **changes))
+        return self.firebase.keys[0].mint(firebase_claims(**changes))
 
 
 @contextmanager
