@@ -28,6 +28,8 @@ _ORIGIN = re.compile(r"https?://[^/?#@*\s]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _SERVICE_ACCOUNT = re.compile(r"[^@\s]+@([a-z0-9-]+\.)+gserviceaccount\.com")
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]+\.apps\.googleusercontent\.com")
+_PROJECT_ID = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 
 T = TypeVar("T", int, float)
 
@@ -75,6 +77,8 @@ class Settings:
     admin_token: str | None = field(default=None, repr=False)
     admin_audience: str | None = None
     admin_service_accounts: frozenset[str] = frozenset()
+    google_client_ids: frozenset[str] = frozenset()
+    firebase_project_id: str | None = None
 
     @property
     def secure(self) -> bool:
@@ -85,6 +89,11 @@ class Settings:
     def has_admin(self) -> bool:
         """Whether anybody at all can be an administrator."""
         return self.admin_token is not None or self.admin_audience is not None
+
+    @property
+    def has_google(self) -> bool:
+        """Whether users can sign in with Google at all, directly or through Firebase."""
+        return bool(self.google_client_ids) or self.firebase_project_id is not None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -142,6 +151,8 @@ class _Reader:
             admin_token=self.admin_token(secure=secure),
             admin_audience=self.text("ADMIN_AUDIENCE"),
             admin_service_accounts=self.admin_service_accounts(),
+            google_client_ids=self.google_client_ids(),
+            firebase_project_id=self.firebase_project_id(),
         )
         if self.problems:
             raise InvalidSettings(self.problems)
@@ -320,6 +331,25 @@ class _Reader:
                 "name@project.iam.gserviceaccount.com."
             )
         return frozenset(accounts)
+
+    def google_client_ids(self) -> frozenset[str]:
+        client_ids = (self.text("GOOGLE_CLIENT_ID") or "").replace(",", " ").split()
+        # Google gives a client no other form of id; with a mistyped one nobody could sign in.
+        if not all(_CLIENT_ID.fullmatch(client_id) for client_id in client_ids):
+            self.problems.append(
+                "GOOGLE_CLIENT_ID must list OAuth client ids, such as "
+                "1234567890-abc123.apps.googleusercontent.com."
+            )
+        return frozenset(client_ids)
+
+    def firebase_project_id(self) -> str | None:
+        project_id = self.text("FIREBASE_PROJECT_ID")
+        if project_id is not None and not _PROJECT_ID.fullmatch(project_id):
+            self.problems.append(
+                "FIREBASE_PROJECT_ID must be the project's id, such as my-project-1a2b3: 6 to 30 "
+                "lower case letters, digits and hyphens."
+            )
+        return project_id
 
     def check_secure(self, use_database: bool, rounds: int) -> None:
         if self.text("DEBUG"):

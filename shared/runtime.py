@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from shared.config import Settings
 
 if TYPE_CHECKING:
-    from shared.identity import IdTokens
+    from shared.identity import IdTokens, SignInTokens
     from shared.passwords import PasswordHasher
     from shared.store import Store
     from shared.tokens import SessionTokens
@@ -87,3 +87,20 @@ def google_id_tokens() -> IdTokens:
     from shared import identity
 
     return identity.IdTokens(identity.GOOGLE)
+
+
+def sign_in_tokens() -> SignInTokens:
+    """Give the one verifier of users' ID tokens: two of them would fetch certificates twice.
+
+    Where no provider is configured (`settings().has_google`) it refuses every token.
+    """
+    with _making:
+        return _sign_in_tokens()
+
+
+@functools.cache
+def _sign_in_tokens() -> SignInTokens:
+    from shared.identity import SignInTokens
+
+    told = settings()
+    return SignInTokens(google_id_tokens(), told.google_client_ids, told.firebase_project_id)

@@ -16,6 +16,8 @@ from tests.support.emulator import ROOT, SECRET, environment
 
 URL = "postgresql://user:secret-canary@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require"
 ACCOUNT = "importer@project.iam.gserviceaccount.com"
+CLIENT = "1234567890-0a1b2c3d4e5f.apps.googleusercontent.com"
+OLD_CLIENT = "1234567890.apps.googleusercontent.com"
 OTHER_SECRET = "b3RoZXIgb25lIGZvciB0aGUgdGVzdHMsIG5vd2hlcmUgZWxzZQ"
 
 
@@ -155,6 +157,59 @@ def test_administrators_are_a_token_or_the_service_accounts_of_a_list() -> None:
 def test_only_service_accounts_can_be_administrators(accounts: str) -> None:
     (problem,) = _problems(ADMIN_AUDIENCE="https://a.example", ADMIN_SERVICE_ACCOUNT=accounts)
     assert "service accounts' addresses" in problem
+
+
+def test_users_may_come_from_several_clients_of_google_or_from_a_firebase_project() -> None:
+    assert not Settings.from_env({}).has_google
+    settings = Settings.from_env({"GOOGLE_CLIENT_ID": f" {CLIENT} ,{OLD_CLIENT} {CLIENT}"})
+    assert settings.has_google
+    assert settings.google_client_ids == {CLIENT, OLD_CLIENT}
+    assert settings.firebase_project_id is None
+    settings = Settings.from_env({"FIREBASE_PROJECT_ID": "my-project-1a2b3"})
+    assert settings.has_google
+    assert settings.google_client_ids == frozenset()
+    assert settings.firebase_project_id == "my-project-1a2b3"
+
+
+@pytest.mark.parametrize(
+    "client_id",
+    [
+        "1234567890",
+        "apps.googleusercontent.com",
+        ".apps.googleusercontent.com",
+        f"https://{CLIENT}",
+        f"{CLIENT}/",
+        f"{CLIENT}.evil.example",
+        f"{CLIENT};{OLD_CLIENT}",
+        f"{CLIENT},your-client-id",
+        "https://api.example.com",
+        "my-project-1a2b3",
+    ],
+)
+def test_only_oauth_client_ids_are_taken_for_googles_clients(client_id: str) -> None:
+    (problem,) = _problems(GOOGLE_CLIENT_ID=client_id)
+    assert "GOOGLE_CLIENT_ID must list OAuth client ids" in problem
+
+
+@pytest.mark.parametrize(
+    "project_id",
+    [
+        "short",
+        "x" * 31,
+        "My-project",
+        "1project",
+        "project-",
+        "my_project",
+        "my project",
+        "a-project,b-project",
+        "123456789012",
+        "https://my-project.firebaseapp.com",
+        "my-project.firebaseapp.com",
+    ],
+)
+def test_only_a_project_id_is_taken_for_a_firebase_project(project_id: str) -> None:
+    (problem,) = _problems(FIREBASE_PROJECT_ID=project_id)
+    assert "FIREBASE_PROJECT_ID must be the project's id" in problem
 
 
 def test_secrets_are_a_list_in_the_order_of_use() -> None:

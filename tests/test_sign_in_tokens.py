@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import identity
+from shared import identity, runtime
+from shared.config import Settings
 from shared.identity import ExternalIdentity, Identity, IdTokens, SignInTokens
 from tests.support.google import (
     CLIENT_ID,
@@ -183,3 +184,21 @@ def test_google_has_authority_over_the_addresses_that_it_gives_out_itself(
     assert tokens.verify(by, time.time()).is_authoritative is by_google
     by = providers.firebase_token(email=email, hd=hosted_domain)
     assert tokens.verify(by, time.time()).is_authoritative is by_firebase
+
+
+def test_the_settings_say_whose_tokens_are_taken(
+    providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers.serve_this_process(monkeypatch)
+    told = Settings(google_client_ids=frozenset({CLIENT_ID}), firebase_project_id=PROJECT)
+    monkeypatch.setattr(runtime, "settings", lambda: told)
+    runtime.google_id_tokens.cache_clear()
+    runtime._sign_in_tokens.cache_clear()
+    try:
+        tokens = runtime.sign_in_tokens()
+        assert tokens is runtime.sign_in_tokens()
+        assert tokens.verify(providers.google_token(), time.time()).provider == "google"
+        assert tokens.verify(providers.firebase_token(), time.time()).provider == "firebase-google"
+    finally:
+        runtime.google_id_tokens.cache_clear()
+        runtime._sign_in_tokens.cache_clear()
