@@ -22,6 +22,7 @@ ROUTES = {
     "/api/signup": "signup",
     "/api/register": "signup",
     "/api/login": "login",
+    "/api/auth/google": "google",
     "/api/logout": "logout",
     "/api/user": "session",
     "/api/session": "session",

@@ -18,6 +18,7 @@ from shared.certificates import Certificates
 from shared.emails import parse_new_email
 from shared.errors import InvalidIdentityToken, InvalidInput
 from shared.strict_json import InvalidJson, check_text, loads
+from shared.users import ExternalIdentity
 
 ALGORITHM = "RS256"
 SKEW_SECONDS = 10
@@ -55,14 +56,6 @@ FIREBASE_CERTIFICATES_URL = (
 def firebase(project_id: str) -> Provider:
     """Give the issuer of a Firebase project's ID tokens."""
     return Provider((f"https://securetoken.google.com/{project_id}",), FIREBASE_CERTIFICATES_URL)
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalIdentity:
-    """Whom a provider knows by `subject`: the pair is the key of an identity (ASVS V6.8.1)."""
-
-    issuer: str
-    subject: str
 
 
 @dataclass(frozen=True, slots=True)

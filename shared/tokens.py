@@ -96,9 +96,13 @@ class SessionTokens:
         now: float,
         *,
         method: str = "password",
+        auth_time: int | None = None,
         renews: Session | None = None,
     ) -> IssuedToken:
-        """Make a token for a new session, or a fresh one for the session it renews."""
+        """Make a token for a new session, or a fresh one for the session it renews.
+
+        `auth_time` is when the user proved who they are by the `method`, if it was not now.
+        """
         issued_at = int(now)
         ends_at = renews.ends_at if renews else issued_at + SESSION_SECONDS
         claims = {
@@ -110,7 +114,7 @@ class SessionTokens:
             "iat": issued_at,
             "exp": min(issued_at + FRESH_SECONDS, ends_at),
             "session_exp": ends_at,
-            "auth_time": renews.auth_time if renews else issued_at,
+            "auth_time": renews.auth_time if renews else min(auth_time or issued_at, issued_at),
             "auth_method": renews.auth_method if renews else method,
             "jti": secrets.token_urlsafe(16),
             "email": user.email,

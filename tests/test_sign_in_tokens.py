@@ -9,7 +9,8 @@ import pytest
 
 from shared import identity, runtime
 from shared.config import Settings
-from shared.identity import ExternalIdentity, Identity, IdTokens, SignInTokens
+from shared.identity import Identity, IdTokens, SignInTokens
+from shared.users import ExternalIdentity
 from tests.support.google import (
     CLIENT_ID,
     PROJECT,

@@ -1,0 +1,35 @@
+"""POST /api/auth/google."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Response
+
+from functions.answers import user_answer
+from shared import external, runtime, sessions
+from shared.errors import NotAuthenticated
+from shared.http import Call, endpoint, no_such_path
+
+
+@endpoint("POST", body="required")
+def google(call: Call) -> Response:
+    """Sign in with an ID token of Google's or Firebase's: 200, or 201 for a new user."""
+    if not call.settings.has_google:
+        raise no_such_path()
+    now = time.time()
+    call.afterwards(runtime.clean_up)
+    identity = runtime.sign_in_tokens().verify(call.text("idToken"), now)
+    tokens = runtime.tokens()
+    try:
+        session = sessions.read(tokens, call.session_token, now)
+    except NotAuthenticated:
+        session = None
+    user, is_new = external.sign_in(runtime.store(), identity, session, client=call.client, now=now)
+    return user_answer(
+        call,
+        user,
+        201 if is_new else 200,
+        event="signup" if is_new else "login",
+        token=tokens.issue(user, now, method="google", auth_time=identity.auth_time),
+    )

@@ -1,0 +1,89 @@
+"""Signing in by a provider's word, and whose account that opens: the linking table.
+
+An identity is known by its issuer and subject, never by its address (ASVS V6.8.1). The address
+only finds an account that the identity might be joined to, and who may join them is decided in
+`_joins`; `docs/SECURITY.md` has the same as a table. Knows neither HTTP nor SQL.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from shared.emails import email_key
+from shared.errors import EmailTaken, LinkRequired
+from shared.store import ExternalMatch, Store
+from shared.tokens import Session
+from shared.users import User
+
+if TYPE_CHECKING:
+    from shared.clients import Client
+    from shared.identity import Identity
+
+ATTEMPTS = 3
+"""Of a sign-in, while others change the same account; each sees what the one before lost to."""
+
+
+def sign_in(
+    store: Store, identity: Identity, session: Session | None, *, client: Client, now: float
+) -> tuple[User, bool]:
+    """Give the user whom a verified identity is, and whether they are new.
+
+    `session` is that of whoever asks, if there is one: it proves the account's other side.
+    Raises LinkRequired and EmailTaken where the address is an account's that is not to be joined.
+    """
+    identities = identity.identities
+    key = email_key(identity.email)
+    for _ in range(ATTEMPTS):
+        match = store.find_external(identities, key, client, now)
+        if match is None:
+            user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
+            try:
+                return store.create_user(user, None, identities, client=client), True
+            except EmailTaken:
+                continue
+        found = match.credentials
+        if match.is_linked and match.has_all:
+            return found.user, False
+        drops_password = not match.is_linked and not _is_theirs(store, session, found.user)
+        if drops_password:
+            _check_merge(match, identity)
+        linked = store.link(
+            found,
+            identities,
+            provider=identity.provider if drops_password else found.user.provider,
+            drops_password=drops_password,
+            client=client,
+            now=now,
+        )
+        if linked is not None:
+            return linked, False
+    raise EmailTaken
+
+
+def _is_theirs(store: Store, session: Session | None, user: User) -> bool:
+    """Tell whether the session is this user's and goes on: the proof of the account's side."""
+    return (
+        session is not None
+        and (session.user.id, session.user.epoch) == (user.id, user.epoch)
+        and store.user(user.id, sid=session.sid) is not None
+    )
+
+
+def _check_merge(match: ExternalMatch, identity: Identity) -> None:
+    """Let the provider's word alone join the account, if it may.
+
+    It may where it speaks for the address, and for a user whom the old server had from Google:
+    there was no subject then, and any token was let in, so that no session of theirs is proof.
+    Either way what was there before, password and sessions, ends.
+    """
+    found = match.credentials
+    if match.has_identities:
+        raise EmailTaken(cause="another identity of the provider's has this address")
+    if found.password_hash is None and found.user.provider in ("google", "firebase-google"):
+        return
+    if identity.is_authoritative:
+        return
+    if found.password_hash is None:
+        raise EmailTaken(cause="the account has no password to prove")
+    raise LinkRequired
