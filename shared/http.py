@@ -34,6 +34,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_SAFE = ("GET", "HEAD")
 _NO_BODY = BodyStream(io.BytesIO(), 0)
 _HSTS = "max-age=31536000; includeSubDomains"
 _TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})[-/]")
@@ -76,7 +77,12 @@ class Call:
         return client
 
     def afterwards(self, function: Callable[[], None]) -> None:
-        """Do something when the answer has been sent. What it raises is only logged."""
+        """Do something when the answer has been sent. What it raises is only logged.
+
+        Only the next request of the same connection waits for it. Where the platform takes the
+        processor away with the answer, it goes on with a later request: what must happen has no
+        place here.
+        """
         self.later.append(function)
 
     @property
@@ -118,10 +124,10 @@ def endpoint(
 ) -> Callable[[Callable[[Call], Response]], Callable[[Request], Response]]:
     """Make an entry point for functions-framework of a function that answers a Call.
 
-    A GET endpoint answers HEAD too (RFC 9110, section 9.3.2), and every endpoint answers the CORS
-    preflight of an allowed origin. `body` tells whether a JSON object is expected, or that the
-    function reads `call.stream` itself. An endpoint for an administrator does not exist where the
-    settings know of none, and checks the credentials before it reads anything of the body.
+    What answers GET answers HEAD too (RFC 9110, section 9.3.2), and every endpoint answers the CORS
+    preflight of an allowed origin. `body` tells whether the other methods expect a JSON object, or
+    that the function reads `call.stream` itself. An endpoint for an administrator does not exist
+    where the settings know of none, and checks the credentials before it reads any of the body.
     """
     if "GET" in methods:
         methods = (*methods, "HEAD")
@@ -136,7 +142,9 @@ def endpoint(
             _check(call, methods)
             if admin:
                 _authenticate_admin(call)
-            if body == "stream":
+            if call.request.method in _SAFE:
+                bodies.read_json(call.request, "none")
+            elif body == "stream":
                 call.stream = bodies.open_stream(call.request)
             else:
                 call.body = bodies.read_json(call.request, body)
@@ -235,17 +243,24 @@ def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -
         response = _problem(call, error)
     _finish(call, response)
     for function in call.later:
-        response.call_on_close(functools.partial(_afterwards, function))
+        response.call_on_close(functools.partial(_afterwards, call, function))
     if not call.is_streaming:
         _log(call, response.status_code)
     return response
 
 
-def _afterwards(function: Callable[[], None]) -> None:
+def _afterwards(call: Call, function: Callable[[], None]) -> None:
     try:
         function()
-    except Exception as error:  # noqa: BLE001  # the answer has been sent
-        log.write("WARNING", "What follows an answer failed", cause=str(error))
+    except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
+        problem = problems.describe(error, request_id=call.request_id, cookie_name="")
+        log.write(
+            "ERROR",
+            f"{call.function} afterwards",
+            request_id=call.request_id,
+            function=call.function,
+            **problem.log,
+        )
 
 
 def _check(call: Call, methods: tuple[str, ...]) -> None:
@@ -255,7 +270,7 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
         raise HttpError(
             405, "method_not_allowed", f"Use {allow} for this address", {"Allow": allow}
         )
-    if request.method in ("GET", "HEAD"):
+    if request.method in _SAFE:
         return
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
     if not origins.is_trusted_source(origin, site, request.host, call.settings):
