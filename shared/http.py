@@ -88,12 +88,12 @@ class Call:
     @property
     def session_token(self) -> str | None:
         """The token in the session cookie."""
-        return self.request.cookies.get(self.settings.cookie_name)
+        return self._cookie(self.settings.cookie_name)
 
     @property
     def express_sid(self) -> str | None:
         """The id of the old server's session, if its cookie proves one."""
-        value = self.request.cookies.get(express_sessions.COOKIE_NAME)
+        value = self._cookie(express_sessions.COOKIE_NAME)
         if value is None or not self.settings.express_sessions:
             return None
         return express_sessions.session_id(value, self.settings.session_secrets)
@@ -103,6 +103,17 @@ class Call:
         """The token in the header `Authorization: Bearer …` (RFC 6750, section 2.1)."""
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token else None
+
+    def _cookie(self, name: str) -> str | None:
+        """Give the value of a cookie, but not if there are several.
+
+        All but one of them come from elsewhere, such as a sibling domain's page, and nothing tells
+        which: their order is no help (RFC 6265, section 4.2.2).
+        """
+        values = set(self.request.cookies.getlist(name))
+        if len(values) > 1:
+            self.log["cause"] = "several cookies of one name"
+        return values.pop() if len(values) == 1 else None
 
     def text(self, name: str) -> str:
         """Give a member of the body that must be a non-empty string. Raises InvalidInput."""

@@ -24,7 +24,8 @@ def is_trusted_source(origin: str | None, site: str | None, host: str, settings:
         return True
     if site is not None:
         return site in ("same-origin", "none")
-    return origin is None or origin.partition("://")[2] == host != ""
+    schemes = ("https",) if settings.secure else ("https", "http")
+    return origin is None or (host != "" and origin in {f"{scheme}://{host}" for scheme in schemes})
 
 
 def preflight_headers(methods: tuple[str, ...]) -> dict[str, str]:

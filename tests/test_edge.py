@@ -297,7 +297,7 @@ def test_every_answer_carries_the_security_headers(emulator: Emulator, address: 
         assert "Strict-Transport-Security" not in response.headers  # plain HTTP, in a test
 
 
-SAME = "http://{host}"
+SAME = "https://{host}"
 
 
 @pytest.mark.parametrize(
@@ -311,6 +311,7 @@ SAME = "http://{host}"
         ({"Sec-Fetch-Site": "anything"}, False),
         ({"Sec-Fetch-Site": "cross-site", "Origin": SAME}, False),
         ({"Origin": SAME}, True),
+        ({"Origin": SAME.replace("https", "http")}, False),
         ({"Origin": "https://evil.example"}, False),
         ({"Origin": "null"}, False),
         ({"Origin": ""}, False),

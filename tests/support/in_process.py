@@ -1,0 +1,120 @@
+"""The functions under the real functions-framework, but in this process: fast, without a socket."""
+
+from __future__ import annotations
+
+import io
+import json
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import functions_framework
+import pg8000.native
+from flask import Flask
+from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
+from werkzeug.wrappers import Request
+
+from shared import runtime
+from shared.config import Settings
+from shared.store import open_store
+from tests.support.emulator import ROOT, environment
+
+Headers = Iterable[tuple[str, str]]
+
+_ROWS = "(SELECT coalesce(jsonb_agg(to_jsonb(t) ORDER BY t::text), '[]') FROM {0} t)"
+_TABLES = ("users", "identities", "revoked_sessions")
+_PAIRS = ", ".join(f"'{table}', {_ROWS.format(table)}" for table in _TABLES)
+_CONTENTS = f"SELECT jsonb_build_object({_PAIRS})"
+
+
+def _connect(url: str) -> Any:
+    parts = urlsplit(url)
+    context = ssl.create_default_context(cafile=parse_qs(parts.query)["sslrootcert"][0])
+    return pg8000.native.Connection(
+        unquote(parts.username or ""), parts.hostname or "", parts.path[1:], parts.port or 0,
+        unquote(parts.password or ""), ssl_context=context, timeout=30,
+    )  # fmt: skip
+
+
+class Served:
+    """The app with settings and a store of its own; several of them can take turns."""
+
+    def __init__(self, **settings: str) -> None:
+        self.settings = Settings.from_env(environment(**settings))
+        self.store = open_store(self.settings)
+        self._connection = (
+            _connect(settings["DATABASE_URL"]) if self.settings.use_database else None
+        )
+        with self._at_work():
+            create_app: Callable[[str, str], Flask] = functions_framework.create_app
+            self._app = create_app("api", f"{ROOT}/main.py")
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        length: str | None = None,
+        **options: Any,
+    ) -> TestResponse:
+        """Send a request and read the whole answer; `length` is another Content-Length."""
+        environ = EnvironBuilder(path, method=method, **options).get_environ()
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body)) if length is None else length
+        for name, value in headers:
+            key = name.upper().replace("-", "_")
+            key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
+            # As the server joins several headers of one name.
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
+        with self._at_work():
+            parts = run_wsgi_app(self._app, environ, buffered=True)
+        return TestResponse(*parts, Request(environ))
+
+    def stored_users(self) -> dict[str, dict[str, Any]]:
+        """Read what is stored of each user, by address, without the code under test."""
+        return {user["email"]: user for user in self.contents()["users"]}
+
+    def contents(self) -> dict[str, Any]:
+        """Read all that is stored, but for counts of attempts and the audit."""
+        if self._connection is None:
+            file = self.settings.users_file
+            return {"users": json.loads(file.read_bytes()) if file.exists() else []}
+        ((found,),) = self._connection.run(_CONTENTS)
+        return dict(found)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.store.close()
+        if self._connection is not None:
+            self._connection.close()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with (
+            patch.object(runtime, "settings", lambda: self.settings),
+            patch.object(runtime, "store", lambda: self.store),
+        ):
+            yield
+
+
+@contextmanager
+def served(**settings: str) -> Iterator[Served]:
+    """Serve the functions, and forget afterwards what the process has kept of the settings."""
+    running = Served(**settings)
+    try:
+        yield running
+    finally:
+        running.close()
+        forget()
+
+
+def forget() -> None:
+    """Let the runtime make anew what it has made."""
+    for made in vars(runtime).values():
+        if hasattr(made, "cache_clear"):
+            made.cache_clear()
