@@ -42,4 +42,4 @@ def test_the_readmes_endpoints_are_the_routes() -> None:
     import main
 
     table = README.split("## Endpoints")[1].split("##")[0]
-    assert set(re.findall(r"`(/api/\w+)`", table)) == set(main.ROUTES)
+    assert set(re.findall(r"`(/[\w./-]+)`", table)) == set(main.ROUTES)
