@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import imports
+from bench import imports, timing
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -24,7 +25,7 @@ from bench.report import Measurement
 from bench.servers import PASSWORD, floor, make_environment, ours, running, start_milliseconds
 from shared.config import Settings
 from shared.passwords import ADMITTED_PER_HASH
-from tests.support.postgres import Server
+from tests.support.postgres import USER, Server
 
 CLIENTS = 8
 LOGIN_CLIENTS = ADMITTED_PER_HASH * Settings().hash_concurrency
@@ -45,6 +46,7 @@ class Samples:
     memory_logins: int
     import_rounds: int
     large_import_rounds: int
+    failed_logins: int
 
 
 FULL = Samples(
@@ -57,6 +59,7 @@ FULL = Samples(
     memory_logins=400,
     import_rounds=5,
     large_import_rounds=3,
+    failed_logins=2000,
 )
 QUICK = Samples(
     latency_rounds=6,
@@ -68,6 +71,7 @@ QUICK = Samples(
     memory_logins=400,
     import_rounds=2,
     large_import_rounds=0,
+    failed_logins=200,
 )
 
 
@@ -229,6 +233,18 @@ def import_(bench: Bench) -> list[Measurement]:
     return imports.measure(bench.server, samples.import_rounds, samples.large_import_rounds)
 
 
+def failures(bench: Bench) -> list[Measurement]:
+    """Look for a kind of account whose failed logins take another time, on both stores."""
+    bench.server.run(f"CREATE DATABASE failures OWNER {USER}")
+    samples = bench.samples.failed_logins
+    with tempfile.TemporaryDirectory(prefix="auth-bench-") as folder:
+        on_json = {"USE_DATABASE": "false", "USERS_FILE": f"{folder}/users.json"}
+        return [
+            *timing.measure("Postgres", {"DATABASE_URL": bench.server.url("failures")}, samples),
+            *timing.measure("the JSON file", on_json, samples),
+        ]
+
+
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -237,6 +253,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "memory": memory,
     "size": size,
     "import": import_,
+    "failures": failures,
 }
 
 

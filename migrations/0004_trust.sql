@@ -38,4 +38,4 @@ CREATE TABLE IF NOT EXISTS auth_events (
     client TEXT
 );
 CREATE INDEX IF NOT EXISTS idx_auth_events_at ON auth_events (at);
-CREATE INDEX IF NOT EXISTS idx_auth_events_user_id ON auth_events (user_id, at) WHERE user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS idx_auth_events_user_id ON auth_events (user_id, at);
