@@ -147,10 +147,10 @@ class SessionTokens:
         for name, kinds in _CLAIMS.items():
             if type(claims.get(name)) not in kinds:  # Exactly: a bool is an int to isinstance.
                 raise InvalidToken(f"claim {name} is missing or of the wrong type")
-        latest = claims["iat"] + SESSION_SECONDS
-        if not claims["iat"] <= claims["exp"] <= claims["session_exp"] <= latest:
+        issued_at, latest = claims["iat"], claims["iat"] + SESSION_SECONDS
+        if not claims["auth_time"] <= issued_at <= claims["exp"] <= claims["session_exp"] <= latest:
             raise InvalidToken("the times contradict each other")
-        if claims["iat"] > now + SKEW_SECONDS or now >= claims["session_exp"]:
+        if issued_at > now + SKEW_SECONDS or now >= claims["session_exp"]:
             raise InvalidToken("the session has ended or has not begun")
         return Session(
             user=User(

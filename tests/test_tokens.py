@@ -34,6 +34,7 @@ USER = User(
     epoch=3,
 )
 TOKENS = SessionTokens([KEY])
+_NUMBERS = ("epoch", "iat", "exp", "session_exp", "auth_time")
 
 
 def _encode(value: object) -> str:
@@ -106,6 +107,16 @@ def test_a_renewal_keeps_the_session_and_its_end() -> None:
     assert second.expires_at == first.ends_at
 
 
+@pytest.mark.parametrize("method", ["password", "google", "express"])
+def test_a_renewal_keeps_when_and_how_the_user_proved_who_they_are(method: str) -> None:
+    first = TOKENS.read(TOKENS.issue(USER, NOW, method=method).text, NOW)
+    assert (first.auth_time, first.auth_method) == (NOW, method)
+    later = NOW + 10_000
+    second = TOKENS.read(TOKENS.issue(USER, later, renews=first).text, later)
+    assert (second.auth_time, second.auth_method) == (NOW, method)
+    assert second.expires_at == later + FRESH_SECONDS
+
+
 def test_each_token_and_each_session_is_unique() -> None:
     texts = {TOKENS.issue(USER, NOW).text for _ in range(50)}
     assert len(texts) == 50
@@ -126,14 +137,17 @@ def test_a_secret_is_rotated_without_logging_anybody_out() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["iss", "aud", "sub", "sid", "jti", "epoch", "iat", "exp", "session_exp", "email", "provider"],
-)
+    [
+        "iss", "aud", "sub", "sid", "jti", "epoch", "iat", "exp", "session_exp", "auth_time",
+        "auth_method", "email", "provider",
+    ],
+)  # fmt: skip
 def test_no_claim_may_be_absent_or_of_another_type(name: str) -> None:
     assert TOKENS.read(_forge(), NOW)
     with pytest.raises(InvalidToken):
         TOKENS.read(_forge(without=(name,)), NOW)
     wrong: list[Any] = [None, True, [], {}, 1.5, ["x"]]
-    wrong.append("9999999999" if name in ("epoch", "iat", "exp", "session_exp") else 7)
+    wrong.append("9999999999" if name in _NUMBERS else 7)
     for value in wrong:
         with pytest.raises(InvalidToken):
             TOKENS.read(_forge({name: value}), NOW)
@@ -151,6 +165,7 @@ def test_no_claim_may_be_absent_or_of_another_type(name: str) -> None:
         {"exp": NOW + SESSION_SECONDS + 1},
         {"exp": NOW - 1},
         {"iat": -(10**400)},
+        {"auth_time": NOW + 1},
     ],
 )
 def test_claims_of_another_service_or_time_are_refused(claims: dict[str, Any]) -> None:
