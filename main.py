@@ -31,6 +31,7 @@ ROUTES = {
     "/api/migrate": "migrate",
     "/api/health": "health",
     "/api/livez": "health",
+    "/.well-known/jwks.json": "jwks",
 }
 
 

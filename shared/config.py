@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from shared import session_keys
 from shared.database_url import DatabaseUrl, InvalidDatabaseUrl
+from shared.session_keys import InvalidSessionKeys, SessionKey
 from shared.throttling import Limits
 
 ENVIRONMENTS = ("development", "test", "staging", "production")
@@ -65,6 +67,7 @@ class Settings:
     database_max_idle: float = 30.0
     users_file: Path = _DATA / "users.json"
     session_secrets: tuple[str, ...] = field(default=(), repr=False)
+    session_keys: tuple[SessionKey, ...] = ()
     cookie_name: str = "session"
     express_sessions: bool = True
     bcrypt_rounds: int = 12
@@ -137,6 +140,7 @@ class _Reader:
             database_max_idle=self.number("DATABASE_MAX_IDLE", default.database_max_idle, 0, 3600),
             users_file=Path(self.text("USERS_FILE") or _DATA / "users.json"),
             session_secrets=self.session_secrets(required=secure),
+            session_keys=self.session_keys(),
             cookie_name=self.cookie_name(secure=secure),
             express_sessions=self.boolean("EXPRESS_SESSIONS", default=default.express_sessions),
             bcrypt_rounds=rounds,
@@ -266,6 +270,16 @@ class _Reader:
         if len(secret) < SECRET_MIN_BYTES:
             self.problems.append(f"The development secret {path} is damaged: delete it.")
         return (secret,)
+
+    def session_keys(self) -> tuple[SessionKey, ...]:
+        text = self.text("SESSION_PRIVATE_KEY")
+        if text is None:
+            return ()
+        try:
+            return session_keys.parse(text)
+        except InvalidSessionKeys as error:
+            self.problems.append(f"SESSION_PRIVATE_KEY cannot be used: {error}.")
+            return ()
 
     def cookie_name(self, *, secure: bool) -> str:
         name = self.text("COOKIE_NAME") or ("__Host-session" if secure else "session")

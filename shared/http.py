@@ -325,7 +325,8 @@ def _describe(call: Call, error: Exception) -> problems.Problem:
 
 def _finish(call: Call, response: Response) -> None:
     headers = response.headers
-    headers.extend(_HEADERS)
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
     headers["X-Request-Id"] = call.request_id
     if call.settings.secure:
         headers["Strict-Transport-Security"] = _HSTS

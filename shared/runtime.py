@@ -65,7 +65,7 @@ def tokens() -> SessionTokens:
     """Give the issuer and reader of session tokens."""
     from shared.tokens import SessionTokens
 
-    return SessionTokens(settings().session_secrets)
+    return SessionTokens(settings().session_secrets, settings().session_keys)
 
 
 def hasher() -> PasswordHasher:

@@ -17,10 +17,10 @@ from typing import Any
 
 import jwt
 
+from shared.session_keys import SessionKey
 from shared.strict_json import InvalidJson, loads
 from shared.users import User
 
-ALGORITHM = "HS256"
 TYPE = "ai-coder-session+jwt"
 """The explicit `typ` of RFC 8725, section 3.11: no other kind of token passes for a session."""
 ISSUER = "ai-coder-auth"
@@ -33,7 +33,7 @@ MAX_LENGTH = 4096
 NAME_MAX_LENGTH = 100
 """Characters of a name. It travels in the token; the old system's names can be longer."""
 
-_HMAC = jwt.get_algorithm_by_name(ALGORITHM)
+_ALGORITHMS = {name: jwt.get_algorithm_by_name(name) for name in ("HS256", "ES256", "EdDSA")}
 _CLAIMS: dict[str, tuple[type, ...]] = {
     "sub": (str,),
     "sid": (str,),
@@ -83,12 +83,13 @@ class IssuedToken:
 
 
 class SessionTokens:
-    """Signs with the first secret, verifies with all of them."""
+    """Signs with the first private key or, without any, the first secret; verifies with all."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        """Take the secrets in the order of `SESSION_SECRET`."""
-        self._keys = {_key_id(key): _HMAC.prepare_key(key) for key in keys}
-        self._signing_kid = _key_id(keys[0])
+    def __init__(self, session_secrets: Sequence[str], keys: Sequence[SessionKey] = ()) -> None:
+        """Take both in the order of `SESSION_SECRET` and `SESSION_PRIVATE_KEY`."""
+        usable = [*keys, *map(_secret_key, session_secrets)]
+        self._keys = {key.kid: key for key in usable}
+        self._signing_key = usable[0]
 
     def issue(
         self,
@@ -121,8 +122,9 @@ class SessionTokens:
             "name": user.name and user.name[:NAME_MAX_LENGTH],
             "provider": user.provider,
         }
-        headers = {"typ": TYPE, "kid": self._signing_kid}
-        text = jwt.encode(claims, self._keys[self._signing_kid], ALGORITHM, headers=headers)
+        key = self._signing_key
+        headers = {"typ": TYPE, "kid": key.kid}
+        text = jwt.encode(claims, key.signing, key.algorithm, headers=headers)
         return IssuedToken(text, ends_at - issued_at)
 
     def read(self, token: str, now: float) -> Session:
@@ -137,9 +139,10 @@ class SessionTokens:
         encoded_header, _, encoded_claims = signed.partition(".")
         header = _parse(encoded_header)
         key = self._keys.get(str(header.get("kid")))
-        if key is None or header != {"alg": ALGORITHM, "typ": TYPE, "kid": header["kid"]}:
+        if key is None or header != {"alg": key.algorithm, "typ": TYPE, "kid": key.kid}:
             raise InvalidToken("not a header of ours")
-        if not _HMAC.verify(signed.encode(), key, _decode(signature)):
+        algorithm = _ALGORITHMS[key.algorithm]
+        if not algorithm.verify(signed.encode(), key.verifying, _decode(signature)):
             raise InvalidToken("not our signature")
         claims = _parse(encoded_claims)
         if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
@@ -167,6 +170,10 @@ class SessionTokens:
             auth_method=claims["auth_method"],
         )
 
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """Give the public keys as a JWK Set (RFC 7517, section 5), which never holds a secret."""
+        return {"keys": [key.jwk for key in self._keys.values() if key.jwk]}
+
 
 def _parse(segment: str) -> dict[str, Any]:
     try:
@@ -189,7 +196,9 @@ def _decode(segment: str) -> bytes:
     return data
 
 
-def _key_id(key: str) -> str:
-    """Name a key without telling it: 64 bits of a hash over at least 256."""
-    digest = hashlib.sha256(b"ai-coder-auth kid\0" + key.encode()).digest()
-    return urlsafe_b64encode(digest[:8]).rstrip(b"=").decode()
+def _secret_key(secret: str) -> SessionKey:
+    """Name a secret without telling it: by 64 bits of a hash over at least 256."""
+    digest = hashlib.sha256(b"ai-coder-auth kid\0" + secret.encode()).digest()
+    kid = urlsafe_b64encode(digest[:8]).rstrip(b"=").decode()
+    key = _ALGORITHMS["HS256"].prepare_key(secret)
+    return SessionKey(kid, "HS256", verifying=key, signing=key)

@@ -114,6 +114,14 @@ def test_nothing_reaches_upwards(module: str, forbidden: set[str]) -> None:
     assert not _reach(module) & forbidden
 
 
+def test_without_key_pairs_a_probe_loads_nothing_that_reads_or_uses_them() -> None:
+    code = "import sys, main; main.health; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, check=True
+    )
+    assert not set(result.stdout.decode().split()) & {"jwt", "cryptography", "functions.jwks"}
+
+
 @pytest.mark.parametrize("entry_point", ["health", "login"])
 def test_who_needs_no_administrator_does_not_load_what_verifies_one(entry_point: str) -> None:
     code = f"import sys, main; main.{entry_point}; print(*sys.modules)"

@@ -1,17 +1,21 @@
-"""Session tokens: what is issued, and that nothing else is accepted."""
+"""Session tokens: what is issued, and that nothing else is accepted, for every algorithm."""
 
 from __future__ import annotations
 
 import base64
-import hmac
+import contextlib
+import itertools
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from shared.session_keys import parse
 from shared.tokens import (
     AUDIENCE,
     FRESH_SECONDS,
@@ -19,9 +23,11 @@ from shared.tokens import (
     SESSION_SECONDS,
     TYPE,
     InvalidToken,
+    Session,
     SessionTokens,
 )
 from shared.users import User
+from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
 
 NOW = 1_800_000_000
 KEY = "first-key-that-is-long-enough-for-hs256"
@@ -33,7 +39,12 @@ USER = User(
     provider="local",
     epoch=3,
 )
-TOKENS = SessionTokens([KEY])
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Of the group of P-256."""
+_CLAIMS = (
+    "iss", "aud", "sub", "sid", "jti", "epoch", "iat", "exp", "session_exp", "auth_time",
+    "auth_method", "email", "provider",
+)  # fmt: skip
 _NUMBERS = ("epoch", "iat", "exp", "session_exp", "auth_time")
 
 
@@ -42,42 +53,79 @@ def _encode(value: object) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _forge(
-    claims: dict[str, Any] | None = None,
-    headers: dict[str, Any] | None = None,
-    *,
-    key: str = KEY,
-    algorithm: str = "HS256",
-    without: tuple[str, ...] = (),
-) -> str:
-    """Sign a token with anything in it, as an attacker who has the key might."""
-    token = TOKENS.issue(USER, NOW).text
-    all_headers = jwt.get_unverified_header(token) | {"alg": algorithm} | (headers or {})
-    all_claims = jwt.decode(token, options={"verify_signature": False}) | (claims or {})
-    for name in without:
-        all_claims.pop(name, None)
-        all_headers.pop(name, None)
-    signed = f"{_encode(all_headers)}.{_encode(all_claims)}"
+def _sign(signed: str, algorithm: str, key: Any) -> str:
     if algorithm == "none":
         return f"{signed}."
-    digest = f"sha{algorithm[2:]}"
-    return f"{signed}.{_encode(hmac.digest(key.encode(), signed.encode(), digest))}"
+    signature = jwt.get_algorithm_by_name(algorithm).sign(signed.encode(), key)
+    return f"{signed}.{_encode(signature)}"
 
 
-def test_a_token_carries_the_user_and_the_session() -> None:
-    session = TOKENS.read(TOKENS.issue(USER, NOW).text, NOW)
+@dataclass(frozen=True)
+class Issuer:
+    """One algorithm's tokens, and what forges them."""
+
+    tokens: SessionTokens
+    algorithm: str
+    key: Any
+    """What signs."""
+    public: Any
+    """What any service uses to verify."""
+
+    def forge(
+        self,
+        claims: dict[str, Any] | None = None,
+        headers: dict[str, Any] | None = None,
+        *,
+        without: tuple[str, ...] = (),
+    ) -> str:
+        """Sign a token with anything in it, as an attacker who has the key might."""
+        token = self.tokens.issue(USER, NOW).text
+        all_headers = jwt.get_unverified_header(token) | (headers or {})
+        all_claims = jwt.decode(token, options={"verify_signature": False}) | (claims or {})
+        for name in without:
+            all_claims.pop(name, None)
+            all_headers.pop(name, None)
+        return _sign(f"{_encode(all_headers)}.{_encode(all_claims)}", self.algorithm, self.key)
+
+
+def _asymmetric(private: PrivateKey) -> Issuer:
+    (key,) = parse(private_pem(private))
+    return Issuer(SessionTokens([KEY], [key]), key.algorithm, private, private.public_key())
+
+
+ISSUERS = {
+    "HS256": Issuer(SessionTokens([KEY]), "HS256", KEY.encode(), KEY),
+    "ES256": _asymmetric(make_p256()),
+    "EdDSA": _asymmetric(make_ed25519()),
+}
+
+
+@pytest.fixture(params=ISSUERS, scope="module")
+def issuer(request: pytest.FixtureRequest) -> Issuer:
+    """The tokens of each algorithm in turn."""
+    return ISSUERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def tokens(issuer: Issuer) -> SessionTokens:
+    """What issues and reads them."""
+    return issuer.tokens
+
+
+def test_a_token_carries_the_user_and_the_session(tokens: SessionTokens) -> None:
+    session = tokens.read(tokens.issue(USER, NOW).text, NOW)
     assert session.user == USER
     assert session.expires_at == NOW + FRESH_SECONDS
     assert session.ends_at == NOW + SESSION_SECONDS
     assert len(session.sid) >= 20
 
 
-def test_any_service_with_the_secret_sees_an_ordinary_short_lived_jwt() -> None:
-    token = TOKENS.issue(USER, NOW).text
+def test_any_service_with_the_key_sees_an_ordinary_short_lived_jwt(issuer: Issuer) -> None:
+    token = issuer.tokens.issue(USER, NOW).text
     claims = jwt.decode(
         token,
-        KEY,
-        algorithms=["HS256"],
+        issuer.public,
+        algorithms=[issuer.algorithm],
         audience=AUDIENCE,
         issuer=ISSUER,
         options={"require": ["exp", "iat", "sub", "jti", "aud", "iss"], "verify_iat": False},
@@ -85,72 +133,93 @@ def test_any_service_with_the_secret_sees_an_ordinary_short_lived_jwt() -> None:
     assert claims["exp"] - claims["iat"] == 600
     assert claims["sub"] == USER.id
     assert {"sid", "epoch", "jti"} <= claims.keys()
-    assert jwt.get_unverified_header(token)["typ"] == TYPE
+    header = jwt.get_unverified_header(token)
+    assert header == {"alg": issuer.algorithm, "typ": TYPE, "kid": header["kid"]}
 
 
-def test_a_session_is_fresh_for_ten_minutes_and_renewable_for_thirty_days() -> None:
-    token = TOKENS.issue(USER, NOW).text
-    assert TOKENS.read(token, NOW + 599).is_fresh(NOW + 599)
-    assert not TOKENS.read(token, NOW + 600).is_fresh(NOW + 600)
-    assert TOKENS.read(token, NOW + SESSION_SECONDS - 1)
+def test_a_session_is_fresh_for_ten_minutes_and_renewable_for_thirty_days(
+    tokens: SessionTokens,
+) -> None:
+    token = tokens.issue(USER, NOW).text
+    assert tokens.read(token, NOW + 599).is_fresh(NOW + 599)
+    assert not tokens.read(token, NOW + 600).is_fresh(NOW + 600)
+    assert tokens.read(token, NOW + SESSION_SECONDS - 1)
     with pytest.raises(InvalidToken):
-        TOKENS.read(token, NOW + SESSION_SECONDS)
+        tokens.read(token, NOW + SESSION_SECONDS)
 
 
-def test_a_renewal_keeps_the_session_and_its_end() -> None:
-    first = TOKENS.read(TOKENS.issue(USER, NOW).text, NOW)
+def test_a_renewal_keeps_the_session_and_its_end(tokens: SessionTokens) -> None:
+    first = tokens.read(tokens.issue(USER, NOW).text, NOW)
     later = NOW + SESSION_SECONDS - 100
-    renewed = TOKENS.issue(USER, later, renews=first)
+    renewed = tokens.issue(USER, later, renews=first)
     assert renewed.max_age == 100
-    second = TOKENS.read(renewed.text, later)
+    second = tokens.read(renewed.text, later)
     assert (second.sid, second.ends_at) == (first.sid, first.ends_at)
     assert second.expires_at == first.ends_at
 
 
 @pytest.mark.parametrize("method", ["password", "google", "express"])
-def test_a_renewal_keeps_when_and_how_the_user_proved_who_they_are(method: str) -> None:
-    first = TOKENS.read(TOKENS.issue(USER, NOW, method=method).text, NOW)
+def test_a_renewal_keeps_when_and_how_the_user_proved_who_they_are(
+    tokens: SessionTokens, method: str
+) -> None:
+    first = tokens.read(tokens.issue(USER, NOW, method=method).text, NOW)
     assert (first.auth_time, first.auth_method) == (NOW, method)
     later = NOW + 10_000
-    second = TOKENS.read(TOKENS.issue(USER, later, renews=first).text, later)
+    second = tokens.read(tokens.issue(USER, later, renews=first).text, later)
     assert (second.auth_time, second.auth_method) == (NOW, method)
     assert second.expires_at == later + FRESH_SECONDS
 
 
-def test_each_token_and_each_session_is_unique() -> None:
-    texts = {TOKENS.issue(USER, NOW).text for _ in range(50)}
+def test_each_token_and_each_session_is_unique(tokens: SessionTokens) -> None:
+    texts = {tokens.issue(USER, NOW).text for _ in range(50)}
     assert len(texts) == 50
-    assert len({TOKENS.read(text, NOW).sid for text in texts}) == 50
+    assert len({tokens.read(text, NOW).sid for text in texts}) == 50
 
 
 def test_a_secret_is_rotated_without_logging_anybody_out() -> None:
-    before = TOKENS.issue(USER, NOW).text
+    old, new = SessionTokens([KEY]), SessionTokens([OTHER])
     rotated = SessionTokens([OTHER, KEY])
+    before = old.issue(USER, NOW).text
     assert rotated.read(before, NOW).user == USER
     after = rotated.issue(USER, NOW).text
-    assert SessionTokens([OTHER]).read(after, NOW).user == USER
+    assert new.read(after, NOW).user == USER
     with pytest.raises(InvalidToken):
-        TOKENS.read(after, NOW)
+        old.read(after, NOW)
     with pytest.raises(InvalidToken):
-        SessionTokens([OTHER]).read(before, NOW)
+        new.read(before, NOW)
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "iss", "aud", "sub", "sid", "jti", "epoch", "iat", "exp", "session_exp", "auth_time",
-        "auth_method", "email", "provider",
-    ],
-)  # fmt: skip
-def test_no_claim_may_be_absent_or_of_another_type(name: str) -> None:
-    assert TOKENS.read(_forge(), NOW)
+    ("private", "next_private"), [(make_p256(), make_p256()), (make_ed25519(), make_p256())]
+)
+def test_a_key_pair_is_rotated_without_logging_anybody_out(
+    private: PrivateKey, next_private: PrivateKey
+) -> None:
+    old, new = private_pem(private), private_pem(next_private)
+    secret, published, rotated, reduced, last = (
+        SessionTokens([KEY], parse(pems) if pems else ())
+        for pems in ("", old + new, new + old, new + public_pem(private), new)
+    )
+    first, second, third = (each.issue(USER, NOW).text for each in (secret, published, rotated))
+    for reader in (published, rotated, reduced):
+        assert all(reader.read(token, NOW).user == USER for token in (first, second, third))
+    renewed = reduced.issue(USER, NOW + 700, renews=reduced.read(second, NOW + 700)).text
+    assert last.read(renewed, NOW + 700).sid == published.read(second, NOW).sid
+    for reader, token in ((secret, second), (last, second)):
+        with pytest.raises(InvalidToken):
+            reader.read(token, NOW)
+
+
+@pytest.mark.parametrize("name", _CLAIMS)
+def test_no_claim_may_be_absent_or_of_another_type(issuer: Issuer, name: str) -> None:
+    assert issuer.tokens.read(issuer.forge(), NOW)
     with pytest.raises(InvalidToken):
-        TOKENS.read(_forge(without=(name,)), NOW)
+        issuer.tokens.read(issuer.forge(without=(name,)), NOW)
     wrong: list[Any] = [None, True, [], {}, 1.5, ["x"]]
     wrong.append("9999999999" if name in _NUMBERS else 7)
     for value in wrong:
         with pytest.raises(InvalidToken):
-            TOKENS.read(_forge({name: value}), NOW)
+            issuer.tokens.read(issuer.forge({name: value}), NOW)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +237,11 @@ def test_no_claim_may_be_absent_or_of_another_type(name: str) -> None:
         {"auth_time": NOW + 1},
     ],
 )
-def test_claims_of_another_service_or_time_are_refused(claims: dict[str, Any]) -> None:
+def test_claims_of_another_service_or_time_are_refused(
+    issuer: Issuer, claims: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidToken):
-        TOKENS.read(_forge(claims), NOW)
+        issuer.tokens.read(issuer.forge(claims), NOW)
 
 
 @pytest.mark.parametrize(
@@ -190,32 +261,96 @@ def test_claims_of_another_service_or_time_are_refused(claims: dict[str, Any]) -
         {"b64": False, "crit": ["b64"]},
     ],
 )
-def test_a_header_that_is_not_exactly_ours_is_refused(headers: dict[str, Any]) -> None:
+def test_a_header_that_is_not_exactly_ours_is_refused(
+    issuer: Issuer, headers: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidToken):
-        TOKENS.read(_forge(headers=headers), NOW)
+        issuer.tokens.read(issuer.forge(headers=headers), NOW)
 
 
 @pytest.mark.parametrize("missing", ["typ", "kid"])
-def test_a_header_member_may_not_be_missing(missing: str) -> None:
-    for token in (_forge(without=(missing,)), _forge(headers={missing: None})):
+def test_a_header_member_may_not_be_missing(issuer: Issuer, missing: str) -> None:
+    for token in (issuer.forge(without=(missing,)), issuer.forge(headers={missing: None})):
         with pytest.raises(InvalidToken):
-            TOKENS.read(token, NOW)
+            issuer.tokens.read(token, NOW)
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "key"), [("none", ""), ("HS384", KEY), ("HS512", KEY), ("HS256", OTHER)]
-)
-def test_another_algorithm_or_key_is_refused(algorithm: str, key: str) -> None:
-    with pytest.raises(InvalidToken):
-        TOKENS.read(_forge(key=key, algorithm=algorithm), NOW)
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "HS384", "HS512", "ES256", "EdDSA"])
+def test_a_key_is_good_for_its_own_algorithm_only(issuer: Issuer, algorithm: str) -> None:
+    """Whatever an attacker may know or make signs in the name of our key, or with its own."""
+    secrets: list[Any] = [OTHER.encode(), b""]
+    if issuer.algorithm != "HS256":
+        pem = public_pem(issuer.key)
+        jwk = issuer.tokens.jwks()["keys"][0]
+        spki = base64.b64decode("".join(pem.splitlines()[1:-1]))
+        secrets += [pem.encode(), pem.strip().encode(), json.dumps(jwk).encode(), spki]
+        secrets += [issuer.tokens.issue(USER, NOW).text.encode(), jwk["x"].encode(), KEY.encode()]
+    others: dict[str, list[Any]] = {
+        "none": [None],
+        "ES256": [make_p256()],
+        "EdDSA": [make_ed25519()],
+    }
+    keys = others.get(algorithm, secrets)
+    if issuer.algorithm != algorithm:
+        keys += [each.key for each in ISSUERS.values() if each.algorithm == algorithm]
+    header, claims, _ = issuer.tokens.issue(USER, NOW).text.split(".")
+    renamed = _encode(json.loads(base64.urlsafe_b64decode(header + "==")) | {"alg": algorithm})
+    for key in keys:
+        for head in (renamed, header):
+            with pytest.raises(InvalidToken):
+                issuer.tokens.read(_sign(f"{head}.{claims}", algorithm, key), NOW)
 
 
-def test_an_altered_token_is_refused_wherever_it_was_altered() -> None:
-    token = TOKENS.issue(USER, NOW).text
-    for position in range(0, len(token) - 1, 7):
-        swapped = "A" if token[position] != "A" else "B"
+def test_the_algorithm_of_one_key_is_refused_under_the_name_of_another() -> None:
+    curve, edwards = ISSUERS["ES256"], ISSUERS["EdDSA"]
+    keys = parse(private_pem(curve.key) + private_pem(edwards.key))
+    ring = SessionTokens([KEY], keys)
+    kids = {
+        "ES256": keys[0].kid,
+        "EdDSA": keys[1].kid,
+        "HS256": str(jwt.get_unverified_header(SessionTokens([KEY]).issue(USER, NOW).text)["kid"]),
+    }
+    for issuer, name, claimed in itertools.product(ISSUERS.values(), kids, ISSUERS):
+        token = issuer.forge(headers={"kid": kids[name], "alg": claimed})
+        if issuer.algorithm == name == claimed:
+            assert ring.read(token, NOW).user == USER
+        else:
+            with pytest.raises(InvalidToken):
+                ring.read(token, NOW)
+
+
+def test_an_es256_signature_is_its_two_numbers_and_nothing_else() -> None:
+    issuer = ISSUERS["ES256"]
+    signed, _, signature = issuer.tokens.issue(USER, NOW).text.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    assert len(raw) == 64
+    r, s = raw[:32], raw[32:]
+    der = encode_dss_signature(int.from_bytes(r), int.from_bytes(s))
+    wrong = [
+        der, raw + b"\0", b"\0" + raw, raw[:-1], b"", r, b"\0" * 64, s + r,
+        r + b"\0" * 32, b"\0" * 32 + s, r + ORDER.to_bytes(32),
+    ]  # fmt: skip
+    for each in wrong:
         with pytest.raises(InvalidToken):
-            TOKENS.read(token[:position] + swapped + token[position + 1 :], NOW)
+            issuer.tokens.read(f"{signed}.{_encode(each)}", NOW)
+
+
+def test_the_other_spelling_of_an_es256_signature_is_the_same_session() -> None:
+    """Anybody can make it, so nothing may ever depend on the token's own text."""
+    issuer = ISSUERS["ES256"]
+    token = issuer.tokens.issue(USER, NOW).text
+    signed, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    twin = raw[:32] + (ORDER - int.from_bytes(raw[32:])).to_bytes(32)
+    assert issuer.tokens.read(f"{signed}.{_encode(twin)}", NOW) == issuer.tokens.read(token, NOW)
+
+
+def test_an_altered_token_is_refused_wherever_it_was_altered(tokens: SessionTokens) -> None:
+    token = tokens.issue(USER, NOW).text
+    for position, character in enumerate(token):
+        swapped = "B" if character == "A" else chr(ord(character) ^ 1)
+        with pytest.raises(InvalidToken):
+            tokens.read(token[:position] + swapped + token[position + 1 :], NOW)
 
 
 @pytest.mark.parametrize(
@@ -236,13 +371,45 @@ def test_an_altered_token_is_refused_wherever_it_was_altered() -> None:
         _encode(b"[" * 3000) + ".e30.AA",
     ],
 )
-def test_what_is_not_a_compact_jwt_is_refused(form: str) -> None:
-    token = TOKENS.issue(USER, NOW).text
+def test_what_is_not_a_compact_jwt_is_refused(tokens: SessionTokens, form: str) -> None:
+    token = tokens.issue(USER, NOW).text
     with pytest.raises(InvalidToken):
-        TOKENS.read(form.format(token=token, signed=token.rsplit(".", 1)[0]), NOW)
+        tokens.read(form.format(token=token, signed=token.rsplit(".", 1)[0]), NOW)
 
 
-@given(st.one_of(st.text(), st.from_regex(r"[\w-]+\.[\w-]+\.[\w-]+", fullmatch=True)))
-def test_no_text_makes_the_reader_fail_otherwise(text: str) -> None:
+_HEADERS = st.dictionaries(
+    st.sampled_from(["jwk", "jku", "x5u", "x5c", "crit", "b64", "zip"]), st.text()
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(text=st.one_of(st.text(), st.from_regex(r"[\w-]+\.[\w-]+\.[\w-]+", fullmatch=True)))
+def test_no_text_makes_the_reader_fail_otherwise(tokens: SessionTokens, text: str) -> None:
     with pytest.raises(InvalidToken):
-        TOKENS.read(text, NOW)
+        tokens.read(text, NOW)
+
+
+@given(start=st.integers(0, 800), length=st.integers(0, 90), replacement=st.text(max_size=3))
+def test_no_piece_of_a_token_can_be_replaced(
+    tokens: SessionTokens, start: int, length: int, replacement: str
+) -> None:
+    token = tokens.issue(USER, NOW).text
+    altered = token[:start] + replacement + token[start + length :]
+    assume(altered != token)
+    with pytest.raises(InvalidToken):
+        tokens.read(altered, NOW)
+
+
+@given(claims=st.dictionaries(st.sampled_from(_CLAIMS), _JSON), headers=_HEADERS)
+def test_whatever_a_signed_token_says_it_is_a_session_or_invalid(
+    issuer: Issuer, claims: dict[str, Any], headers: dict[str, Any]
+) -> None:
+    token = issuer.forge(claims, headers)
+    with contextlib.suppress(InvalidToken):
+        session = issuer.tokens.read(token, NOW)
+        assert isinstance(session, Session)
+        assert not headers

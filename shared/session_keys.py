@@ -1,0 +1,93 @@
+"""The keys of session tokens, each for one algorithm, and the reading of them from PEM.
+
+What reads PEM (`cryptography`, and PyJWT for the JWK) is imported only where there is any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from typing import Any
+
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_MAKE_ONE = "make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
+
+
+class InvalidSessionKeys(Exception):
+    """The text holds no usable list of keys. The message quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """A key, and the only algorithm that it is good for (RFC 8725, section 3.1)."""
+
+    kid: str
+    algorithm: str
+    verifying: Any = field(repr=False)
+    signing: Any = field(repr=False)
+    """None in a key that only verifies."""
+    jwk: dict[str, str] | None = None
+    """The public key as others get it (RFC 7517); None in a secret."""
+
+
+def parse(text: str) -> tuple[SessionKey, ...]:
+    r"""Read PEM blocks, the first a private key; a line may end with the two characters `\n`, too.
+
+    P-256 is for ES256 and Ed25519 for EdDSA; nothing else is accepted. Raises InvalidSessionKeys.
+    """
+    text = text.replace("\\n", "\n")
+    blocks = [(match[1], match[0].encode(errors="replace")) for match in _BLOCK.finditer(text)]
+    if not blocks or _BLOCK.sub("", text).strip():
+        raise InvalidSessionKeys(f"it must hold PEM blocks and nothing else: {_MAKE_ONE}")
+    keys = tuple(_read(number, *block) for number, block in enumerate(blocks, 1))
+    if keys[0].signing is None:
+        raise InvalidSessionKeys("it begins with a public key, but the first one has to sign")
+    if len({key.kid for key in keys}) < len(keys):
+        raise InvalidSessionKeys("it lists the same key twice")
+    return keys
+
+
+def _read(number: int, label: str, pem: bytes) -> SessionKey:
+    import jwt
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import (
+        load_pem_private_key,
+        load_pem_public_key,
+    )
+
+    if b"ENCRYPTED" in pem:
+        raise InvalidSessionKeys(f"block {number} is encrypted: `openssl pkey` decrypts it")
+    private: Any = None
+    public: Any = None
+    try:
+        if label in ("PRIVATE KEY", "EC PRIVATE KEY"):
+            private = load_pem_private_key(pem, None)
+            public = private.public_key()
+        elif label == "PUBLIC KEY":
+            public = load_pem_public_key(pem)
+    except UnsupportedAlgorithm:
+        pass  # Another curve, say.
+    except ValueError as error:
+        raise InvalidSessionKeys(f"block {number} is damaged: {_MAKE_ONE}") from error
+    if isinstance(public, EllipticCurvePublicKey) and isinstance(public.curve, SECP256R1):
+        algorithm = "ES256"
+    elif isinstance(public, Ed25519PublicKey):
+        algorithm = "EdDSA"
+    else:
+        raise InvalidSessionKeys(f"block {number} is no key of P-256 or Ed25519: {_MAKE_ONE}")
+    jwk = jwt.get_algorithm_by_name(algorithm).to_jwk(public, as_dict=True)
+    kid = _thumbprint(jwk)
+    jwk |= {"alg": algorithm, "use": "sig", "kid": kid}
+    return SessionKey(kid, algorithm, verifying=public, signing=private, jwk=jwk)
+
+
+def _thumbprint(jwk: dict[str, str]) -> str:
+    """Hash a public key of no other members than the required ones (RFC 7638, section 3)."""
+    canonical = json.dumps(jwk, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
