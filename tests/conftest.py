@@ -125,6 +125,12 @@ def curl_program() -> str:
     return _installed("curl")
 
 
+@pytest.fixture(scope="session")
+def openssl_program() -> str:
+    """The path of openssl."""
+    return _installed("openssl")
+
+
 def _installed(program: str) -> str:
     """Give a program's path; without it the test is skipped, but in CI it fails."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
