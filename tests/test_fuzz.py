@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ from shared.users import User
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 
-EXAMPLES = 80
+EXAMPLES = 90
 """For each path."""
 
 PASSWORD = "correct horse battery staple"
@@ -158,10 +159,21 @@ _strange_members = ["id", "provider", "epoch", "admin", "email", "__proto__", "\
 _new_addresses = st.integers(0, 10**9).map(lambda number: f"new{number}@example.com")
 _passwords = st.just(PASSWORD)
 
+
+def _unverifiable_token() -> str:
+    """Make an ID token that looks like Google's as long as its signature is not verified."""
+    parts: tuple[dict[str, str], ...] = (
+        {"alg": "RS256", "kid": "x"},
+        {"iss": "https://accounts.google.com"},
+        {},
+    )
+    return ".".join(urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=").decode() for p in parts)
+
+
 MEMBERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "signup": {"email": _new_addresses, "password": _passwords, "name": st.just("Ada")},
     "login": {"email": st.just("<email>"), "password": _passwords},
-    "google": {"idToken": st.just("e30.e30.e30")},
+    "google": {"idToken": st.sampled_from(["e30.e30.e30", _unverifiable_token()])},
     "logout": {"everywhere": st.booleans()},
     "session": {},
     "password": {"currentPassword": _passwords, "newPassword": st.just("another horse altogether")},
@@ -181,10 +193,10 @@ MEMBERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 def _near_valid(members: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
     sound = st.fixed_dictionaries(members)
     one_strange = st.tuples(
-        sound, st.sampled_from([*members] * 4 + _strange_members), _nasty | _values
+        sound, st.sampled_from([*members] * 8 + _strange_members), _nasty | _values
     ).map(lambda drawn: drawn[0] | {drawn[1]: drawn[2]})
     strange = dict.fromkeys([*members, *_strange_members], _nasty | _values)
-    return st.one_of(sound, one_strange, st.fixed_dictionaries({}, optional=strange))
+    return st.one_of(sound, one_strange, one_strange, st.fixed_dictionaries({}, optional=strange))
 
 
 def _encoded(values: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
@@ -195,7 +207,6 @@ def _encoded(values: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
 
 def _bodies(members: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[bytes]:
     return st.one_of(
-        _encoded(_near_valid(members)),
         _encoded(_near_valid(members)),
         _encoded(_values),
         st.binary(max_size=60),
@@ -280,13 +291,13 @@ class Request:
 
 
 def _requests(name: str) -> st.SearchStrategy[Request]:
-    bodies = _bodies(MEMBERS[name])
+    members = MEMBERS[name]
     usual = st.builds(
         Request,
         method=st.sampled_from(USUAL_METHODS.get(name, ["POST"])),
         query=st.just(""),
         headers=_plain_headers,
-        body=bodies,
+        body=_encoded(_near_valid(members)),
         length=st.none(),
     )
     any_at_all = st.builds(
@@ -294,10 +305,10 @@ def _requests(name: str) -> st.SearchStrategy[Request]:
         method=st.sampled_from(METHODS),
         query=st.just("") | _queries,
         headers=_plain_headers | _strange_headers,
-        body=bodies,
+        body=_bodies(members),
         length=st.none() | _lengths,
     )
-    return usual | any_at_all
+    return st.one_of(usual, usual, any_at_all)
 
 
 def test_the_table_has_every_function() -> None:
@@ -319,7 +330,7 @@ def test_no_request_is_a_fault_or_changes_what_it_may_not_and_both_stores_answer
             if answer.status_code >= 400 or request.method in ("GET", "HEAD", "OPTIONS"):
                 assert app.contents() == before
             answers.append(answer)
-        if request.method in ("POST", "DELETE") and answers[0].status_code < 400:
+        if name in ("logout", "password", "account") and answers[0].status_code in (200, 204):
             twins.meet()
         # Health tells of the database, and only into one there is something to import.
         if name not in ("health", "migrate"):
