@@ -7,6 +7,7 @@ a login imports. The settings are checked here, before the server begins.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import cast
@@ -56,5 +57,7 @@ try:
     runtime.settings()
 except InvalidSettings as error:
     sys.exit(str(error))
+# Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
+os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():
     http.adopt(flask.current_app)

@@ -404,3 +404,11 @@ def test_doubled_oversized_and_malformed_headers_are_refused_or_harmless(
         connection.sendall(_POST + headers + b"\r\n" + _BODY)
         answer = connection.recv(65536)
     assert int(answer.split()[1]) in statuses
+
+
+@pytest.mark.parametrize("header", ["Script_Name", "Path_Info", "SCRIPT_NAME", "Remote_Addr"])
+def test_no_header_takes_the_place_of_the_path(emulator: Emulator, header: str) -> None:
+    with emulator.client() as client:
+        response = client.get("/api/user", headers={header: "/api/livez"})
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"
