@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response
 
-from shared import express_sessions
+from shared import express_sessions, runtime, sessions
 from shared.http import Call, answer
 
 if TYPE_CHECKING:
@@ -33,6 +33,26 @@ def user_answer(
     if token is not None:
         _set_cookie(call, response, token.text, token.max_age)
     return response
+
+
+def begin_session(
+    call: Call,
+    user: User,
+    status: int = 200,
+    *,
+    event: str,
+    now: float,
+    method: str = "password",
+    auth_time: int | None = None,
+) -> Response:
+    """Answer with a user who has just proved who they are, and begin a session.
+
+    The one that this browser had ends: a new one takes its place (ASVS V7.2.4).
+    """
+    tokens = runtime.tokens()
+    sessions.log_out(runtime.store, tokens, call.session_token, None, client=call.client, now=now)
+    token = tokens.issue(user, now, method=method, auth_time=auth_time)
+    return user_answer(call, user, status, event=event, token=token)
 
 
 def clear_session(call: Call, response: Response) -> None:

@@ -6,7 +6,7 @@ import time
 
 from flask import Response
 
-from functions.answers import user_answer
+from functions.answers import begin_session
 from shared import external, runtime, sessions
 from shared.errors import NotAuthenticated
 from shared.http import Call, endpoint, no_such_path
@@ -20,16 +20,17 @@ def google(call: Call) -> Response:
     now = time.time()
     call.afterwards(runtime.clean_up)
     identity = runtime.sign_in_tokens().verify(call.text("idToken"), now)
-    tokens = runtime.tokens()
     try:
-        session = sessions.read(tokens, call.session_token, now)
+        session = sessions.read(runtime.tokens(), call.session_token, now)
     except NotAuthenticated:
         session = None
     user, is_new = external.sign_in(runtime.store(), identity, session, client=call.client, now=now)
-    return user_answer(
+    return begin_session(
         call,
         user,
         201 if is_new else 200,
         event="signup" if is_new else "login",
-        token=tokens.issue(user, now, method="google", auth_time=identity.auth_time),
+        now=now,
+        method="google",
+        auth_time=identity.auth_time,
     )

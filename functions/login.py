@@ -6,7 +6,7 @@ import time
 
 from flask import Response
 
-from functions.answers import user_answer
+from functions.answers import begin_session
 from shared import accounts, runtime
 from shared.http import Call, endpoint
 
@@ -24,4 +24,4 @@ def login(call: Call) -> Response:
         client=call.client,
         now=now,
     )
-    return user_answer(call, user, event="login", token=runtime.tokens().issue(user, now))
+    return begin_session(call, user, event="login", now=now)

@@ -6,7 +6,7 @@ import time
 
 from flask import Response
 
-from functions.answers import user_answer
+from functions.answers import begin_session
 from shared import accounts, runtime
 from shared.http import Call, endpoint
 
@@ -26,5 +26,4 @@ def signup(call: Call) -> Response:
         client=call.client,
         now=now,
     )
-    token = runtime.tokens().issue(user, now)
-    return user_answer(call, user, 201, event="signup", token=token)
+    return begin_session(call, user, 201, event="signup", now=now)

@@ -148,7 +148,7 @@ def test_each_recorded_cookie_is_exchanged_for_a_session_that_stands_alone(
         '{"userId": "1749491652721"}',
         json.dumps({"userId": {"id": ADA["id"]}}),
         json.dumps({"userId": f"{ADA['id']}\n"}),
-        json.dumps({"userId": str(uuid.uuid4())}),
+        json.dumps({"userId": "00000000-0000-4000-8000-000000000000"}),
         json.dumps({"user": {"userId": ADA["id"]}}),
         json.dumps({"userId": ADA["id"], "note": "\0"}),
         json.dumps({"userId": ADA["id"], "note": "\ud800"}),

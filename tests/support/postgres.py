@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -27,12 +27,17 @@ PASSWORD = "p@ss/word"
 _ENCODED_PASSWORD = "p%40ss%2Fword"
 _NOBODY = 65534
 _START_SECONDS = 30
+_MOST_WORKERS = 16
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _MOST_WORKERS
 
 
 def free_port() -> int:
-    """Find a port that nobody uses, out of the range from which the kernel takes its own."""
+    """Find a port that nobody uses, out of the range from which the kernel takes its own.
+
+    Each process of a test run has ports of its own, or two might find one at the same time.
+    """
     while True:
-        port = random.randrange(15_000, 30_000)
+        port = secrets.randbelow(15_000 // _MOST_WORKERS) * _MOST_WORKERS + 15_000 + _WORKER
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
