@@ -193,6 +193,16 @@ def test_while_one_asks_the_others_go_on_with_what_is_stale(
     assert google.requests == 2
 
 
+def test_who_has_only_what_is_too_old_waits_for_the_one_who_asks(
+    kept: Certificates, google: CertificateServer
+) -> None:
+    kept.get("key-1", NOW)
+    google.pause = 0.2
+    too_late = NOW + MAX_AGE + DAY
+    assert _in_threads(8, lambda: kept.get("key-1", too_late)) == [KEY.certificate] * 8
+    assert google.requests == 2
+
+
 @pytest.mark.parametrize(
     "body",
     [

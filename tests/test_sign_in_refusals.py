@@ -49,7 +49,7 @@ def _refusal(tokens: SignInTokens, token: str, now: float | None = None) -> str:
     """Give the cause for which a token is refused."""
     with pytest.raises(InvalidIdentityToken) as caught:
         tokens.verify(token, now or time.time())
-    assert token == "" or token not in str(caught.value.cause)
+    assert len(token) < 20 or token not in str(caught.value.cause)
     return str(caught.value.cause)
 
 
@@ -196,6 +196,14 @@ def test_clocks_may_differ_by_ten_seconds_and_not_by_more(
         _refusal(tokens, mint(**{claim: now + 15 * sign}), now)
 
 
+def test_the_callers_clock_counts_as_well(tokens: SignInTokens, providers: Providers) -> None:
+    now = int(time.time())
+    for mint in (providers.google_token, providers.firebase_token):
+        token = mint(exp=now + 3600)
+        tokens.verify(token, now + 3609)
+        assert _refusal(tokens, token, now + 3610) == "expired or not valid yet"
+
+
 @pytest.mark.parametrize("provider", ["google", "firebase"])
 def test_no_token_is_accepted_that_its_provider_did_not_write(
     tokens: SignInTokens, providers: Providers, provider: str
@@ -209,7 +217,7 @@ def test_no_token_is_accepted_that_its_provider_did_not_write(
         try:
             tokens.verify(token, time.time())
         except InvalidIdentityToken as error:
-            if token == "" or token not in str(error.cause):
+            if len(token) < 20 or token not in str(error.cause):
                 refused.append(name)
     assert refused == list(forged)
 
