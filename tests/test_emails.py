@@ -7,12 +7,14 @@ import sys
 
 import pytest
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.emails import _PLAIN, email_key, parse_new_email
 from shared.errors import InvalidInput
 from tests.support.emulator import ROOT, environment
+
+UNTIMED = settings(deadline=None)  # The first example loads the validator.
 
 
 @pytest.mark.parametrize(
@@ -37,12 +39,14 @@ def test_every_spelling_of_an_address_has_the_same_key(address: str, key: str) -
     assert email_key(address) == key
 
 
+@UNTIMED
 @given(st.one_of(st.text(), st.emails()))
 def test_the_key_of_a_key_is_itself(address: str) -> None:
     key = email_key(address)
     assert email_key(key) == key
 
 
+@UNTIMED
 @given(st.emails())
 def test_the_short_way_for_ascii_gives_what_the_validator_gives(address: str) -> None:
     try:
@@ -53,6 +57,7 @@ def test_the_short_way_for_ascii_gives_what_the_validator_gives(address: str) ->
         assert email_key(address) == normalized.lower()
 
 
+@UNTIMED
 @given(
     st.one_of(
         st.from_regex(_PLAIN, fullmatch=True),
