@@ -27,7 +27,7 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff format --check .
