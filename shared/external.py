@@ -30,7 +30,8 @@ def sign_in(
     """Give the user whom a verified identity is, and whether they are new.
 
     `session` is that of whoever asks, if there is one: it proves the account's other side.
-    Raises LinkRequired and EmailTaken where the address is an account's that is not to be joined.
+    Raises LinkRequired and EmailTaken where the address is an account's that is not to be joined,
+    and TooManyAttempts where the client's network has signed up too many.
     """
     identities = identity.identities
     key = email_key(identity.email)
@@ -38,6 +39,7 @@ def sign_in(
         match = store.find_external(identities, key, client, now)
         if match is None:
             user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
+            store.reserve_sign_up(client, now)
             try:
                 return store.create_user(user, None, identities, client=client), True
             except EmailTaken:

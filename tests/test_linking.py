@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import pytest
 
 from shared import accounts, external
-from shared.errors import AuthError, EmailTaken, LinkRequired
+from shared.config import Settings
+from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
 from shared.identity import Identity
 from shared.passwords import PasswordHasher
-from shared.store import Store
+from shared.store import Store, open_store
 from shared.users import ExternalIdentity, User
 from tests.support.stores import CLIENT, NOW, credentials, session_of
 
@@ -192,6 +194,17 @@ def test_a_sign_up_with_a_password_never_takes_googles_account(store: Store) -> 
         _sign_up(store)
     assert credentials(store, EMAIL) is not None
     assert _sign_in(store, GOOGLE) == (user, False)
+
+
+def test_new_users_from_one_network_are_counted_as_sign_ups_and_others_are_not(
+    store_settings: dict[str, str],
+) -> None:
+    settings = {"SESSION_SECRET": "x" * 32, "MAX_SIGNUPS": "1"} | store_settings
+    with closing(open_store(Settings.from_env(settings))) as limited:
+        for _ in range(3):
+            _sign_in(limited, GOOGLE)
+        with pytest.raises(TooManyAttempts):
+            _sign_in(limited, replace(OTHER, email="other@example.com"))
 
 
 def _sign_up(store: Store) -> User:
