@@ -1,6 +1,6 @@
 """What the Postgres store says: all SQL about users that requests need.
 
-Parameters are text, and statements that may be repeated. `u` is a user, `g` a given identity.
+Parameters are text, and each statement may be repeated. `u` is a user, `g` a given identity.
 """
 
 from __future__ import annotations
@@ -126,8 +126,7 @@ WITH matched AS (
 SELECT {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
     EXISTS (SELECT FROM identities i WHERE i.user_id = u.id)
 FROM users u, complete
-WHERE CASE WHEN EXISTS (SELECT FROM linked) THEN u.id = (SELECT id FROM linked)
-    ELSE u.email_key = $2 END
+WHERE u.id = coalesce((SELECT id FROM linked), (SELECT id FROM users WHERE email_key = $2))
 """
 LINK = f"""
 WITH target AS (
@@ -145,9 +144,10 @@ SELECT * FROM target
 
 def _expired(table: str, key: str, condition: str) -> str:
     """Delete what nobody is using: rows that are locked are somebody's, and wait for no one."""
-    return f"""DELETE FROM {table} WHERE {key} IN (
+    # As an array they are selected once: a join could select anew, and more, for every row.
+    return f"""DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         SELECT {key} FROM {table} WHERE {condition} LIMIT {MOST_DELETED} FOR UPDATE SKIP LOCKED
-    ) RETURNING 1"""
+    )) RETURNING 1"""
 
 
 CLEAN_UP = f"""
