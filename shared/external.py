@@ -1,8 +1,9 @@
 """Signing in by a provider's word, and whose account that opens: the linking table.
 
 An identity is known by its issuer and subject, never by its address (ASVS V6.8.1). The address
-only finds an account that the identity might be joined to, and who may join them is decided in
-`_joins`; `docs/SECURITY.md` has the same as a table. Knows neither HTTP nor SQL.
+only finds an account that the identity might be joined to; who may join them is decided by
+`_is_theirs` and `_check_merge`, and `docs/SECURITY.md` has the same as a table. Knows neither HTTP
+nor SQL.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ ASVS 5.0, V6.2.1, 6.2.4, 6.2.5, 6.2.9, 6.2.11). A login asks nothing of all this
 already goes on working.
 
 The list of common passwords is read by the first sign-up or change, in some 2 ms, and searched as
-it is, in 0.05 ms, because a set of the same would take 2 MB. Where it
-is from is told in `common_passwords.LICENSE`.
+it is, in 0.05 ms, because a set of the same would take 2 MB. Where it is from is told in
+`common_passwords.LICENSE`.
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ class Device:
         return True
 
     def may_change_things(self, now: float) -> bool:
-        """Tell whether what touches the database works, with the right password."""
+        """Tell whether the store still takes the session, for reading and for a proof."""
         outcomes = {
             self._works(accounts.own_account, now),
-            self._works(self._change_password_and_back, now),
+            self._works(self._prove_again, now),
         }
         assert len(outcomes) == 1
         return outcomes.pop()
@@ -57,7 +57,7 @@ class Device:
             return False
         return True
 
-    def _change_password_and_back(self, store: Store, session: Session) -> None:
+    def _prove_again(self, store: Store, session: Session) -> None:
         attempt = store.begin_reauthentication(session, CLIENT, NOW)
         if attempt.credentials is None:
             raise NotAuthenticated
@@ -136,7 +136,7 @@ def test_what_works_after_an_operation_and_for_how_long(store: Store, row: Row) 
         assert not device.is_signed_in(moment + SESSION_SECONDS)
 
 
-def test_a_session_that_was_renewed_after_its_revocation_began_ends_with_it(store: Store) -> None:
+def test_a_renewed_copy_of_a_session_ends_with_it(store: Store) -> None:
     user = _sign_up(store)
     device = Device(store, user)
     stolen = Device(store, user)

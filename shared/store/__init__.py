@@ -1,6 +1,7 @@
 """Where users are kept: one small protocol, and an implementation a file.
 
-Every implementation passes the one contract suite in `tests/test_store_contract.py`.
+Every implementation passes the one contract suite: `tests/test_store_contract.py`,
+`test_store_trust.py` and `test_attempts.py`.
 """
 
 from __future__ import annotations
