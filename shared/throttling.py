@@ -74,5 +74,5 @@ class Keys:
 
 
 def sign_up_key(network: str) -> str:
-    """Make the key under which a network's sign-ups are counted."""
+    """Make the key under which the sign-ups of a network, by its pseudonym, are counted."""
     return f"sign-up {network}"

@@ -71,9 +71,8 @@ class JsonFileStore:
 
     def reserve_sign_up(self, client: Client, now: float) -> None:
         """Count in memory."""
-        is_allowed, until = self._attempts.spend(
-            sign_up_key(client.network), self._limits.sign_up, now
-        )
+        key = sign_up_key(self._pseudonyms.of(client.network))
+        is_allowed, until = self._attempts.spend(key, self._limits.sign_up, now)
         if not is_allowed:
             raise TooManyAttempts(until - now, event="signup_throttled")
 
@@ -121,9 +120,9 @@ class JsonFileStore:
     def _begin(
         self, kind: str, record: Record | None, key: str, client: Client, now: float
     ) -> Attempt:
-        keys = Keys.of(self._pseudonyms.of(key), self._pseudonyms.of(client.network))
-        denied_by, until = self._attempts.begin(keys, now, is_somebody=record is not None)
         account = self._pseudonyms.of(key)
+        keys = Keys.of(account, self._pseudonyms.of(client.network))
+        denied_by, until = self._attempts.begin(keys, now, is_somebody=record is not None)
         if denied_by == attempts.CLIENT:
             raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
         found = _credentials(record) if record and not denied_by else None
