@@ -24,6 +24,8 @@ LOCAL_PART = st.text(
     min_size=1,
     max_size=20,
 )
+ISSUER = st.sampled_from(["https://accounts.google.com", "https://securetoken.google.com/project"])
+IDENTITIES = st.lists(st.tuples(ISSUER, TEXT.filter(bool)), max_size=3)
 DOMAIN = st.sampled_from(["example.com", "EXAMPLE.org", "bücher.example", "xn--bcher-kva.example"])
 MOMENT = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001  # UTC below
     lambda moment: moment.replace(tzinfo=UTC)
@@ -44,13 +46,15 @@ def canonical_users(draw: st.DrawFn) -> list[dict[str, Any]]:
     moments = draw(st.lists(st.none() | MOMENT, max_size=6))
     moments.sort(key=lambda moment: (moment is None, moment or datetime.now(UTC)))
     ids = sorted(draw(st.sets(st.uuids(), min_size=len(moments), max_size=len(moments))), key=str)
-    users, keys = [], set()
+    users, keys, taken = [], set(), set()
     for user_id, created in zip(ids, moments, strict=True):
         email = draw(LOCAL_PART) + "@" + draw(DOMAIN)
         provider = draw(st.sampled_from(["local", "google", "firebase-google", None]))
         has_password = provider in ("local", None) or draw(st.booleans())
         password = draw(st.sampled_from([HASH, LONG_HASH])) if has_password else None
         name = draw(st.none() | TEXT)
+        identities = [pair for pair in dict.fromkeys(draw(IDENTITIES)) if pair not in taken]
+        entries = [{"issuer": issuer, "subject": subject} for issuer, subject in identities]
         own = [("provider", provider), ("name", name)]
         members = [
             ("id", str(user_id)),
@@ -58,10 +62,12 @@ def canonical_users(draw: st.DrawFn) -> list[dict[str, Any]]:
             *([("password", password), *own] if has_password else own[::-1]),
             ("createdAt", _iso(created)),
             ("updatedAt", _iso(draw(st.none() | MOMENT))),
+            ("identities", entries or None),
             ("epoch", draw(st.sampled_from([None, 1, 2**31 - 1]))),
         ]
         if email_key(email) not in keys:
             keys.add(email_key(email))
+            taken.update(identities)
             users.append({name: value for name, value in members if value is not None})
     return users
 
@@ -96,6 +102,7 @@ def test_exporting_what_was_imported_gives_the_file_and_importing_that_the_datab
     assert exported == _file(users)
     second.apply(exported)
     assert second.users() == first.users()
+    assert second.identities() == first.identities()
 
 
 @REAL
@@ -113,6 +120,10 @@ def test_however_a_file_writes_its_users_they_are_the_same(
                 row[name] = data.draw(st.sampled_from(_spellings(moment)))
             elif data.draw(st.booleans()):
                 row[camel] = None
+        if "identities" in row:
+            row["identities"] = [dict(reversed(entry.items())) for entry in row["identities"]]
+        elif data.draw(st.booleans()):
+            row["identities"] = data.draw(st.sampled_from([None, []]))
         row["id"] = data.draw(st.sampled_from([row["id"], row["id"].upper()]))
         order = data.draw(st.permutations(list(row)))
         rows.append({name: row[name] for name in order})

@@ -85,6 +85,16 @@ def test_a_time_may_be_written_in_any_of_these_ways(
         ({"epoch": -1}, "epoch"),
         ({"epoch": "0"}, "epoch"),
         ({"epoch": 2**31}, "epoch"),
+        ({"identities": {"issuer": "i", "subject": "s"}}, "identities"),
+        ({"identities": ["i"]}, "identities"),
+        ({"identities": [{"issuer": "i"}]}, "identities"),
+        ({"identities": [{"issuer": "i", "subject": "s", "at": "x"}]}, "identities"),
+        ({"identities": [{"issuer": "i", "subject": 1}]}, "identities"),
+        ({"identities": [{"issuer": "i", "subject": ""}]}, "identities"),
+        ({"identities": [{"issuer": "i", "subject": "s" * 256}]}, "identities"),
+        ({"identities": [{"issuer": "i", "subject": "half \ud83d"}]}, "surrogate"),
+        ({"identities": [{"issuer": "nul \u0000", "subject": "s"}]}, "NUL"),
+        ({"identities": [{"issuer": "i", "subject": "s"}] * 2}, "identity twice"),
     ],
 )
 def test_a_row_that_cannot_be_brought_over_says_why_and_quotes_nothing(
@@ -140,8 +150,22 @@ def test_the_digest_covers_every_member_and_no_two_records_share_their_bytes() -
         user(1, createdAt=...),
         user(1, updatedAt=...),
         user(1, epoch=1),
+        user(1, epoch=11),
+        user(1, identities=[{"issuer": "1:a", "subject": "b"}]),
+        user(1, identities=[{"issuer": "1", "subject": "ab"}]),
+        user(1, identities=[{"issuer": "b", "subject": "a"}]),
+        user(1, identities=[{"issuer": "a", "subject": "b"}, {"issuer": "c", "subject": "d"}]),
+        user(1, identities=[{"issuer": "c", "subject": "d"}, {"issuer": "a", "subject": "b"}]),
+        user(1, identities=[{"issuer": "a", "subject": "b,1:c1:d"}]),
+        user(1, epoch=1, identities=[{"issuer": "a", "subject": "b"}]),
     ]
     assert len({digest(parse(row)) for row in rows}) == len(rows)
+
+
+def test_a_user_without_identities_has_the_digest_from_before_there_were_any() -> None:
+    """Or everybody whom an earlier release imported would count as changed."""
+    expected = "cc3d6877500cf05110149bdfc2a1fdc5139064424be05c2178bc5ab69b0839c5"
+    assert digest(parse(user(1))).hex() == expected
 
 
 def test_a_record_is_written_as_the_old_server_does(request: pytest.FixtureRequest) -> None:

@@ -9,6 +9,10 @@ from shared.transfer import rollback
 from tests.support.transfers import HASH, Target, finish, nonzero, user
 
 
+def _google(subject: int) -> list[dict[str, str]]:
+    return [{"issuer": "https://accounts.google.com", "subject": str(subject)}]
+
+
 def _oddities(first: int) -> list[dict[str, Any]]:
     """Give rows with everything that may be odd and still comes over."""
     return [
@@ -20,8 +24,17 @@ def _oddities(first: int) -> list[dict[str, Any]]:
             first + 4, createdAt=..., created_at="2025-06-09T17:54:12Z", name="Tab\tLine\nBack\\N"
         ),
         user(first + 5, name="山田 健二 😀 \u0085\u2028", email=f"Üm{first}@Exämple.de"),
-        user(first + 6, password=..., provider="google", name=""),
-        user(first + 7, password=..., provider="firebase-google", name=None),
+        user(first + 6, password=..., provider="google", name="", identities=_google(first + 6)),
+        user(
+            first + 7,
+            password=...,
+            provider="firebase-google",
+            name=None,
+            identities=[
+                {"issuer": "https://securetoken.google.com/p", "subject": f'\\\t"{first}'},
+                *_google(first + 7),
+            ],
+        ),
         user(first + 8, provider=..., epoch=3),
         user(first + 9, email=f"O'Brien+{first}@EXAMPLE.ie", name="\\N"),
     ]
@@ -86,6 +99,8 @@ def test_ten_thousand_users_with_every_oddity_through_the_whole_move(
     target.server.run(f"CREATE DATABASE {copy.name} OWNER app TEMPLATE migrated")
     copy.apply(target.export())
     assert copy.users() == target.users()
+    assert copy.identities() == target.identities()
+    assert len(copy.identities()) == 60
 
     done, outcomes = finish(rollback.roll_back(target.database, str(applied.batch), run_by="test"))
     assert (done.counts["removed"], done.counts["kept"]) == (9_950, 50)

@@ -42,6 +42,9 @@ SELECT count(*) FROM (
     FOR UPDATE OF u
 ) locked
 """
+_PREVIOUS_IDENTITIES = """
+jsonb_populate_recordset(NULL::identities, coalesce(r.previous->'identities', '[]'))
+"""
 _JUDGE = f"""
 INSERT INTO rolled_back_users
 SELECT r.user_id, u.email,
@@ -53,9 +56,12 @@ SELECT r.user_id, u.email,
     WHEN EXISTS (
         SELECT FROM users o WHERE o.id <> r.user_id
         AND (o.email_key = r.previous->>'email_key' OR o.email = r.previous->>'email')
+    ) OR EXISTS (
+        SELECT FROM {_PREVIOUS_IDENTITIES} p JOIN identities o USING (issuer, subject)
+        WHERE o.user_id <> r.user_id
     ) THEN 'kept'
     ELSE 'restored' END
-FROM import_records r LEFT JOIN users u ON u.id = r.user_id WHERE r.batch = $1::bigint
+FROM import_records r LEFT JOIN {staging.HELD} ON u.id = r.user_id WHERE r.batch = $1::bigint
 """
 _SIGNED_UP = """
 INSERT INTO rolled_back_users
@@ -64,11 +70,15 @@ WHERE u.created_at > (SELECT applied_at FROM import_batches WHERE number = $1::b
   AND NOT EXISTS (SELECT FROM import_records r WHERE r.user_id = u.id)
 """
 _REMOVE = "DELETE FROM users USING rolled_back_users r WHERE id = r.user_id AND verdict = 'removed'"
-_RESTORE = """
+_RESTORE = f"""
 UPDATE users u SET email = p.email, email_key = p.email_key, password = p.password, name = p.name,
     provider = p.provider, created_at = p.created_at, updated_at = p.updated_at, epoch = p.epoch
 FROM rolled_back_users r, jsonb_populate_record(NULL::users, r.previous) p
-WHERE u.id = r.user_id AND r.verdict = 'restored'
+WHERE u.id = r.user_id AND r.verdict = 'restored';
+DELETE FROM identities USING rolled_back_users r
+WHERE identities.user_id = r.user_id AND r.verdict = 'restored';
+INSERT INTO identities
+SELECT p.* FROM rolled_back_users r, {_PREVIOUS_IDENTITIES} p WHERE r.verdict = 'restored'
 """
 # A record of whom the rollback kept still tells that an import brought them, and what.
 _FORGET = """
@@ -76,9 +86,12 @@ DELETE FROM import_records r USING rolled_back_users t
 WHERE r.batch = $1::bigint AND t.user_id = r.user_id AND t.verdict <> 'kept'
 """
 _RESTORED_WRONGLY = f"""
-SELECT count(*) FROM rolled_back_users r LEFT JOIN users u ON u.id = r.user_id
-WHERE r.verdict = 'restored' AND {staging.DIGEST} IS DISTINCT FROM (
-    SELECT {staging.DIGEST} FROM jsonb_populate_record(NULL::users, r.previous) u
+SELECT count(*) FROM rolled_back_users r LEFT JOIN {staging.HELD} ON u.id = r.user_id
+WHERE r.verdict = 'restored' AND (
+    i.member->'identities' IS DISTINCT FROM r.previous->'identities'
+    OR {staging.DIGEST} IS DISTINCT FROM (
+        SELECT {staging.DIGEST} FROM jsonb_populate_record(NULL::users, r.previous) u
+    )
 )
 """
 _LATER_BATCH = """
@@ -105,9 +118,9 @@ def _microseconds(column: str) -> str:
 
 
 _EXPORT = f"""
-SELECT id::text, email, email_key, password, name, provider, {_microseconds("created_at")},
-       {_microseconds("updated_at")}, epoch, encode({staging.DIGEST}, 'hex')
-FROM users u ORDER BY created_at NULLS LAST, id
+SELECT u.id::text, email, email_key, password, name, provider, {_microseconds("created_at")},
+       {_microseconds("updated_at")}, epoch, i.pairs::text, encode({staging.DIGEST}, 'hex')
+FROM {staging.HELD} ORDER BY created_at NULLS LAST, u.id
 """
 
 
@@ -167,5 +180,5 @@ def outcomes(connection: Connection) -> Iterator[Row]:
 
 
 def export(connection: Connection) -> Iterator[Row]:
-    """Stream every user, oldest first: the columns of `Record`, and the digest in hexadecimal."""
+    """Stream every user, oldest first: `Record` with identities in JSON, and the digest in hex."""
     return staging.stream(connection, _EXPORT)

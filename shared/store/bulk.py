@@ -10,7 +10,7 @@ import json
 from shared.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable
 from shared.store import staging
-from shared.store.staging import DIGEST, USER_COLUMNS
+from shared.store.staging import DIGEST, HELD, USER_COLUMNS
 
 INDEX_LOCK_TIMEOUT = "1s"
 INDEX_LATER_ROWS = 10_000
@@ -31,9 +31,9 @@ def _moment(column: str) -> str:
 
 # An identical row was compared already, and may change until the COMMIT; these cannot any more.
 _WRITTEN = "('new', 'changed')"
-_HELD = f"""
+_PROOF = f"""
 SELECT count(*), count(*) FILTER (WHERE held.digest = s.digest)
-FROM staged_users s LEFT JOIN (SELECT u.id, {DIGEST} AS digest FROM users u {{}}) held
+FROM staged_users s LEFT JOIN (SELECT u.id, {DIGEST} AS digest FROM {HELD} {{}}) held
     ON held.id = s.id
 WHERE s.verdict IN {_WRITTEN}
 """
@@ -50,7 +50,8 @@ VALUES ($1::bigint, $2, $3, $4, $5, $6::jsonb, $7)
 # Locks what it records, so that what is replaced is what was recorded.
 _RECORD_CHANGED = f"""
 INSERT INTO import_records (user_id, batch, digest, previous)
-SELECT u.id, $1::bigint, s.digest, to_jsonb(u) FROM staged_users s JOIN users u ON u.id = s.id
+SELECT u.id, $1::bigint, s.digest, to_jsonb(u) || coalesce(i.member, '{{}}')
+FROM staged_users s JOIN {HELD} ON u.id = s.id
 WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
 """
 _UPDATE_CHANGED = f"""
@@ -64,6 +65,13 @@ _KEEP_UNRECORDED = """
 UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXISTS (
     SELECT FROM import_records r WHERE r.user_id = s.id AND r.batch = $1::bigint
 )
+"""
+# A microsecond apart, so that they keep their order.
+_WRITE_IDENTITIES = """
+DELETE FROM identities i USING staged_users s WHERE i.user_id = s.id AND s.verdict = 'changed';
+INSERT INTO identities (issuer, subject, user_id, created_at)
+SELECT i.issuer, i.subject, i.id, CURRENT_TIMESTAMP + i.position * interval '1 microsecond'
+FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict IN ('new', 'changed')
 """
 _INSERT_NEW = f"""
 INSERT INTO users ({USER_COLUMNS})
@@ -107,7 +115,7 @@ def holds_all(connection: Connection, *, many: bool) -> bool:
     The users' digests are computed from the users themselves: of all of them, by parallel workers,
     which cannot read a temporary table and so work beneath the join, where many were written.
     """
-    expected, held = connection.execute(_HELD.format("OFFSET 0" if many else ""))[0]
+    expected, held = connection.execute(_PROOF.format("OFFSET 0" if many else ""))[0]
     return bool(expected == held)
 
 
@@ -124,6 +132,7 @@ def write(connection: Connection, found: dict[str, int]) -> int:
     if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):
         connection.run_script(_INSERT_NEW)
         staging.find_taken_emails(connection)
+    connection.run_script(_WRITE_IDENTITIES)
     record = _RECORD_NEW.format(number)
     if not (is_large and _insert_unindexed(connection, "import_records", record)):
         connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.

@@ -7,6 +7,7 @@ and ends it with a COMMIT, or by closing the connection.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ FETCH_BLOCKS = 10
 NEW, CHANGED, IDENTICAL = "new", "changed", "identical"
 KEPT, ALTERED, DELETED = "kept", "altered", "deleted"
 INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN = "invalid", "duplicate", "email_taken", "id_taken"
+IDENTITY_TAKEN = "identity_taken"
 REASONS = {
     NEW: "It is not in Postgres.",
     CHANGED: "It has changed in the source since it was imported.",
@@ -37,37 +39,50 @@ REASONS = {
     ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
     DELETED: "It was imported and is gone from Postgres; it is not brought back.",
     INVALID: "It cannot be brought over.",
-    DUPLICATE: "It has the address or the id of another row.",
+    DUPLICATE: "It has the address, the id or an identity of another row.",
     EMAIL_TAKEN: "Its email belongs to another user in Postgres.",
     ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
+    IDENTITY_TAKEN: "One of its identities belongs to another user in Postgres.",
 }
 """What may become of a row, and why where the row itself doesn't say more. Only NEW and CHANGED
 ones are written."""
 VERDICTS = tuple(REASONS)
-REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN)
+REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN, IDENTITY_TAKEN)
 """The verdicts of rows that cannot be brought over."""
 
 USER_COLUMNS = "id, email, email_key, password, name, provider, created_at, updated_at, epoch"
 
 
-# The twin of `shared.transfer.records.canonical`, over a row `u` of users. `concat` leaves NULLs
+# Who is held: users `u` with the identities `i` of each. The order in which they were linked is the
+# one that a users file has them in. A subquery for each user would take three times as long.
+HELD = """(users u LEFT JOIN (
+    SELECT user_id,
+        string_agg(concat(',', length(issuer), ':', issuer, length(subject), ':', subject), ''
+            ORDER BY created_at, issuer, subject) AS texts,
+        json_agg(json_build_array(issuer, subject) ORDER BY created_at, issuer, subject) AS pairs,
+        jsonb_build_object('identities', jsonb_agg(
+            to_jsonb(identities) ORDER BY created_at, issuer, subject)) AS member
+    FROM identities GROUP BY user_id
+) i ON i.user_id = u.id)"""
+# The twin of `shared.transfer.records.canonical`, over a row of HELD. `concat` leaves NULLs
 # out, and `timestamptz_send` gives the 64 bits as they are, at a third of the cost of `extract`.
 DIGEST = """sha256(convert_to(concat(
     u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
     length(u.password), ':', u.password, length(u.name), ':', u.name,
     length(u.provider), ':', u.provider,
-    timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', u.epoch
+    timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', u.epoch, i.texts
 ), 'UTF8'))"""
 _TABLES = {
     "users": "(id uuid, email text, email_key text, password text, name text, provider text,"
     " created_at timestamptz, updated_at timestamptz, epoch integer)",
+    "identities": "(issuer text, subject text, user_id uuid, created_at timestamptz)",
     "import_batches": "(number bigint, id text, plan_sha256 text, source_sha256 text, "
     "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
     "rolled_back_at timestamptz, rolled_back_by text)",
     "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
 }
 _NULL = r"\N"
-_NULLS = f"{_NULL}\t" * 10
+_NULLS = f"{_NULL}\t" * 11
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNADOPTED = """
@@ -78,11 +93,22 @@ SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
 _STAGING = """
 CREATE TEMP TABLE staged_users (
     row bigint, id uuid, email text, email_key text, password text, name text, provider text,
-    created_at bigint, updated_at bigint, epoch integer, digest bytea,
+    created_at bigint, updated_at bigint, epoch integer, identities jsonb, digest bytea,
     verdict text, reason text, other_row bigint, other_id uuid, base bytea
+) ON COMMIT DROP;
+CREATE TEMP TABLE staged_identities (
+    row bigint, id uuid, issuer text, subject text, position bigint
 ) ON COMMIT DROP
 """
-_COPY_STAGED = f"COPY staged_users (row, {USER_COLUMNS}, digest, verdict, reason) FROM STDIN"
+_COPY_STAGED = (
+    f"COPY staged_users (row, {USER_COLUMNS}, identities, digest, verdict, reason) FROM STDIN"
+)
+_SPREAD_IDENTITIES = """
+INSERT INTO staged_identities
+SELECT row, id, pair->>0, pair->>1, position
+FROM staged_users, jsonb_array_elements(identities) WITH ORDINALITY AS given (pair, position)
+WHERE identities IS NOT NULL
+"""
 # By hashes, which sort in half the time; where two collide, ranking finds nobody.
 _ANY_DUPLICATES = """
 SELECT count(DISTINCT uuid_hash_extended(id, 0)) < count(*)
@@ -120,6 +146,20 @@ FROM (
 ) shared
 WHERE s.id = shared.id AND s.verdict = 'new'
 """
+# Neither can it know whose an identity is. Of rows with one address, the losers claim nothing.
+_SHARED_IDENTITIES = """
+WITH claimed AS (
+    SELECT i.* FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict = 'new'
+)
+UPDATE staged_users s SET verdict = 'duplicate', other_row = shared.other_row,
+    reason = 'The other row has one of its identities.'
+FROM (
+    SELECT mine.row, min(other.row) AS other_row
+    FROM claimed mine JOIN claimed other USING (issuer, subject)
+    WHERE mine.row <> other.row GROUP BY mine.row
+) shared
+WHERE s.row = shared.row
+"""
 _LATEST = """
 latest AS (
     SELECT DISTINCT ON (user_id) user_id, digest, batch, b.applied_at
@@ -134,7 +174,7 @@ WITH {_LATEST}, found AS (
            latest.digest AS brought,
            latest.applied_at
     FROM staged_users s
-    LEFT JOIN users u ON u.id = s.id
+    LEFT JOIN {HELD} ON u.id = s.id
     LEFT JOIN latest ON latest.user_id = s.id
     WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL)
 )
@@ -156,6 +196,15 @@ WHERE s.verdict = '{verdict}' AND u.{column} = s.{column} AND u.id <> s.id
     SELECT FROM staged_users o
     WHERE o.id = u.id AND o.verdict = 'changed' AND o.{column} <> s.{column}
   ))
+"""
+_IDENTITY_TAKEN = """
+UPDATE staged_users s SET verdict = 'identity_taken', other_id = taken.user_id
+FROM (
+    SELECT DISTINCT ON (row) row, user_id
+    FROM staged_identities s JOIN identities i USING (issuer, subject)
+    WHERE i.user_id <> s.id ORDER BY row, position
+) taken
+WHERE s.row = taken.row AND s.verdict IN ('new', 'changed')
 """
 _ARRIVED = """
 SELECT encode(sha256(coalesce(string_agg(digest, '' ORDER BY row), '')), 'hex') FROM staged_users
@@ -223,7 +272,7 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
             "The users table is still the old server's: `make migrate-schema` adopts it, and "
             "`make migrate-schema-plan` shows how."
         )
-    if write and not connection.execute("SELECT to_regclass('import_records')")[0][0]:
+    if write and not connection.execute("SELECT to_regclass('identities')")[0][0]:
         raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
     if not write:
         for table, columns in _TABLES.items():
@@ -257,9 +306,10 @@ def fill(connection: Connection) -> Iterator[Callable[[bytes], None]]:
 def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
     """Write a row of the staging table.
 
-    `user` has the columns of users in their order, the times in microseconds since 2000.
+    `user` has the columns of users in their order, the times in microseconds since 2000, and pairs
+    of issuer and subject.
     """
-    user_id, email, key, password, name, provider, created, updated, epoch = user
+    user_id, email, key, password, name, provider, created, updated, epoch, identities = user
     # One look at all of them together costs a tenth of one at each.
     texts = f"{email}{key}{password}{name}{provider}"
     if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
@@ -270,7 +320,8 @@ def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
         f"\t{_NULL if provider is None else provider}"
         f"\t{_NULL if created is None else created}"
         f"\t{_NULL if updated is None else updated}"
-        f"\t{epoch}\t\\\\x{digest.hex()}\tnew\t\\N\n"
+        f"\t{epoch}\t{_escaped(json.dumps(identities)) if identities else _NULL}"
+        f"\t\\\\x{digest.hex()}\tnew\t\\N\n"
     )
 
 
@@ -289,8 +340,9 @@ def classify(connection: Connection) -> None:
     # Most files hold none, and to see that is cheaper than to rank.
     if connection.execute(_ANY_DUPLICATES)[0][0]:
         connection.run_script(f"{_SHARED_IDS}; {_DUPLICATE_EMAILS}")
+    connection.run_script(f"{_SPREAD_IDENTITIES}; ANALYZE staged_identities; {_SHARED_IDENTITIES}")
     if is_any(connection, "users") or is_any(connection, "import_records"):
-        connection.run_script(_COMPARE)
+        connection.run_script(f"{_COMPARE}; {_IDENTITY_TAKEN}")
         find_taken_emails(connection)
 
 

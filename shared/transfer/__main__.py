@@ -31,8 +31,9 @@ from shared.transfer.steps import Event, Outcome, Ready, beside, timestamp, to_j
 
 _REJECTED = {
     staging.INVALID: "rejected: not users that can be brought over",
-    staging.DUPLICATE: "rejected: the address or the id of another row",
+    staging.DUPLICATE: "rejected: the address, the id or an identity of another row",
     staging.EMAIL_TAKEN: "rejected: another user in Postgres has the email",
+    staging.IDENTITY_TAKEN: "rejected: another user in Postgres has an identity",
     staging.ID_TAKEN: "rejected: a user with another email in Postgres has the id",
 }
 _THERE = {

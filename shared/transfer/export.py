@@ -33,8 +33,9 @@ def export(
     digests = hashlib.sha256()
     count = 0
     with transaction(database, write=False) as connection:
-        for *columns, held in batches.export(connection):
-            record = Record(*columns)
+        for *columns, pairs, held in batches.export(connection):
+            identities = tuple((i, s) for i, s in json.loads(pairs)) if pairs else ()
+            record = Record._make((*columns, identities))
             row_digest = digest(record)
             if row_digest.hex() != held:
                 raise TransferRefused(f"User {record.id} did not arrive as it is stored.")

@@ -228,7 +228,8 @@ def _write(connection: Connection, found: Plan) -> int:
         if error.sqlstate != _UNIQUE_VIOLATION:
             raise
         raise TransferRefused(
-            "Somebody has just signed up under an address of the source: run it again."
+            "Somebody has just signed up as one of the source, or linked their identity: run it "
+            "again."
         ) from error
 
 

@@ -2,7 +2,8 @@
 
 The digest is what a proof rests on. It is SHA-256 over every member in the order of `Record`,
 each text as `<length in characters>:<text>`, or `:` where there is none; times as PostgreSQL keeps
-them, in 64 bits. `shared.store.staging` computes the same in SQL, from what the table holds.
+them, in 64 bits; a comma before each identity. `shared.store.staging` computes the same in SQL,
+from what the tables hold.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from shared.timestamps import to_iso
 
 PROVIDERS = ("local", "google", "firebase-google")
 TEXT_MAX_LENGTH = 255
-"""Characters: the width of the columns `email`, `password` and `name`."""
+"""Characters: the width of the columns `email`, `password` and `name`; so long are identities."""
 MEMBERS = frozenset(
-    {"id", "email", "password", "name", "provider", "epoch"}
+    {"id", "email", "password", "name", "provider", "identities", "epoch"}
     | {"createdAt", "created_at", "updatedAt", "updated_at"}
 )
 """What a row may say of a user. Anything else has no place in the database."""
@@ -56,6 +57,8 @@ class Record(NamedTuple):
     """Microseconds since 2000 in UTC, as PostgreSQL keeps its times; so is `updated_at`."""
     updated_at: int | None
     epoch: int
+    identities: tuple[tuple[str, str], ...] = ()
+    """Issuer and subject of each, in the order in which they were linked."""
 
 
 def parse(row: object) -> Record:
@@ -92,6 +95,7 @@ def parse(row: object) -> Record:
         _moment(row, "createdAt", "created_at"),
         _moment(row, "updatedAt", "updated_at"),
         _epoch(row),
+        _identities(row),
     )
 
 
@@ -106,7 +110,7 @@ def _check_login(provider: str | None, password: str | None) -> None:
 
 def canonical(record: Record) -> bytes:
     """Give the bytes that the digest is made of. Raises InvalidRow for what is no text."""
-    user_id, email, key, password, name, provider, created, updated, epoch = record
+    user_id, email, key, password, name, provider, created, updated, epoch, identities = record
     text = (
         f"{user_id}{len(email)}:{email}"
         f"{':' if key is None else f'{len(key)}:{key}'}"
@@ -116,6 +120,8 @@ def canonical(record: Record) -> bytes:
         f"{'' if created is None else f'{_HEX}{created & _64_BITS:016x}'},"
         f"{'' if updated is None else f'{_HEX}{updated & _64_BITS:016x}'},{epoch}"
     )
+    for issuer, subject in identities:
+        text += f",{len(issuer)}:{issuer}{len(subject)}:{subject}"
     if "\0" in text:
         raise InvalidRow("A text holds a NUL character.")
     try:
@@ -145,6 +151,8 @@ def to_json(record: Record) -> dict[str, Any]:
         row["createdAt"] = _iso(record.created_at)
     if record.updated_at is not None:
         row["updatedAt"] = _iso(record.updated_at)
+    if record.identities:
+        row["identities"] = [{"issuer": i, "subject": s} for i, s in record.identities]
     if record.epoch:
         row["epoch"] = record.epoch
     return row
@@ -180,6 +188,29 @@ def _epoch(row: dict[str, Any]) -> int:
     if type(epoch) is not int or not 0 <= epoch <= _MAX_INTEGER:
         raise InvalidRow("The epoch is not a whole number from 0 on.")
     return epoch
+
+
+def _identities(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    entries = row.get("identities")
+    if entries is None:
+        return ()
+    if not isinstance(entries, list) or not all(map(_is_identity, entries)):
+        raise InvalidRow(
+            "The identities are not objects of an issuer and a subject, both texts of 1 to "
+            f"{TEXT_MAX_LENGTH} characters."
+        )
+    identities = tuple((entry["issuer"], entry["subject"]) for entry in entries)
+    if len(set(identities)) < len(identities):
+        raise InvalidRow("It names an identity twice.")
+    return identities
+
+
+def _is_identity(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"issuer", "subject"}
+        and all(type(text) is str and 0 < len(text) <= TEXT_MAX_LENGTH for text in entry.values())
+    )
 
 
 def _iso(microseconds: int) -> str:

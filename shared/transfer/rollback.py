@@ -13,7 +13,7 @@ from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, trans
 
 _FOREIGN_KEY_VIOLATION = "23503"
 _REASONS = {
-    staging.KEPT: "It has changed since the import, or its old address is another's now: kept.",
+    staging.KEPT: "It has changed since, or its old address or identity is another's now: kept.",
     batches.GONE: "It was gone from Postgres already.",
     batches.SIGNED_UP: "It signed up after the import, and is kept.",
 }

@@ -103,6 +103,12 @@ class Target:
         )
         return {row[0]: row[1:] for row in rows}
 
+    def identities(self) -> list[list[str]]:
+        """Read every identity with psql: issuer, subject and the user's id, by user and order."""
+        return self.psql(
+            "SELECT issuer, subject, user_id FROM identities ORDER BY user_id, created_at, issuer"
+        )
+
     def dump(self) -> str:
         """Give everything that pg_dump sees, but for its random comment lines."""
         text = self._tool("pg_dump")
