@@ -1,0 +1,263 @@
+"""The HTTP contract as a document: it is valid, complete, and what the functions do."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+import main
+from shared import errors, problems
+from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
+from tests.support.postgres import Server
+from tests.support.session_keys import make_p256, private_pem
+
+EXAMPLES = {"json": 5, "postgres": 15}
+"""Generated for each operation, beside those of the document and of every boundary."""
+ADMIN_TOKEN = "QWRtaW4gb2YgdGhlIGNvbnRyYWN0LCBub2JvZHkgZWxzZSBhdCBhbGw"
+DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    """The document, read and found valid."""
+    import schemathesis  # Slow to import, and nothing else needs it.
+
+    schema = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")
+    schema.validate()
+    return schema.raw_schema
+
+
+@pytest.fixture(scope="module")
+def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
+    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=EXAMPLES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of store."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def served(
+    kind: str,
+    postgres: Server,
+    make_database: Callable[..., str],
+    providers: Providers,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Emulator]:
+    """All endpoints, with everything configured that has a setting."""
+    users_file = tmp_path_factory.mktemp("contract") / "users.json"
+    store = {"USERS_FILE": str(users_file)}
+    if kind == "postgres":
+        store["DATABASE_URL"] = postgres.url(make_database())
+        users_file.write_bytes((ROOT / "tests" / "data" / "old-users.json").read_bytes())
+    with running_emulator(
+        source=SIGN_IN_SOURCE,
+        ADMIN_TOKEN=ADMIN_TOKEN,
+        SESSION_PRIVATE_KEY=private_pem(make_p256()),
+        **providers.settings,
+        **store,
+    ) as emulator:
+        yield emulator
+
+
+def test_the_document_is_valid_openapi_and_so_are_its_schemas_and_references(
+    document: Document,
+) -> None:
+    assert document["openapi"] == "3.1.0"
+    jsonschema_rs.meta.validate(DIALECT | {"$defs": document["components"]["schemas"]})
+    for item in _objects(document):
+        if "schema" in item:
+            jsonschema_rs.meta.validate(DIALECT | item["schema"])
+        if "$ref" in item:
+            assert _resolved(document, item)
+
+
+def _objects(node: Any) -> Iterator[Document]:
+    """Give every object in the document."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            yield from _objects(item)
+
+
+def _resolved(document: Document, item: Document) -> Document:
+    """Give what an object refers to, or itself."""
+    if "$ref" not in item:
+        return item
+    found = document
+    for name in item["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found
+
+
+def test_its_paths_and_methods_are_those_that_are_served(
+    document: Document, served: Emulator
+) -> None:
+    assert set(document["paths"]) == set(main.ROUTES)
+    with served.client() as client:
+        for path, operations in document["paths"].items():
+            allowed = set(client.request("FOO", path).headers["Allow"].split(", "))
+            # What answers GET answers HEAD (RFC 9110, section 9.3.2).
+            assert {name.upper() for name in METHODS & set(operations)} == allowed - {"HEAD"}, path
+
+
+def test_its_codes_and_their_statuses_are_those_of_the_errors(document: Document) -> None:
+    described = {
+        (code, response["properties"]["status"]["const"])
+        for response in _problem_schemas(document)
+        for code in _values(response["properties"]["code"])
+    }
+    domain = {
+        (kind.code, _status(kind))
+        for kind in _subclasses(errors.AuthError)
+        if hasattr(kind, "code")
+    }
+    assert described == domain | _codes_of_the_edge() | {("internal_error", 500)}
+    assert set(document["components"]["schemas"]["Code"]["enum"]) == {code for code, _ in described}
+
+
+def _problem_schemas(document: Document) -> list[Document]:
+    return [
+        content["schema"]
+        for response in document["components"]["responses"].values()
+        for media_type, content in response["content"].items()
+        if media_type == "application/problem+json"
+    ]
+
+
+def _values(schema: Document) -> list[str]:
+    return list(schema["enum"]) if "enum" in schema else [schema["const"]]
+
+
+def _subclasses(kind: type[errors.AuthError]) -> Iterator[type[errors.AuthError]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _subclasses(below)
+
+
+def _status(kind: type[errors.AuthError]) -> int:
+    error = kind.__new__(kind)
+    vars(error).update(sentence="", cause=None, facts={}, field="", retry_after=1)
+    return problems.describe(error, request_id="", cookie_name="").status
+
+
+def _codes_of_the_edge() -> set[tuple[str, int]]:
+    """Find what is given to HttpError: its status and its code are written where it is made."""
+    calls = [
+        node.args
+        for path in (ROOT / "shared").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "HttpError"
+    ]
+    literals = [[arg.value for arg in args[:2] if isinstance(arg, ast.Constant)] for args in calls]
+    return {(str(code), int(str(status))) for status, code in filter(None, literals)}
+
+
+def test_its_examples_are_what_its_schemas_describe(document: Document) -> None:
+    count = 0
+    for schema, example in _examples(document):
+        root = DIALECT | schema | {"components": document["components"]}
+        jsonschema_rs.Draft202012Validator(root, validate_formats=True).validate(example)
+        count += 1
+    assert count > 50
+
+
+def _examples(document: Document) -> Iterator[tuple[Document, Any]]:
+    """Give every example with its schema."""
+    for item in _objects(document):
+        if "schema" in item:
+            for example in item.get("examples", {}).values():
+                yield item["schema"], _resolved(document, example)["value"]
+            if "example" in item:
+                yield item["schema"], item["example"]
+
+
+def test_its_problems_say_what_the_errors_say(document: Document) -> None:
+    sentences = {
+        kind.code: kind.sentence
+        for kind in _subclasses(errors.AuthError)
+        if hasattr(kind, "code") and hasattr(kind, "sentence")
+    }
+    for code, example in document["components"]["examples"].items():
+        problem = example["value"]
+        if "code" in problem:
+            assert problem["code"] == code
+            assert problem["title"] == HTTPStatus(problem["status"]).phrase
+            assert problem["detail"] == problem["error"] == sentences.get(code, problem["error"])
+
+
+def test_schemathesis_finds_nothing_else_than_it_says(
+    document: Document, kind: str, served: Emulator, providers: Providers, tmp_path: Path
+) -> None:
+    """With all of its checks, in all of its phases; Python's warnings are errors there, too."""
+    described = tmp_path / "openapi.json"
+    described.write_text(json.dumps(_for_the_emulator(document, providers.google_token())))
+    ada = document["components"]["requestBodies"]["SignUp"]
+    ada = ada["content"]["application/json"]["examples"]["ada"]["value"]
+    with served.client() as client:
+        client.post("/api/signup", json=ada).raise_for_status()
+    command = [
+        sys.executable, "-W", "error", "-m", "schemathesis.cli",
+        "--config-file", str(ROOT / "tests" / "support" / "schemathesis.toml"),
+        "run", str(described), "--url", served.url, "--checks", "all",
+        "--max-examples", str(EXAMPLES[kind]), "--no-color",
+    ]  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "SCHEMATHESIS_HOOKS": "tests.support.contract",
+        "CONTRACT_URL": served.url,
+        "CONTRACT_PASSWORD": ada["password"],
+        "CONTRACT_ADMIN_TOKEN": ADMIN_TOKEN,
+        "CONTRACT_REFUSED": "POST /api/migrate" if kind == "json" else "",
+    }
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in served.output()
+
+
+def _for_the_emulator(document: Document, id_token: str) -> Document:
+    """Give the document of this very server, whose answers have no member that is not in it."""
+    copy: Document = json.loads(json.dumps(document))
+    copy["components"]["securitySchemes"]["session"]["name"] = "session"
+    google = copy["paths"]["/api/auth/google"]["post"]["requestBody"]["content"]
+    google["application/json"]["examples"]["google"]["value"]["idToken"] = id_token
+    schemas = copy["components"]["schemas"]
+    answers = [copy["components"]["responses"]]
+    answers += [o["responses"] for path in copy["paths"].values() for o in path.values()]
+    for name in _referenced(answers, schemas):
+        if "properties" in schemas[name]:
+            schemas[name]["additionalProperties"] = False
+    return copy
+
+
+def _referenced(node: Any, schemas: Document) -> set[str]:
+    """Name the schemas that are referred to, also by one another."""
+    found: set[str] = set()
+    pending = [node]
+    while pending:
+        names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(pending.pop())))
+        pending += [schemas[name] for name in names - found]
+        found |= names
+    return found
