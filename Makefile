@@ -71,7 +71,7 @@ migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would
 	@$(TRANSFER) schema plan $(ARGS)
 
 clean: ## Remove the environment and the caches, but not .data
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 
 $(VENV)/.runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
