@@ -143,6 +143,7 @@ def test_sign_ups_of_one_network_are_bounded_and_nothing_is_computed_for_more(
             body = {"email": f"user{number}@example.com", "password": PASSWORD}
             headers = {"X-Forwarded-For": HOME}
             assert client.post("/api/signup", json=body, headers=headers).status_code == status
+        assert counted.hashes() == {"new": 2}
 
 
 def _accounts(store: Store) -> dict[str, dict[str, str]]:

@@ -1,6 +1,7 @@
 """Entry points for the emulator that count, in a file, each password hash that is computed.
 
-A line is `real` where the password was compared with a user's hash, and `dummy` otherwise.
+A line is `real` where a password was compared with a user's hash, `dummy` where with another one,
+and `new` where a hash was made.
 """
 
 from __future__ import annotations
@@ -15,15 +16,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import main
 
-_compute = bcrypt.checkpw
+_compare, _make = bcrypt.checkpw, bcrypt.hashpw
 
 
-def _count(password: bytes, hashed_password: bytes) -> bool:
-    outcome = _compute(password, hashed_password)  # What bcrypt refuses at once is not counted.
+def _count(kind: str) -> None:
     with Path(os.environ["TEST_HASHES"]).open("a") as file:
-        file.write("dummy\n" if hashed_password.endswith(b"." * 53) else "real\n")
+        file.write(f"{kind}\n")
+
+
+def _counted_compare(password: bytes, hashed_password: bytes) -> bool:
+    outcome = _compare(password, hashed_password)  # What bcrypt refuses at once is not counted.
+    _count("dummy" if hashed_password.endswith(b"." * 53) else "real")
     return outcome
 
 
-bcrypt.checkpw = _count
+def _counted_make(password: bytes, salt: bytes) -> bytes:
+    _count("new")
+    return _make(password, salt)
+
+
+bcrypt.checkpw, bcrypt.hashpw = _counted_compare, _counted_make
 api = main.api
