@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from shared import accounts, external
+from shared import external
 from shared.config import Settings
 from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
 from shared.identity import Identity
 from shared.passwords import PasswordHasher
 from shared.store import Store, open_store
 from shared.users import ExternalIdentity, User
-from tests.support.stores import CLIENT, NOW, credentials, session_of
+from tests.support.stores import CLIENT, NOW, credentials, log_in, session_of, sign_up
 
 PASSWORD = "correct horse battery staple"
 HASHER = PasswordHasher(4)
@@ -52,7 +52,7 @@ def _local(store: Store, provider: str = "local", password: str | None = PASSWOR
 
 def _may_log_in(store: Store) -> bool:
     try:
-        accounts.log_in(store, HASHER, email=EMAIL, password=PASSWORD, client=CLIENT, now=NOW)
+        log_in(store, HASHER, EMAIL, PASSWORD)
     except AuthError:
         return False
     return True
@@ -191,7 +191,7 @@ def test_a_linked_user_goes_on_with_both_the_password_and_google(store: Store) -
 def test_a_sign_up_with_a_password_never_takes_googles_account(store: Store) -> None:
     user, _ = _sign_in(store, GOOGLE)
     with pytest.raises(EmailTaken):
-        _sign_up(store)
+        sign_up(store, HASHER, EMAIL, PASSWORD)
     assert credentials(store, EMAIL) is not None
     assert _sign_in(store, GOOGLE) == (user, False)
 
@@ -205,19 +205,6 @@ def test_new_users_from_one_network_are_counted_as_sign_ups_and_others_are_not(
             _sign_in(limited, GOOGLE)
         with pytest.raises(TooManyAttempts):
             _sign_in(limited, replace(OTHER, email="other@example.com"))
-
-
-def _sign_up(store: Store) -> User:
-    return accounts.sign_up(
-        store,
-        HASHER,
-        email=EMAIL,
-        password=PASSWORD,
-        name=None,
-        password_min_length=8,
-        client=CLIENT,
-        now=NOW,
-    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ import bcrypt
 import httpx
 import pytest
 
-from shared import accounts
 from shared.errors import InvalidCredentials, Overloaded
 from shared.passwords import ADMITTED_PER_HASH, PasswordHasher
 from shared.store import Store
@@ -25,7 +24,7 @@ from shared.tokens import SessionTokens
 from shared.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, NOW, credentials
+from tests.support.stores import credentials, log_in, sign_up
 
 THREADS = 8
 CONCURRENCY = 2
@@ -55,43 +54,26 @@ def test_as_many_logins_as_are_admitted_run_and_the_next_is_refused_until_one_ha
 ) -> None:
     hasher = Gated()
 
-    def log_in() -> User:
-        return accounts.log_in(
-            store, hasher, email="ada@example.com", password=PASSWORD, client=CLIENT, now=NOW
-        )
-
-    def sign_up(email: str) -> User:
-        return accounts.sign_up(
-            store,
-            hasher,
-            email=email,
-            password=PASSWORD,
-            name=None,
-            password_min_length=8,
-            client=CLIENT,
-            now=NOW,
-        )
-
-    user = sign_up("ada@example.com")
+    ada = (store, hasher, "ada@example.com", PASSWORD)
+    user = sign_up(*ada)
     with ThreadPoolExecutor(ADMITTED) as threads:
-        logins = [threads.submit(log_in) for _ in range(ADMITTED)]
+        logins = [threads.submit(log_in, *ada) for _ in range(ADMITTED)]
         assert all(hasher.arrived.acquire(timeout=SECONDS) for _ in logins)
-        for refused in (log_in, lambda: sign_up("eve@example.com")):
-            with pytest.raises(Overloaded):
-                refused()
+        with pytest.raises(Overloaded):
+            log_in(*ada)
+        with pytest.raises(Overloaded):
+            sign_up(store, hasher, "eve@example.com", PASSWORD)
         hasher.gate.set()
         assert [login.result(SECONDS) for login in logins] == [user] * ADMITTED
     assert credentials(store, "eve@example.com") is None
-    assert log_in() == user
+    assert log_in(*ada) == user
 
 
 def test_a_login_that_fails_gives_its_place_back(store: Store) -> None:
     hasher = PasswordHasher(4)
     for _ in range(ADMITTED_PER_HASH + 1):
         with pytest.raises(InvalidCredentials):
-            accounts.log_in(
-                store, hasher, email="ada@example.com", password=PASSWORD, client=CLIENT, now=NOW
-            )
+            log_in(store, hasher, "ada@example.com", PASSWORD)
     for _ in range(ADMITTED_PER_HASH + 1):
         with pytest.raises(ZeroDivisionError), hasher.admission():
             _ = 1 / 0

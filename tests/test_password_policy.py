@@ -10,14 +10,14 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from shared import accounts, password_policy
+from shared import password_policy
 from shared.errors import InvalidCredentials, InvalidInput
 from shared.password_policy import check_new_password
 from shared.passwords import PasswordHasher
 from shared.store import Store
 from shared.users import User
 from tests.support.emulator import Emulator
-from tests.support.stores import CLIENT, NOW, credentials
+from tests.support.stores import credentials, log_in, sign_up
 
 COMMON = "among the most common ones"
 CLOSE = "too close to your address, your name or this application's"
@@ -155,12 +155,7 @@ def test_who_has_a_short_or_common_password_still_logs_in_and_no_list_is_read(
         store.create_user(user, old)
         stronger = PasswordHasher(5)
         for _ in range(2):
-            assert (
-                accounts.log_in(
-                    store, stronger, email=email, password=password, client=CLIENT, now=NOW
-                )
-                == user
-            )
+            assert log_in(store, stronger, email, password) == user
         found = credentials(store, email)
         assert found is not None
         assert str(found.password_hash).startswith("$2b$05$")
@@ -170,26 +165,11 @@ def test_passwords_that_differ_only_beyond_what_bcrypt_reads_are_two(store: Stor
     hasher = PasswordHasher(4)
     long = "a passphrase of which bcrypt alone would read no more than the beginning, "
     assert len(long.encode()) > 72
-    user = accounts.sign_up(
-        store,
-        hasher,
-        email="ada@example.com",
-        password=f"{long} one",
-        name=None,
-        password_min_length=8,
-        client=CLIENT,
-        now=NOW,
-    )
-
-    def log_in(password: str) -> User:
-        return accounts.log_in(
-            store, hasher, email=user.email, password=password, client=CLIENT, now=NOW
-        )
-
-    assert log_in(f"{long} one") == user
+    user = sign_up(store, hasher, "ada@example.com", f"{long} one")
+    assert log_in(store, hasher, user.email, f"{long} one") == user
     for other in (f"{long} two", long, long[:72]):
         with pytest.raises(InvalidCredentials):
-            log_in(other)
+            log_in(store, hasher, user.email, other)
 
 
 def test_over_http_a_passphrase_of_16000_bytes_signs_up_and_logs_in(

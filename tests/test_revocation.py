@@ -16,7 +16,7 @@ from shared.passwords import PasswordHasher
 from shared.store import Store
 from shared.tokens import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.users import User
-from tests.support.stores import CLIENT, NOW, TOKENS
+from tests.support.stores import CLIENT, NOW, TOKENS, log_in, sign_up
 
 PASSWORD, NEW = "correct horse battery staple", "another long passphrase"
 HASHER = PasswordHasher(4)
@@ -107,16 +107,7 @@ ROWS = {
 
 
 def _sign_up(store: Store, email: str = "ada@example.com") -> User:
-    return accounts.sign_up(
-        store,
-        HASHER,
-        email=email,
-        password=PASSWORD,
-        name=None,
-        password_min_length=8,
-        client=CLIENT,
-        now=NOW,
-    )
+    return sign_up(store, HASHER, email, PASSWORD)
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
@@ -161,12 +152,6 @@ def test_a_new_account_at_a_deleted_ones_address_is_out_of_reach_of_its_sessions
 def test_the_old_password_ends_with_its_change_and_the_new_one_works(store: Store) -> None:
     device = Device(store, _sign_up(store))
     device.change_password(NOW)
-
-    def log_in(password: str) -> User:
-        return accounts.log_in(
-            store, HASHER, email="ada@example.com", password=password, client=CLIENT, now=NOW
-        )
-
-    assert log_in(NEW).epoch == 1
+    assert log_in(store, HASHER, "ada@example.com", NEW).epoch == 1
     with pytest.raises(InvalidCredentials):
-        log_in(PASSWORD)
+        log_in(store, HASHER, "ada@example.com", PASSWORD)

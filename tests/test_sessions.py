@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import accounts, sessions
+from shared import sessions
 from shared.config import Settings
 from shared.errors import NotAuthenticated, StoreUnavailable
 from shared.passwords import PasswordHasher
@@ -18,7 +18,7 @@ from shared.tokens import FRESH_SECONDS, SESSION_SECONDS
 from shared.users import User
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, NOW, TOKENS
+from tests.support.stores import NOW, TOKENS, log_in
 
 
 def _signed_up(store: Store) -> User:
@@ -142,12 +142,4 @@ def test_a_hash_that_cannot_be_renewed_does_not_turn_a_correct_login_away(tmp_pa
     store = HalfAway(Settings(users_file=tmp_path / "users.json"))
     user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
     store.create_user(user, PasswordHasher(4).hash("correct horse"))
-    found = accounts.log_in(
-        store,
-        PasswordHasher(5),
-        email="ada@example.com",
-        password="correct horse",
-        client=CLIENT,
-        now=NOW,
-    )
-    assert found == user
+    assert log_in(store, PasswordHasher(5), "ada@example.com", "correct horse") == user

@@ -1,8 +1,10 @@
-"""What tests ask of a store: who is there, and as which client."""
+"""What tests ask of a store and of the accounts in it, as one client at one time."""
 
 from __future__ import annotations
 
+from shared import accounts
 from shared.clients import Client
+from shared.passwords import PasswordHasher
 from shared.store import Attempt, Credentials, Store
 from shared.tokens import Session, SessionTokens
 from shared.users import User
@@ -31,3 +33,20 @@ def stored(store: Store, user: User, now: float = NOW) -> tuple[Attempt, Credent
     attempt = store.begin_reauthentication(session_of(user), CLIENT, now)
     assert attempt.credentials is not None
     return attempt, attempt.credentials
+
+
+def sign_up(store: Store, hasher: PasswordHasher, email: str, password: str) -> User:
+    return accounts.sign_up(
+        store,
+        hasher,
+        email=email,
+        password=password,
+        name=None,
+        password_min_length=8,
+        client=CLIENT,
+        now=NOW,
+    )
+
+
+def log_in(store: Store, hasher: PasswordHasher, email: str, password: str) -> User:
+    return accounts.log_in(store, hasher, email=email, password=password, client=CLIENT, now=NOW)
