@@ -124,17 +124,6 @@ def test_a_network_that_guesses_too_often_is_told_so_before_anything_is_computed
         assert _post(client, ADA, ELSEWHERE).status_code == 401
 
 
-@pytest.mark.parametrize(
-    "forged", [f"{ELSEWHERE}, {HOME}", f"{ELSEWHERE},{HOME}", f", {HOME}", f"{'x, ' * 500}{HOME}"]
-)
-def test_what_the_caller_writes_before_the_proxy_gives_no_further_attempt(
-    counted: Counted, forged: str
-) -> None:
-    with counted.start(MAX_CLIENT_ATTEMPTS="1").client() as client:
-        assert _post(client, ADA).status_code == 401
-        assert _post(client, ADA, forged).status_code == 429
-
-
 def test_sign_ups_of_one_network_are_bounded_and_nothing_is_computed_for_more(
     counted: Counted,
 ) -> None:
