@@ -166,14 +166,15 @@ def _prove_again(
     attempt = store.begin_reauthentication(session, client, now)
     if attempt.locked_until is not None:
         raise TooManyAttempts(attempt.locked_until - now, event="reauthentication_throttled")
-    found = attempt.credentials
+    found, event = attempt.credentials, "reauthentication_failed"
     if found is None:
-        raise NotAuthenticated(cause="the user is gone or ended this session")
+        raise NotAuthenticated(cause="the user is gone or ended this session", event=event)
     if found.password_hash is None:
         if session.auth_method != "google" or now - session.auth_time > FRESH_SECONDS:
-            raise ReauthenticationRequired(event="reauthentication_failed", user_id=found.user.id)
+            raise ReauthenticationRequired(event=event, user_id=found.user.id)
     elif password is None:
-        raise InvalidInput(field, "Please enter your current password")
+        sentence = "Please enter your current password"
+        raise InvalidInput(field, sentence, event=event, user_id=found.user.id)
     elif not hasher.verify(password, found.password_hash):
-        raise WrongPassword(field, event="reauthentication_failed", user_id=found.user.id)
+        raise WrongPassword(field, event=event, user_id=found.user.id)
     return attempt, found

@@ -98,6 +98,27 @@ def test_each_outcome_is_a_row_and_a_line_that_say_the_same(
         assert secret not in audited.output()
 
 
+def test_a_proof_that_is_missing_or_of_an_ended_session_is_a_row_and_a_line_too(
+    postgres: Server, database: str, audited: Emulator
+) -> None:
+    with audited.client(headers=HEADERS) as client:
+        user = client.post("/api/signup", json=ADA).json()["id"]
+        cookie = {"Cookie": f"session={client.cookies['session']}"}
+        assert client.post("/api/password", json={"newPassword": NEW}).status_code == 400
+        client.post("/api/logout")
+        change = {"currentPassword": PASSWORD, "newPassword": NEW}
+        assert client.post("/api/password", json=change, headers=cookie).status_code == 401
+    rows = _rows(postgres, database)
+    assert [row[:2] for row in rows] == [
+        ["signup", user],
+        ["reauthentication_failed", user],
+        ["logout", user],
+        ["reauthentication_failed", None],
+    ]
+    events = [line["event"] for line in audited.log() if "event" in line]
+    assert events == [row[0] for row in rows]
+
+
 def test_of_a_networks_flood_one_row_is_kept_and_every_line(
     postgres: Server, database: str, audited: Emulator
 ) -> None:
