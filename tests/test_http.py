@@ -85,23 +85,6 @@ def test_unknown_addresses_and_wrong_passwords_get_one_answer(
         assert len({str(_normal(answer)) for answer in answers}) == 1
 
 
-def test_a_mass_assignment_stores_nothing(emulator: Emulator, address: str) -> None:
-    with emulator.client() as client:
-        response = client.post(
-            "/api/signup",
-            json={
-                "email": address,
-                "password": PASSWORD,
-                "id": "00000000-0000-4000-8000-000000000000",
-                "provider": "google",
-                "epoch": 7,
-                "createdAt": "1999-01-01T00:00:00.000Z",
-            },
-        )
-        assert response.json()["provider"] == "local"
-        assert response.json()["id"] != "00000000-0000-4000-8000-000000000000"
-
-
 def test_the_longest_name_and_address_still_fit_into_a_cookie(
     emulator: Emulator, address: str
 ) -> None:
