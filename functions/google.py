@@ -24,12 +24,12 @@ def google(call: Call) -> Response:
         session = sessions.read(runtime.tokens(), call.session_token, now)
     except NotAuthenticated:
         session = None
-    user, is_new = external.sign_in(runtime.store(), identity, session, client=call.client, now=now)
+    user, event = external.sign_in(runtime.store(), identity, session, client=call.client, now=now)
     return begin_session(
         call,
         user,
-        201 if is_new else 200,
-        event="signup" if is_new else "login",
+        201 if event == "signup" else 200,
+        event=event,
         now=now,
         method="google",
         auth_time=identity.auth_time,

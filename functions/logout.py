@@ -27,7 +27,9 @@ def logout(call: Call) -> Response:
     tokens, token = runtime.tokens(), call.session_token
     if everywhere:
         session = sessions.read(tokens, token, now)
-        sessions.log_out_everywhere(runtime.store(), session, client=call.client, now=now)
+        sessions.log_out_everywhere(
+            runtime.store(), session, call.express_sid, client=call.client, now=now
+        )
     else:
         sessions.log_out(
             runtime.store, tokens, token, call.express_sid, client=call.client, now=now

@@ -27,8 +27,8 @@ ATTEMPTS = 3
 
 def sign_in(
     store: Store, identity: Identity, session: Session | None, *, client: Client, now: float
-) -> tuple[User, bool]:
-    """Give the user whom a verified identity is, and whether they are new.
+) -> tuple[User, str]:
+    """Give the user whom a verified identity is, and the event: a signup, login, identity_linked.
 
     `session` is that of whoever asks, if there is one: it proves the account's other side.
     Raises LinkRequired and EmailTaken where the address is an account's that is not to be joined,
@@ -42,12 +42,12 @@ def sign_in(
             user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
             store.reserve_sign_up(client, now)
             try:
-                return store.create_user(user, None, identities, client=client), True
+                return store.create_user(user, None, identities, client=client), "signup"
             except EmailTaken:
                 continue
         found = match.credentials
         if match.is_linked and match.has_all:
-            return found.user, False
+            return found.user, "login"
         drops_password = not match.is_linked and not _is_theirs(store, session, found.user)
         if drops_password:
             _check_merge(match, identity)
@@ -60,7 +60,7 @@ def sign_in(
             now=now,
         )
         if linked is not None:
-            return linked, False
+            return linked, "identity_linked"
     raise EmailTaken
 
 

@@ -76,10 +76,15 @@ def log_out(
     store().revoke_session(session, client, now)
 
 
-def log_out_everywhere(store: Store, session: Session, *, client: Client, now: float) -> None:
-    """End all sessions of the session's user, the old server's included.
+def log_out_everywhere(
+    store: Store, session: Session, express_sid: str | None, *, client: Client, now: float
+) -> None:
+    """End all sessions of the session's user, and the browser's own on the old server.
 
-    Raises NotAuthenticated for a session that has ended itself.
+    The others there are no longer exchanged for ours. Raises NotAuthenticated for a session that
+    has ended itself.
     """
     if not store.revoke_all_sessions(session, client, now):
         raise NotAuthenticated(cause="the user is gone or ended this session")
+    if express_sid is not None:
+        store.delete_express_session(express_sid)

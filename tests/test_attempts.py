@@ -164,3 +164,9 @@ def test_the_addresses_of_one_ipv6_network_share_its_number(store: Store) -> Non
     with pytest.raises(TooManyAttempts):
         store.reserve_sign_up(Client("2001:db8::ffff:0:0:3"), NOW)
     store.reserve_sign_up(Client("2001:db8:0:1::1"), NOW)
+
+
+def test_an_address_that_is_nobodys_is_never_locked_whatever_shares_its_count(store: Store) -> None:
+    for number in range(9):
+        attempt = store.begin_login("nobody@example.com", Client(f"192.0.2.{number}"), NOW)
+        assert (attempt.credentials, attempt.locked_until) == (None, None)

@@ -55,7 +55,8 @@ def _on_postgres(target: Target) -> Store:
 
 
 def _sign_in(store: Store, identity: Identity) -> tuple[User, bool]:
-    return external.sign_in(store, identity, None, client=CLIENT, now=NOW)
+    user, event = external.sign_in(store, identity, None, client=CLIENT, now=NOW)
+    return user, event == "signup"
 
 
 def test_who_signed_in_with_google_is_the_same_user_after_the_move_and_after_the_return(

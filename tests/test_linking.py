@@ -41,8 +41,10 @@ def _authoritative(identity: Identity) -> Identity:
 
 
 def _sign_in(store: Store, identity: Identity, signed_in: User | None = None) -> tuple[User, bool]:
+    """Give the user, and whether they are new."""
     session = session_of(signed_in) if signed_in else None
-    return external.sign_in(store, identity, session, client=CLIENT, now=NOW)
+    user, event = external.sign_in(store, identity, session, client=CLIENT, now=NOW)
+    return user, event == "signup"
 
 
 def _local(store: Store, provider: str = "local", password: str | None = PASSWORD) -> User:

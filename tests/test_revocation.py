@@ -67,7 +67,7 @@ class Device:
         sessions.log_out(lambda: self._store, TOKENS, self._token, None, client=CLIENT, now=now)
 
     def log_out_everywhere(self, now: float) -> None:
-        sessions.log_out_everywhere(self._store, self.session(now), client=CLIENT, now=now)
+        sessions.log_out_everywhere(self._store, self.session(now), None, client=CLIENT, now=now)
 
     def change_password(self, now: float) -> None:
         user = accounts.change_password(

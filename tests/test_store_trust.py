@@ -112,9 +112,9 @@ def test_a_first_password_can_be_set(store: Store) -> None:
 def test_a_deleted_user_is_gone_with_their_identities_and_the_address_is_free(store: Store) -> None:
     user = _create(store, ADA, GOOGLE)
     eve = _create(store, "eve@example.com", OTHER)
-    attempt, found = stored(store, user)
-    assert store.delete_user(attempt, found, NOW)
-    assert not store.delete_user(attempt, found, NOW)
+    first, second = stored(store, user), stored(store, user)
+    assert store.delete_user(*first, NOW)
+    assert not store.delete_user(*second, NOW)
     assert store.user(user.id) is None
     assert _find(store, GOOGLE) is None
     assert _create(store, ADA, GOOGLE).id != user.id

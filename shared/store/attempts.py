@@ -69,28 +69,32 @@ def begin(found: str, kind: str) -> str:
         FROM client c, login l, account a
     ), event AS (
         INSERT INTO auth_events (at, kind, user_id, actor, client)
-        SELECT $2::timestamptz, CASE WHEN denied_by IS NULL THEN '{kind}_failed'
-            ELSE '{kind}_throttled' END, f.id, CASE WHEN f.id IS NULL THEN $12 END, $13
+        SELECT $2::timestamptz, CASE WHEN denied_by = '{CLIENT}'
+                OR (denied_by = '{ACCOUNT}' AND f.id IS NOT NULL)
+            THEN '{kind}_throttled' ELSE '{kind}_failed' END,
+            f.id, CASE WHEN f.id IS NULL THEN $12 END, $13
         FROM outcome LEFT JOIN found f ON true WHERE remaining > -2 RETURNING id
     )
-    SELECT o.denied_by, e.id, o.locked_until, f.*
+    SELECT CASE WHEN o.denied_by = '{CLIENT}' OR EXISTS (SELECT FROM found) THEN o.denied_by END,
+        e.id, o.locked_until, f.*
     FROM outcome o LEFT JOIN event e ON true LEFT JOIN found f ON o.denied_by IS NULL
     """
 
 
-def succeed(kind: str, then: str, more: str = "") -> str:
+def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
     """Make the statement that forgets an attempt and those before it, and does what follows.
 
-    `then` gives a row where it was done; only then is the audit told of the `kind`. It comes before
-    the rest, and `more` after it. $1 to $3 are the keys in the order of locking, $4 to $6 their
-    limits, $7 until when the network is known, $8 the event; from $9 on they are those of `then`.
+    `then` gives a row where it was done; only then is the audit told of the `kind`. `more` comes
+    after the rest, and `also` finds what a first call did whose answer was lost. $1 to $3 are the
+    keys in the order of locking, $4 to $6 their limits, $7 until when the network is known, $8 the
+    event; from $9 on they are those of `then`.
     """
     return f"""
     WITH done AS (
         {then}
     ), client AS (
-        UPDATE auth_attempts SET remaining = least(remaining + 1, $4::int)
-        WHERE key = $1 RETURNING 1
+        UPDATE auth_attempts SET remaining = least(remaining + 1, $4::int) WHERE key = $1
+        AND EXISTS (SELECT FROM auth_events WHERE id = $8::uuid AND kind <> '{kind}') RETURNING 1
     ), login AS (
         UPDATE auth_attempts SET remaining = $5::int, known_until = $7::timestamptz
         WHERE key = $2 AND (SELECT count(*) FROM client) >= 0 RETURNING 1
@@ -101,7 +105,7 @@ def succeed(kind: str, then: str, more: str = "") -> str:
         UPDATE auth_events SET kind = '{kind}'
         WHERE id = $8::uuid AND EXISTS (SELECT FROM done) RETURNING 1
     ) {more}
-    SELECT * FROM done
+    SELECT * FROM done {also}
     """
 
 
@@ -134,9 +138,9 @@ class MemoryAttempts:
             )
             if client.remaining < 0:
                 return CLIENT, client.expires_at
-            if login.remaining < 0:
+            if login.remaining < 0 and is_somebody:
                 return ACCOUNT, login.expires_at
-            is_denied = account.remaining < 0 and not is_known
+            is_denied = is_somebody and account.remaining < 0 and not is_known
             return ACCOUNT if is_denied else None, account.expires_at
 
     def spend(self, key: str, limit: int, now: float) -> tuple[bool, float]:

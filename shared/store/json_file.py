@@ -276,7 +276,9 @@ class JsonFileStore:
 
     def _replace(self, users: _Users, record: Record, changes: Record) -> Record:
         gone = {name for name, value in changes.items() if value is None}
-        changed = record | changes | {"updatedAt": _now()}
+        if changes.keys() != {_REVOKED}:  # A logout changes nothing that an import would bring.
+            changes["updatedAt"] = _now()
+        changed = record | changes
         changed = {name: value for name, value in changed.items() if name not in gone}
         self._write([changed if other is record else other for other in users.records])
         return changed

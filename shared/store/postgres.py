@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -247,6 +248,7 @@ class PostgresStore:
             session.sid,
             _timestamp(now),
             client.coarse,
+            str(uuid.uuid4()),
         )
         return bool(rows)
 
@@ -255,7 +257,12 @@ class PostgresStore:
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
         rows = self._database.execute(
-            statements.FIND_EXTERNAL, _pairs(identities), key, _timestamp(now), client.coarse
+            statements.FIND_EXTERNAL,
+            _pairs(identities),
+            key,
+            _timestamp(now),
+            client.coarse,
+            str(uuid.uuid4()),
         )
         if not rows:
             return None
@@ -285,6 +292,7 @@ class PostgresStore:
                 str(drops_password),
                 _timestamp(now),
                 client.coarse,
+                str(uuid.uuid4()),
             )
         except StoreFault as error:
             if error.sqlstate == _UNIQUE_VIOLATION:

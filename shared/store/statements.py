@@ -47,8 +47,8 @@ WITH target AS (
     ON CONFLICT (email_key) DO UPDATE SET email_key = u.email_key WHERE u.id = excluded.id
     RETURNING {_USER}
 ), identity AS ({_ADD_IDENTITIES}), event AS (
-    INSERT INTO auth_events (at, kind, user_id, client)
-    SELECT CURRENT_TIMESTAMP, 'signup', id, $7 FROM target
+    INSERT INTO auth_events (id, at, kind, user_id, client)
+    SELECT id, CURRENT_TIMESTAMP, 'signup', id, $7 FROM target ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM target
 """
@@ -76,6 +76,8 @@ DELETE_USER = succeed(
         UPDATE import_records SET previous = NULL
         WHERE user_id = $9::uuid AND EXISTS (SELECT FROM done)
     )""",
+    """UNION ALL SELECT user_id FROM auth_events
+        WHERE id = $8::uuid AND kind = 'account_deleted'""",
 )
 SELECT_USER = f"""
 SELECT {_USER} FROM users u WHERE id = $1::uuid
@@ -107,10 +109,10 @@ WITH raised AS (
     UPDATE users SET epoch = epoch + 1 WHERE id = $1::uuid AND epoch = $2::int
     AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $3) RETURNING id
 ), event AS (
-    INSERT INTO auth_events (at, kind, user_id, client)
-    SELECT $4::timestamptz, 'logout_everywhere', id, $5 FROM raised
+    INSERT INTO auth_events (id, at, kind, user_id, client)
+    SELECT $6::uuid, $4::timestamptz, 'logout_everywhere', id, $5 FROM raised
 )
-SELECT id FROM raised
+SELECT id FROM raised UNION ALL SELECT user_id FROM auth_events WHERE id = $6::uuid
 """
 FIND_EXTERNAL = f"""
 WITH matched AS (
@@ -120,8 +122,9 @@ WITH matched AS (
 ), complete AS (
     SELECT (SELECT count(*) FROM matched) = json_array_length($1::json) AS has_all
 ), event AS (
-    INSERT INTO auth_events (at, kind, user_id, client)
-    SELECT $3::timestamptz, 'login', id, $4 FROM linked, complete WHERE has_all
+    INSERT INTO auth_events (id, at, kind, user_id, client)
+    SELECT $5::uuid, $3::timestamptz, 'login', id, $4 FROM linked, complete WHERE has_all
+    ON CONFLICT (id) DO NOTHING
 )
 SELECT {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
     EXISTS (SELECT FROM identities i WHERE i.user_id = u.id)
@@ -135,8 +138,9 @@ WITH target AS (
     WHERE id = $2::uuid AND epoch = $3::int AND password IS NOT DISTINCT FROM $4
     RETURNING {_USER}
 ), identity AS ({_ADD_IDENTITIES}), event AS (
-    INSERT INTO auth_events (at, kind, user_id, client)
-    SELECT $7::timestamptz, 'identity_linked', id, $8 FROM target
+    INSERT INTO auth_events (id, at, kind, user_id, client)
+    SELECT $9::uuid, $7::timestamptz, 'identity_linked', id, $8 FROM target
+    ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM target
 """

@@ -1,0 +1,83 @@
+"""Every statement may be sent again after its answer was lost, and is done once."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from shared.config import Settings
+from shared.connection import Row
+from shared.database import Database
+from shared.store import Store, open_store
+from shared.users import ExternalIdentity, User
+from tests.support.emulator import SECRET
+from tests.support.postgres import Server
+from tests.support.stores import CLIENT, NOW, session_of, stored
+
+GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
+
+
+@pytest.fixture
+def forgetful(postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store whose every statement is sent twice, of which the second one's answer counts."""
+    execute = Database.execute
+
+    def twice(self: Database, statement: str, *parameters: str | None) -> list[Row]:
+        execute(self, statement, *parameters)
+        return execute(self, statement, *parameters)
+
+    monkeypatch.setattr(Database, "execute", twice)
+    settings = {"SESSION_SECRET": SECRET, "DATABASE_URL": postgres.url(database)}
+    store = open_store(Settings.from_env(settings))
+    yield store
+    store.close()
+
+
+def test_what_was_done_at_the_first_time_is_the_answer_to_the_second(
+    forgetful: Store, postgres: Server, database: str
+) -> None:
+    store = forgetful
+    user = User(str(uuid.uuid4()), "ada@example.com", None, "local")
+    assert store.create_user(user, "hash", client=CLIENT) == user
+    attempt = store.begin_login(user.email, CLIENT, NOW)
+    store.end_login(attempt, NOW)
+    store.revoke_session(session_of(user), CLIENT, NOW)
+    changed = store.change_password(*stored(store, user), "new", NOW)
+    assert changed is not None
+    found = stored(store, changed)[1]
+    linked = store.link(
+        found, (GOOGLE,), provider="google", drops_password=False, client=CLIENT, now=NOW
+    )
+    assert linked is not None
+    assert store.find_external((GOOGLE,), user.email, CLIENT, NOW) is not None
+    assert store.revoke_all_sessions(session_of(linked), CLIENT, NOW)
+    last = store.user(user.id)
+    assert last is not None
+    assert last.epoch == 2
+    assert store.delete_user(*stored(store, last), NOW)
+    assert store.user(user.id) is None
+    kinds = Counter(row[0] for row in postgres.run("SELECT kind FROM auth_events", database))
+    assert {kind: count for kind, count in kinds.items() if not kind.endswith("_failed")} == {
+        "signup": 1,
+        "login": 2,
+        "logout": 1,
+        "password_changed": 1,
+        "identity_linked": 1,
+        "logout_everywhere": 1,
+        "account_deleted": 1,
+    }
+
+
+def test_a_success_gives_a_network_its_attempt_back_once(
+    forgetful: Store, postgres: Server, database: str
+) -> None:
+    store = forgetful
+    store.create_user(User(str(uuid.uuid4()), "ada@example.com", None, "local"), "hash")
+    store.begin_login("nobody@example.com", CLIENT, NOW)
+    store.end_login(store.begin_login("ada@example.com", CLIENT, NOW), NOW)
+    rows = postgres.run("SELECT remaining FROM auth_attempts WHERE key LIKE 'client %'", database)
+    # Counting twice is on the safe side: two attempts, each sent twice, and one given back.
+    assert rows == [[100 - 4 + 1]]
