@@ -11,6 +11,9 @@ LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; f
 .PHONY: help dev test lint format bench clean export migrate migrate-backup migrate-dry-run \
   migrate-rollback migrate-schema migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
+# Test files that run side by side.
+WORKERS ?= 3
+
 # The move, from USERS_FILE to DATABASE_URL; options go into ARGS: make migrate ARGS='--yes'
 TRANSFER = $(LOAD_ENV) $(BIN)/python -m shared.transfer
 
@@ -27,7 +30,7 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff format --check .

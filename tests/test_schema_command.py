@@ -26,7 +26,8 @@ from tests.support.postgres import PASSWORD, Server
 
 # The command on a folder of migrations of the test's own.
 _COMMAND = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background jobs ignore it.
 from pathlib import Path
 from typing import Any
 from shared import migrations
