@@ -1,13 +1,21 @@
-"""What statements cost: none of those that requests wait for reads a whole table."""
+"""How statements find their rows, and that none waits for another in a circle."""
 
 from __future__ import annotations
 
+import random
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
-from shared.store import statements
+from shared.clients import Client
+from shared.config import Settings
+from shared.store import open_store, statements
+from shared.users import User
+from tests.support.emulator import UNLIMITED
 from tests.support.postgres import Server
+from tests.support.stores import NOW
 
 ON_THE_OLD_SERVERS_TABLE = ("EXPRESS_USER", "DELETE_EXPRESS")
 NAMES = [
@@ -25,3 +33,35 @@ def test_every_statement_finds_its_rows_by_an_index(
         connection.run("SET enable_seqscan = off")
         plan = connection.run(f"EXPLAIN (GENERIC_PLAN) {getattr(statements, name)}")
     assert "Seq Scan" not in str(plan)
+
+
+def test_attempts_on_the_same_rows_at_once_never_wait_for_each_other_in_a_circle(
+    postgres: Server, database: str
+) -> None:
+    """A deadlock would be repeated, and only the server's log would tell."""
+    logged = len(postgres.log())
+    settings = UNLIMITED | {
+        "DATABASE_URL": postgres.url(database),
+        "DATABASE_MAX_CONNECTIONS": "8",
+        "LOCKOUT_TIME": "1000",
+    }
+    store = open_store(Settings.from_env(settings))
+    emails = [f"user{number}@example.com" for number in range(3)]
+    for email in emails:
+        store.create_user(User(str(uuid.uuid4()), email, None, "local"), "hash")
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for step in range(60):
+            now = NOW + step * 0.5
+            client = Client(f"192.0.2.{chance.randrange(3)}")
+            attempt = store.begin_login(chance.choice([*emails, "nobody@x.org"]), client, now)
+            if chance.random() < 0.5:
+                store.end_login(attempt, now)
+            if chance.random() < 0.2:
+                store.clean_up(now)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    store.close()
+    assert "deadlock detected" not in postgres.log()[logged:]
