@@ -17,6 +17,7 @@ from shared.errors import (
     InvalidInput,
     NotAuthenticated,
     ReauthenticationRequired,
+    StoreBusy,
     StoreFault,
     StoreUnavailable,
     TooManyAttempts,
@@ -118,7 +119,7 @@ def change_password(
         )
         changed = store.change_password(attempt, found, hasher.hash(new), now)
     if changed is None:
-        raise NotAuthenticated(cause="the user changed meanwhile")
+        raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
     return changed
 
 
@@ -137,7 +138,7 @@ def delete_account(
             store, hasher, session, "password", password, client=client, now=now
         )
         if not store.delete_user(attempt, found, now):
-            raise NotAuthenticated(cause="the user changed meanwhile")
+            raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
 
 
 def own_account(store: Store, session: Session) -> Account:
