@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +27,9 @@ class SessionKey:
 
     kid: str
     algorithm: str
-    verifying: Any = field(repr=False)
-    signing: Any = field(repr=False)
+    verify: Callable[[bytes, bytes], bool] = field(repr=False)
+    """Whether the second is the signature of the first."""
+    sign: Callable[[bytes], bytes] | None = field(repr=False)
     """None in a key that only verifies."""
     jwk: dict[str, str] | None = None
     """The public key as others get it (RFC 7517); None in a secret."""
@@ -43,7 +45,7 @@ def parse(text: str) -> tuple[SessionKey, ...]:
     if not blocks or _BLOCK.sub("", text).strip():
         raise InvalidSessionKeys(f"it must hold PEM blocks and nothing else: {_MAKE_ONE}")
     keys = tuple(_read(number, *block) for number, block in enumerate(blocks, 1))
-    if keys[0].signing is None:
+    if keys[0].sign is None:
         raise InvalidSessionKeys("it begins with a public key, but the first one has to sign")
     if len({key.kid for key in keys}) < len(keys):
         raise InvalidSessionKeys("it lists the same key twice")
@@ -80,10 +82,18 @@ def _read(number: int, label: str, pem: bytes) -> SessionKey:
         algorithm = "EdDSA"
     else:
         raise InvalidSessionKeys(f"block {number} is no key of P-256 or Ed25519: {_MAKE_ONE}")
-    jwk = jwt.get_algorithm_by_name(algorithm).to_jwk(public, as_dict=True)
+    scheme: Any = jwt.get_algorithm_by_name(algorithm)
+    jwk = scheme.to_jwk(public, as_dict=True)
     kid = _thumbprint(jwk)
     jwk |= {"alg": algorithm, "use": "sig", "kid": kid}
-    return SessionKey(kid, algorithm, verifying=public, signing=private, jwk=jwk)
+
+    def sign(data: bytes) -> bytes:
+        return bytes(scheme.sign(data, private))
+
+    def verify(data: bytes, signature: bytes) -> bool:
+        return bool(scheme.verify(data, public, signature))
+
+    return SessionKey(kid, algorithm, verify, sign if private else None, jwk)
 
 
 def _thumbprint(jwk: dict[str, str]) -> str:

@@ -1,21 +1,21 @@
 """Issues and reads session tokens: signed JWTs that follow RFC 8725, and nothing else.
 
-PyJWT signs and verifies; taking a token apart is done here, because what it would let pass
-(duplicate members, padding, any `typ`, a missing `exp`) has to be refused, and because every
-request with a session comes through here. What cannot be trusted is `InvalidToken`. Time is
-the caller's.
+A token is put together and taken apart here, because what PyJWT would let pass (duplicate members,
+padding, any `typ`, a missing `exp`) has to be refused, and because every request with a session
+comes through here. A key signs and verifies: a secret by the standard library's HMAC, a key pair
+by PyJWT. What cannot be trusted is `InvalidToken`. Time is the caller's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import jwt
 
 from shared.session_keys import SessionKey
 from shared.strict_json import InvalidJson, loads
@@ -33,7 +33,6 @@ MAX_LENGTH = 4096
 NAME_MAX_LENGTH = 100
 """Characters of a name. It travels in the token; the old system's names can be longer."""
 
-_ALGORITHMS = {name: jwt.get_algorithm_by_name(name) for name in ("HS256", "ES256", "EdDSA")}
 _CLAIMS: dict[str, tuple[type, ...]] = {
     "sub": (str,),
     "sid": (str,),
@@ -122,9 +121,11 @@ class SessionTokens:
             "name": user.name and user.name[:NAME_MAX_LENGTH],
             "provider": user.provider,
         }
-        key = self._signing_key
-        headers = {"typ": TYPE, "kid": key.kid}
-        text = jwt.encode(claims, key.signing, key.algorithm, headers=headers)
+        key, sign = self._signing_key, self._signing_key.sign
+        if sign is None:
+            raise ValueError("the first key has to sign")
+        signed = f"{_encode(_header(key))}.{_encode(claims)}"
+        text = f"{signed}.{_base64url(sign(signed.encode()))}"
         return IssuedToken(text, ends_at - issued_at)
 
     def read(self, token: str, now: float) -> Session:
@@ -139,10 +140,9 @@ class SessionTokens:
         encoded_header, _, encoded_claims = signed.partition(".")
         header = _parse(encoded_header)
         key = self._keys.get(str(header.get("kid")))
-        if key is None or header != {"alg": key.algorithm, "typ": TYPE, "kid": key.kid}:
+        if key is None or header != _header(key):
             raise InvalidToken("not a header of ours")
-        algorithm = _ALGORITHMS[key.algorithm]
-        if not algorithm.verify(signed.encode(), key.verifying, _decode(signature)):
+        if not key.verify(signed.encode(), _decode(signature)):
             raise InvalidToken("not our signature")
         claims = _parse(encoded_claims)
         if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
@@ -175,6 +175,18 @@ class SessionTokens:
         return {"keys": [key.jwk for key in self._keys.values() if key.jwk]}
 
 
+def _header(key: SessionKey) -> dict[str, str]:
+    return {"alg": key.algorithm, "typ": TYPE, "kid": key.kid}
+
+
+def _encode(value: dict[str, Any]) -> str:
+    return _base64url(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 def _parse(segment: str) -> dict[str, Any]:
     try:
         value = loads(_decode(segment))
@@ -191,7 +203,7 @@ def _decode(segment: str) -> bytes:
         data = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     except ValueError as error:
         raise InvalidToken("not base64url") from error
-    if urlsafe_b64encode(data).rstrip(b"=") != segment.encode():
+    if _base64url(data) != segment:
         raise InvalidToken("not canonical base64url")
     return data
 
@@ -199,6 +211,11 @@ def _decode(segment: str) -> bytes:
 def _secret_key(secret: str) -> SessionKey:
     """Name a secret without telling it: by 64 bits of a hash over at least 256."""
     digest = hashlib.sha256(b"ai-coder-auth kid\0" + secret.encode()).digest()
-    kid = urlsafe_b64encode(digest[:8]).rstrip(b"=").decode()
-    key = _ALGORITHMS["HS256"].prepare_key(secret)
-    return SessionKey(kid, "HS256", verifying=key, signing=key)
+
+    def sign(data: bytes) -> bytes:
+        return hmac.digest(secret.encode(), data, "sha256")
+
+    def verify(data: bytes, signature: bytes) -> bool:
+        return hmac.compare_digest(sign(data), signature)
+
+    return SessionKey(_base64url(digest[:8]), "HS256", verify, sign)

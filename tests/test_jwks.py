@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.session_keys import parse
 from shared.tokens import AUDIENCE, FRESH_SECONDS, ISSUER, TYPE, SessionTokens
@@ -38,8 +39,8 @@ def pem(tmp_path_factory: pytest.TempPathFactory, openssl_program: str) -> str:
     for line in _snippet("console").splitlines():
         subprocess.run(line.removeprefix("$ ").split(), cwd=folder, check=True, capture_output=True)
     private = (folder / "session-key.pem").read_text()
-    (key,) = parse(private)
-    assert (folder / "session-key.pub.pem").read_text() == public_pem(key.signing)
+    loaded = load_pem_private_key(private.encode(), None)
+    assert (folder / "session-key.pub.pem").read_text() == public_pem(loaded)
     return private
 
 
@@ -74,14 +75,17 @@ def good(asymmetric: Emulator, user: User) -> str:
 def bad(good: str, pem: str, user: User) -> dict[str, str]:
     """Tokens that a verifier must refuse, by what is wrong with them."""
     (key,) = parse(pem)
+    private: Any = load_pem_private_key(pem.encode(), None)
     claims = jwt.decode(good, options={"verify_signature": False})
     header = {"typ": TYPE, "kid": key.kid}
 
-    def signed(changes: dict[str, Any], headers: dict[str, Any], signing: Any = key.signing) -> str:
+    def signed(changes: dict[str, Any], headers: dict[str, Any], signing: Any = private) -> str:
         kept = {name: value for name, value in (claims | changes).items() if value is not None}
         return jwt.encode(kept, signing, "ES256", headers=header | headers)
 
-    assert jwt.decode(signed({}, {}), key.verifying, ["ES256"], audience=AUDIENCE, issuer=ISSUER)
+    assert jwt.decode(
+        signed({}, {}), private.public_key(), ["ES256"], audience=AUDIENCE, issuer=ISSUER
+    )
     secret = base64.urlsafe_b64encode(b"any secret that is long enough for it").decode()
     return {
         "expired": signed({"exp": int(time.time()) - 3600}, {}),

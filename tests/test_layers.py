@@ -114,8 +114,9 @@ def test_nothing_reaches_upwards(module: str, forbidden: set[str]) -> None:
     assert not _reach(module) & forbidden
 
 
-def test_without_key_pairs_a_probe_loads_nothing_that_reads_or_uses_them() -> None:
-    code = "import sys, main; main.health; print(*sys.modules)"
+@pytest.mark.parametrize("entry_point", ["health", "login", "session"])
+def test_without_key_pairs_nothing_is_loaded_that_reads_or_uses_them(entry_point: str) -> None:
+    code = f"import sys, main; main.{entry_point}; main.runtime.tokens(); print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, check=True
     )

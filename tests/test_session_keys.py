@@ -46,13 +46,13 @@ def _encrypted(key: PrivateKey, form: PrivateFormat) -> str:
 def test_a_p256_key_is_for_es256_and_an_ed25519_key_for_eddsa() -> None:
     keys = parse(private_pem(P256) + private_pem(ED25519))
     assert [key.algorithm for key in keys] == ["ES256", "EdDSA"]
-    assert all(key.signing for key in keys)
+    assert all(key.sign for key in keys)
 
 
 def test_further_keys_may_be_public_and_then_only_verify() -> None:
     signing, first, second = parse(SOUND + public_pem(ED25519) + public_pem(make_p256()))
-    assert signing.signing
-    assert first.signing is second.signing is None
+    assert signing.sign
+    assert first.sign is second.sign is None
 
 
 @pytest.mark.parametrize(
