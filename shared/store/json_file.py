@@ -82,7 +82,7 @@ class JsonFileStore:
         password_hash: str | None,
         identities: Sequence[ExternalIdentity] = (),
         *,
-        client: Client | None = None,  # noqa: ARG002  # for the audit, which is the log's alone
+        client: Client | None = None,
     ) -> User:
         """Append, under the lock."""
         with self._changing() as users:
@@ -178,7 +178,7 @@ class JsonFileStore:
             events=[],
         )
 
-    def revoke_session(self, session: Session, client: Client, now: float) -> None:  # noqa: ARG002
+    def revoke_session(self, session: Session, client: Client, now: float) -> None:
         """Keep the sid with the user's record, and forget those that have ended anyway."""
         with self._changing() as users:
             record = users.by_id.get(session.user.id)
@@ -187,7 +187,7 @@ class JsonFileStore:
                 revoked[session.sid] = session.ends_at
                 self._replace(users, record, {_REVOKED: revoked})
 
-    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:  # noqa: ARG002
+    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
         """Raise the epoch, if it is the session's."""
         with self._changing() as users:
             record = self._going_on(users, session)
@@ -200,8 +200,8 @@ class JsonFileStore:
         self,
         identities: Sequence[ExternalIdentity],
         key: str,
-        client: Client,  # noqa: ARG002
-        now: float,  # noqa: ARG002
+        client: Client,
+        now: float,
     ) -> ExternalMatch | None:
         """Look for the identities first, and for the address only where nobody is there."""
         users = self._read()
@@ -223,8 +223,8 @@ class JsonFileStore:
         *,
         provider: str,
         drops_password: bool,
-        client: Client,  # noqa: ARG002
-        now: float,  # noqa: ARG002
+        client: Client,
+        now: float,
     ) -> User | None:
         """Replace the record where it is as it was found."""
 
