@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
+from shared.config import Settings
 from shared.errors import TransferRefused
+from shared.store import open_store
 from shared.transfer import rollback
 from shared.transfer.rollback import RolledBack
 from shared.transfer.steps import Outcome
+from tests.support.stores import NOW, stored
 from tests.support.transfers import Target, finish, nonzero, user
 
 
@@ -99,3 +104,23 @@ def test_a_user_whom_another_table_refers_to_stops_the_rollback(target: Target) 
     with pytest.raises(TransferRefused, match="Another table refers"):
         _roll_back(target, applied.batch)
     assert target.users() == before
+
+
+def test_who_deleted_the_account_leaves_no_hash_behind_and_is_not_brought_back(
+    target: Target,
+) -> None:
+    target.apply([user(1), user(2)])
+    again = [user(1, name="Ada"), user(2, name="Bob")]
+    applied, _ = target.apply(again)
+    with closing(
+        open_store(Settings(database_url=target.database.url, use_database=True))
+    ) as store:
+        found = store.user(user(1)["id"])
+        assert found is not None
+        assert store.delete_user(*stored(store, found), NOW)
+    kept = target.run("SELECT user_id::text FROM import_records WHERE previous IS NOT NULL")
+    assert kept == [[user(2)["id"]]]
+    plan, _ = target.plan(again)
+    assert nonzero(plan.counts) == {"identical": 1, "deleted": 1}
+    done, _ = _roll_back(target, applied.batch)
+    assert nonzero(done.counts) == {"restored": 1, "gone": 1}
