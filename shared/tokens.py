@@ -101,10 +101,12 @@ class SessionTokens:
     ) -> IssuedToken:
         """Make a token for a new session, or a fresh one for the session it renews.
 
-        `auth_time` is when the user proved who they are by the `method`, if it was not now.
+        `auth_time` is when the user proved who they are by the `method`, if it was not now. A
+        degraded user's session cannot be renewed: it ends when it is no longer fresh.
         """
         issued_at = int(now)
-        ends_at = renews.ends_at if renews else issued_at + SESSION_SECONDS
+        lasts = FRESH_SECONDS if user.is_degraded else SESSION_SECONDS
+        ends_at = renews.ends_at if renews else issued_at + lasts
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -121,6 +123,8 @@ class SessionTokens:
             "name": user.name and user.name[:NAME_MAX_LENGTH],
             "provider": user.provider,
         }
+        if user.is_degraded:
+            claims["degraded"] = True
         key, sign = self._signing_key, self._signing_key.sign
         if sign is None:
             raise ValueError("the first key has to sign")
@@ -150,6 +154,8 @@ class SessionTokens:
         for name, kinds in _CLAIMS.items():
             if type(claims.get(name)) not in kinds:  # Exactly: a bool is an int to isinstance.
                 raise InvalidToken(f"claim {name} is missing or of the wrong type")
+        if claims.get("degraded", True) is not True:
+            raise InvalidToken("claim degraded is not true")
         issued_at, latest = claims["iat"], claims["iat"] + SESSION_SECONDS
         if not claims["auth_time"] <= issued_at <= claims["exp"] <= claims["session_exp"] <= latest:
             raise InvalidToken("the times contradict each other")
@@ -162,6 +168,7 @@ class SessionTokens:
                 name=claims["name"],
                 provider=claims["provider"],
                 epoch=claims["epoch"],
+                is_degraded="degraded" in claims,
             ),
             sid=claims["sid"],
             expires_at=claims["exp"],

@@ -15,6 +15,8 @@ class User:
     provider: str
     epoch: int = 0
     """Sessions issued under an earlier epoch are no longer renewed."""
+    is_degraded: bool = False
+    """Known from a copy that may be out of date, because the database is away: see `tokens`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,3 +242,47 @@ def test_a_kill_at_any_step_of_a_write_leaves_the_old_file_or_the_new_one(path: 
     assert len(killed) > 40
     assert set(killed) == {"before", "after"}
     assert killed == sorted(killed, reverse=True), "once there, the new file stays"
+
+
+# Who signed up while Postgres was away
+
+
+def _fallback(path: Path) -> JsonFileStore:
+    return JsonFileStore(Settings(users_file=path), is_fallback=True)
+
+
+def test_who_signs_up_with_the_fallback_is_pending_and_nobody_else(path: Path) -> None:
+    before = _store(path).create_user(_user(), "hash")
+    store = _fallback(path)
+    user = store.create_user(_user("eve@example.com"), "hash")
+    (operation,) = store.pending()
+    assert str(uuid.UUID(operation)) == operation
+    assert store.find_pending(key=user.email) == store.find_pending(user_id=user.id) == user
+    assert store.find_pending(key=before.email) is None
+    assert _store(path).pending() == [operation], "it is in the file"
+
+
+def test_a_settled_operation_leaves_the_file_once_and_a_failed_one_stays(path: Path) -> None:
+    store = _fallback(path)
+    user = store.create_user(_user(), "hash")
+    (operation,) = store.pending()
+    before = path.read_bytes()
+
+    def fail(_: object) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        store.settle(operation, fail)
+    assert path.read_bytes() == before
+    played: list[json_file.Record] = []
+    assert store.settle(operation, played.append)
+    assert not store.settle(operation, played.append)
+    assert [record["id"] for record in played] == [user.id]
+    assert path.read_text() == "[]"
+
+
+@pytest.mark.parametrize("value", ["x", {}, {"operation": 1, "at": "x"}, [], None])
+def test_a_pending_member_that_is_none_damages_the_file(path: Path, value: object) -> None:
+    path.write_text(json.dumps([{"id": "x", "email": "eve@example.com", "pending": value}]))
+    with pytest.raises(StoreDamaged):
+        _store(path).pending()

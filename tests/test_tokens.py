@@ -6,7 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jwt
@@ -168,6 +168,25 @@ def test_a_renewal_keeps_when_and_how_the_user_proved_who_they_are(
     second = tokens.read(tokens.issue(USER, later, renews=first).text, later)
     assert (second.auth_time, second.auth_method) == (NOW, method)
     assert second.expires_at == later + FRESH_SECONDS
+
+
+def test_a_degraded_users_session_says_so_and_ends_when_it_is_no_longer_fresh(
+    tokens: SessionTokens,
+) -> None:
+    issued = tokens.issue(replace(USER, is_degraded=True), NOW)
+    session = tokens.read(issued.text, NOW)
+    assert session.user.is_degraded
+    assert not tokens.read(tokens.issue(USER, NOW).text, NOW).user.is_degraded
+    assert issued.max_age == FRESH_SECONDS
+    assert session.ends_at == session.expires_at == NOW + FRESH_SECONDS
+    with pytest.raises(InvalidToken):
+        tokens.read(issued.text, NOW + FRESH_SECONDS)
+
+
+@pytest.mark.parametrize("value", [False, None, 1, "true", {}])
+def test_the_degraded_claim_is_true_or_absent(issuer: Issuer, value: object) -> None:
+    with pytest.raises(InvalidToken, match="degraded"):
+        issuer.tokens.read(issuer.forge({"degraded": value}), NOW)
 
 
 def test_each_token_and_each_session_is_unique(tokens: SessionTokens) -> None:

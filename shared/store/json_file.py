@@ -2,7 +2,8 @@
 
 A write happens under the file's lock and replaces it as a whole; a file that cannot be understood
 is refused and left alone. Members that this system doesn't know are kept. What the old server did
-not know is kept with each user: `epoch`, `identities`, and `revokedSessions`, each with its end.
+not know is kept with each user: `epoch`, `identities`, `revokedSessions`, each with its end, and,
+of who signed up while Postgres was away, `pending`: the id of the operation that brings them there.
 Attempts are counted in memory, and the audit is the log's alone.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ LOCK_TIMEOUT = 10.0
 Record = dict[str, Any]
 
 _REVOKED = "revokedSessions"
+_PENDING = "pending"
 _OPTIONAL_TEXTS = ("password", "name", "provider")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -56,13 +59,18 @@ class _Users:
     by_key: dict[str, Record]
     by_id: dict[str, Record]
     by_identity: dict[ExternalIdentity, Record]
+    pending: list[Record]
 
 
 class JsonFileStore:
     """Users in a file; see `shared.store.Store` for the contract."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Read nothing yet. A file that doesn't exist holds no users."""
+    def __init__(self, settings: Settings, *, is_fallback: bool = False) -> None:
+        """Read nothing yet. A file that doesn't exist holds no users.
+
+        Of a fallback, everyone who signs up is pending until Postgres has them.
+        """
+        self._is_fallback = is_fallback
         self._path = settings.users_file
         self._users = _index(None, [])
         self._limits = settings.limits
@@ -103,10 +111,36 @@ class JsonFileStore:
                 "updatedAt": _now(),
                 "identities": _with(None, identities),
             }
+            if self._is_fallback:
+                record[_PENDING] = {"operation": str(uuid.uuid4()), "at": _now()}
             # The old server leaves out what a user doesn't have.
             record = {name: value for name, value in record.items() if value not in (None, [])}
             self._write([*users.records, record])
             return _user(record)
+
+    def pending(self) -> list[str]:
+        """Give the operations that Postgres lacks, in the order of the sign-ups."""
+        return [record[_PENDING]["operation"] for record in self._read().pending]
+
+    def find_pending(self, *, key: str = "", user_id: str = "") -> User | None:
+        """Find a pending user by the email key or by the id."""
+        users = self._read()
+        record = users.by_key.get(key) or users.by_id.get(user_id)
+        return _user(record) if record and _PENDING in record else None
+
+    def settle(self, operation: str, play: Callable[[Record], object]) -> bool:
+        """Have `play` bring a pending user where they belong, and then leave the record out.
+
+        Nobody else changes the file meanwhile. Tells whether there was such an operation. What
+        `play` raises leaves everything as it is.
+        """
+        with self._changing() as users:
+            for record in users.pending:
+                if record[_PENDING]["operation"] == operation:
+                    play(record)
+                    self._write([other for other in users.records if other is not record])
+                    return True
+            return False
 
     def begin_login(self, key: str, client: Client, now: float) -> Attempt:
         """Count in memory, and find the record that holds the email key."""
@@ -338,6 +372,7 @@ def _records(data: bytes) -> list[Record]:
             and type(record.get("epoch", 0)) is int
             and _are_identities(record.get("identities", []))
             and _are_ends(record.get(_REVOKED, {}))
+            and (_PENDING not in record or _is_operation(record[_PENDING]))
         )
         if not sound:
             raise InvalidJson(f"Entry {number} is not a user.")
@@ -357,6 +392,14 @@ def _are_ends(value: object) -> bool:
     return isinstance(value, dict) and all(type(end) in (int, float) for end in value.values())
 
 
+def _is_operation(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"operation", "at"}
+        and all(isinstance(text, str) for text in value.values())
+    )
+
+
 def _index(stamp: tuple[int, ...] | None, records: list[Record]) -> _Users:
     keyed = [(email_key(record["email"]), record) for record in records]
     # Of records that differ only in spelling the same one is found as in migration 0002.
@@ -372,6 +415,7 @@ def _index(stamp: tuple[int, ...] | None, records: list[Record]) -> _Users:
         by_identity={
             identity: record for record in reversed(records) for identity in _identities(record)
         },
+        pending=[record for record in records if _PENDING in record],
     )
 
 
