@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, cast, get_args
 
 from shared import session_keys
 from shared.database_url import DatabaseUrl, InvalidDatabaseUrl
@@ -32,6 +32,8 @@ _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _SERVICE_ACCOUNT = re.compile(r"[^@\s]+@([a-z0-9-]+\.)+gserviceaccount\.com")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]+\.apps\.googleusercontent\.com")
 _PROJECT_ID = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
+
+Fallback = Literal["full", "readonly", "off"]
 
 T = TypeVar("T", int, float)
 
@@ -66,6 +68,9 @@ class Settings:
     database_max_connections: int = 4
     database_max_idle: float = 30.0
     users_file: Path = _DATA / "users.json"
+    fallback: Fallback = "full"
+    snapshot_max_age: float = 3600.0
+    snapshot_interval: float = 600.0
     session_secrets: tuple[str, ...] = field(default=(), repr=False)
     session_keys: tuple[SessionKey, ...] = ()
     cookie_name: str = "session"
@@ -87,6 +92,11 @@ class Settings:
     def secure(self) -> bool:
         """Whether the outside world speaks HTTPS to us and strict rules hold."""
         return self.environment in ("staging", "production")
+
+    @property
+    def snapshot_file(self) -> Path:
+        """Where the copy of the users is that logins are served from in an outage."""
+        return self.users_file.with_name(f"{self.users_file.name}.snapshot")
 
     @property
     def has_admin(self) -> bool:
@@ -139,6 +149,11 @@ class _Reader:
             ),
             database_max_idle=self.number("DATABASE_MAX_IDLE", default.database_max_idle, 0, 3600),
             users_file=Path(self.text("USERS_FILE") or _DATA / "users.json"),
+            fallback=self.fallback(secure=secure),
+            snapshot_max_age=self.number("SNAPSHOT_MAX_AGE", default.snapshot_max_age, 0, 604_800),
+            snapshot_interval=self.number(
+                "SNAPSHOT_INTERVAL", default.snapshot_interval, 0, 86_400
+            ),
             session_secrets=self.session_secrets(required=secure),
             session_keys=self.session_keys(),
             cookie_name=self.cookie_name(secure=secure),
@@ -200,6 +215,13 @@ class _Reader:
         noun = "a whole number" if kind is int else "a number"
         self.problems.append(f"{name} must be {noun} from {at_least:g} to {at_most:g}.")
         return default
+
+    def fallback(self, *, secure: bool) -> Fallback:
+        value = (self.text("FALLBACK") or ("off" if secure else "full")).lower()
+        if value not in get_args(Fallback):
+            self.problems.append(f"FALLBACK must be one of {', '.join(get_args(Fallback))}.")
+            return "off"
+        return cast("Fallback", value)
 
     def database_url(self, *, required: bool) -> DatabaseUrl | None:
         text = self.text("DATABASE_URL")

@@ -80,6 +80,8 @@ def test_a_sound_production_is_accepted() -> None:
     assert settings.use_database
     assert settings.cookie_name == "__Host-session"
     assert settings.bcrypt_rounds == 12
+    assert settings.fallback == "off"
+    assert Settings.from_env({}).fallback == "full"
 
 
 def test_production_reports_all_its_problems_at_once() -> None:
@@ -292,6 +294,9 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("USE_DATABASE", "maybe", "must be true or false"),
         ("USE_DATABASE", "true", "DATABASE_URL is missing"),
         ("DATABASE_URL", "mysql://x", "must begin with postgresql://"),
+        ("FALLBACK", "always", "one of full, readonly, off"),
+        ("SNAPSHOT_MAX_AGE", "-1", "from 0 to 604800"),
+        ("SNAPSHOT_INTERVAL", "x", "a number"),
         ("BCRYPT_ROUNDS", "15", "from 4 to 14"),
         ("BCRYPT_ROUNDS", "12.5", "a whole number"),
         ("HASH_CONCURRENCY", "0", "from 1 to 64"),

@@ -101,7 +101,7 @@ class JsonFileStore:
                 raise EmailTaken
             if any(identity in users.by_identity for identity in identities):
                 raise EmailTaken
-            record = {
+            record: Record = {
                 "id": user.id,
                 "email": user.email,
                 "password": password_hash,

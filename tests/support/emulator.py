@@ -70,6 +70,7 @@ def environment(**settings: str) -> dict[str, str]:
         "ENVIRONMENT": "test",
         "SESSION_SECRET": SECRET,
         "BCRYPT_ROUNDS": "4",
+        "FALLBACK": "off",
         "PYTHONWARNINGS": "error",
     }
     return kept | defaults | UNLIMITED | settings
