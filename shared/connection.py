@@ -21,7 +21,7 @@ import scramp
 from scramp.core import ClientStage
 
 from shared.database_url import DatabaseUrl
-from shared.errors import StoreAway, StoreFault, StoreRefused, StoreUnavailable
+from shared.errors import StoreAway, StoreFault, StoreRefused, StoreSlow, StoreUnavailable
 
 Row = list[Any]
 
@@ -288,7 +288,7 @@ def _translated() -> Iterator[None]:
         if sqlstate in _SCHEMA:
             raise StoreRefused(cause=cause) from error
         if sqlstate == _TIMED_OUT:
-            raise StoreAway(cause=cause) from error
+            raise StoreSlow(cause=cause) from error
         if sqlstate.startswith(_UNAVAILABLE):
             raise StoreUnavailable(cause=cause) from error
         raise StoreFault(sqlstate, message) from error

@@ -2,7 +2,8 @@
 
 A connection goes back among the idle ones only after an answer that was read to its end, is used
 again only while it is young, and is closed after anything else. What is worth another attempt gets
-one here; `shared.connection` and `shared.dialing` tell which faults are.
+one here; `shared.connection` and `shared.dialing` tell which faults are. Where the database is
+away, a breaker keeps everybody but its prober from asking.
 """
 
 from __future__ import annotations
@@ -16,15 +17,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from shared import scope
+from shared.breaker import Breaker
 from shared.config import Settings
 from shared.connection import STATEMENT_GRACE, Connection, Lost, Rejected, Row
 from shared.database_url import DatabaseUrl
 from shared.dialing import dial, make_tls_context
-from shared.errors import StoreAway, StoreBusy, StoreFault, StoreRefused, StoreUnavailable
+from shared.errors import (
+    StoreAway,
+    StoreBusy,
+    StoreFault,
+    StoreRefused,
+    StoreSlow,
+    StoreUnavailable,
+)
 
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF, CONNECT_BACKOFF_MOST = 0.1, 1.0
 """Seconds before the second attempt, doubled before each further one up to the most; jittered."""
+LEAST_SECONDS = 0.1
+"""Nothing is begun with less time than this: that it failed would say nothing of the database."""
 PREPARE_PAUSE = 5.0
 """Seconds for which a failed preparation is not tried again."""
 
@@ -66,16 +78,35 @@ class Database:
         self._idle: list[Connection] = []
         self._total = 0
         self._waiting = 0
+        self.breaker = Breaker(self._probe, self._wake)
 
     def execute(
         self, statement: str, *parameters: str | None, timeout: float | None = None
     ) -> list[Row]:
         """Run one statement that may be repeated without harm, in one round trip.
 
-        `timeout` bounds waiting for a lease, connecting and the statement together, in seconds.
+        Waiting for a lease, connecting and all statements of one request together have
+        `database_timeout`, of which this call takes `timeout` seconds at most.
         Raises StoreUnavailable, and StoreFault for an error in the statement itself.
         """
-        deadline = time.monotonic() + (timeout or self._settings.database_timeout)
+        self.breaker.check()
+        deadline = scope.current(self._settings.database_timeout).deadline
+        if timeout is not None:
+            deadline = min(deadline, time.monotonic() + timeout)
+        try:
+            rows = self._execute(deadline, statement, parameters)
+        except StoreAway as error:
+            # Whoever is in more of a hurry than the others does not speak for them.
+            if timeout is None and not isinstance(error, StoreSlow):
+                self.breaker.failed()
+            raise
+        if self.breaker.is_open:
+            self.breaker.close()
+        return rows
+
+    def _execute(
+        self, deadline: float, statement: str, parameters: tuple[str | None, ...]
+    ) -> list[Row]:
         for attempt in (1, 2):
             # One connection found dead means that the idle ones have most likely shared its fate.
             try:
@@ -85,7 +116,7 @@ class Database:
                     return connection.execute(statement, *parameters)
             except Lost as error:
                 if attempt == 2 or not error.repeat:
-                    self.close()
+                    self._close_idle()
                     raise error.error from error
         raise AssertionError("unreachable")
 
@@ -108,8 +139,30 @@ class Database:
 
     def close(self) -> None:
         """Close the idle connections. The leased ones follow when they come back too old."""
+        self.breaker.close()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         with self._changed:
             self._drop_idle(older_than=0)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _probe(self, deadline: float) -> None:
+        """Ask once, on a connection of its own. Raises StoreAway, and what else there is."""
+        try:
+            connection = dial(self.url, self._tls_context(), deadline)
+        except Rejected as error:
+            raise StoreAway(cause=f"cannot connect: {error}") from error
+        try:
+            connection.set_deadline(deadline)
+            connection.execute("SELECT 1")
+        except Lost as error:
+            raise error.error from error
+        finally:
+            connection.close()
 
     @contextmanager
     def _lease(self, deadline: float, *, drop_idle: bool) -> Iterator[Connection]:
@@ -130,10 +183,13 @@ class Database:
                 self._drop_idle(older_than=0)
             self._waiting += 1
             try:
-                if not self._changed.wait_for(self._is_free, deadline - time.monotonic()):
+                if not self._changed.wait_for(self._is_settled, deadline - time.monotonic()):
                     raise StoreBusy(cause="every connection was leased until the deadline")
             finally:
                 self._waiting -= 1
+            self.breaker.check()
+            if deadline - time.monotonic() < LEAST_SECONDS:
+                raise StoreBusy(cause="a connection was free too late to begin anything")
             self._drop_idle(older_than=self._settings.database_max_idle)
             while self._idle:
                 connection = self._idle.pop()
@@ -161,6 +217,10 @@ class Database:
     def _is_free(self) -> bool:
         return bool(self._idle) or self._total < self._settings.database_max_connections
 
+    def _is_settled(self) -> bool:
+        """Tell whether waiting has come to an end, for better or for worse."""
+        return self._is_free() or self.breaker.is_open
+
     def _drop_idle(self, *, older_than: float) -> None:
         """Close what was last used longer ago; the first was, because the last is used first."""
         latest = time.monotonic() - older_than
@@ -173,7 +233,7 @@ class Database:
 
     def _open(self, deadline: float) -> Connection:
         self._refuse_after_failure()
-        connection = self._dial_with_retries(self.url, deadline)
+        connection = self._dial_with_retries(self.url, deadline, before_again=self.breaker.check)
         if self._is_prepared:
             return connection
         try:
@@ -207,15 +267,19 @@ class Database:
             raise self._refusal() from error
         self._is_prepared = True
 
-    def _dial_with_retries(self, url: DatabaseUrl, deadline: float) -> Connection:
+    def _dial_with_retries(
+        self,
+        url: DatabaseUrl,
+        deadline: float,
+        before_again: Callable[[], None] = lambda: None,
+    ) -> Connection:
         timeout = url.connect_timeout or self._settings.database_connect_timeout
         deadline = min(deadline, time.monotonic() + timeout)
-        with self._making_context:
-            self._context = self._context or make_tls_context(url)
+        context = self._tls_context()
         attempts = 0
         while True:
             try:
-                return dial(url, self._context, deadline)
+                return dial(url, context, deadline)
             except Rejected as error:
                 attempts += 1
                 pause = min(CONNECT_BACKOFF * 2 ** (attempts - 1), CONNECT_BACKOFF_MOST)
@@ -224,6 +288,12 @@ class Database:
                 if is_last or time.monotonic() + pause >= deadline:
                     raise StoreAway(cause=f"cannot connect: {error}") from error
                 time.sleep(pause)
+                before_again()
+
+    def _tls_context(self) -> ssl.SSLContext:
+        with self._making_context:
+            self._context = self._context or make_tls_context(self.url)
+            return self._context
 
 
 Prepare = Callable[[Database, Connection, float], None]

@@ -177,6 +177,10 @@ class StoreAway(StoreUnavailable):
     """Could not connect, or timed out: the one kind of fault that waiting may mend."""
 
 
+class StoreSlow(StoreAway):
+    """Timed out by its own word: a statement waited or worked for too long."""
+
+
 class StoreBusy(StoreUnavailable):
     """Every connection was leased to another request until the deadline."""
 

@@ -1,0 +1,49 @@
+"""What belongs to the one request that a thread is serving: its deadline, and whom it has asked.
+
+Without a request, as in a test or a command, every call is on its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Scope:
+    """What the calls of one request share."""
+
+    seconds: float
+    """What all that it asks of the database may take together."""
+    is_offline: bool | None = None
+    """Whether the fallback serves it; None before the store was asked anything."""
+    _deadline: float | None = None
+
+    @property
+    def deadline(self) -> float:
+        """The reading of `time.monotonic()` at which it ends, counted from the first question."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self.seconds
+        return self._deadline
+
+
+_current: ContextVar[Scope | None] = ContextVar("scope", default=None)
+
+
+@contextmanager
+def request(seconds: float) -> Iterator[Scope]:
+    """Serve one request."""
+    scope = Scope(seconds)
+    token = _current.set(scope)
+    try:
+        yield scope
+    finally:
+        _current.reset(token)
+
+
+def current(seconds: float) -> Scope:
+    """Give the request that is being served, or a new one for the call that is on its own."""
+    return _current.get() or Scope(seconds)
