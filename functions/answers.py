@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response
 
 from shared import express_sessions, runtime, sessions
+from shared.errors import StoreUnavailable
 from shared.http import Call, answer
 
 if TYPE_CHECKING:
@@ -47,10 +48,15 @@ def begin_session(
 ) -> Response:
     """Answer with a user who has just proved who they are, and begin a session.
 
-    The one that this browser had ends: a new one takes its place (ASVS V7.2.4).
+    The one that this browser had ends: a new one takes its place (ASVS V7.2.4). Where the database
+    is away only the browser forgets it, for the user has signed in by now.
     """
     tokens = runtime.tokens()
-    sessions.log_out(runtime.store, tokens, call.session_token, None, client=call.client, now=now)
+    old = call.session_token
+    try:
+        sessions.log_out(runtime.store, tokens, old, None, client=call.client, now=now)
+    except StoreUnavailable as error:
+        call.log["cause"] = f"the browser's previous session goes on: {error}"
     token = tokens.issue(user, now, method=method, auth_time=auth_time)
     return user_answer(call, user, status, event=event, token=token)
 

@@ -18,10 +18,19 @@ _DISCONNECTED = {"status": "disconnected", "message": "Database not connected"}
 @endpoint("GET")
 def health(call: Call) -> Response:
     """Tell that the process lives and, but for livez, how its database does: always 200."""
-    status = {"status": "OK", "timestamp": to_iso(datetime.now(UTC))}
+    status: dict[str, Any] = {"status": "OK", "timestamp": to_iso(datetime.now(UTC))}
     if call.request.path.endswith("/livez"):
         return answer(status)
-    return answer(status | {"database": _database(call), "environment": call.settings.environment})
+    members = status | {"database": _database(call), "environment": call.settings.environment}
+    fallback = runtime.store().fallback()
+    if fallback is not None:
+        members["fallback"] = {
+            "mode": fallback.mode,
+            "since": _iso(fallback.since),
+            "pending": fallback.pending,
+            "snapshot": _iso(fallback.snapshot),
+        }
+    return answer(members)
 
 
 def _database(call: Call) -> dict[str, Any]:
@@ -39,3 +48,7 @@ def _database(call: Call) -> dict[str, Any]:
         "version": found.version,
         "pool": {"total": pool.total, "idle": pool.idle, "waiting": pool.waiting},
     }
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else to_iso(datetime.fromtimestamp(seconds, UTC))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 from flask import Response
@@ -17,7 +18,8 @@ def logout(call: Call) -> Response:
     """End the session and remove its cookies: 200, with or without a session.
 
     `everywhere` ends all sessions of the user, and needs one that goes on. The old server's
-    session ends as well, because its row would outlive the cookie.
+    session ends as well, because its row would outlive the cookie. Where the session cannot be
+    ended now, the browser forgets it all the same: somebody else might use the browser next.
     """
     now = time.time()
     everywhere = call.body.get("everywhere", False)
@@ -31,10 +33,12 @@ def logout(call: Call) -> Response:
             runtime.store(), session, call.express_sid, client=call.client, now=now
         )
     else:
+        call.finishing.append(functools.partial(clear_session, call))
         sessions.log_out(
             runtime.store, tokens, token, call.express_sid, client=call.client, now=now
         )
     call.log["event"] = "logout_everywhere" if everywhere else "logout"
     response = answer({"message": "Logged out successfully"})
-    clear_session(call, response)
+    if everywhere:
+        clear_session(call, response)
     return response

@@ -17,6 +17,7 @@ from shared.errors import (
     InvalidInput,
     NotAuthenticated,
     ReauthenticationRequired,
+    StoreAway,
     StoreBusy,
     StoreFault,
     StoreUnavailable,
@@ -73,18 +74,22 @@ def log_in(
 
     Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
     password, an account without a usable hash and one without an attempt left; TooManyAttempts
-    where the client's network has none; and Overloaded.
+    where the client's network has none; and Overloaded. In an outage StoreAway takes the place of
+    InvalidCredentials: an outage must not read as a wrong password.
     """
     with hasher.admission():
         attempt = store.begin_login(email_key(email), client, now)
         found = attempt.credentials
         stored = found.password_hash if found else None
         if not hasher.verify(password, stored) or found is None or stored is None:
+            if attempt.is_offline:
+                cause = "the password does not fit what is known without the database"
+                raise StoreAway(cause=cause, event="login_unverified", account=attempt.account)
             raise InvalidCredentials(
                 event="login_throttled" if attempt.locked_until else "login_failed",
                 account=attempt.account,
             )
-        if hasher.needs_rehash(password, stored):
+        if not found.user.is_degraded and hasher.needs_rehash(password, stored):
             try:
                 store.replace_password_hash(found.user.id, stored, hasher.hash(password))
             except (StoreUnavailable, StoreFault) as error:

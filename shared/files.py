@@ -54,10 +54,18 @@ def read(path: Path) -> tuple[bytes, os.stat_result]:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Replace a file atomically and durably, with mode 0600. Raises OSError.
+    """Replace a file by these bytes, as `replacing` does. Raises OSError."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BufferedRandom]:
+    """Give a file to write, which takes the path's place, mode 0600, when the block ended well.
 
     Whenever the process or the machine stops, the path holds the old bytes or the new ones. The
     caller holds the file's lock, so that one name is enough for the file that is being written.
+    Raises OSError.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -66,7 +74,7 @@ def replace(path: Path, data: bytes) -> None:
     with suppress(FileNotFoundError):
         fresh.unlink()
     with _durable(fresh) as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
         fresh.rename(path)

@@ -20,7 +20,17 @@ from typing import Any, Literal
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
-from shared import bodies, clients, errors, express_sessions, log, origins, problems, runtime
+from shared import (
+    bodies,
+    clients,
+    errors,
+    express_sessions,
+    log,
+    origins,
+    problems,
+    runtime,
+    scope,
+)
 from shared.bodies import BodyStream
 from shared.clients import Client
 from shared.config import Settings
@@ -60,6 +70,8 @@ class Call:
     """Whether lines of the answer are still to come."""
     failure: int = 0
     """The status that an error has, be it too late to send it."""
+    finishing: list[Callable[[Response], None]] = field(default_factory=list)
+    """What is done to the answer, be it an error."""
     later: list[Callable[[], None]] = field(default_factory=list)
     """What is done when the answer has been sent."""
     request_id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
@@ -248,10 +260,15 @@ def _fail(request: Request, error: Exception) -> Response:
 def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -> Response:
     """Answer, whatever happens, and log one line."""
     call = Call(request, runtime.settings(), name)
-    try:
-        response = produce(call)
-    except Exception as error:  # noqa: BLE001  # the one place where errors become answers
-        response = _problem(call, error)
+    with scope.request(call.settings.database_timeout) as serving:
+        try:
+            response = produce(call)
+        except Exception as error:  # noqa: BLE001  # the one place where errors become answers
+            response = _problem(call, error)
+    if serving.is_offline:
+        call.log["offline"] = True
+    for change in call.finishing:
+        change(response)
     _finish(call, response)
     for function in call.later:
         response.call_on_close(functools.partial(_afterwards, call, function))

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 
 def read(tokens: SessionTokens, token: str | None, now: float) -> Session:
-    """Give the session of a token, as far as the token alone tells. Raises NotAuthenticated."""
+    """Give the session of a token, as far as the token alone tells. Raises NotAuthenticated.
+
+    So it does for a degraded session, which tells who is signed in and is good for nothing else:
+    what was known at its login may have been out of date.
+    """
+    session = _read(tokens, token, now)
+    if session.user.is_degraded:
+        raise NotAuthenticated(cause="the session is degraded")
+    return session
+
+
+def _read(tokens: SessionTokens, token: str | None, now: float) -> Session:
     if token is None:
         raise NotAuthenticated
     try:
@@ -45,7 +56,7 @@ def current_user(
         if user is None or user.epoch > 0:
             raise NotAuthenticated
         return user, tokens.issue(user, now, method="express")
-    session = read(tokens, token, now)
+    session = _read(tokens, token, now)
     if session.is_fresh(now):
         return session.user, None
     user = store().user(session.user.id, sid=session.sid)
@@ -70,7 +81,7 @@ def log_out(
     if express_sid is not None:
         store().delete_express_session(express_sid)
     try:
-        session = read(tokens, token, now)
+        session = _read(tokens, token, now)
     except NotAuthenticated:
         return
     store().revoke_session(session, client, now)

@@ -65,16 +65,18 @@ def relay(postgres: Server) -> Iterator[Relay]:
         yield running
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=(*STORES, "fallback"))
 def store_settings(
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> dict[str, str]:
-    """The variables that name an empty store, of each kind in turn."""
+    """The variables that name an empty store, of each kind in turn, and with a fallback."""
+    file = {"USERS_FILE": str(tmp_path / "users.json")}
     if request.param == "json":
-        return {"USE_DATABASE": "false", "USERS_FILE": str(tmp_path / "users.json")}
+        return {"USE_DATABASE": "false"} | file
     server: Server = request.getfixturevalue("postgres")
-    return {"DATABASE_URL": server.url(request.getfixturevalue("database"))}
+    url = {"DATABASE_URL": server.url(request.getfixturevalue("database"))}
+    return url | file | {"FALLBACK": "full" if request.param == "fallback" else "off"}
 
 
 @pytest.fixture

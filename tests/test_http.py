@@ -176,7 +176,8 @@ def test_health_answers_in_the_old_shape(emulators: dict[str, Emulator]) -> None
     }
     with emulators["postgres"].client() as client:
         health = client.get("/api/health").json()
-    assert health.keys() == {"status", "timestamp", "database", "environment"}
+    assert health.keys() == {"status", "timestamp", "database", "environment", "fallback"}
+    assert health["fallback"] == {"mode": "off", "since": None, "pending": 0, "snapshot": None}
     assert (health["status"], health["environment"]) == ("OK", "test")
     database = health["database"]
     assert database["status"] == "connected"

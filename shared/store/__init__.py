@@ -41,7 +41,10 @@ class Attempt:
     """The pseudonym of the address, for the log."""
     keys: Keys
     event: str = ""
-    """Names the row of the audit that says, until now, that the attempt failed."""
+    """Names the row of the audit that says, until now, that the attempt failed; empty where there
+    is none, because the attempt is counted in memory."""
+    is_offline: bool = False
+    """Whether nobody could ask Postgres: a password that fails may be right all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,20 @@ class DatabaseHealth:
     timestamp: datetime
     version: str
     pool: PoolCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What serves while the database is away, and how that is now."""
+
+    mode: str
+    """The policy: full, readonly or off."""
+    since: float | None = None
+    """When the database was found to be away, if it is."""
+    pending: int = 0
+    """Sign-ups that the database lacks still."""
+    snapshot: float | None = None
+    """When the snapshot was taken, if there is one."""
 
 
 class Store(Protocol):
@@ -196,6 +213,10 @@ class Store(Protocol):
         """Ask the database, within a deadline of its own; None where there is no database."""
         ...
 
+    def fallback(self) -> Fallback | None:
+        """Tell what serves while the database is away; None where there is no database."""
+        ...
+
     def close(self) -> None:
         """Let go of connections and files. The store may be used again."""
         ...
@@ -206,7 +227,11 @@ def open_store(settings: Settings) -> Store:
     if settings.use_database:
         from shared.store.postgres import PostgresStore
 
-        return PostgresStore(settings)
+        if settings.fallback == "off":
+            return PostgresStore(settings)
+        from shared.store.fallback import FallbackStore
+
+        return FallbackStore(settings)
     from shared.store.json_file import JsonFileStore
 
     return JsonFileStore(settings)

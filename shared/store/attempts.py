@@ -8,8 +8,14 @@ for some accounts would take less time.
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
-from shared.throttling import KNOWN_SECONDS, Keys, Limits
+from shared.errors import TooManyAttempts
+from shared.store import Attempt, Credentials
+from shared.throttling import KNOWN_SECONDS, Keys, Limits, Pseudonyms, sign_up_key
+
+if TYPE_CHECKING:
+    from shared.clients import Client
 
 CLIENT, ACCOUNT = "client", "account"
 """Who denies an attempt: the client's network, or the account."""
@@ -112,14 +118,34 @@ def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
 class MemoryAttempts:
     """The same in memory, for one process; it forgets with it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, pseudonyms: Pseudonyms) -> None:
         """Begin without any attempt."""
         self._limits = limits
+        self._pseudonyms = pseudonyms
         self._rows: dict[str, _Row] = {}
         self._counting = threading.Lock()
 
-    def begin(self, keys: Keys, now: float, *, is_somebody: bool) -> tuple[str | None, float]:
-        """Count an attempt; tell who denies it, and until when."""
+    def begin(
+        self, kind: str, found: Credentials | None, key: str, client: Client, now: float
+    ) -> Attempt:
+        """Count an attempt on whoever was found for the email key. Raises TooManyAttempts."""
+        account = self._pseudonyms.of(key)
+        keys = Keys.of(account, self._pseudonyms.of(client.network))
+        denied_by, until = self._begin(keys, now, is_somebody=found is not None)
+        if denied_by == CLIENT:
+            raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
+        return Attempt(None if denied_by else found, until if denied_by else None, account, keys)
+
+    def sign_up(self, client: Client, now: float) -> None:
+        """Count a sign-up. Raises TooManyAttempts."""
+        key = sign_up_key(self._pseudonyms.of(client.network))
+        with self._counting:
+            row = self._spend(key, self._limits.sign_up, now)
+        if row.remaining < 0:
+            raise TooManyAttempts(row.expires_at - now, event="signup_throttled")
+
+    def _begin(self, keys: Keys, now: float, *, is_somebody: bool) -> tuple[str | None, float]:
+        """Count under three keys; tell who denies it, and until when."""
         limits = self._limits
         with self._counting:
             client = self._spend(keys.client, limits.client, now)
@@ -142,12 +168,6 @@ class MemoryAttempts:
                 return ACCOUNT, login.expires_at
             is_denied = is_somebody and account.remaining < 0 and not is_known
             return ACCOUNT if is_denied else None, account.expires_at
-
-    def spend(self, key: str, limit: int, now: float) -> tuple[bool, float]:
-        """Count under one key; tell whether that is allowed, and until when the row lasts."""
-        with self._counting:
-            row = self._spend(key, limit, now)
-            return row.remaining >= 0, row.expires_at
 
     def succeed(self, keys: Keys, now: float) -> None:
         """Forget an attempt that was counted, and those on its account before it."""

@@ -22,16 +22,10 @@ from typing import TYPE_CHECKING, Any
 from shared import files
 from shared.config import Settings
 from shared.emails import email_key
-from shared.errors import (
-    EmailTaken,
-    StoreBusy,
-    StoreDamaged,
-    StoreUnavailable,
-    TooManyAttempts,
-)
+from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
 from shared.store import Account, Attempt, Credentials, ExternalMatch, attempts
 from shared.strict_json import InvalidJson, loads
-from shared.throttling import Keys, Pseudonyms, sign_up_key
+from shared.throttling import Pseudonyms
 from shared.timestamps import to_iso
 from shared.users import ExternalIdentity, User
 
@@ -73,16 +67,12 @@ class JsonFileStore:
         self._is_fallback = is_fallback
         self._path = settings.users_file
         self._users = _index(None, [])
-        self._limits = settings.limits
-        self._attempts = attempts.MemoryAttempts(settings.limits)
-        self._pseudonyms = Pseudonyms(settings.session_secrets)
+        pseudonyms = Pseudonyms(settings.session_secrets)
+        self.attempts = attempts.MemoryAttempts(settings.limits, pseudonyms)
 
     def reserve_sign_up(self, client: Client, now: float) -> None:
         """Count in memory."""
-        key = sign_up_key(self._pseudonyms.of(client.network))
-        is_allowed, until = self._attempts.spend(key, self._limits.sign_up, now)
-        if not is_allowed:
-            raise TooManyAttempts(until - now, event="signup_throttled")
+        self.attempts.sign_up(client, now)
 
     def create_user(
         self,
@@ -144,27 +134,23 @@ class JsonFileStore:
 
     def begin_login(self, key: str, client: Client, now: float) -> Attempt:
         """Count in memory, and find the record that holds the email key."""
-        return self._begin("login", self._read().by_key.get(key), key, client, now)
+        return self.attempts.begin("login", self.credentials(key), key, client, now)
 
     def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
         """Count as a login, and find the record of the session."""
         record = self._going_on(self._read(), session)
-        return self._begin("reauthentication", record, email_key(session.user.email), client, now)
+        found = _credentials(record) if record else None
+        key = email_key(session.user.email)
+        return self.attempts.begin("reauthentication", found, key, client, now)
 
-    def _begin(
-        self, kind: str, record: Record | None, key: str, client: Client, now: float
-    ) -> Attempt:
-        account = self._pseudonyms.of(key)
-        keys = Keys.of(account, self._pseudonyms.of(client.network))
-        denied_by, until = self._attempts.begin(keys, now, is_somebody=record is not None)
-        if denied_by == attempts.CLIENT:
-            raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
-        found = _credentials(record) if record and not denied_by else None
-        return Attempt(found, until if denied_by else None, account, keys)
+    def credentials(self, key: str) -> Credentials | None:
+        """Find the record that holds the email key."""
+        record = self._read().by_key.get(key)
+        return _credentials(record) if record else None
 
     def end_login(self, attempt: Attempt, now: float) -> None:
         """Fill up the counts."""
-        self._attempts.succeed(attempt.keys, now)
+        self.attempts.succeed(attempt.keys, now)
 
     def change_password(
         self, attempt: Attempt, found: Credentials, new: str, now: float
@@ -272,7 +258,7 @@ class JsonFileStore:
 
     def clean_up(self, now: float) -> bool:
         """Forget attempts; revoked sessions are forgotten by the next one of their user."""
-        self._attempts.clean_up(now)
+        self.attempts.clean_up(now)
         return False
 
     def express_session_user(self, sid: str) -> None:
@@ -283,6 +269,9 @@ class JsonFileStore:
 
     def health(self) -> None:
         """There is no database to ask."""
+
+    def fallback(self) -> None:
+        """There is nothing to fall back from."""
 
     def close(self) -> None:
         """Nothing stays open between two calls."""

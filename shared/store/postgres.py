@@ -21,6 +21,7 @@ from shared.store import (
     Credentials,
     DatabaseHealth,
     ExternalMatch,
+    Fallback,
     attempts,
     statements,
 )
@@ -49,14 +50,14 @@ class PostgresStore:
         if settings.database_url is None:
             raise ValueError("the Postgres store needs a database_url")
         prepared = functools.partial(prepare, apply=settings.auto_migrate)
-        self._database = Database(settings.database_url, settings, prepare=prepared)
+        self.database = Database(settings.database_url, settings, prepare=prepared)
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * 86400
         self._pseudonyms = Pseudonyms(settings.session_secrets)
 
     def reserve_sign_up(self, client: Client, now: float) -> None:
         """Count under the network's key for sign-ups."""
-        ((is_allowed, until),) = self._database.execute(
+        ((is_allowed, until),) = self.database.execute(
             statements.RESERVE_SIGN_UP,
             sign_up_key(self._pseudonyms.of(client.network)),
             _timestamp(now),
@@ -77,7 +78,7 @@ class PostgresStore:
     ) -> User:
         """Insert, and let the database decide."""
         try:
-            rows = self._database.execute(
+            rows = self.database.execute(
                 statements.CREATE,
                 _pairs(identities),
                 user.id,
@@ -127,7 +128,7 @@ class PostgresStore:
         account = self._pseudonyms.of(key)
         keys = Keys.of(account, self._pseudonyms.of(client.network))
         limits = self._limits
-        ((denied_by, event, until, *row),) = self._database.execute(
+        ((denied_by, event, until, *row),) = self.database.execute(
             statement,
             wanted,
             _timestamp(now),
@@ -184,7 +185,7 @@ class PostgresStore:
         self, statement: str, attempt: Attempt, now: float, *more: str | None
     ) -> list[Row]:
         keys, limits = attempt.keys, self._limits
-        return self._database.execute(
+        return self.database.execute(
             statement,
             keys.client,
             keys.login,
@@ -199,20 +200,20 @@ class PostgresStore:
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
-        return bool(self._database.execute(statements.REPLACE_HASH, user_id, old, new))
+        return bool(self.database.execute(statements.REPLACE_HASH, user_id, old, new))
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         """Find the row with the id; what is no UUID is nobody's."""
         if not _uuid(user_id):
             return None
-        rows = self._database.execute(statements.SELECT_USER, user_id, sid)
+        rows = self.database.execute(statements.SELECT_USER, user_id, sid)
         return _user(rows[0]) if rows else None
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Find the row with the id, its identities, and the latest events."""
         if not _uuid(user_id):
             return None
-        rows = self._database.execute(statements.ACCOUNT, user_id, sid)
+        rows = self.database.execute(statements.ACCOUNT, user_id, sid)
         if not rows:
             return None
         *columns, created_at, updated_at, has_password, identities, events = rows[0]
@@ -230,7 +231,7 @@ class PostgresStore:
 
     def revoke_session(self, session: Session, client: Client, now: float) -> None:
         """Insert the sid, until the session would have ended."""
-        self._database.execute(
+        self.database.execute(
             statements.REVOKE_SESSION,
             session.sid,
             _timestamp(session.ends_at),
@@ -241,7 +242,7 @@ class PostgresStore:
 
     def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
         """Raise the epoch, if it is the session's."""
-        rows = self._database.execute(
+        rows = self.database.execute(
             statements.REVOKE_ALL,
             _uuid(session.user.id),
             str(session.user.epoch),
@@ -256,7 +257,7 @@ class PostgresStore:
         self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
-        rows = self._database.execute(
+        rows = self.database.execute(
             statements.FIND_EXTERNAL,
             _pairs(identities),
             key,
@@ -282,7 +283,7 @@ class PostgresStore:
         """Update where the row is as it was found, and insert the identities that it lacks."""
         user = found.user
         try:
-            rows = self._database.execute(
+            rows = self.database.execute(
                 statements.LINK,
                 _pairs(identities),
                 user.id,
@@ -302,7 +303,7 @@ class PostgresStore:
 
     def clean_up(self, now: float) -> bool:
         """Delete from each table what has expired."""
-        ((most,),) = self._database.execute(
+        ((most,),) = self.database.execute(
             statements.CLEAN_UP, _timestamp(now), _timestamp(now - self._audit_seconds)
         )
         return int(most) == statements.MOST_DELETED
@@ -318,7 +319,7 @@ class PostgresStore:
 
     def _execute_express(self, statement: str, sid: str) -> list[Row]:
         try:
-            return self._database.execute(statement, sid)
+            return self.database.execute(statement, sid)
         except StoreFault as error:
             # There was no old server, or SQL cannot read a `sess` as JSON.parse can (\u0000).
             if error.sqlstate.startswith((_UNDEFINED_TABLE, _DATA_EXCEPTION)):
@@ -329,12 +330,16 @@ class PostgresStore:
 
     def health(self) -> DatabaseHealth:
         """Ask for the time and the version."""
-        ((timestamp, version),) = self._database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
-        return DatabaseHealth(timestamp, f"PostgreSQL {version}", self._database.counts())
+        ((timestamp, version),) = self.database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
+        return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.database.counts())
+
+    def fallback(self) -> Fallback:
+        """Nothing serves."""
+        return Fallback("off", self.database.breaker.since)
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._database.close()
+        self.database.close()
 
 
 def _uuid(text: str) -> str | None:

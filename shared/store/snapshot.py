@@ -1,0 +1,242 @@
+"""A copy of what logins need, for while Postgres is away: a file, sorted and signed.
+
+Its first line says when it was taken, and of how many users; then there is one line a user, in the
+order of the email keys' bytes; the last line is an HMAC-SHA256 of everything before it, under a key
+derived from the session secret and the database's name. Nothing of it is believed before that was
+checked. It is searched where it lies, so that a million users take no memory; and it is read, not
+mapped, because a mapped file that somebody cuts off would end the process.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shared import files
+from shared.config import Settings
+from shared.connection import Connection
+from shared.database import Database
+from shared.errors import StoreAway, StoreBusy, StoreUnavailable
+from shared.store import Credentials
+from shared.users import User
+
+TAKE_SECONDS = 600.0
+"""For the whole of a snapshot to be taken."""
+SKEW_SECONDS = 60.0
+"""By which a snapshot may seem to have been taken in the future."""
+
+_FORMAT = 1
+_CHUNK = 1 << 20
+_DIGEST_LINE = 65
+"""Bytes of the last line: a SHA-256 in hex, and the line's end."""
+_LINE_MOST = 8192
+"""Bytes of a line: the columns are 255 characters wide, and one of four bytes takes no more."""
+_FETCH_ROWS = 1000
+_COUNT = "SELECT count(*) FROM users WHERE email_key IS NOT NULL"
+_USERS = """
+DECLARE users NO SCROLL CURSOR FOR
+SELECT email_key, id::text, email, name, provider, epoch, password FROM users
+WHERE email_key IS NOT NULL ORDER BY email_key COLLATE "C"
+"""
+
+
+class NoSnapshot(StoreAway):
+    """There is no file."""
+
+
+class _Verified(NamedTuple):
+    """A file whose signature was checked, and which is read as it was then."""
+
+    stamp: tuple[int, ...]
+    taken_at: float
+    descriptor: int
+    first: int
+    """Where the first user's line begins."""
+    end: int
+    """Where the last one ends."""
+
+
+class Snapshot:
+    """The file of one database's users. Safe to share between threads."""
+
+    def __init__(self, path: Path, secrets: Sequence[str], database: str) -> None:
+        """Read nothing yet. The first secret signs, all verify; `database` names whose users."""
+        self._path = path
+        self._keys = [
+            hmac.digest(secret.encode(), b"ai-coder-auth snapshot\0" + database.encode(), "sha256")
+            for secret in secrets
+        ]
+        self._reading = threading.Lock()
+        self._verified: _Verified | None = None
+        self._void: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, settings: Settings) -> Snapshot:
+        """Give the snapshot that belongs to the settings. They have a `database_url`."""
+        assert settings.database_url is not None
+        direct = settings.database_url.direct_host()
+        return cls(
+            settings.snapshot_file, settings.session_secrets, f"{direct.host}/{direct.database}"
+        )
+
+    def take(self, database: Database, now: float) -> int:
+        """Copy every user who has an email key, in one read-only transaction, and count them.
+
+        One process does so at a time. Raises StoreBusy where another is at it, and
+        StoreUnavailable.
+        """
+        deadline = time.monotonic() + TAKE_SECONDS
+        try:
+            with (
+                files.locked(self._path, 0),
+                database.direct_connection(deadline) as connection,
+            ):
+                connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                ((count,),) = connection.execute(_COUNT)
+                self.write(_rows(connection), taken_at=now, users=count)
+        except TimeoutError as error:
+            raise StoreBusy(cause="another process is taking the snapshot") from error
+        except OSError as error:
+            cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
+            raise StoreUnavailable(cause=cause) from error
+        return int(count)
+
+    def write(self, rows: Iterable[Sequence[Any]], *, taken_at: float, users: int) -> None:
+        """Replace the file. The rows have a line's members, in its order. Raises OSError.
+
+        The caller holds the file's lock.
+        """
+        signature = hmac.new(self._keys[0], digestmod="sha256")
+        with files.replacing(self._path) as file:
+            for line in _lines(rows, taken_at, users):
+                signature.update(line)
+                file.write(line)
+            file.write(f"{signature.hexdigest()}\n".encode())
+
+    def find(self, key: str, now: float, max_age: float) -> Credentials | None:
+        """Find who has the email key, degraded, if what is known of them is at most `max_age` old.
+
+        Raises NoSnapshot, and StoreAway where the file must not be believed.
+        """
+        with self._reading:
+            snapshot = self._open()
+            age = now - snapshot.taken_at
+            if not -SKEW_SECONDS <= age <= max_age:
+                raise self._refused(f"its age is {age:.0f} s, and the limit is {max_age:.0f} s")
+            found = _search(snapshot, key)
+        if found is None:
+            return None
+        _, user_id, email, name, provider, epoch, password = found
+        if self._void.get(user_id, 0) >= snapshot.taken_at:
+            return None
+        user = User(user_id, email, name, provider or "local", epoch, is_degraded=True)
+        return Credentials(user, password)
+
+    def taken_at(self) -> float | None:
+        """Tell when the snapshot was taken, as it says itself: nothing is verified."""
+        try:
+            with files.open_regular(self._path) as file:
+                return float(json.loads(file.readline(200))["taken_at"])
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return None
+
+    def void(self, user_id: str, now: float) -> None:
+        """Give the user no more from a snapshot that was taken before now."""
+        with self._reading:
+            self._void[user_id] = now
+
+    def _open(self) -> _Verified:
+        """Give the file as it is now, verified once."""
+        try:
+            stamp = _stamp(self._path.lstat())
+            if self._verified is not None and self._verified.stamp == stamp:
+                return self._verified
+            self._forget()
+            with files.open_regular(self._path) as file:
+                self._verified = self._verify(os.dup(file.fileno()))
+        except FileNotFoundError:
+            raise NoSnapshot(cause=f"there is no snapshot {self._path}") from None
+        except OSError as error:
+            raise self._refused(f"it cannot be read: {error.strerror or error}") from error
+        taken_at = self._verified.taken_at
+        self._void = {user_id: at for user_id, at in self._void.items() if at >= taken_at}
+        return self._verified
+
+    def _verify(self, descriptor: int) -> _Verified:
+        try:
+            status = os.fstat(descriptor)
+            end = status.st_size - _DIGEST_LINE
+            signatures = [hmac.new(key, digestmod="sha256") for key in self._keys]
+            for start in range(0, end, _CHUNK):
+                chunk = os.pread(descriptor, min(_CHUNK, end - start), start)
+                for signature in signatures:
+                    signature.update(chunk)
+            given = os.pread(descriptor, _DIGEST_LINE, max(end, 0))
+            expected = [f"{signature.hexdigest()}\n".encode() for signature in signatures]
+            if not any(hmac.compare_digest(digest, given) for digest in expected):
+                raise self._refused("its signature is not ours, or not for this database")
+            first, _, _ = os.pread(descriptor, _LINE_MOST, 0).partition(b"\n")
+            header = json.loads(first)
+            if header["format"] != _FORMAT:
+                raise self._refused("its format is another version's")
+            return _Verified(_stamp(status), header["taken_at"], descriptor, len(first) + 1, end)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _forget(self) -> None:
+        if self._verified is not None:
+            os.close(self._verified.descriptor)
+            self._verified = None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._reading:
+            self._forget()
+
+    def _refused(self, reason: str) -> StoreAway:
+        return StoreAway(cause=f"the snapshot {self._path} is not believed: {reason}")
+
+
+def _rows(connection: Connection) -> Iterator[list[Any]]:
+    connection.run_script(_USERS)
+    while fetched := connection.execute(f"FETCH {_FETCH_ROWS} FROM users"):
+        yield from fetched
+
+
+def _lines(rows: Iterable[Sequence[Any]], taken_at: float, users: int) -> Iterator[bytes]:
+    header = {"format": _FORMAT, "taken_at": taken_at, "users": users}
+    yield f"{json.dumps(header)}\n".encode()
+    for row in rows:
+        yield f"{json.dumps(list(row), ensure_ascii=False)}\n".encode()
+
+
+def _search(snapshot: _Verified, key: str) -> list[Any] | None:
+    """Find the line with the key by halving what lies between two beginnings of lines."""
+    wanted = key.encode()
+    low, high = snapshot.first, snapshot.end
+    while low < high:
+        middle = (low + high) // 2
+        offset = max(low, middle - _LINE_MOST)
+        block = os.pread(snapshot.descriptor, 2 * _LINE_MOST, offset)
+        start = block.rfind(b"\n", 0, middle - offset) + 1
+        end = block.index(b"\n", middle - offset)
+        line: list[Any] = json.loads(block[start:end])
+        here = line[0].encode()
+        if here == wanted:
+            return line
+        if here < wanted:
+            low = offset + end + 1
+        else:
+            high = offset + start
+    return None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
