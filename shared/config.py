@@ -68,7 +68,7 @@ class Settings:
     database_max_connections: int = 4
     database_max_idle: float = 30.0
     users_file: Path = _DATA / "users.json"
-    fallback: Fallback = "full"
+    fallback: Fallback = "off"
     snapshot_max_age: float = 3600.0
     snapshot_interval: float = 600.0
     session_secrets: tuple[str, ...] = field(default=(), repr=False)

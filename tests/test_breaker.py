@@ -1,0 +1,158 @@
+"""The breaker: a database that is away costs one call its deadline, and nobody a stampede."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from shared import breaker
+from shared.breaker import Breaker
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
+from shared.errors import StoreAway, StoreRefused, StoreSlow, StoreUnavailable
+from tests.support.postgres import Server
+from tests.support.relay import Relay
+
+SETTINGS = Settings(database_timeout=3, database_connect_timeout=1, database_statement_timeout=1)
+AWAY = 10**9
+
+
+@pytest.fixture
+def pool(postgres: Server, database: str, relay: Relay) -> Iterator[Database]:
+    """Leases on connections through the relay."""
+    url = DatabaseUrl.parse(postgres.url(database, port=relay.port))
+    with closing(Database(url, SETTINGS)) as leases:
+        yield leases
+
+
+def _until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_it_opens_at_the_first_failure_and_closes_at_the_first_answer() -> None:
+    answers = iter([StoreAway(cause="still"), StoreAway(cause="still"), None])
+    opened = []
+
+    def probe(_: float) -> None:
+        if (answer := next(answers)) is not None:
+            raise answer
+
+    tried = Breaker(probe, lambda: opened.append(True))
+    tried.check()
+    tried.failed()
+    tried.failed()
+    assert opened == [True]
+    with pytest.raises(StoreAway):
+        tried.check()
+    _until(lambda: not tried.is_open)
+    tried.check()
+    assert next(answers, "nothing left") == "nothing left"
+
+
+@pytest.mark.parametrize("answer", [StoreRefused, StoreUnavailable, RuntimeError])
+def test_any_other_answer_closes_it_for_the_calls_to_hear_it(answer: type[Exception]) -> None:
+    def probe(_: float) -> None:
+        raise answer
+
+    tried = Breaker(probe, lambda: None)
+    tried.failed()
+    _until(lambda: not tried.is_open)
+
+
+def test_closing_it_by_hand_ends_the_prober(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(breaker, "PAUSE_MOST", 0.01)
+    probes = []
+
+    def probe(_: float) -> None:
+        probes.append(True)
+        raise StoreAway
+
+    tried = Breaker(probe, lambda: None)
+    before = threading.active_count()
+    for _ in range(5):
+        tried.failed()
+        tried.close()
+    _until(lambda: threading.active_count() <= before)
+    count = len(probes)
+    time.sleep(0.05)
+    assert len(probes) == count
+
+
+def test_while_it_is_open_nobody_but_the_prober_dials(pool: Database, relay: Relay) -> None:
+    pool.execute("SELECT 1")
+    relay.hang_up = AWAY
+    pool.close()
+    with pytest.raises(StoreAway):
+        pool.execute("SELECT 1")
+    relay.reset()
+    deadline = time.monotonic() + 2
+    refused = 0
+    with ThreadPoolExecutor(8) as threads:
+        while time.monotonic() < deadline:
+            for failure in threads.map(lambda _: _failure(pool), range(100)):
+                assert isinstance(failure, StoreAway)
+                refused += 1
+    assert refused > 1000
+    assert 1 <= relay.connections <= 8, "a handful a second, however many ask"
+
+
+def _failure(pool: Database) -> Exception | None:
+    try:
+        pool.execute("SELECT 1")
+    except StoreUnavailable as error:
+        return error
+    return None
+
+
+def test_it_finds_recovery_by_itself(pool: Database, relay: Relay) -> None:
+    relay.hang_up = AWAY
+    assert isinstance(_failure(pool), StoreAway)
+    assert pool.breaker.since is not None
+    relay.hang_up = 0
+    _until(lambda: not pool.breaker.is_open)
+    relay.reset()
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda _: _failure(pool), range(50))) == {None}
+    assert relay.connections <= SETTINGS.database_max_connections, "no stampede"
+
+
+def test_a_silent_database_costs_the_waiting_no_deadline_of_their_own(
+    postgres: Server, database: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = DatabaseUrl.parse(postgres.url(database, port=silent.getsockname()[1]))
+        with closing(Database(url, replace(SETTINGS, database_max_connections=1))) as pool:
+            started = time.monotonic()
+            with ThreadPoolExecutor(8) as threads:
+                failures = list(threads.map(lambda _: _failure(pool), range(8)))
+            assert time.monotonic() - started < 2, "one connect deadline, not one after the other"
+    assert {type(failure) for failure in failures} == {StoreAway}
+
+
+def test_whoever_is_in_a_hurry_does_not_open_it(postgres: Server, database: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = DatabaseUrl.parse(postgres.url(database, port=silent.getsockname()[1]))
+        with closing(Database(url, SETTINGS)) as pool:
+            with pytest.raises(StoreAway):
+                pool.execute("SELECT 1", timeout=0.2)
+            assert not pool.breaker.is_open
+
+
+def test_a_slow_statement_and_a_refusal_do_not_open_it(pool: Database) -> None:
+    with pytest.raises(StoreSlow):
+        pool.execute("SELECT pg_sleep(30)")
+    with pytest.raises(StoreRefused):
+        pool.execute("SELECT nonsense FROM pg_class")
+    assert not pool.breaker.is_open
