@@ -188,13 +188,32 @@ def test_who_is_pending_is_served_when_postgres_is_back_and_lacks_them_still(
 def test_a_logout_of_who_is_pending_is_kept_with_them(start: Callable[..., Site]) -> None:
     site = start("full")
     site.leave()
-    token, other = token_of(site.sign_up(ADA)), token_of(site.log_in(ADA))
+    token = token_of(site.sign_up(ADA))
     assert site.call("POST", "/api/logout", token).status_code == 200
     site.come_back()
+    other = token_of(site.log_in(ADA))
     assert site.call("GET", "/api/user", stale(token)).status_code == 401
     assert site.call("GET", "/api/user", stale(other)).status_code == 200
     assert site.call("POST", "/api/logout", other, everywhere=True).status_code == 200
     assert site.call("GET", "/api/user", stale(other)).status_code == 401
+
+
+def test_a_logout_of_who_is_pending_holds_wherever_it_happened(start: Callable[..., Site]) -> None:
+    site, other = start("full"), start("off")
+    site.leave()
+    token = token_of(site.sign_up(ADA))
+    assert other.call("POST", "/api/logout", token).status_code == 200
+    site.come_back()
+    assert site.call("GET", "/api/user", stale(token)).status_code == 401
+
+
+def test_every_login_in_an_outage_is_degraded(start: Callable[..., Site]) -> None:
+    site = start("full")
+    site.leave()
+    assert not TOKENS.read(token_of(site.sign_up(ADA)), time.time()).user.is_degraded
+    assert TOKENS.read(token_of(site.log_in(ADA)), time.time()).user.is_degraded
+    site.come_back()
+    assert not TOKENS.read(token_of(site.log_in(ADA)), time.time()).user.is_degraded
 
 
 def test_a_wrong_password_and_an_unknown_address_wait_alike(start: Callable[..., Site]) -> None:

@@ -4,9 +4,9 @@ Away is what cannot be reached or does not answer in time (`StoreAway`); any oth
 answer, and never a reason to look elsewhere. A request is served by one side: the first that it
 asks decides, so that what Postgres may have done already is not done again here.
 
-Who signed up in an outage is pending, and served from the file until Postgres has them. Everybody
-else is Postgres's: what is known of them without it may be out of date, so that their sessions are
-degraded (see `shared.tokens`).
+Who signed up in an outage is pending, and served from the file until Postgres has them. Whatever
+else is known without Postgres may be out of date, so that a login by it begins a degraded session
+(see `shared.tokens`).
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ class FallbackStore:
 
     def _begin_offline(self, key: str, client: Client, now: float) -> Attempt:
         found = self._known(key, now)
+        if found is not None:
+            found = replace(found, user=replace(found.user, is_degraded=True))
         attempt = self._file.attempts.begin("login", found, key, client, now)
         return replace(attempt, is_offline=True)
 
@@ -110,14 +112,14 @@ class FallbackStore:
         knows better, and only an instance that has never had one has to believe the file.
         """
         found = self._file.credentials(key) if self._is_full else None
-        if found is not None and self._pending(key=key):
+        if self._pending(key=key):
             return found
         try:
             return self._snapshot.find(key, now, self._settings.snapshot_max_age)
         except NoSnapshot:
             if not self._is_full:
                 raise
-        return found and replace(found, user=replace(found.user, is_degraded=True))
+            return found
 
     def end_login(self, attempt: Attempt, now: float) -> None:
         """Forget the attempts where they are counted."""
@@ -170,11 +172,14 @@ class FallbackStore:
         return self._home(user_id).replace_password_hash(user_id, old, new)
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
-        """Look into Postgres, and then for who is pending."""
+        """Look into Postgres, and for who is pending: what either has ended is over."""
         found = self._postgres.user(user_id, sid=sid)
-        if found is None and self._pending(user_id=user_id):
-            return self._file.user(user_id, sid=sid)
-        return found
+        if not self._pending(user_id=user_id):
+            return found
+        kept = self._file.user(user_id, sid=sid)
+        if kept is None or found is None:
+            return None if self._postgres.is_revoked(sid) else kept
+        return replace(found, epoch=max(found.epoch, kept.epoch))
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Look where the user is."""

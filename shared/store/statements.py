@@ -83,6 +83,7 @@ SELECT_USER = f"""
 SELECT {_USER} FROM users u WHERE id = $1::uuid
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $2)
 """
+IS_REVOKED = "SELECT 1 FROM revoked_sessions WHERE sid = $1"
 ACCOUNT = f"""
 SELECT {_USER}, created_at, updated_at, password IS NOT NULL,
     (SELECT json_agg(json_build_array(issuer, subject) ORDER BY i.created_at, issuer)::text
