@@ -9,7 +9,7 @@ LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; f
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test lint format bench clean export migrate migrate-backup migrate-dry-run \
-  migrate-rollback migrate-schema migrate-schema-plan migrate-schema-status migrate-status migrate-verify
+  migrate-reconcile migrate-rollback migrate-schema migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side.
 WORKERS ?= 3
@@ -23,6 +23,7 @@ help: ## Show this list
 dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on change
 	@$(LOAD_ENV) \
 	$(BIN)/python -c 'import main' || exit 1; \
+	$(BIN)/python -m shared.transfer reconcile --offer || true; \
 	echo "Serving on http://127.0.0.1:$${PORT:-8080} (Ctrl-C ends it)"; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
 	  --patterns '**/*.py;**/*.sql' -d . -d functions -d shared -d shared/store \
@@ -60,6 +61,9 @@ migrate-status: $(VENV)/.runtime ## List what was imported and rolled back
 
 migrate-rollback: $(VENV)/.runtime ## Take an import back: make migrate-rollback BATCH=…
 	@$(TRANSFER) rollback $(if $(BATCH),'$(BATCH)') $(ARGS)
+
+migrate-reconcile: $(VENV)/.runtime ## Bring who signed up during an outage to DATABASE_URL
+	@$(TRANSFER) reconcile $(ARGS)
 
 export: $(VENV)/.runtime ## Write all users to a new file in the old server's shape
 	@$(TRANSFER) export $(ARGS)

@@ -57,6 +57,7 @@ try:
     runtime.settings()
 except InvalidSettings as error:
     sys.exit(str(error))
+runtime.tell_of_pending()
 # Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():

@@ -20,8 +20,9 @@ from shared.bodies import read_json
 from shared.database import Database
 from shared.errors import InvalidInput, TransferRefused
 from shared.http import Call, endpoint, stream_answer
+from shared.store.json_file import JsonFileStore
 from shared.store.preparation import bring_up_to_date
-from shared.transfer import importing, rollback, status
+from shared.transfer import importing, reconciling, rollback, status
 from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source
 from shared.transfer.steps import Event, Ready, throttled, to_json
@@ -34,7 +35,7 @@ Steps = Generator[Event, None, Line]
 
 @endpoint("POST", body="stream", admin=True)
 def migrate(call: Call) -> Response:
-    """Plan, apply, verify, list or roll back an import: 200 and JSON lines.
+    """Plan, apply, verify, list or roll back an import, or reconcile: 200 and JSON lines.
 
     Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`; `batch` of a
     rollback. Raises InvalidInput, and TransferRefused where there is no database.
@@ -105,6 +106,13 @@ class _Job:
         done = yield from rollback.roll_back(self.database, batch, run_by=self.call.admin)
         return asdict(done)
 
+    def reconcile(self) -> Steps:
+        file = self.call.settings.users_file
+        done = yield from reconciling.reconcile(
+            self.database, JsonFileStore(self.call.settings), reconciling.quarantine_of(file)
+        )
+        return asdict(done)
+
     def option(self, name: str) -> str | None:
         value = self.options.get(name)
         if value is not None and not isinstance(value, str):
@@ -126,6 +134,7 @@ _ACTIONS: dict[str, Callable[[_Job], Steps]] = {
     "verify": _Job.verify,
     "status": _Job.status,
     "rollback": _Job.rollback,
+    "reconcile": _Job.reconcile,
 }
 
 

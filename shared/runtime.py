@@ -11,7 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from shared import log
 from shared.config import Settings
+from shared.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from shared.identity import IdTokens, SignInTokens
@@ -44,6 +46,25 @@ def _store() -> Store:
     from shared.store import open_store
 
     return open_store(settings())
+
+
+def tell_of_pending() -> None:
+    """Say, when the process starts, that sign-ups wait to be brought to Postgres."""
+    told = settings()
+    if not told.use_database or told.fallback != "full" or not told.users_file.exists():
+        return
+    from shared.store.json_file import JsonFileStore
+
+    try:
+        waiting = len(JsonFileStore(told).pending())
+    except StoreUnavailable as error:
+        log.write("ERROR", "The users file is of no use in an outage", cause=str(error))
+        return
+    if waiting:
+        sentence = (
+            f"{waiting} sign-ups are pending: `make migrate-reconcile` brings them to Postgres"
+        )
+        log.write("WARNING", sentence, pending=waiting)
 
 
 def clean_up() -> None:

@@ -11,7 +11,6 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -27,8 +26,8 @@ from shared.errors import InvalidSource, StoreUnavailable, TransferRefused
 from shared.store import bulk, staging
 from shared.transfer import backup, importing, rollback
 from shared.transfer.steps import Ready
-from tests.support.commands import Command, Ended, run
-from tests.support.emulator import ROOT, Emulator, environment, running_emulator
+from tests.support.commands import Command, Ended, Stopped, run
+from tests.support.emulator import Emulator, running_emulator
 from tests.support.interceptor import Interceptor, Message
 from tests.support.postgres import Server
 from tests.support.transfers import Target, finish, source_of, user
@@ -272,37 +271,11 @@ def _locked(target: Target, sql: str) -> Iterator[None]:
         yield
 
 
-class _Stopped:
-    """Applies that get a signal at their n-th line; see `tests.support.stopped_transfer`."""
-
-    def __init__(self, number: signal.Signals, target: Target, users_file: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.stopped_transfer", number.name, *APPLY],
-            cwd=ROOT, env=environment(DATABASE_URL=_url(target), USERS_FILE=str(users_file)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def __enter__(self) -> _Stopped:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=30)
-
-    def at(self, line: int) -> tuple[int, int]:
-        """Run an apply, and give its exit code and how many lines it came to."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-        code, lines = self._process.stdout.readline().split()
-        return int(code), int(lines)
-
-
 def test_an_apply_killed_at_a_line_leaves_real_names_to_whole_files_only(
     target: Target, users_file: Path
 ) -> None:
     """Killed where it writes, syncs and names its files, and where it commits."""
-    with _Stopped(signal.SIGKILL, target, users_file) as stopped:
+    with Stopped(signal.SIGKILL, _url(target), users_file, *APPLY) as stopped:
         code, last = stopped.at(0)
         assert (code, _state(target)) == (0, EVERYTHING)
         assert len(_check_files(users_file)) == 2
@@ -866,7 +839,7 @@ def test_an_apply_interrupted_at_a_line_ends_before_or_after_but_not_between(
     target: Target, users_file: Path
 ) -> None:
     """Interrupted where it writes, syncs and names its files, and where it commits."""
-    with _Stopped(signal.SIGINT, target, users_file) as stopped:
+    with Stopped(signal.SIGINT, _url(target), users_file, *APPLY) as stopped:
         _, last = stopped.at(0)
         codes = []
         for line in [*range(1, last, last // 12), *range(last - 8, last + 1)]:

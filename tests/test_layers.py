@@ -73,7 +73,15 @@ def test_sql_about_users_is_in_the_store_only() -> None:
     }
     assert users == {
         f"shared.store.{name}"
-        for name in ("statements", "preparation", "snapshot", "staging", "bulk", "batches")
+        for name in (
+            "statements",
+            "operations",
+            "preparation",
+            "snapshot",
+            "staging",
+            "bulk",
+            "batches",
+        )
     }
 
 

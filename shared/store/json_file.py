@@ -14,9 +14,8 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shared import files
@@ -26,7 +25,7 @@ from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
 from shared.store import Account, Attempt, Credentials, ExternalMatch, attempts
 from shared.strict_json import InvalidJson, loads
 from shared.throttling import Pseudonyms
-from shared.timestamps import to_iso
+from shared.timestamps import now_iso
 from shared.users import ExternalIdentity, User
 
 if TYPE_CHECKING:
@@ -97,12 +96,12 @@ class JsonFileStore:
                 "password": password_hash,
                 "name": user.name,
                 "provider": user.provider,
-                "createdAt": _now(),
-                "updatedAt": _now(),
+                "createdAt": now_iso(),
+                "updatedAt": now_iso(),
                 "identities": _with(None, identities),
             }
             if self._is_fallback:
-                record[_PENDING] = {"operation": str(uuid.uuid4()), "at": _now()}
+                record[_PENDING] = {"operation": str(uuid.uuid4()), "at": now_iso()}
             # The old server leaves out what a user doesn't have.
             record = {name: value for name, value in record.items() if value not in (None, [])}
             self._write([*users.records, record])
@@ -300,7 +299,7 @@ class JsonFileStore:
     def _replace(self, users: _Users, record: Record, changes: Record) -> Record:
         gone = {name for name, value in changes.items() if value is None}
         if changes.keys() != {_REVOKED}:  # A logout changes nothing that an import would bring.
-            changes["updatedAt"] = _now()
+            changes["updatedAt"] = now_iso()
         changed = record | changes
         changed = {name: value for name, value in changed.items() if name not in gone}
         self._write([changed if other is record else other for other in users.records])
@@ -309,13 +308,14 @@ class JsonFileStore:
     @contextmanager
     def _changing(self) -> Iterator[_Users]:
         """Hold the lock around one change, and give the users as they are under it."""
-        try:
-            with files.locked(self._path, LOCK_TIMEOUT):
-                yield self._read()
-        except TimeoutError as error:
-            raise StoreBusy(cause=str(error)) from error
-        except OSError as error:
-            raise self._failed("locked", error) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self._path, LOCK_TIMEOUT))
+            except TimeoutError as error:
+                raise StoreBusy(cause=str(error)) from error
+            except OSError as error:
+                raise self._failed("locked", error) from error
+            yield self._read()
 
     def _read(self) -> _Users:
         try:
@@ -439,7 +439,3 @@ def _user(record: Record) -> User:
         provider=record.get("provider") or "local",
         epoch=record.get("epoch", 0),
     )
-
-
-def _now() -> str:
-    return to_iso(datetime.now(UTC))

@@ -99,7 +99,7 @@ UPDATE users SET password = $3 WHERE id = $1::uuid AND password = $2 RETURNING i
 """
 REVOKE_SESSION = """
 WITH revoked AS (
-    INSERT INTO revoked_sessions (sid, ends_at) VALUES ($1, $2::timestamptz)
+    INSERT INTO revoked_sessions (sid, ends_at, user_id) VALUES ($1, $2::timestamptz, $4::uuid)
     ON CONFLICT (sid) DO NOTHING RETURNING sid
 )
 INSERT INTO auth_events (at, kind, user_id, client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from functools import partial
@@ -12,12 +13,22 @@ from typing import Any
 import click
 
 from shared import errors, files
-from shared.store import batches, staging
+from shared.store import batches, operations, staging
+from shared.store.json_file import JsonFileStore
 from shared.timestamps import to_iso
-from shared.transfer import backup, export, importing, rollback, schema, status
+from shared.transfer import (
+    backup,
+    export,
+    importing,
+    reconciling,
+    rollback,
+    schema,
+    status,
+)
 from shared.transfer.command import (
     DIFFERENT,
     EXIT_CODES,
+    QUARANTINED,
     Command,
     Stop,
     action,
@@ -54,6 +65,13 @@ VERIFIED = {
     staging.NEW: "missing in Postgres",
     staging.CHANGED: "changed in the source since the import: apply again",
 } | _THERE | _REJECTED  # fmt: skip
+RECONCILED = {
+    operations.CREATED: "brought to Postgres",
+    operations.PRESENT: "in Postgres already",
+    operations.EMAIL_TAKEN: "in the quarantine: another user has the address",
+    operations.ID_TAKEN: "in the quarantine: another user has the id",
+    operations.INVALID: "in the quarantine: edited, and no users any more",
+}
 ROLLED_BACK = {
     batches.REMOVED: "removed again",
     batches.RESTORED: "as they were before",
@@ -198,6 +216,49 @@ def rollback_(command: Command, batch: str, yes: bool) -> None:
     )
     command.display.table("", [("file", str(path), "") for path in outputs.written])
     command.display.result(**asdict(done), files=outputs.written)
+
+
+@action(transfer)
+@click.option("--offer", is_flag=True, help="Ask first, or only tell where nobody can be asked.")
+def reconcile(command: Command, offer: bool) -> None:
+    """Bring who signed up during an outage from the users file to Postgres.
+
+    Each is one transaction, and then no longer in the file. Postgres wins: who has lost the address
+    to another user goes into the quarantine, a file beside it.
+    """
+    users = JsonFileStore(command.settings)
+    waiting = len(users.pending())
+    if offer:
+        if not waiting or not command.settings.use_database:
+            return
+        command.display.text(f"{waiting} users signed up while Postgres was away. ")
+        if not sys.stdin.isatty():
+            command.display.text("`make migrate-reconcile` brings them there.\n")
+            return
+        if not click.confirm("Bring them there now?", err=True):
+            return
+    if waiting:
+        command.bring_schema_up_to_date()
+    quarantine = reconciling.quarantine_of(command.settings.users_file)
+    done = command.display.run(reconciling.reconcile(command.database(), users, quarantine))
+    command.done = "reconciliation"
+    command.display.table(
+        f"Reconciliation of {command.settings.users_file} with {command.place}",
+        [
+            (outcome.replace("_", " "), number, RECONCILED[outcome])
+            for outcome, number in done.counts.items()
+            if number or outcome == operations.CREATED
+        ],
+    )
+    if done.quarantined:
+        command.display.table("", [("file", str(quarantine), "")])
+    command.display.result(**asdict(done), quarantine=str(quarantine))
+    if done.quarantined:
+        command.display.error(
+            "quarantined",
+            f"{done.quarantined} sign-ups are in {quarantine}, with what to do about each.",
+        )
+        raise Stop(QUARANTINED)
 
 
 @action(transfer)

@@ -24,7 +24,8 @@ from shared.store.preparation import bring_up_to_date
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
 
-FAILED, USAGE, REJECTED, OUTDATED, DIFFERENT, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+FAILED, USAGE, REJECTED, OUTDATED, DIFFERENT, UNKNOWN, QUARANTINED = 1, 2, 3, 4, 5, 6, 7
+INTERRUPTED = 130
 EXIT_CODES = """
 \b
 Exit codes:
@@ -35,6 +36,7 @@ Exit codes:
   4    the plan no longer holds, so nothing was written
   5    users differ (verify), or an applied migration was edited (schema status)
   6    the connection was lost at the COMMIT: ask `status` whether it was done
+  7    sign-ups could not be brought, and are in the quarantine (reconcile)
   130  interrupted: nothing was changed
 """
 _EXIT_CODES: dict[type[errors.AuthError], int] = {

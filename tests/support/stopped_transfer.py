@@ -2,7 +2,8 @@
 
 `python -m tests.support.stopped_transfer SIGNAL ARGUMENT…` reads a number a line, runs the command
 once for each, and answers with its exit status and how many lines it came to. Lines are counted
-where an apply writes files, holds its transaction together, and commits; 0 is never reached.
+where an apply writes files, holds its transaction together, and commits, and wherever a
+reconciliation does something; 0 is never reached.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from types import FrameType
 from typing import Any
 
 from shared import files
-from shared.store import bulk, staging
-from shared.transfer import __main__, importing, outputs, steps
+from shared.store import bulk, json_file, operations, staging
+from shared.transfer import __main__, importing, outputs, reconciling, steps
 
-_WATCHED = {files.__file__, outputs.__file__, steps.__file__}
+_WATCHED = {
+    module.__file__ for module in (files, outputs, steps, operations, reconciling, json_file)
+}
 _WATCHED_FUNCTIONS = {
     importing.__file__: {"apply", "_prove"},
     staging.__file__: {"write", "_insert_unindexed", "record_batch", "report_lines"},

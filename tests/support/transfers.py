@@ -60,10 +60,10 @@ def nonzero(counts: dict[str, int]) -> dict[str, int]:
 class Target:
     """A migrated database, reached by our code and, to check it, by psql."""
 
-    def __init__(self, server: Server, name: str) -> None:
+    def __init__(self, server: Server, name: str, port: int | None = None) -> None:
         self.server = server
         self.name = name
-        self.database = Database(DatabaseUrl.parse(server.url(name)), Settings())
+        self.database = Database(DatabaseUrl.parse(server.url(name, port=port)), Settings())
 
     def plan(self, rows: list[Any] | bytes) -> tuple[Plan, list[Outcome]]:
         """Plan an import."""

@@ -1,0 +1,92 @@
+"""Brings to Postgres what was accepted while it was away: each once, and Postgres wins."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from shared.connection import Connection
+from shared.emails import email_key
+
+CREATED, PRESENT = "created", "present"
+EMAIL_TAKEN, ID_TAKEN, INVALID = "email_taken", "id_taken", "invalid"
+"""What became of an operation. The last three are for the quarantine."""
+
+_BEGIN = """
+BEGIN; SET LOCAL ai_coder.as_given = 'on'; SET LOCAL idle_in_transaction_session_timeout = '15s'
+"""
+# It waits for a transaction that has the same operation and has not ended, such as one of ours
+# whose connection was lost.
+_CLAIM = """
+INSERT INTO applied_ops (operation, outcome, user_id) VALUES ($1::uuid, $2, $3::uuid)
+ON CONFLICT (operation) DO NOTHING RETURNING outcome
+"""
+_CLAIMED = "SELECT outcome FROM applied_ops WHERE operation = $1::uuid"
+_CORRECT = "UPDATE applied_ops SET outcome = $2 WHERE operation = $1::uuid"
+_CREATE = """
+INSERT INTO users (id, email, email_key, password, name, provider, created_at, updated_at, epoch)
+VALUES ($1::uuid, $2, $3, $4, $5, $6, $7::timestamptz, $8::timestamptz, $9::int)
+ON CONFLICT DO NOTHING RETURNING id
+"""
+_FIND = "SELECT email_key FROM users WHERE id = $1::uuid"
+_END_SESSIONS = """
+WITH revoked AS (
+    INSERT INTO revoked_sessions (sid, ends_at, user_id)
+    SELECT sid, to_timestamp(ends_at::float8), $1::uuid
+    FROM json_each_text($2::json) AS ended (sid, ends_at)
+    ON CONFLICT (sid) DO NOTHING
+)
+UPDATE users SET epoch = $3::int WHERE id = $1::uuid AND epoch < $3::int
+"""
+_AUDIT = """
+INSERT INTO auth_events (id, at, kind, user_id)
+VALUES ($1::uuid, $2::timestamptz, $3, $4::uuid) ON CONFLICT (id) DO NOTHING
+"""
+
+
+def apply(
+    connection: Connection, operation: str, at: str, record: dict[str, Any], *, is_valid: bool
+) -> str:
+    """Bring a user who signed up at a time, in one transaction, and tell what became of it.
+
+    A repeated call gives the outcome of the first, and ends the sessions that have been ended in
+    the file since. Nothing that Postgres has of a user is changed, but for what ends sessions.
+    """
+    user_id = record["id"] if is_valid else None
+    connection.run_script(_BEGIN)
+    outcome = CREATED if is_valid else INVALID
+    if not connection.execute(_CLAIM, operation, outcome, user_id):
+        ((outcome,),) = connection.execute(_CLAIMED, operation)
+    elif is_valid:
+        outcome = _create(connection, record)
+        connection.execute(_CORRECT, operation, outcome)
+        kind = "signup" if outcome in (CREATED, PRESENT) else "signup_quarantined"
+        connection.execute(_AUDIT, operation, at, kind, user_id)
+    if outcome not in (EMAIL_TAKEN, ID_TAKEN, INVALID):
+        revoked = json.dumps(record.get("revokedSessions", {}))
+        connection.execute(_END_SESSIONS, user_id, revoked, str(record.get("epoch", 0)))
+    connection.run_script("COMMIT")
+    return str(outcome)
+
+
+def _create(connection: Connection, record: dict[str, Any]) -> str:
+    key = email_key(record["email"])
+    created = connection.execute(
+        _CREATE,
+        record["id"],
+        record["email"],
+        key,
+        record.get("password"),
+        record.get("name"),
+        record.get("provider"),
+        record.get("createdAt"),
+        record.get("updatedAt"),
+        str(record.get("epoch", 0)),
+    )
+    if created:
+        return CREATED
+    found = connection.execute(_FIND, record["id"])
+    if not found:
+        return EMAIL_TAKEN
+    # The same id was made once only: it is this sign-up, whose answer was lost, or was imported.
+    return PRESENT if found[0][0] == key else ID_TAKEN

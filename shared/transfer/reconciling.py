@@ -1,0 +1,131 @@
+"""Plays what was accepted in an outage into Postgres, and leaves it out of the users file then.
+
+Each operation is a transaction of its own, under the users file's lock. Who has lost the address to
+another user goes, with a reason and what to do, into the quarantine: a file of JSON lines.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shared import files
+from shared.database import Database
+from shared.errors import StoreRefused, StoreUnavailable
+from shared.store import operations
+from shared.store.json_file import JsonFileStore
+from shared.timestamps import now_iso
+from shared.transfer import records
+from shared.transfer.steps import Event, Outcome
+
+OPERATION_SECONDS = 15.0
+"""For one operation, whose record is locked meanwhile."""
+
+REASONS = {
+    operations.CREATED: "Postgres has the user now.",
+    operations.PRESENT: "Postgres had the user already: imported, or by an answer that was lost.",
+    operations.EMAIL_TAKEN: "Postgres has another user with this address, who keeps it.",
+    operations.ID_TAKEN: "Postgres has a user with this id and another address, who keeps it.",
+    operations.INVALID: "The record was edited, and is no user that could be brought over.",
+}
+_SAME_PERSON = (
+    "Nothing is lost if both are the same person: they log in with the password, or the Google "
+    "account, of the user whom Postgres has. If not, ask this one, by another way than this "
+    "address, to sign up with an address of their own."
+)
+ADVICE = {
+    operations.EMAIL_TAKEN: _SAME_PERSON,
+    operations.ID_TAKEN: _SAME_PERSON,
+    operations.INVALID: "Ask the user to sign up again, or mend the record and import it.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What became of how many operations, and how many are pending still."""
+
+    counts: dict[str, int]
+    pending: int
+
+    @property
+    def quarantined(self) -> int:
+        """Count those that went into the quarantine."""
+        return sum(self.counts[outcome] for outcome in ADVICE)
+
+
+def quarantine_of(users_file: Path) -> Path:
+    """Name the quarantine of a users file."""
+    return users_file.with_name(f"{users_file.stem}.quarantine.jsonl")
+
+
+def reconcile(
+    database: Database, users: JsonFileStore, quarantine: Path
+) -> Generator[Event, None, Reconciled]:
+    """Bring every pending operation to Postgres or into the quarantine.
+
+    What has not been done when it stops, for whatever reason, is pending still. Raises
+    StoreUnavailable and OSError.
+    """
+    counts = Counter(dict.fromkeys(REASONS, 0))
+    for operation in users.pending():
+        told: list[Outcome] = []
+        users.settle(operation, partial(_play, database, quarantine, told))
+        for outcome in told:
+            counts[outcome.verdict] += 1
+            yield outcome
+    return Reconciled(counts=dict(counts), pending=len(users.pending()))
+
+
+def _play(
+    database: Database, quarantine: Path, told: list[Outcome], record: dict[str, Any]
+) -> None:
+    try:
+        outcome = _apply(database, record)
+    except StoreRefused:
+        raise
+    except StoreUnavailable:
+        # Where the answer to the COMMIT was lost, the second time finds what the first has done.
+        outcome = _apply(database, record)
+    if outcome in ADVICE:
+        _quarantine(quarantine, record, outcome)
+    user_id = None if outcome == operations.INVALID else record["id"]
+    told.append(Outcome(outcome, REASONS[outcome], user_id=user_id, email=record["email"]))
+
+
+def _apply(database: Database, record: dict[str, Any]) -> str:
+    pending = record["pending"]
+    try:
+        records.parse(record)
+        is_valid = True
+    except records.InvalidRow:
+        is_valid = False
+    with database.direct_connection(time.monotonic() + OPERATION_SECONDS) as connection:
+        return operations.apply(
+            connection, pending["operation"], pending["at"], record, is_valid=is_valid
+        )
+
+
+def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:
+    """Append a line, durably, unless it is there already."""
+    try:
+        lines, _ = files.read(path)
+    except FileNotFoundError:
+        lines = b""
+    operation = record["pending"]["operation"]
+    if any(json.loads(line)["operation"] == operation for line in lines.splitlines()):
+        return
+    entry = {
+        "operation": operation,
+        "at": now_iso(),
+        "outcome": outcome,
+        "reason": REASONS[outcome],
+        "advice": ADVICE[outcome],
+        "user": record,
+    }
+    files.replace(path, lines + json.dumps(entry).encode() + b"\n")
