@@ -187,8 +187,8 @@ def test_channel_binding_is_used_where_it_is_required(postgres: Server, database
 def test_missing_channel_binding_is_refused_before_the_password(
     postgres: Server, database: str, pgbouncer_program: str
 ) -> None:
-    with running_pgbouncer(postgres, server_connections=1) as port:
-        url = DatabaseUrl.parse(postgres.url(database, port=port))
+    with running_pgbouncer(postgres, server_connections=1) as pooler:
+        url = DatabaseUrl.parse(postgres.url(database, port=pooler.port))
         with closing(Database(url, SETTINGS)) as pool:
             assert pool.execute("SELECT 1") == [[1]]
         bound = replace(url, require_channel_binding=True)
@@ -263,7 +263,7 @@ def test_each_refusal_is_a_sentence_in_the_log_and_a_bare_503_outside(
             url = faulty_servers[fault].url("postgres")
         elif fault == "missing channel binding":
             request.getfixturevalue("pgbouncer_program")
-            port = stack.enter_context(running_pgbouncer(postgres, server_connections=1))
+            port = stack.enter_context(running_pgbouncer(postgres, server_connections=1)).port
             url = postgres.url("postgres", port=port, channel_binding="require")
         else:
             url, _ = _refusals(postgres)[fault]

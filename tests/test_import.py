@@ -415,8 +415,8 @@ def test_an_address_keeps_the_key_that_a_login_looks_for_however_it_is_respelled
 def test_an_import_works_behind_a_pooler_in_transaction_mode(
     postgres: Server, target: Target, pgbouncer_program: str
 ) -> None:
-    with running_pgbouncer(postgres, server_connections=2) as port:
-        url = DatabaseUrl.parse(postgres.url(target.name, port=port))
+    with running_pgbouncer(postgres, server_connections=2) as pooler:
+        url = DatabaseUrl.parse(postgres.url(target.name, port=pooler.port))
         target.database = Database(url, Settings())
         rows = [user(number) for number in range(2000)]
         target.plan(rows)

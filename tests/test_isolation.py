@@ -141,9 +141,9 @@ def test_nobody_gets_anothers_row(
     if way == "pooled":
         request.getfixturevalue("pgbouncer_program")
         with (
-            running_pgbouncer(postgres, server_connections=3) as port,
+            running_pgbouncer(postgres, server_connections=3) as pooler,
             running_emulator(
-                DATABASE_URL=postgres.url(database, port=port), **settings
+                DATABASE_URL=postgres.url(database, port=pooler.port), **settings
             ) as emulator,
         ):
             outcomes = _hammer(emulator, postgres, database)
@@ -168,8 +168,8 @@ def test_behind_a_pooler_each_client_gets_the_answer_to_its_own_statement(
             rows = pool.execute(f"SELECT $1, {client}, pg_sleep(0.001)", str(number))
             assert rows[0][:2] == [str(number), client]
 
-    with running_pgbouncer(postgres, server_connections=3) as port, ExitStack() as stack:
-        url = DatabaseUrl.parse(postgres.url(database, port=port))
+    with running_pgbouncer(postgres, server_connections=3) as pooler, ExitStack() as stack:
+        url = DatabaseUrl.parse(postgres.url(database, port=pooler.port))
         pools = [stack.enter_context(closing(Database(url, Settings()))) for _ in range(CLIENTS)]
         with ThreadPoolExecutor(CLIENTS) as threads:
             list(threads.map(ask, pools, range(CLIENTS)))

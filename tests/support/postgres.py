@@ -53,9 +53,9 @@ def as_unprivileged() -> dict[str, Any]:
     return {"cwd": "/", "user": _NOBODY, "group": _NOBODY, "extra_groups": []}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Server:
-    """A running server. `host` is where its certificate is valid."""
+    """A running server, and the faults it can have. `host` is where its certificate is valid."""
 
     folder: Path
     port: int
@@ -101,6 +101,92 @@ class Server:
     def log(self) -> str:
         """Read what the server has logged."""
         return (self.folder / "server.log").read_text(errors="replace")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it as a crash would, and start it again on its port."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(30)
+        try:
+            yield
+        finally:
+            self.process = _start(self.programs, self.folder)
+            _wait_for_port(self.process, self.port)
+            _wait_for_queries(self)
+
+    def restart(self) -> None:
+        """Stop it as a crash would, and start it again."""
+        with self.stopped():
+            pass
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have all of its processes stand still: the kernel accepts connections, nobody answers."""
+        main = self.process.pid
+        os.kill(main, signal.SIGSTOP)  # First, so that it starts no others meanwhile.
+        backends = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        processes = [*map(int, backends), main]
+        try:
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+    @contextmanager
+    def read_only(self, database: str) -> Iterator[None]:
+        """Begin every transaction read-only, as on a standby. Ends the sessions, here and after."""
+        self.run(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        self.terminate_backends(database)
+        try:
+            yield
+        finally:
+            self.run(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+            self.terminate_backends(database)
+
+    @contextmanager
+    def out_of_connections(self, database: str) -> Iterator[None]:
+        """Refuse every new session but a superuser's with 53300. Open ones stay."""
+        self.run(f"ALTER DATABASE {database} CONNECTION LIMIT 0")
+        try:
+            yield
+        finally:
+            self.run(f"ALTER DATABASE {database} CONNECTION LIMIT -1")
+
+    def terminate_backends(self, database: str) -> int:
+        """End the sessions of a database with 57P01, wait for that, and count them."""
+        ended = self.run(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            f"WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+        )
+        return len(ended)
+
+
+@dataclass(frozen=True)
+class PgBouncer:
+    """A running PgBouncer in transaction mode."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have whatever is asked wait, once what was asked before is answered."""
+        self._signal(signal.SIGUSR1, "got SIGUSR1")
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGUSR2, "got SIGUSR2")
+
+    def _signal(self, number: signal.Signals, message: str) -> None:
+        before = self.log.read_text().count(message)
+        self.process.send_signal(number)
+        deadline = time.monotonic() + _START_SECONDS
+        while self.log.read_text().count(message) == before:
+            assert time.monotonic() < deadline, f"PgBouncer did not say that it {message}"
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -152,27 +238,23 @@ def running_postgres(
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         kind = "host" if plaintext else "hostssl"
         (data / "pg_hba.conf").write_text(f"{kind} all all 127.0.0.1/32 scram-sha-256\n")
-        with (folder / "server.log").open("wb") as log:
-            process = subprocess.Popen(
-                [tools / "postgres", "-D", data], stdout=log, stderr=log, **as_unprivileged()
-            )
-        server = Server(folder, port, authority, process, tools)
+        server = Server(folder, port, authority, _start(tools, folder), tools)
         try:
-            _wait_for_port(process, port)
+            _wait_for_port(server.process, port)
             if not plaintext and certificate is None:
                 _wait_for_queries(server)
                 server.run(f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
             yield server
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+            server.process.send_signal(signal.SIGINT)
+            server.process.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def running_pgbouncer(server: Server, *, server_connections: int) -> Iterator[int]:
-    """Start a PgBouncer in transaction mode before the server, and give its port."""
+def running_pgbouncer(server: Server, *, server_connections: int) -> Iterator[PgBouncer]:
+    """Start a PgBouncer in transaction mode before the server."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     assert program, "the caller checks that PgBouncer is there"
     folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
@@ -206,7 +288,7 @@ def running_pgbouncer(server: Server, *, server_connections: int) -> Iterator[in
             )
         try:
             _wait_for_port(process, port)
-            yield port
+            yield PgBouncer(port, process, folder / "pgbouncer.log")
         finally:
             process.terminate()
             process.wait(30)
@@ -221,6 +303,14 @@ def _tools(folder: Path) -> Path:
         return installed
     shutil.copytree(installed.parent, folder / "postgres", symlinks=True)
     return folder / "postgres" / "bin"
+
+
+def _start(programs: Path, folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            [programs / "postgres", "-D", folder / "data"],
+            stdout=log, stderr=log, **as_unprivileged(),
+        )  # fmt: skip
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
