@@ -66,6 +66,8 @@ class Database:
         deadline of its own, `database_timeout`, whoever happens to come first.
         """
         self.url = url
+        self.timeout = settings.database_timeout
+        """Seconds for all that one request asks."""
         self._settings = settings
         self._prepare = prepare
         self._is_prepared = prepare is None
@@ -90,7 +92,7 @@ class Database:
         Raises StoreUnavailable, and StoreFault for an error in the statement itself.
         """
         self.breaker.check()
-        deadline = scope.current(self._settings.database_timeout).deadline
+        deadline = scope.current(self.timeout).deadline
         if timeout is not None:
             deadline = min(deadline, time.monotonic() + timeout)
         try:
@@ -256,7 +258,7 @@ class Database:
             raise self._refusal()
 
     def _run(self, prepare: Prepare, connection: Connection) -> None:
-        limit = time.monotonic() + self._settings.database_timeout
+        limit = time.monotonic() + self.timeout
         connection.set_deadline(limit)
         try:
             prepare(self, connection, limit)

@@ -98,14 +98,18 @@ def beside(source: Path, kind: str, name: str, suffix: str = "") -> Path:
 
 
 @contextmanager
-def transaction(database: Database, *, write: bool) -> Iterator[Connection]:
+def transaction(
+    database: Database, *, write: bool, seconds: float = PATIENCE
+) -> Iterator[Connection]:
     """Give a direct connection in a transaction of `staging.begin`, undone without a COMMIT.
 
+    It has `seconds`, but to begin no more than a request has: a database that is silent is away.
     Raises StoreUnavailable, and TransferRefused where the schema is not ready for it.
     """
-    deadline = time.monotonic() + PATIENCE
-    with database.direct_connection(deadline) as connection:
+    deadline = time.monotonic() + seconds
+    with database.direct_connection(time.monotonic() + database.timeout) as connection:
         staging.begin(connection, deadline, write=write)
+        connection.set_deadline(deadline)
         yield connection
 
 

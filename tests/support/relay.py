@@ -68,7 +68,8 @@ class Relay:
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._target = port
+        self.target = port
+        """Where new connections lead."""
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._host = host
         # It never listens: the port refuses, and nobody else gets it, while no other socket does.
@@ -213,7 +214,7 @@ class Relay:
         try:
             while self._is_open(cuts) and self._mode.kind == "black hole":
                 time.sleep(_POLL)
-            server = socket.create_connection(("127.0.0.1", self._target))
+            server = socket.create_connection(("127.0.0.1", self.target))
         except (OSError, _Reset):
             _reset(client)
             return

@@ -1,0 +1,431 @@
+"""Each fault of the database, each function, each policy: the table of docs/OUTAGES.md, asserted.
+
+A row of the table is what a run shows, so that the document is what the functions do. With the
+variable WRITE_OUTAGES a run writes its rows into the document instead of comparing them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from shared.config import Settings
+from shared.database import Database
+from shared.database_url import DatabaseUrl
+from shared.store.preparation import bring_up_to_date
+from shared.store.snapshot import Snapshot
+from tests.support import relay as relays
+from tests.support.emulator import ROOT, Emulator, environment, running_emulator
+from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
+from tests.support.outage import PASSWORD, RECOVERY_SECONDS, stale
+from tests.support.postgres import PgBouncer, Server, running_pgbouncer, running_postgres
+from tests.support.relay import Mode, Relay
+
+DOCUMENT = ROOT / "docs" / "OUTAGES.md"
+MODES = ("full", "readonly", "off")
+ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
+CONNECT, STATEMENT, TOTAL = 1.0, 0.5, 3.0
+"""Seconds of the deadlines for connecting, for one statement, and for a whole request."""
+GRACE = 1.0
+"""Seconds by which an answer may be later than its deadline."""
+NEW_PASSWORD = "another horse battery staple"
+
+Calls = dict[str, tuple[int, float]]
+"""The status and the seconds of each call."""
+
+
+@dataclass
+class Instance:
+    """One emulator with one policy, its database, and the line between them."""
+
+    mode: str
+    emulator: Emulator
+    relay: Relay
+    server: Server
+    database: str
+    settings: Settings
+    token: Callable[..., str]
+    """Makes Google's ID token."""
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = self.emulator.client()
+
+    def call(self, method: str, path: str, token: str = "", **members: object) -> httpx.Response:
+        """Call a function with a session and members of a JSON body."""
+        headers = {"Cookie": f"session={token}"} if token else {}
+        if path == "/api/migrate":
+            headers["Authorization"] = f"Bearer {ADMIN}"
+        return self.client.request(method, path, headers=headers, json=members or None)
+
+    def sign_up(self, email: str) -> str:
+        answer = self.call("POST", "/api/signup", email=email, password=PASSWORD)
+        assert answer.status_code == 201, answer.text
+        self.client.cookies.clear()
+        return answer.headers["Set-Cookie"].split(";")[0].partition("=")[2]
+
+    def in_postgres(self, email: str) -> bool:
+        return bool(self.server.run(f"SELECT FROM users WHERE email = '{email}'", self.database))
+
+    def pending(self, email: str) -> bool:
+        file = self.settings.users_file
+        records = json.loads(file.read_bytes()) if file.exists() else []
+        return any(record["email"] == email for record in records)
+
+    def take_snapshot(self) -> None:
+        assert self.settings.database_url
+        url = DatabaseUrl.parse(self.server.url(self.database))
+        Snapshot.of(self.settings).take(Database(url, self.settings), time.time())
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens, to one instance's line and database or to the server of all."""
+
+    name: str
+    happens: Callable[[Instance], AbstractContextManager[None]] | None = None
+    happens_to_all: Callable[[Server], AbstractContextManager[None]] | None = None
+    first: float = 0.0
+    """Seconds of the deadline that the first request runs into."""
+    waits: str = "nobody waits"
+    """Who waits for how long."""
+    each: float = 0.0
+    """Seconds of the deadline that every request runs into."""
+    is_of_pooler: bool = False
+    """Whether it is a pooler's, before which the instances are then."""
+
+
+@contextmanager
+def _relayed(instance: Instance, mode: Mode, *, cut: bool = True) -> Iterator[None]:
+    instance.relay.mode = mode
+    if cut:
+        instance.relay.cut()
+    try:
+        yield
+    finally:
+        instance.relay.mode = relays.FORWARD
+        instance.relay.cut()
+
+
+def _relay(mode: Mode, *, cut: bool = True) -> Callable[[Instance], AbstractContextManager[None]]:
+    return lambda instance: _relayed(instance, mode, cut=cut)
+
+
+@contextmanager
+def _terminated(instance: Instance) -> Iterator[None]:
+    instance.server.terminate_backends(instance.database)
+    yield
+
+
+@contextmanager
+def _read_only(instance: Instance) -> Iterator[None]:
+    with instance.server.read_only(instance.database):
+        yield
+
+
+@contextmanager
+def _full(instance: Instance) -> Iterator[None]:
+    with instance.server.out_of_connections(instance.database):
+        instance.server.terminate_backends(instance.database)
+        yield
+
+
+@contextmanager
+def _locked(instance: Instance) -> Iterator[None]:
+    with instance.server.connect(instance.database) as holder:
+        holder.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@contextmanager
+def _password_changed(server: Server) -> Iterator[None]:
+    from tests.support.postgres import PASSWORD as OLD
+
+    server.run("ALTER ROLE app PASSWORD 'another'")
+    server.run("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
+    try:
+        yield
+    finally:
+        server.run(f"ALTER ROLE app PASSWORD '{OLD}'")
+
+
+FAULTS = (
+    Fault("nobody listens on the port", _relay(relays.REFUSE), waits="nobody waits"),
+    Fault("connections are closed without a word", _relay(relays.HANG_UP)),
+    Fault(
+        "nothing comes through (black hole)",
+        _relay(relays.BLACK_HOLE),
+        first=CONNECT,
+        waits="the first request, until the connect deadline",
+    ),
+    Fault(
+        "1 byte a second comes through",
+        _relay(relays.TRICKLE),
+        first=CONNECT,
+        waits="the first request, until the connect deadline",
+    ),
+    Fault("every answer is cut off", _relay(Mode(answer_bytes=1))),
+    Fault("every packet takes 20 ms each way", _relay(Mode(delay=0.02), cut=False), each=TOTAL),
+    Fault("every second connection fails", _relay(relays.FLAP)),
+    Fault("the server has no TLS any more", _relay(relays.NO_TLS)),
+    Fault("the server's password was changed", happens_to_all=_password_changed),
+    Fault("the server is stopped", happens_to_all=Server.stopped),
+    Fault(
+        "the server is frozen",
+        happens_to_all=Server.frozen,
+        first=CONNECT,
+        waits="the first request, until the statement's or the connect deadline",
+    ),
+    Fault("the server ends all sessions, once", _terminated),
+    Fault("the server takes no more connections", _full),
+    Fault("the server is read-only", _read_only),
+    Fault(
+        "the table of users is locked",
+        _locked,
+        each=TOTAL,
+        waits="every request that needs the table, until the statement's deadline",
+    ),
+    Fault(
+        "the pooler is paused",
+        first=CONNECT + STATEMENT,
+        waits="the first request, until the statement's deadline",
+        is_of_pooler=True,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server that nobody else needs."""
+    with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pooler(server: Server, pgbouncer_program: str) -> Iterator[PgBouncer]:
+    """A pooler before it."""
+    with running_pgbouncer(server, server_connections=6) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
+    """Google and Firebase."""
+    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def instances(
+    server: Server, providers: Providers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Instance]]:
+    """One instance of each policy."""
+    with ExitStack() as stack:
+        running = []
+        for mode in MODES:
+            database = f"outages_{mode}"
+            server.run(f"CREATE DATABASE {database} OWNER app")
+            bring_up_to_date(DatabaseUrl.parse(server.url(database)), Settings())
+            relay = stack.enter_context(Relay(server.port))
+            variables = {
+                "DATABASE_URL": server.url(database, port=relay.port),
+                "USERS_FILE": str(tmp_path_factory.mktemp(mode) / "users.json"),
+                "FALLBACK": mode,
+                "ADMIN_TOKEN": ADMIN,
+                "DATABASE_TIMEOUT": str(TOTAL),
+                "DATABASE_CONNECT_TIMEOUT": str(CONNECT),
+                "DATABASE_STATEMENT_TIMEOUT": str(STATEMENT),
+                "SNAPSHOT_INTERVAL": "0",
+            } | providers.settings
+            emulator = stack.enter_context(running_emulator(source=SIGN_IN_SOURCE, **variables))
+            settings = Settings.from_env(environment(**variables))
+            running.append(
+                Instance(mode, emulator, relay, server, database, settings, providers.google_token)
+            )
+        yield running
+        for instance in running:
+            instance.client.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_a_fault_has_the_consequences_that_the_document_tells(
+    fault: Fault, server: Server, instances: list[Instance], request: pytest.FixtureRequest
+) -> None:
+    name = f"outage{FAULTS.index(fault)}"
+    with ExitStack() as stack, ThreadPoolExecutor(len(instances)) as threads:
+        if fault.is_of_pooler:
+            pooler: PgBouncer = request.getfixturevalue("pooler")
+            stack.enter_context(_behind(pooler, instances))
+        users = list(threads.map(lambda instance: _prepare(instance, name), instances))
+        with ExitStack() as happening:
+            if fault.is_of_pooler:
+                happening.enter_context(pooler.paused())
+            if fault.happens_to_all:
+                happening.enter_context(fault.happens_to_all(server))
+            if fault.happens:
+                for instance in instances:
+                    happening.enter_context(fault.happens(instance))
+            found = list(threads.map(_call_everything, instances, users, [name] * len(users)))
+        recovered = list(threads.map(lambda instance: _recover(instance, name), instances))
+    assert max(recovered) < RECOVERY_SECONDS
+    for instance, calls in zip(instances, found, strict=True):
+        _check_times(fault, calls)
+        _check_promises(instance, calls)
+    stored = [_stored(instance, f"{name}-new@example.com") for instance in instances]
+    for instance, calls, place in zip(instances, found, stored, strict=True):
+        assert (calls["sign-up"][0] == 201) == (place != "nowhere")
+        _reconcile(instance, f"{name}-new@example.com", place)
+    statuses = [{call: status for call, (status, _) in calls.items()} for calls in found]
+    _compare(_row(fault, statuses, stored))
+
+
+@contextmanager
+def _behind(pooler: PgBouncer, instances: list[Instance]) -> Iterator[None]:
+    for instance in instances:
+        instance.relay.target = pooler.port
+        instance.relay.cut()
+    try:
+        yield
+    finally:
+        for instance in instances:
+            instance.relay.target = instance.server.port
+            instance.relay.cut()
+
+
+def _prepare(instance: Instance, name: str) -> dict[str, str]:
+    """Sign the users up whose sessions the calls need, and take a snapshot."""
+    who = ("user", "leaver", "everywhere", "changer", "reader", "deleter")
+    users = {one: instance.sign_up(f"{name}-{one}@example.com") for one in who}
+    instance.take_snapshot()
+    return users
+
+
+def _call_everything(instance: Instance, users: dict[str, str], name: str) -> Calls:
+    user, new = f"{name}-user@example.com", f"{name}-new@example.com"
+    change = {"currentPassword": PASSWORD, "newPassword": NEW_PASSWORD}
+    id_token = instance.token(sub=f"{name}-{instance.mode}", email=f"{name}-g@example.com")
+    calls: dict[str, Callable[[], httpx.Response]] = {
+        "login": lambda: instance.call("POST", "/api/login", email=user, password=PASSWORD),
+        "wrong password": lambda: instance.call(
+            "POST", "/api/login", email=user, password="a wrong password"
+        ),
+        "sign-up": lambda: instance.call("POST", "/api/signup", email=new, password=PASSWORD),
+        "Google": lambda: instance.call("POST", "/api/auth/google", idToken=id_token),
+        "fresh session": lambda: instance.call("GET", "/api/user", users["user"]),
+        "stale session": lambda: instance.call("GET", "/api/user", stale(users["user"])),
+        "logout": lambda: instance.call("POST", "/api/logout", users["leaver"]),
+        "everywhere": lambda: instance.call(
+            "POST", "/api/logout", users["everywhere"], everywhere=True
+        ),
+        "password": lambda: instance.call("POST", "/api/password", users["changer"], **change),
+        "own data": lambda: instance.call("GET", "/api/account", users["reader"]),
+        "deletion": lambda: instance.call(
+            "DELETE", "/api/account", users["deleter"], password=PASSWORD
+        ),
+        "migrate": lambda: instance.call("POST", "/api/migrate", action="status"),
+        "health": lambda: instance.call("GET", "/api/health"),
+        "livez": lambda: instance.call("GET", "/api/livez"),
+    }
+    found: Calls = {}
+    for call, send in calls.items():
+        started = time.monotonic()
+        answer = send()
+        found[call] = (answer.status_code, time.monotonic() - started)
+        instance.client.cookies.clear()
+        if answer.status_code == 503:
+            assert int(answer.headers["Retry-After"]) > 0
+            assert answer.json()["error"].startswith("The service is temporarily unavailable")
+        if call == "health":
+            assert answer.json()["fallback"]["mode"] == instance.mode
+    return found
+
+
+def _check_times(fault: Fault, calls: Calls) -> None:
+    """Bounded by the deadlines; the median stands for those whom the breaker refuses."""
+    seconds = {call: taken for call, (_, taken) in calls.items()}
+    migrate = seconds.pop("migrate")
+    assert migrate < TOTAL + GRACE, "it dials by itself"
+    assert seconds["livez"] < GRACE
+    assert max(seconds.values()) < (fault.each or fault.first) + GRACE + STATEMENT, seconds
+    if not fault.each:
+        assert statistics.median(seconds.values()) < GRACE / 2, seconds
+
+
+def _check_promises(instance: Instance, calls: Calls) -> None:
+    """Hold whatever the fault and the policy."""
+    statuses = {call: status for call, (status, _) in calls.items()}
+    assert set(statuses.values()) <= {200, 201, 204, 401, 409, 503}
+    assert statuses["fresh session"] == 200
+    assert statuses["stale session"] in (200, 503), "never 401"
+    assert statuses["login"] in (200, 503), "never 401"
+    assert statuses["wrong password"] in (401, 503)
+    assert (statuses["health"], statuses["livez"]) == (200, 200)
+    if instance.mode == "off" and statuses["stale session"] == 503:
+        assert statuses["login"] == statuses["sign-up"] == 503
+
+
+def _recover(instance: Instance, name: str) -> float:
+    """Log in until it works, and give the seconds that this took."""
+    started = time.monotonic()
+    while True:
+        answer = instance.call(
+            "POST", "/api/login", email=f"{name}-user@example.com", password=PASSWORD
+        )
+        instance.client.cookies.clear()
+        health = instance.call("GET", "/api/health").json()
+        if answer.status_code == 200 and health["database"]["status"] == "connected":
+            assert health["fallback"]["since"] is None
+            return time.monotonic() - started
+        assert answer.status_code in (200, 503)
+        assert time.monotonic() - started < RECOVERY_SECONDS, answer.text
+        time.sleep(0.02)
+
+
+def _stored(instance: Instance, email: str) -> str:
+    places = {"Postgres": instance.in_postgres(email), "pending": instance.pending(email)}
+    found = [place for place, is_there in places.items() if is_there]
+    assert len(found) <= 1
+    return found[0] if found else "nowhere"
+
+
+def _reconcile(instance: Instance, email: str, place: str) -> None:
+    answer = instance.call("POST", "/api/migrate", action="reconcile")
+    assert answer.status_code == 200
+    assert instance.in_postgres(email) == (place != "nowhere")
+    assert not instance.pending(email)
+
+
+def _row(fault: Fault, statuses: list[dict[str, int]], stored: list[str]) -> str:
+    cells = [_cell([str(each[call]) for each in statuses]) for call in statuses[0]]
+    return f"| {' | '.join([fault.name, *cells, _cell(stored), fault.waits])} |"
+
+
+def _cell(values: list[str]) -> str:
+    """Write one value where the policies agree, and else one each."""
+    return values[0] if len(set(values)) == 1 else " / ".join(values)
+
+
+def _compare(row: str) -> None:
+    text = DOCUMENT.read_text()
+    start = row[: row.index("|", 1) + 1]
+    (documented,) = (line for line in text.splitlines() if line.startswith(start))
+    if os.environ.get("WRITE_OUTAGES"):
+        DOCUMENT.write_text(text.replace(documented, row))
+    else:
+        assert row == documented
+
+
+def test_the_document_has_a_row_for_each_fault_and_no_other() -> None:
+    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")]
+    names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+    faults = [fault.name for fault in FAULTS]
+    assert [name for name in names if name in faults] == faults
