@@ -9,11 +9,12 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
-from shared import session_keys
+from shared import files, session_keys
 from shared.database_url import DatabaseUrl, InvalidDatabaseUrl
 from shared.session_keys import InvalidSessionKeys, SessionKey
 from shared.throttling import Limits
@@ -271,25 +272,19 @@ class _Reader:
         """Keep one generated secret beside the users, so that sessions outlive a restart."""
         path = _DATA / "session-secret"
         try:
-            if not path.exists():
-                _DATA.mkdir(mode=0o700, exist_ok=True)
-                fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-                with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                    file.write(secrets.token_urlsafe(48))
-                try:
-                    os.link(fresh, path)  # The first of several processes wins, with a whole file.
-                except FileExistsError:
-                    pass
-                finally:
-                    fresh.unlink()
-            secret = path.read_text().strip()
+            _DATA.mkdir(mode=0o700, exist_ok=True)
+            # The first of several processes wins, with a whole file.
+            with suppress(FileExistsError), files.creating(path) as file:
+                file.write(secrets.token_urlsafe(48).encode())
+            data, _ = files.read(path)
         except OSError as error:
             self.problems.append(
-                f"The development secret {path} cannot be kept ({error.strerror}): "
+                f"The development secret {path} cannot be kept ({error.strerror or error}): "
                 "set SESSION_SECRET."
             )
             return ()
-        if len(secret) < SECRET_MIN_BYTES:
+        secret = data.decode("ascii", "ignore").strip()
+        if len(secret) < SECRET_MIN_BYTES or not data.isascii():
             self.problems.append(f"The development secret {path} is damaged: delete it.")
         return (secret,)
 

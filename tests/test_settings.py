@@ -51,6 +51,25 @@ def test_development_works_without_any_variable_and_keeps_its_secret(data_folder
     assert [path.name for path in data_folder.iterdir()] == ["session-secret"]
 
 
+@pytest.mark.parametrize("content", [b"", b"too short", b"\xff" * 64, b"x" * 64 + b"\xc3"])
+def test_a_damaged_development_secret_is_named_and_left_alone(
+    data_folder: Path, content: bytes
+) -> None:
+    data_folder.mkdir()
+    kept = data_folder / "session-secret"
+    kept.write_bytes(content)
+    assert _problems() == [f"The development secret {kept} is damaged: delete it."]
+    assert kept.read_bytes() == content
+
+
+def test_the_development_secret_is_read_from_no_link(data_folder: Path, tmp_path: Path) -> None:
+    data_folder.mkdir()
+    (tmp_path / "elsewhere").write_text("x" * 64)
+    (data_folder / "session-secret").symlink_to(tmp_path / "elsewhere")
+    (problem,) = _problems()
+    assert "is a symbolic link, not a regular file" in problem
+
+
 def test_the_data_folder_is_ignored_by_git() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {".data/", ".env", ".venv/"} <= set(ignored)
