@@ -10,46 +10,41 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedRandom, FileIO
+from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 _POLL = 0.01
 
 
 class _NamedFile(FileIO):
-    """A file that is named where it cannot be written; the system names only what it opens."""
+    """A file that errors name; the system names only what it opens."""
+
+    def readall(self) -> bytes:
+        with _naming(self.name):
+            return super().readall()
+
+    def readinto(self, buffer: Any, /) -> int:
+        with _naming(self.name):
+            return super().readinto(buffer)
 
     def write(self, data: Any, /) -> int:
-        try:
+        with _naming(self.name):
             return super().write(data)
-        except OSError as error:
-            error.filename = self.name
-            raise
 
 
 class NotARegularFile(OSError):
     """The path is a symbolic link, a FIFO or another thing that must not be read or replaced."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError."""
-    try:
-        # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
-        descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise NotARegularFile(f"{path} is a symbolic link, not a regular file") from error
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotARegularFile(f"{path} is not a regular file")
-    return open(descriptor, "rb")
+    return BufferedReader(_NamedFile(path, opener=_open_regular))
 
 
 def read(path: Path) -> tuple[bytes, os.stat_result]:
     """Read a whole regular file and what `fstat` says of it. Raises OSError."""
-    with open_regular(path) as file:
+    with open_regular(path) as file, _naming(path):
         return file.read(), os.fstat(file.fileno())
 
 
@@ -65,7 +60,8 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
 
     Whenever the process or the machine stops, the path holds the old bytes or the new ones. The
     caller holds the file's lock, so that one name is enough for the file that is being written.
-    Raises OSError.
+    Raises OSError; then the path holds the old bytes, unless only the last step failed, which
+    makes the new ones last.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -76,9 +72,10 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     with _durable(fresh) as file:
         yield file
         file.flush()
-        os.fsync(file.fileno())
-        fresh.rename(path)
-    _sync_folder(path.parent)
+        _sync(file.fileno(), fresh)
+        with _folder(path.parent) as folder:
+            fresh.rename(path)
+            _sync(folder, path.parent)
 
 
 @contextmanager
@@ -94,10 +91,16 @@ def creating(path: Path) -> Iterator[BufferedRandom]:
     with _durable(fresh) as file:
         yield file
         file.flush()
-        os.fsync(file.fileno())
-        os.link(fresh, path)
-        fresh.unlink()
-    _sync_folder(path.parent)
+        _sync(file.fileno(), fresh)
+        with _folder(path.parent) as folder:
+            os.link(fresh, path)
+            try:
+                fresh.unlink()
+                _sync(folder, path.parent)
+            except BaseException:
+                with suppress(OSError):
+                    path.unlink()
+                raise
 
 
 @contextmanager
@@ -123,7 +126,8 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
     try:
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with _naming(path):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
@@ -138,9 +142,44 @@ def _open(path: Path | str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _open_regular(path: Path | str, flags: int) -> int:
     try:
-        os.fsync(descriptor)
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        descriptor = _open(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotARegularFile(f"{path} is a symbolic link, not a regular file") from error
+        raise
+    try:
+        with _naming(path):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise NotARegularFile(f"{path} is not a regular file")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[int]:
+    """Open a folder before what is to be synced in it, so that little can fail afterwards."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int, path: Path) -> None:
+    with _naming(path):
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _naming(path: Any) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise

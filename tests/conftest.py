@@ -133,6 +133,12 @@ def openssl_program() -> str:
     return _installed("openssl")
 
 
+@pytest.fixture(scope="session")
+def strace_program() -> str:
+    """The path of strace."""
+    return _installed("strace")
+
+
 def _installed(program: str) -> str:
     """Give a program's path; without it the test is skipped, but in CI it fails."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")

@@ -45,7 +45,11 @@ class SourceFile:
         """Open it. Raises OSError."""
         self.path = path
         self._file = files.open_regular(path)
-        self._first = os.fstat(self._file.fileno())
+        try:
+            self._first = os.fstat(self._file.fileno())
+        except OSError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> SourceFile:
         return self

@@ -46,17 +46,19 @@ class Emulator:
 
     def descriptors(self) -> int:
         """Count the open files and sockets of the worker."""
-        return len(list((self._worker() / "fd").iterdir()))
+        return len(list(Path(f"/proc/{self.worker}/fd").iterdir()))
 
     def peak_memory(self) -> int:
         """Read the most memory that the worker ever had resident, in bytes."""
-        (line,) = re.findall(r"VmHWM:\s*(\d+) kB", (self._worker() / "status").read_text())
+        (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{self.worker}/status").read_text())
         return int(line) * 1024
 
-    def _worker(self) -> Path:
+    @property
+    def worker(self) -> int:
+        """The process that answers."""
         pid = self.process.pid
         (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return Path(f"/proc/{worker}")
+        return int(worker)
 
     def log(self) -> list[dict[str, Any]]:
         """Read the JSON lines that the process has logged."""
