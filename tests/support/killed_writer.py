@@ -1,7 +1,8 @@
 """Writes a JSON store again and again, killed at each next line of the code that writes it.
 
-`python -m tests.support.killed_writer USERS_FILE` prints, for each kill, whether the file then held
-the users from before or those from after, and whether the store could be used at once.
+`python -m tests.support.killed_writer USERS_FILE sign-up|settle` prints, for each kill, whether the
+file then held the users from before or those from after, and whether the store could be used at
+once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import signal
 import sys
-import uuid
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,39 +19,79 @@ from typing import Any
 from shared import files
 from shared.config import Settings
 from shared.store import json_file
+from shared.store.json_file import JsonFileStore
 from shared.users import User
 
 _WATCHED = {files.__file__, json_file.__file__}
 
 
-def main(path: Path) -> None:
+class _SignUp:
+    """One user more."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = JsonFileStore(Settings(users_file=path), is_fallback=True)
+        self.store.create_user(_user("first"), "hash")
+        self.before = path.read_bytes()
+
+    def prepare(self) -> None:
+        self.path.write_bytes(self.before)
+
+    def do(self) -> None:
+        self.store.create_user(_user("second"), "hash")
+
+    def is_done(self) -> bool:
+        return self.ids() == ["first", "second"]
+
+    def ids(self) -> list[str]:
+        return [record["id"] for record in json.loads(self.path.read_bytes())]
+
+
+class _Settle(_SignUp):
+    """One user less, who is where they belong."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        super().do()
+        self.before = path.read_bytes()
+        self._operation = self.store.pending()[0]
+        self._played = path.with_name("played")
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._played.unlink(missing_ok=True)
+
+    def do(self) -> None:
+        self.store.settle(self._operation, lambda record: self._played.write_text(record["id"]))
+
+    def is_done(self) -> bool:
+        return self.ids() == ["second"] and self._played.read_text() == "first"
+
+
+_KINDS = {"sign-up": _SignUp, "settle": _Settle}
+
+
+def main(path: Path, kind: str) -> None:
     """Kill at line 1, 2, 3, … until a write gets through."""
-    store = json_file.JsonFileStore(Settings(users_file=path))
-    store.create_user(_user("first"), "hash")
-    before = path.read_bytes()
+    task = _KINDS[kind](path)
     for number in itertools.count(1):
-        path.write_bytes(before)
-        user = _user(f"user{number}")
+        task.prepare()
         child = os.fork()
         if child == 0:
             _die_at_line(number)
-            store.create_user(user, "hash")
+            task.do()
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        stored = path.read_bytes()
-        outcome = "before" if stored == before else "after" if _is_last(stored, user) else "neither"
-        store.create_user(_user("next"), "hash")
-        print(outcome)
+        is_as_before = path.read_bytes() == task.before
+        print("before" if is_as_before else "after" if task.is_done() else "neither")
+        task.do()
+        assert task.is_done(), "the store can be used at once"
         if os.WIFEXITED(status):
             return
 
 
 def _user(name: str) -> User:
-    return User(id=str(uuid.uuid4()), email=f"{name}@example.com", name=None, provider="local")
-
-
-def _is_last(stored: bytes, user: User) -> bool:
-    return bool(json.loads(stored)[-1]["id"] == user.id)
+    return User(id=name, email=f"{name}@example.com", name=None, provider="local")
 
 
 def _die_at_line(number: int) -> None:
@@ -71,4 +111,4 @@ def _die_at_line(number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
