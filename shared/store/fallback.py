@@ -186,12 +186,22 @@ class FallbackStore:
         return self._home(user_id).account(user_id, sid=sid)
 
     def revoke_session(self, session: Session, client: Client, now: float) -> None:
-        """Revoke where the user is."""
-        self._home(session.user.id).revoke_session(session, client, now)
+        """Revoke in Postgres; of who is pending in the file, and in Postgres if it is there."""
+        if not self._pending(user_id=session.user.id):
+            self._postgres.revoke_session(session, client, now)
+            return
+        self._file.revoke_session(session, client, now)
+        with suppress(StoreAway):  # Whoever is pending may have been brought there already.
+            self._postgres.revoke_session(session, client, now)
 
     def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
-        """Revoke where the user is."""
-        return self._home(session.user.id).revoke_all_sessions(session, client, now)
+        """Raise the epoch where `revoke_session` revokes."""
+        if not self._pending(user_id=session.user.id):
+            return self._postgres.revoke_all_sessions(session, client, now)
+        ended = self._file.revoke_all_sessions(session, client, now)
+        with suppress(StoreAway):
+            ended |= self._postgres.revoke_all_sessions(session, client, now)
+        return ended
 
     def find_external(
         self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
