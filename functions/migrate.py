@@ -88,7 +88,10 @@ class _Job:
                 plan_sha256=plan_sha256,
                 skip_invalid=skip_invalid in (True, "true"),
             )
-        return _without_names(done.plan) | {"batch": done.batch}
+        return _without_names(done.plan) | {
+            "batch": done.batch,
+            "revoked_sessions": done.revoked_sessions,
+        }
 
     def verify(self) -> Steps:
         with self.source() as source:

@@ -284,7 +284,9 @@ def test_a_settled_operation_leaves_the_file_once_and_a_failed_one_stays(path: P
     assert path.read_text() == "[]"
 
 
-@pytest.mark.parametrize("value", ["x", {}, {"operation": 1, "at": "x"}, [], None])
+@pytest.mark.parametrize(
+    "value", ["x", {}, {"operation": 1, "at": "x"}, {"operation": "x", "at": "x"}, [], None]
+)
 def test_a_pending_member_that_is_none_damages_the_file(path: Path, value: object) -> None:
     path.write_text(json.dumps([{"id": "x", "email": "eve@example.com", "pending": value}]))
     with pytest.raises(StoreDamaged):

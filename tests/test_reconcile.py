@@ -179,6 +179,16 @@ def test_who_was_deleted_after_the_reconciliation_stays_so(target: Target, file:
     assert target.run(_CONTENTS) == []
 
 
+def test_who_was_imported_and_then_deleted_is_not_brought_again(target: Target, file: Path) -> None:
+    _sign_up(file, "ada@example.com")
+    target.apply(json.loads(file.read_text()))
+    target.run("DELETE FROM users")
+    done, _ = _reconcile(target, file)
+    assert nonzero(done.counts) == {operations.PRESENT: 1}
+    assert target.run(_CONTENTS) == []
+    assert file.read_text() == "[]"
+
+
 # Faults
 
 

@@ -117,10 +117,18 @@ def _microseconds(column: str) -> str:
     )
 
 
+# As JSON, because in an older schema they had no user. An end is rounded up to the second.
+_REVOKED = """(
+    SELECT (to_jsonb(s)->>'user_id')::uuid AS user_id, json_object_agg(
+        sid, ceil(extract(epoch FROM ends_at))::bigint ORDER BY ends_at, sid) AS ends
+    FROM revoked_sessions s WHERE ends_at > CURRENT_TIMESTAMP GROUP BY 1
+)"""
 _EXPORT = f"""
 SELECT u.id::text, email, email_key, password, name, provider, {_microseconds("created_at")},
-       {_microseconds("updated_at")}, epoch, i.pairs::text, encode({staging.DIGEST}, 'hex')
-FROM {staging.HELD} ORDER BY created_at NULLS LAST, u.id
+       {_microseconds("updated_at")}, epoch, i.pairs::text, encode({staging.DIGEST}, 'hex'),
+       revoked.ends::text
+FROM {staging.HELD} LEFT JOIN {_REVOKED} revoked ON revoked.user_id = u.id
+ORDER BY created_at NULLS LAST, u.id
 """
 
 
@@ -180,5 +188,9 @@ def outcomes(connection: Connection) -> Iterator[Row]:
 
 
 def export(connection: Connection) -> Iterator[Row]:
-    """Stream every user, oldest first: `Record` with identities in JSON, and the digest in hex."""
+    """Stream every user, oldest first, in the columns of `Record`, with identities in JSON.
+
+    Behind them: the digest in hex and, in JSON, the sessions that were logged out, each with its
+    end in seconds since 1970.
+    """
     return staging.stream(connection, _EXPORT)

@@ -73,6 +73,26 @@ INSERT INTO identities (issuer, subject, user_id, created_at)
 SELECT i.issuer, i.subject, i.id, CURRENT_TIMESTAMP + i.position * interval '1 microsecond'
 FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict IN ('new', 'changed')
 """
+# Of users who are here by then; what was revoked there and has not ended yet.
+_REVOKE = """
+WITH revoked AS (
+    INSERT INTO revoked_sessions (sid, ends_at, user_id)
+    SELECT pair->>0, to_timestamp((pair->>1)::float8), s.id
+    FROM staged_users s, jsonb_array_elements(s.revoked) pair
+    WHERE s.verdict IN ('new', 'changed', 'identical', 'kept', 'altered')
+      AND to_timestamp((pair->>1)::float8) > CURRENT_TIMESTAMP
+    ON CONFLICT (sid) DO NOTHING RETURNING sid
+)
+SELECT count(*), min(sid) FROM revoked
+"""
+# Who is here, or was and is to stay away, needs no reconciliation any more.
+_SETTLE = """
+INSERT INTO applied_ops (operation, outcome, user_id)
+SELECT operation, 'present', id FROM staged_users
+WHERE operation IS NOT NULL
+  AND verdict IN ('new', 'changed', 'identical', 'kept', 'altered', 'deleted')
+ON CONFLICT (operation) DO NOTHING
+"""
 _INSERT_NEW = f"""
 INSERT INTO users ({USER_COLUMNS})
 SELECT id, email, email_key, password, name, provider,
@@ -139,6 +159,22 @@ def write(connection: Connection, found: dict[str, int]) -> int:
     if is_large:
         connection.run_script("SET LOCAL default_statistics_target TO DEFAULT; ANALYZE users")
     return number
+
+
+def revoke_sessions(connection: Connection) -> tuple[int, str]:
+    """Bring the sessions that were logged out in the source; count those that are new, name one."""
+    number, sid = connection.execute(_REVOKE)[0]
+    return int(number), str(sid)
+
+
+def settle_operations(connection: Connection) -> None:
+    """Remember the operations of the pending users who were brought."""
+    connection.execute(_SETTLE)
+
+
+def is_revoked(connection: Connection, sid: str) -> bool:
+    """Tell whether a session was logged out."""
+    return bool(connection.execute("SELECT 1 FROM revoked_sessions WHERE sid = $1", sid))
 
 
 def record_batch(

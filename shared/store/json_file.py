@@ -40,6 +40,7 @@ Record = dict[str, Any]
 _REVOKED = "revokedSessions"
 _PENDING = "pending"
 _OPTIONAL_TEXTS = ("password", "name", "provider")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -386,6 +387,7 @@ def _is_operation(value: object) -> bool:
         isinstance(value, dict)
         and set(value) == {"operation", "at"}
         and all(isinstance(text, str) for text in value.values())
+        and _UUID.fullmatch(value["operation"]) is not None
     )
 
 

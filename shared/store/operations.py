@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from shared.connection import Connection
@@ -13,7 +14,9 @@ EMAIL_TAKEN, ID_TAKEN, INVALID = "email_taken", "id_taken", "invalid"
 """What became of an operation. The last three are for the quarantine."""
 
 _BEGIN = """
-BEGIN; SET LOCAL ai_coder.as_given = 'on'; SET LOCAL idle_in_transaction_session_timeout = '15s'
+BEGIN; SET LOCAL ai_coder.as_given = 'on'; SET LOCAL lock_timeout = '5s';
+SET LOCAL idle_in_transaction_session_timeout = '15s';
+SET LOCAL client_connection_check_interval = '2s'
 """
 # It waits for a transaction that has the same operation and has not ended, such as one of ours
 # whose connection was lost.
@@ -32,8 +35,8 @@ _FIND = "SELECT email_key FROM users WHERE id = $1::uuid"
 _END_SESSIONS = """
 WITH revoked AS (
     INSERT INTO revoked_sessions (sid, ends_at, user_id)
-    SELECT sid, to_timestamp(ends_at::float8), $1::uuid
-    FROM json_each_text($2::json) AS ended (sid, ends_at)
+    SELECT pair->>0, to_timestamp((pair->>1)::float8), $1::uuid
+    FROM json_array_elements($2::json) pair
     ON CONFLICT (sid) DO NOTHING
 )
 UPDATE users SET epoch = $3::int WHERE id = $1::uuid AND epoch < $3::int
@@ -45,26 +48,33 @@ VALUES ($1::uuid, $2::timestamptz, $3, $4::uuid) ON CONFLICT (id) DO NOTHING
 
 
 def apply(
-    connection: Connection, operation: str, at: str, record: dict[str, Any], *, is_valid: bool
+    connection: Connection,
+    operation: str,
+    at: str,
+    record: dict[str, Any],
+    revoked: Sequence[tuple[str, float]] | None,
 ) -> str:
     """Bring a user who signed up at a time, in one transaction, and tell what became of it.
+
+    `revoked` are the user's sessions that were logged out, each with its end in seconds since 1970;
+    it is None where the record is no user that could be brought.
 
     A repeated call gives the outcome of the first, and ends the sessions that have been ended in
     the file since. Nothing that Postgres has of a user is changed, but for what ends sessions.
     """
-    user_id = record["id"] if is_valid else None
+    user_id = None if revoked is None else record["id"]
     connection.run_script(_BEGIN)
-    outcome = CREATED if is_valid else INVALID
+    outcome = INVALID if revoked is None else CREATED
     if not connection.execute(_CLAIM, operation, outcome, user_id):
         ((outcome,),) = connection.execute(_CLAIMED, operation)
-    elif is_valid:
+    elif revoked is not None:
         outcome = _create(connection, record)
         connection.execute(_CORRECT, operation, outcome)
         kind = "signup" if outcome in (CREATED, PRESENT) else "signup_quarantined"
         connection.execute(_AUDIT, operation, at, kind, user_id)
     if outcome not in (EMAIL_TAKEN, ID_TAKEN, INVALID):
-        revoked = json.dumps(record.get("revokedSessions", {}))
-        connection.execute(_END_SESSIONS, user_id, revoked, str(record.get("epoch", 0)))
+        ended = json.dumps(revoked)
+        connection.execute(_END_SESSIONS, user_id, ended, str(record.get("epoch", 0)))
     connection.run_script("COMMIT")
     return str(outcome)
 

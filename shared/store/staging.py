@@ -80,9 +80,10 @@ _TABLES = {
     "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
     "rolled_back_at timestamptz, rolled_back_by text)",
     "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
+    "revoked_sessions": "(sid text, ends_at timestamptz, user_id uuid)",
 }
 _NULL = r"\N"
-_NULLS = f"{_NULL}\t" * 11
+_NULLS = f"{_NULL}\t" * 13
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNADOPTED = """
@@ -93,7 +94,8 @@ SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
 _STAGING = """
 CREATE TEMP TABLE staged_users (
     row bigint, id uuid, email text, email_key text, password text, name text, provider text,
-    created_at bigint, updated_at bigint, epoch integer, identities jsonb, digest bytea,
+    created_at bigint, updated_at bigint, epoch integer, identities jsonb, revoked jsonb,
+    operation uuid, digest bytea,
     verdict text, reason text, other_row bigint, other_id uuid, base bytea
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_identities (
@@ -101,7 +103,8 @@ CREATE TEMP TABLE staged_identities (
 ) ON COMMIT DROP
 """
 _COPY_STAGED = (
-    f"COPY staged_users (row, {USER_COLUMNS}, identities, digest, verdict, reason) FROM STDIN"
+    f"COPY staged_users (row, {USER_COLUMNS}, identities, revoked, operation, digest,"
+    " verdict, reason) FROM STDIN"
 )
 _SPREAD_IDENTITIES = """
 INSERT INTO staged_identities
@@ -272,7 +275,7 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
             "The users table is still the old server's: `make migrate-schema` adopts it, and "
             "`make migrate-schema-plan` shows how."
         )
-    if write and not connection.execute("SELECT to_regclass('identities')")[0][0]:
+    if write and not connection.execute("SELECT to_regclass('applied_ops')")[0][0]:
         raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
     if not write:
         for table, columns in _TABLES.items():
@@ -303,11 +306,18 @@ def fill(connection: Connection) -> Iterator[Callable[[bytes], None]]:
         yield send
 
 
-def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
+def staged_line(
+    row: int,
+    user: Sequence[Any],
+    digest: bytes,
+    revoked: Sequence[tuple[str, float]] = (),
+    operation: str | None = None,
+) -> str:
     """Write a row of the staging table.
 
     `user` has the columns of users in their order, the times in microseconds since 2000, and pairs
-    of issuer and subject.
+    of issuer and subject; `revoked` has pairs of a session and its end in seconds since 1970, and
+    `operation` is that of a user who is pending.
     """
     user_id, email, key, password, name, provider, created, updated, epoch, identities = user
     # One look at all of them together costs a tenth of one at each.
@@ -321,6 +331,7 @@ def staged_line(row: int, user: Sequence[Any], digest: bytes) -> str:
         f"\t{_NULL if created is None else created}"
         f"\t{_NULL if updated is None else updated}"
         f"\t{epoch}\t{_escaped(json.dumps(identities)) if identities else _NULL}"
+        f"\t{_escaped(json.dumps(revoked)) if revoked else _NULL}\t{operation or _NULL}"
         f"\t\\\\x{digest.hex()}\tnew\t\\N\n"
     )
 

@@ -154,8 +154,17 @@ def apply(
     if done.batch:
         proof = [("batch", done.batch, ""), *proof]
     proof += [("file", str(name), "") for name in written]
-    command.display.table("Written and proven" if done.batch else "Nothing to write", proof)
-    command.display.result(**done.plan.to_json(), batch=done.batch, files=written)
+    title = "Written and proven" if done.batch else "Nothing to write"
+    if done.revoked_sessions:
+        proof += [("sessions", done.revoked_sessions, "logged out in the source, and now here")]
+        title = title if done.batch else "Written"
+    command.display.table(title, proof)
+    command.display.result(
+        **done.plan.to_json(),
+        batch=done.batch,
+        revoked_sessions=done.revoked_sessions,
+        files=written,
+    )
 
 
 @action(transfer)

@@ -33,7 +33,7 @@ def export(
     digests = hashlib.sha256()
     count = 0
     with transaction(database, write=False) as connection:
-        for *columns, pairs, held in batches.export(connection):
+        for *columns, pairs, held, revoked in batches.export(connection):
             identities = tuple((i, s) for i, s in json.loads(pairs)) if pairs else ()
             record = Record._make((*columns, identities))
             row_digest = digest(record)
@@ -46,6 +46,8 @@ def export(
                 raise TransferRefused(
                     f"User {record.id} has a time that no file can hold."
                 ) from None
+            if revoked:
+                row["revokedSessions"] = json.loads(revoked)
             text = json.dumps(row, indent=2, ensure_ascii=False)
             write((",\n  " if count else "[\n  ").encode() + text.replace("\n", "\n  ").encode())
             count += 1

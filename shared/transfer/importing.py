@@ -12,6 +12,7 @@ from shared.connection import Connection
 from shared.database import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
 from shared.store import batches, bulk, staging
+from shared.transfer import records
 from shared.transfer.records import MEMBERS, InvalidRow, digest, parse
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
@@ -68,6 +69,8 @@ class Applied:
 
     plan: Plan
     batch: str | None
+    revoked_sessions: int
+    """How many sessions were logged out here because they were in the source."""
 
 
 _NOTEWORTHY = (*staging.REJECTED, staging.KEPT, staging.ALTERED, staging.DELETED)
@@ -120,8 +123,13 @@ def apply(
                 f"{found.rejected} of {found.rows} rows cannot be brought over, so nothing was "
                 "written: mend them, or have the others brought (skip_invalid)."
             )
+        revoked, sid = bulk.revoke_sessions(connection)
+        bulk.settle_operations(connection)
         if not found.to_write:
-            return Applied(plan=found, batch=None)
+            if revoked:
+                yield Ready()
+                commit(database, connection, lambda fresh: bulk.is_revoked(fresh, sid))
+            return Applied(plan=found, batch=None, revoked_sessions=revoked)
         yield Progress("verify", found.rows)
         _prove(connection, found)
         bulk.record_batch(
@@ -139,7 +147,7 @@ def apply(
                 report(lines)
         yield Ready()
         commit(database, connection, lambda fresh: batches.find(fresh, batch_id) is not None)
-    return Applied(plan=found, batch=batch_id)
+    return Applied(plan=found, batch=batch_id, revoked_sessions=revoked)
 
 
 def verify(database: Database, source: Source) -> Generator[Event, None, Plan]:
@@ -188,11 +196,14 @@ def _stage(
             try:
                 record = parse(row)
                 row_digest = digest(record)
+                revoked, operation = records.revoked_sessions(row), records.operation(row)
             except InvalidRow as error:
                 lines.append(staging.invalid_line(source.rows_read, str(error)))
             else:
                 digests.update(row_digest)
-                lines.append(staging.staged_line(source.rows_read, record, row_digest))
+                lines.append(
+                    staging.staged_line(source.rows_read, record, row_digest, revoked, operation)
+                )
             if isinstance(row, dict) and not MEMBERS.issuperset(row):
                 _count_unknown(unknown, row)
             size += len(lines[-1])

@@ -100,15 +100,14 @@ def _play(
 
 def _apply(database: Database, record: dict[str, Any]) -> str:
     pending = record["pending"]
+    revoked: list[tuple[str, float]] | None
     try:
         records.parse(record)
-        is_valid = True
+        revoked = records.revoked_sessions(record)
     except records.InvalidRow:
-        is_valid = False
+        revoked = None
     with database.direct_connection(time.monotonic() + OPERATION_SECONDS) as connection:
-        return operations.apply(
-            connection, pending["operation"], pending["at"], record, is_valid=is_valid
-        )
+        return operations.apply(connection, pending["operation"], pending["at"], record, revoked)
 
 
 def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:

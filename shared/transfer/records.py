@@ -23,9 +23,10 @@ TEXT_MAX_LENGTH = 255
 """Characters: the width of the columns `email`, `password` and `name`; so long are identities."""
 MEMBERS = frozenset(
     {"id", "email", "password", "name", "provider", "identities", "epoch"}
-    | {"createdAt", "created_at", "updatedAt", "updated_at"}
+    | {"createdAt", "created_at", "updatedAt", "updated_at", "pending", "revokedSessions"}
 )
-"""What a row may say of a user. Anything else has no place in the database."""
+"""What a row may say of a user, and what the JSON store adds. Anything else has no place in the
+database."""
 
 _TEXTS = ("email", "id", "password", "name", "provider")
 _ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
@@ -37,6 +38,9 @@ _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _64_BITS = 2**64 - 1
 _HEX = "\\x"  # As PostgreSQL begins bytes.
 _MAX_INTEGER = 2**31 - 1
+_SID = re.compile(r"[\x21-\x7e]{1,255}")
+_LATEST_END = 253_402_300_799
+"""The last second of the year 9999."""
 
 
 class InvalidRow(ValueError):
@@ -156,6 +160,33 @@ def to_json(record: Record) -> dict[str, Any]:
     if record.epoch:
         row["epoch"] = record.epoch
     return row
+
+
+def revoked_sessions(row: object) -> list[tuple[str, float]]:
+    """Give the sessions that were logged out, each with its end in seconds. Raises InvalidRow.
+
+    They are not of the record: a proof is about users.
+    """
+    ends = row.get("revokedSessions") if isinstance(row, dict) else None
+    if ends is None:
+        return []
+    if not isinstance(ends, dict) or not all(
+        _SID.fullmatch(sid) and type(end) in (int, float) and end == end
+        for sid, end in ends.items()
+    ):
+        raise InvalidRow("The revokedSessions are not session ids, each with its end in seconds.")
+    return [(sid, max(0, min(end, _LATEST_END))) for sid, end in ends.items()]
+
+
+def operation(row: object) -> str | None:
+    """Give the operation that brings who is pending. Raises InvalidRow."""
+    pending = row.get("pending") if isinstance(row, dict) else None
+    if pending is None:
+        return None
+    found = pending.get("operation") if isinstance(pending, dict) else None
+    if not isinstance(found, str) or not _UUID.fullmatch(found):
+        raise InvalidRow("The pending names no operation.")
+    return found
 
 
 def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
