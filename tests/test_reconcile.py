@@ -262,6 +262,16 @@ def test_a_quarantine_has_each_operation_once(target: Target, file: Path) -> Non
     assert len(_quarantined(file)) == 2
 
 
+def test_a_quarantine_that_somebody_edited_is_kept_as_it_is(target: Target, file: Path) -> None:
+    _sign_up(file, "ada@example.com")
+    target.apply([user(1, email="ada@example.com")])
+    quarantine_of(file).write_text("a note of mine")
+    _reconcile(target, file)
+    note, line = quarantine_of(file).read_text().splitlines()
+    assert note == "a note of mine"
+    assert json.loads(line)["outcome"] == "email_taken"
+
+
 @pytest.mark.parametrize("is_copy", [False, True])
 def test_two_reconcilers_at_once_bring_each_user_once(
     target: Target, tmp_path: Path, file: Path, is_copy: bool

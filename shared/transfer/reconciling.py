@@ -117,7 +117,7 @@ def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:
     except FileNotFoundError:
         lines = b""
     operation = record["pending"]["operation"]
-    if any(json.loads(line)["operation"] == operation for line in lines.splitlines()):
+    if operation.encode() in lines:  # Whatever an operator has made of the line since.
         return
     entry = {
         "operation": operation,
@@ -127,4 +127,5 @@ def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:
         "advice": ADVICE[outcome],
         "user": record,
     }
-    files.replace(path, lines + json.dumps(entry).encode() + b"\n")
+    end = b"" if not lines or lines.endswith(b"\n") else b"\n"
+    files.replace(path, lines + end + json.dumps(entry).encode() + b"\n")
