@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved";
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format bench clean export migrate migrate-backup migrate-dry-run \
+.PHONY: help dev test test-long lint format bench clean export migrate migrate-backup migrate-dry-run \
   migrate-reconcile migrate-rollback migrate-schema migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side.
@@ -32,6 +32,9 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test-long: $(VENV)/.dev ## Run 2,000 random histories of outages (a quarter of an hour)
+	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest tests/test_histories.py
 
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff format --check .
