@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved";
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-long lint format bench clean export migrate migrate-backup migrate-dry-run \
-  migrate-reconcile migrate-rollback migrate-schema migrate-schema-plan migrate-schema-status migrate-status migrate-verify
+.PHONY: help dev test test-long lint format bench clean export snapshot \
+  migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
+  migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side.
 WORKERS ?= 3
@@ -34,7 +35,7 @@ test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages (a quarter of an hour)
-	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest tests/test_histories.py
+	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py
 
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff format --check .
@@ -67,6 +68,9 @@ migrate-rollback: $(VENV)/.runtime ## Take an import back: make migrate-rollback
 
 migrate-reconcile: $(VENV)/.runtime ## Bring who signed up during an outage to DATABASE_URL
 	@$(TRANSFER) reconcile $(ARGS)
+
+snapshot: $(VENV)/.runtime ## Copy what logins need beside USERS_FILE, for an outage
+	@$(TRANSFER) snapshot $(ARGS)
 
 export: $(VENV)/.runtime ## Write all users to a new file in the old server's shape
 	@$(TRANSFER) export $(ARGS)

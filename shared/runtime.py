@@ -51,7 +51,7 @@ def _store() -> Store:
 def tell_of_pending() -> None:
     """Say, when the process starts, that sign-ups wait to be brought to Postgres."""
     told = settings()
-    if not told.use_database or told.fallback != "full" or not told.users_file.exists():
+    if not told.use_database or not told.users_file.exists():
         return
     from shared.store.json_file import JsonFileStore
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shared import files
+from shared import files, scope
 from shared.config import Settings
 from shared.emails import email_key
 from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from shared.tokens import Session
 
 LOCK_TIMEOUT = 10.0
-"""Seconds that a writer waits for the writers before it."""
+"""Seconds that a writer waits for the writers before it, if its request has as many left."""
 
 Record = dict[str, Any]
 
@@ -309,9 +310,10 @@ class JsonFileStore:
     @contextmanager
     def _changing(self) -> Iterator[_Users]:
         """Hold the lock around one change, and give the users as they are under it."""
+        left = scope.current(LOCK_TIMEOUT).deadline - time.monotonic()
         with ExitStack() as stack:
             try:
-                stack.enter_context(files.locked(self._path, LOCK_TIMEOUT))
+                stack.enter_context(files.locked(self._path, min(LOCK_TIMEOUT, left)))
             except TimeoutError as error:
                 raise StoreBusy(cause=str(error)) from error
             except OSError as error:

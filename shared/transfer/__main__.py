@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -15,6 +16,7 @@ import click
 from shared import errors, files
 from shared.store import batches, operations, staging
 from shared.store.json_file import JsonFileStore
+from shared.store.snapshot import Snapshot
 from shared.timestamps import to_iso
 from shared.transfer import (
     backup,
@@ -225,6 +227,24 @@ def rollback_(command: Command, batch: str, yes: bool) -> None:
     )
     command.display.table("", [("file", str(path), "") for path in outputs.written])
     command.display.result(**asdict(done), files=outputs.written)
+
+
+@action(transfer)
+def snapshot_(command: Command) -> None:
+    """Copy what logins need beside the users file, for while Postgres is away.
+
+    It is signed with SESSION_SECRET, which has to be the functions' own. Instances take one
+    themselves, unless SNAPSHOT_INTERVAL is 0.
+    """
+    if not os.environ.get("SESSION_SECRET"):
+        raise click.UsageError("SESSION_SECRET is missing: the functions would not believe it.")
+    path = command.settings.snapshot_file
+    users = Snapshot.of(command.settings).take(command.database(), time.time())
+    command.done = "snapshot"
+    command.display.table(
+        f"Snapshot of {command.place}", [("file", str(path), ""), ("users", users, "")]
+    )
+    command.display.result(path=str(path), users=users)
 
 
 @action(transfer)

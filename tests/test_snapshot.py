@@ -1,0 +1,367 @@
+"""The snapshot that logins are served from in an outage: nothing is believed that is not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import threading
+import tracemalloc
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import files
+from shared.config import Settings
+from shared.errors import StoreAway, StoreBusy, StoreUnavailable
+from shared.store.snapshot import SKEW_SECONDS, NoSnapshot, Snapshot
+from tests.support import commands
+from tests.support.emulator import ROOT, SECRET, environment
+from tests.support.postgres import Server
+from tests.support.stores import NOW
+from tests.support.transfers import HASH, Target, user
+
+AGE = 3600.0
+OTHER = "another secret that is long enough for HMAC"
+_KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from shared import files
+from shared.store import snapshot
+
+path, number, watched = Path(sys.argv[1]), int(sys.argv[2]), {files.__file__, snapshot.__file__}
+lines = 0
+
+def trace(frame, event, _):
+    global lines
+    if frame.f_code.co_filename not in watched:
+        return None
+    if event == "line":
+        lines += 1
+        if lines == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return trace
+
+found = snapshot.Snapshot(path, ["x" * 32], "d")
+rows = [[f"user{n}@example.com", str(n), "e", None, "local", 0, "new"] for n in range(3)]
+sys.settrace(trace)
+found.write(rows, taken_at=2.0, users=3)
+sys.settrace(None)
+print(lines)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the snapshot is."""
+    return tmp_path / "users.json.snapshot"
+
+
+def _snapshot(path: Path, *secrets: str, database: str = "host/name") -> Snapshot:
+    return Snapshot(path, secrets or (SECRET,), database)
+
+
+def _rows(*keys: str) -> list[list[Any]]:
+    """Give users with these email keys, in the order of a snapshot."""
+    ordered = sorted(keys, key=str.encode)
+    return [[key, str(uuid.uuid4()), key, None, "local", 0, HASH] for key in ordered]
+
+
+def _write(path: Path, *keys: str, taken_at: float = NOW) -> Snapshot:
+    snapshot = _snapshot(path)
+    snapshot.write(_rows(*keys), taken_at=taken_at, users=len(keys))
+    return snapshot
+
+
+def _find(snapshot: Snapshot, key: str, now: float = NOW) -> str | None:
+    found = snapshot.find(key, now, AGE)
+    return found.user.email if found else None
+
+
+# What it holds
+
+
+def test_everybody_who_could_log_in_is_found_and_nobody_else(target: Target, path: Path) -> None:
+    users = [
+        user(1, name="Ada", epoch=3),
+        user(2, email="Bob@Example.com"),
+        user(3, email="jörg@exämple.de", name="\x01 Jörg 🙂"),
+        user(4, email="zoë🙂@example.com"),
+        user(5, password=..., provider="google"),
+        user(6, email="a" * 64 + "@" + "b" * 63 + ".example.com", name="🙂" * 255),
+    ]
+    target.apply(users)
+    target.run("INSERT INTO users (email) VALUES ('unkeyed@example.com')")
+    target.run("UPDATE users SET email_key = NULL WHERE email = 'unkeyed@example.com'")
+    snapshot = _snapshot(path)
+    assert snapshot.take(target.database, NOW) == len(users)
+    for row, (user_id, key) in zip(
+        users,
+        target.run("SELECT id::text, email_key FROM users WHERE email_key IS NOT NULL ORDER BY id"),
+        strict=True,
+    ):
+        found = snapshot.find(key, NOW, AGE)
+        assert found is not None
+        assert (found.user.id, found.user.email) == (user_id, row["email"])
+        assert (found.user.name, found.user.epoch) == (row.get("name"), row.get("epoch", 0))
+        assert found.password_hash == row.get("password")
+        assert found.user.is_degraded
+    for key in ("unkeyed@example.com", "nobody@example.com", "", "🙂", "\x00", "zzz"):
+        assert snapshot.find(key, NOW, AGE) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 1000])
+def test_it_is_searched_to_its_ends(path: Path, count: int) -> None:
+    keys = [f"user{random.Random(number).random()}@example.com" for number in range(count)]
+    snapshot = _write(path, *keys)
+    for key in keys:
+        assert _find(snapshot, key) == key
+    for key in ("", "a", "user", "user0.5", "~"):
+        assert _find(snapshot, key) is None
+
+
+def test_it_is_private_whatever_the_umask_says(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        _write(path, "ada@example.com")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_it_takes_no_memory(path: Path) -> None:
+    keys = [f"user{number:06}@example.com" for number in range(20_000)]
+    snapshot = _write(path, *keys)
+    assert path.stat().st_size > 3_000_000
+    tracemalloc.start()
+    assert _find(snapshot, keys[7]) == keys[7]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_500_000, "what verifies it reads a piece at a time"
+
+
+# Whom it does not believe
+
+
+def test_a_file_that_is_not_there_is_told_from_one_that_is_refused(path: Path) -> None:
+    with pytest.raises(NoSnapshot):
+        _find(_snapshot(path), "ada@example.com")
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "fifo", "folder"])
+def test_only_a_regular_file_is_read(path: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        target = tmp_path / "target"
+        if kind == "symlink":
+            _write(target, "ada@example.com")
+        path.symlink_to(target)
+    with pytest.raises(StoreAway, match=r"not a regular file|symbolic link"):
+        _find(_snapshot(path), "ada@example.com")
+
+
+def test_no_byte_can_be_changed(path: Path) -> None:
+    _write(path, "ada@example.com", "bob@example.com")
+    sound = path.read_bytes()
+    for position in range(0, len(sound), 3):
+        changed = bytearray(sound)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(StoreAway, match="signature"):
+            _find(_snapshot(path), "ada@example.com")
+
+
+def test_nothing_can_be_cut_off_or_put_in(path: Path, tmp_path: Path) -> None:
+    _write(path, "ada@example.com", "bob@example.com")
+    lines = path.read_bytes().splitlines(keepends=True)
+    other = tmp_path / "other"
+    _write(other, "eve@example.com", taken_at=NOW + 1)
+    spliced = other.read_bytes().splitlines(keepends=True)
+    forged = [lines[:number] for number in range(len(lines))]
+    forged += [lines[:number] + lines[number + 1 :] for number in range(len(lines))]
+    forged += [lines[:1] + spliced[1:2] + lines[1:], spliced[:1] + lines[1:], lines + lines]
+    forged += [lines[:-1] + spliced[-1:], [b"".join(lines)[:-1]], [b"\n"], [b"0" * 64 + b"\n"]]
+    for content in forged:
+        path.write_bytes(b"".join(content))
+        with pytest.raises(StoreAway, match="not believed"):
+            _find(_snapshot(path), "ada@example.com")
+
+
+def test_another_secret_or_database_is_not_believed_and_a_rotated_secret_is(path: Path) -> None:
+    _write(path, "ada@example.com")
+    for stranger in (_snapshot(path, OTHER), _snapshot(path, SECRET, database="host/other")):
+        with pytest.raises(StoreAway, match="not ours, or not for this database"):
+            _find(stranger, "ada@example.com")
+    assert _find(_snapshot(path, OTHER, SECRET), "ada@example.com")
+
+
+@pytest.mark.parametrize(
+    ("age", "is_believed"),
+    [(0, True), (AGE, True), (AGE + 1, False), (-SKEW_SECONDS, True), (-SKEW_SECONDS - 1, False)],
+)
+def test_its_age_is_limited_also_where_the_clock_was_moved(
+    path: Path, age: float, is_believed: bool
+) -> None:
+    snapshot = _write(path, "ada@example.com")
+    if is_believed:
+        assert _find(snapshot, "ada@example.com", NOW + age)
+    else:
+        with pytest.raises(StoreAway, match="age"):
+            _find(snapshot, "ada@example.com", NOW + age)
+
+
+def test_a_user_who_was_changed_is_not_given_until_a_later_snapshot(path: Path) -> None:
+    snapshot = _write(path, "ada@example.com", "bob@example.com")
+    found = snapshot.find("ada@example.com", NOW, AGE)
+    assert found is not None
+    snapshot.void(found.user.id, NOW)
+    assert _find(snapshot, "ada@example.com") is None
+    assert _find(snapshot, "bob@example.com")
+    rows = [["ada@example.com", found.user.id, "ada@example.com", None, "local", 0, HASH]]
+    snapshot.write(rows, taken_at=NOW + 1, users=1)
+    assert _find(snapshot, "ada@example.com", NOW + 1)
+
+
+def test_what_the_file_says_of_its_time_is_told_unverified(path: Path) -> None:
+    assert _snapshot(path).taken_at() is None
+    snapshot = _write(path, "ada@example.com")
+    assert snapshot.taken_at() == NOW
+    for content in (b"", b"{", b"[]", b'{"taken_at": "x"}', b"\xff", b"7"):
+        path.write_bytes(content)
+        assert snapshot.taken_at() is None
+
+
+# How it is replaced
+
+
+def test_a_new_file_is_seen_at_once_and_the_old_ones_descriptor_is_closed(path: Path) -> None:
+    snapshot = _write(path, "ada@example.com")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(10):
+        _write(path, f"user{number}@example.com")
+        assert _find(snapshot, f"user{number}@example.com")
+        assert _find(snapshot, "ada@example.com") is None
+    snapshot.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_whoever_reads_while_it_is_replaced_sees_the_old_or_the_new(path: Path) -> None:
+    snapshot = _write(path, "ada@example.com", "user0@example.com")
+    done = threading.Event()
+
+    def read() -> int:
+        count = 0
+        while not done.is_set():
+            assert _find(snapshot, "ada@example.com")
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as threads:
+        readers = [threads.submit(read) for _ in range(3)]
+        for number in range(50):
+            _write(path, "ada@example.com", f"user{number}@example.com")
+        done.set()
+        assert all(reader.result() for reader in readers)
+    snapshot.close()
+
+
+def test_a_kill_at_any_step_leaves_the_old_file_or_the_new_one(path: Path) -> None:
+    snapshot = Snapshot(path, ["x" * 32], "d")
+
+    def run(number: int) -> subprocess.CompletedProcess[str]:
+        rows = [["user0@example.com", "0", "e", None, "local", 0, "old"]]
+        snapshot.write(rows, taken_at=1.0, users=1)
+        return subprocess.run(
+            [sys.executable, "-c", _KILLED_WRITER, str(path), str(number)],
+            cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    lines = int(run(0).stdout)
+    hashes = []
+    for number in range(1, lines + 1, 5):
+        assert run(number).returncode == -9
+        found = snapshot.find("user0@example.com", 1.0, AGE)
+        assert found is not None
+        hashes.append(str(found.password_hash))
+    assert set(hashes) == {"old", "new"}
+    assert hashes == sorted(hashes, reverse=True), "once there, the new file stays"
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(target: Target, path: Path) -> None:
+    _write(path, "ada@example.com")
+    before = path.read_bytes()
+    target.apply([user(number) for number in range(50)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StoreUnavailable, match="cannot be written: File too large"):
+            _snapshot(path).take(target.database, NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert {entry.name for entry in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
+
+
+def test_one_process_takes_it_at_a_time(target: Target, path: Path) -> None:
+    with files.locked(path, 0), pytest.raises(StoreBusy, match="another process"):
+        _snapshot(path).take(target.database, NOW)
+
+
+def test_a_database_that_goes_away_leaves_the_old_file(
+    postgres: Server, target: Target, path: Path
+) -> None:
+    _write(path, "ada@example.com")
+    before = path.read_bytes()
+    gone = Target(postgres, target.name, port=1)
+    with pytest.raises(StoreAway):
+        _snapshot(path).take(gone.database, NOW)
+    assert path.read_bytes() == before
+
+
+# The command
+
+
+def test_the_command_takes_one_that_the_functions_believe(target: Target, path: Path) -> None:
+    target.apply([user(1)])
+    ended = commands.run(target.server.url(target.name), path.with_suffix(""), "snapshot")
+    assert ended.code == 0
+    assert str(path) in ended.output
+    variables = environment(
+        DATABASE_URL=target.server.url(target.name), USERS_FILE=str(path.with_suffix(""))
+    )
+    snapshot = Snapshot.of(Settings.from_env(variables))
+    taken_at = snapshot.taken_at()
+    assert taken_at is not None
+    assert snapshot.find("user1@example.com", taken_at, AGE)
+    snapshot.close()
+
+
+def test_the_command_tells_in_json_and_fails_in_a_sentence(target: Target, path: Path) -> None:
+    users_file = path.with_suffix("")
+    url = target.server.url(target.name)
+    ended = commands.run(url, users_file, "snapshot", "--json")
+    assert json.loads(ended.output) == {"event": "result", "path": str(path), "users": 0}
+    with files.locked(path, 0):
+        ended = commands.run(url, users_file, "snapshot")
+    assert (ended.code, ended.output) == (1, "")
+    assert "another process is taking the snapshot" in ended.error
+
+
+def test_a_snapshot_belongs_to_the_database_behind_the_pooler(path: Path) -> None:
+    settings = Settings.from_env(
+        environment(DATABASE_URL="postgresql://u:p@ep-x-1.eu.aws.neon.tech/d", USERS_FILE=str(path))
+    )
+    assert settings.database_url
+    pooled = replace(settings.database_url, host="ep-x-1-pooler.eu.aws.neon.tech")
+    one, other = Snapshot.of(settings), Snapshot.of(replace(settings, database_url=pooled))
+    assert one._keys == other._keys
