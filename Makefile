@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved";
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-long lint format bench clean export snapshot \
+.PHONY: help dev test test-long soak lint format bench clean export snapshot \
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
@@ -36,6 +36,9 @@ test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages (a quarter of an hour)
 	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py
+
+soak: $(VENV)/.dev ## Serve under load with a fault every few seconds, for ten minutes
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff format --check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 
 from flask import Response
@@ -19,7 +18,7 @@ def logout(call: Call) -> Response:
 
     `everywhere` ends all sessions of the user, and needs one that goes on. The old server's
     session ends as well, because its row would outlive the cookie. Where the session cannot be
-    ended now, the browser forgets it all the same: somebody else might use the browser next.
+    ended now, the cookies stay: without them nobody could try again.
     """
     now = time.time()
     everywhere = call.body.get("everywhere", False)
@@ -33,12 +32,10 @@ def logout(call: Call) -> Response:
             runtime.store(), session, call.express_sid, client=call.client, now=now
         )
     else:
-        call.finishing.append(functools.partial(clear_session, call))
         sessions.log_out(
             runtime.store, tokens, token, call.express_sid, client=call.client, now=now
         )
     call.log["event"] = "logout_everywhere" if everywhere else "logout"
     response = answer({"message": "Logged out successfully"})
-    if everywhere:
-        clear_session(call, response)
+    clear_session(call, response)
     return response

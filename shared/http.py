@@ -70,8 +70,6 @@ class Call:
     """Whether lines of the answer are still to come."""
     failure: int = 0
     """The status that an error has, be it too late to send it."""
-    finishing: list[Callable[[Response], None]] = field(default_factory=list)
-    """What is done to the answer, be it an error."""
     later: list[Callable[[], None]] = field(default_factory=list)
     """What is done when the answer has been sent."""
     request_id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
@@ -267,8 +265,6 @@ def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -
             response = _problem(call, error)
     if serving.is_offline:
         call.log["offline"] = True
-    for change in call.finishing:
-        change(response)
     _finish(call, response)
     for function in call.later:
         response.call_on_close(functools.partial(_afterwards, call, function))

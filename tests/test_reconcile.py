@@ -145,11 +145,14 @@ def test_a_record_that_somebody_edited_goes_into_quarantine(
     assert target.run(_CONTENTS) == []
 
 
-def test_an_id_that_is_another_users_goes_into_quarantine(target: Target, file: Path) -> None:
+def test_an_id_that_is_another_users_goes_into_quarantine_and_ends_its_sessions(
+    target: Target, file: Path
+) -> None:
     (taken,) = _sign_up(file, "ada@example.com")
     target.apply([user(1, id=taken)])
     done, _ = _reconcile(target, file)
     assert nonzero(done.counts) == {operations.ID_TAKEN: 1}
+    assert target.run("SELECT epoch FROM users") == [[1]], "no session of the one is the other's"
 
 
 def test_what_ended_sessions_ends_them_in_postgres_too(target: Target, file: Path) -> None:

@@ -41,6 +41,8 @@ WITH revoked AS (
 )
 UPDATE users SET epoch = $3::int WHERE id = $1::uuid AND epoch < $3::int
 """
+# Whoever has a session of the file's would else read as the user who has the same id here.
+_PART = "UPDATE users SET epoch = $2::int + 1 WHERE id = $1::uuid AND epoch <= $2::int"
 _AUDIT = """
 INSERT INTO auth_events (id, at, kind, user_id)
 VALUES ($1::uuid, $2::timestamptz, $3, $4::uuid) ON CONFLICT (id) DO NOTHING
@@ -72,9 +74,12 @@ def apply(
         connection.execute(_CORRECT, operation, outcome)
         kind = "signup" if outcome in (CREATED, PRESENT) else "signup_quarantined"
         connection.execute(_AUDIT, operation, at, kind, user_id)
+    epoch = str(record.get("epoch", 0))
+    if outcome == ID_TAKEN:
+        connection.execute(_PART, user_id, epoch)
     if outcome not in (EMAIL_TAKEN, ID_TAKEN, INVALID):
         ended = json.dumps(revoked)
-        connection.execute(_END_SESSIONS, user_id, ended, str(record.get("epoch", 0)))
+        connection.execute(_END_SESSIONS, user_id, ended, epoch)
     connection.run_script("COMMIT")
     return str(outcome)
 
