@@ -422,6 +422,15 @@ def test_a_snapshot_is_taken_when_it_is_due_and_not_before(start: Callable[..., 
         assert fallback.snapshot == now + taken
 
 
+@pytest.mark.parametrize("taken_at", ["NaN", "1e300", "-1e300"])
+def test_health_is_200_whatever_the_snapshot_says(
+    start: Callable[..., Site], taken_at: str
+) -> None:
+    site = start("readonly")
+    site.app.settings.snapshot_file.write_text(f'{{"taken_at": {taken_at}}}')
+    assert site.health()["fallback"]["snapshot"] is None
+
+
 def test_an_instance_that_shall_not_takes_no_snapshot(start: Callable[..., Site]) -> None:
     site = start("readonly", SNAPSHOT_INTERVAL="0")
     site.app.store.clean_up(time.time())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import random
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import threading
 import tracemalloc
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ from typing import Any
 import pytest
 
 from shared.errors import StoreAway
-from shared.store.snapshot import SKEW_SECONDS, NoSnapshot, Snapshot
+from shared.store import snapshot as snapshot_module
+from shared.store.snapshot import REFUSED_SECONDS, SKEW_SECONDS, NoSnapshot, Snapshot
+from tests.support.broken_files import BrokenFiles
 from tests.support.emulator import ROOT, SECRET, environment
 from tests.support.stores import NOW
 from tests.support.transfers import HASH
@@ -79,6 +84,16 @@ def _find(snapshot: Snapshot, key: str, now: float = NOW) -> str | None:
 
 
 # What it holds
+
+
+def test_a_line_that_is_too_long_hides_nobody_else(path: Path) -> None:
+    rows = _rows("a@example.com", "b@example.com", "c@example.com", "d@example.com")
+    rows[1][3] = "x" * 8000
+    rows[2][3] = "x" * 8200
+    snapshot = _snapshot(path)
+    snapshot.write(rows, taken_at=NOW, users=4)
+    found = [_find(snapshot, row[0]) for row in rows]
+    assert found == ["a@example.com", "b@example.com", None, "d@example.com"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 1000])
@@ -161,6 +176,94 @@ def test_nothing_can_be_cut_off_or_put_in(path: Path, tmp_path: Path) -> None:
             _find(_snapshot(path), "ada@example.com")
 
 
+def test_a_file_that_is_not_believed_is_not_read_again_by_each_login(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = _snapshot(path, OTHER)
+    _write(path, "ada@example.com")
+    reads: list[int] = []
+    monkeypatch.setattr(os, "pread", _noting(reads))
+    for seconds, is_read in (
+        (0, True), (1, False), (REFUSED_SECONDS - 1, False), (REFUSED_SECONDS, True), (-9, True),
+    ):  # fmt: skip
+        reads.clear()
+        with pytest.raises(StoreAway, match="signature"):
+            _find(stranger, "ada@example.com", NOW + seconds)
+        assert bool(reads) == is_read
+    _snapshot(path, OTHER).write(_rows("eve@example.com"), taken_at=NOW, users=1)
+    assert _find(stranger, "eve@example.com", NOW - 8), "what was changed is read at once"
+
+
+def _noting(reads: list[int]) -> Callable[[int, int, int], bytes]:
+    real = os.pread
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        reads.append(offset)
+        return real(descriptor, length, offset)
+
+    return pread
+
+
+def test_another_version_s_format_is_not_believed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot_module, "_FORMAT", 2)
+        snapshot = _write(path, "ada@example.com")
+    with pytest.raises(StoreAway, match="another version's"):
+        _find(snapshot, "ada@example.com")
+
+
+def test_a_disk_that_cannot_be_read_is_no_answer_and_the_next_read_is(path: Path) -> None:
+    keys = [f"user{number}@example.com" for number in range(500)]
+    _write(path, *keys)
+    sound = BrokenFiles(path.parent)
+    with sound.broken():
+        assert _find(_snapshot(path), keys[7])
+    assert {call.kind for call in sound.calls} >= {"stat", "open", "fstat", "pread"}
+    for at in range(len(sound.calls)):
+        snapshot = _snapshot(path)
+        disk = BrokenFiles(path.parent, at, errno.EIO)
+        with disk.broken(), pytest.raises(StoreAway, match="cannot be read: Input/output error"):
+            _find(snapshot, keys[7])
+        assert _find(snapshot, keys[7])
+        snapshot.close()
+
+
+@pytest.mark.parametrize("rest", ["nothing", "half", "other bytes"])
+def test_a_file_that_is_overwritten_while_it_is_read_is_no_answer(
+    path: Path, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    keys = [f"user{number}@example.com" for number in range(500)]
+    _write(path, *keys)
+    sound = path.read_bytes()
+    changed = {"nothing": b"", "half": sound[: len(sound) // 2], "other bytes": b"?" * len(sound)}
+    reads: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", _noting(reads))
+        assert _find(_snapshot(path), keys[-1])
+    for number in range(len(reads)):
+        path.write_bytes(sound)
+        snapshot = _snapshot(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", _overwriting(path, changed[rest], number))
+            with pytest.raises(StoreAway, match=r"signature|being changed"):
+                _find(snapshot, keys[-1])
+        snapshot.close()
+
+
+def _overwriting(path: Path, content: bytes, number: int) -> Callable[[int, int, int], bytes]:
+    """Read as ever, but overwrite the file before the read of that number, from 0."""
+    real, numbers = os.pread, itertools.count()
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        if next(numbers) == number:
+            path.write_bytes(content)
+        return real(descriptor, length, offset)
+
+    return pread
+
+
 def test_another_secret_or_database_is_not_believed_and_a_rotated_secret_is(path: Path) -> None:
     _write(path, "ada@example.com")
     for stranger in (_snapshot(path, OTHER), _snapshot(path, SECRET, database="host/other")):
@@ -203,6 +306,9 @@ def test_what_the_file_says_of_its_time_is_told_unverified(path: Path) -> None:
     for content in (b"", b"{", b"[]", b'{"taken_at": "x"}', b"\xff", b"7"):
         path.write_bytes(content)
         assert snapshot.taken_at() is None
+    for number in ("NaN", "Infinity", "-1", "1e12", "1" * 150):
+        path.write_text(f'{{"taken_at": {number}}}')
+        assert snapshot.taken_at() is None, "it is no date"
 
 
 # How it is replaced

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +105,30 @@ def test_a_database_that_goes_away_leaves_the_old_file(
     with pytest.raises(StoreAway):
         _snapshot(path).take(gone.database, NOW)
     assert path.read_bytes() == before
+
+
+def test_a_disk_that_times_out_is_not_taken_for_another_process(
+    target: Target, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StoreUnavailable, match="cannot be written: Connection timed out") as raised:
+        _snapshot(path).take(target.database, NOW)
+    assert not isinstance(raised.value, StoreBusy)
+
+
+def test_who_takes_one_keeps_nothing_of_the_old(target: Target, path: Path) -> None:
+    snapshot = _write(path)
+    assert snapshot.find("ada@example.com", NOW, AGE)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for seconds in (0, 1):
+        snapshot.void(f"before {seconds}", NOW)
+    snapshot.void("after", NOW + 2)
+    snapshot.take(target.database, NOW + 1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
+    assert set(snapshot._void) == {"after"}
 
 
 # The command

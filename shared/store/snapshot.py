@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +31,18 @@ TAKE_SECONDS = 600.0
 """For the whole of a snapshot to be taken."""
 SKEW_SECONDS = 60.0
 """By which a snapshot may seem to have been taken in the future."""
+REFUSED_SECONDS = 5.0
+"""For which a file that is not believed is not read again, unless it was changed."""
 
 _FORMAT = 1
 _CHUNK = 1 << 20
 _DIGEST_LINE = 65
 """Bytes of the last line: a SHA-256 in hex, and the line's end."""
 _LINE_MOST = 8192
-"""Bytes of a line: the columns are 255 characters wide, and one of four bytes takes no more."""
+"""Bytes of a line, at most. The columns are 255 characters wide; in JSON one takes up to 6 bytes,
+and in an email key 12, where Unicode writes it as three."""
+_LAST_DATE = 253_402_300_799.0
+"""The end of the year 9999: there is no date after it."""
 _FETCH_ROWS = 1000
 _COUNT = "SELECT count(*) FROM users WHERE email_key IS NOT NULL"
 _USERS = """
@@ -62,6 +68,14 @@ class _Verified(NamedTuple):
     """Where the last one ends."""
 
 
+class _Refusal(NamedTuple):
+    """A file that was read as a whole, and is not believed."""
+
+    stamp: tuple[int, ...]
+    at: float
+    cause: str | None
+
+
 class Snapshot:
     """The file of one database's users. Safe to share between threads."""
 
@@ -74,6 +88,7 @@ class Snapshot:
         ]
         self._reading = threading.Lock()
         self._verified: _Verified | None = None
+        self._refusal: _Refusal | None = None
         self._void: dict[str, float] = {}
 
     @classmethod
@@ -93,18 +108,21 @@ class Snapshot:
         """
         deadline = time.monotonic() + TAKE_SECONDS
         try:
-            with (
-                files.locked(self._path, 0),
-                database.direct_connection(deadline) as connection,
-            ):
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(files.locked(self._path, 0))
+                except TimeoutError as error:
+                    raise StoreBusy(cause="another process is taking the snapshot") from error
+                connection = stack.enter_context(database.direct_connection(deadline))
                 connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 ((count,),) = connection.execute(_COUNT)
                 self.write(_rows(connection), taken_at=now, users=count)
-        except TimeoutError as error:
-            raise StoreBusy(cause="another process is taking the snapshot") from error
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
             raise StoreUnavailable(cause=cause) from error
+        with self._reading:
+            self._forget()  # The old file, which takes up room until its last reader closes it.
+            self._forget_void(now)
         return int(count)
 
     def write(self, rows: Iterable[Sequence[Any]], *, taken_at: float, users: int) -> None:
@@ -125,11 +143,18 @@ class Snapshot:
         Raises NoSnapshot, and StoreAway where the file must not be believed.
         """
         with self._reading:
-            snapshot = self._open()
-            age = now - snapshot.taken_at
-            if not -SKEW_SECONDS <= age <= max_age:
-                raise self._refused(f"its age is {age:.0f} s, and the limit is {max_age:.0f} s")
-            found = _search(snapshot, key)
+            try:
+                snapshot = self._open(now)
+                age = now - snapshot.taken_at
+                if not -SKEW_SECONDS <= age <= max_age:
+                    raise self._refused(f"its age is {age:.0f} s, and the limit is {max_age:.0f} s")
+                found = _search(snapshot, key)
+            except FileNotFoundError:
+                raise NoSnapshot(cause=f"there is no snapshot {self._path}") from None
+            except OSError as error:
+                raise self._refused(f"it cannot be read: {error.strerror or error}") from error
+            except ValueError as error:  # Cut off or written over since it was verified.
+                raise self._refused("it is being changed") from error
         if found is None:
             return None
         _, user_id, email, name, provider, epoch, password = found
@@ -142,30 +167,32 @@ class Snapshot:
         """Tell when the snapshot was taken, as it says itself: nothing is verified."""
         try:
             with files.open_regular(self._path) as file:
-                return float(json.loads(file.readline(200))["taken_at"])
+                taken_at = float(json.loads(file.readline(200))["taken_at"])
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
+        return taken_at if 0 <= taken_at <= _LAST_DATE else None
 
     def void(self, user_id: str, now: float) -> None:
         """Give the user no more from a snapshot that was taken before now."""
         with self._reading:
             self._void[user_id] = now
 
-    def _open(self) -> _Verified:
-        """Give the file as it is now, verified once."""
-        try:
-            stamp = _stamp(self._path.lstat())
-            if self._verified is not None and self._verified.stamp == stamp:
-                return self._verified
-            self._forget()
-            with files.open_regular(self._path) as file:
+    def _open(self, now: float) -> _Verified:
+        """Give the file as it is now, verified once. Raises StoreAway, OSError and ValueError."""
+        stamp = _stamp(self._path.lstat())
+        if self._verified is not None and self._verified.stamp == stamp:
+            return self._verified
+        self._forget()
+        last = self._refusal
+        if last is not None and last.stamp == stamp and 0 <= now - last.at < REFUSED_SECONDS:
+            raise StoreAway(cause=last.cause)
+        with files.open_regular(self._path) as file:
+            try:
                 self._verified = self._verify(os.dup(file.fileno()))
-        except FileNotFoundError:
-            raise NoSnapshot(cause=f"there is no snapshot {self._path}") from None
-        except OSError as error:
-            raise self._refused(f"it cannot be read: {error.strerror or error}") from error
-        taken_at = self._verified.taken_at
-        self._void = {user_id: at for user_id, at in self._void.items() if at >= taken_at}
+            except StoreAway as error:
+                self._refusal = _Refusal(stamp, now, error.cause)
+                raise
+        self._forget_void(self._verified.taken_at)
         return self._verified
 
     def _verify(self, descriptor: int) -> _Verified:
@@ -200,6 +227,10 @@ class Snapshot:
         with self._reading:
             self._forget()
 
+    def _forget_void(self, taken_at: float) -> None:
+        """Forget whose change a snapshot of that time has."""
+        self._void = {user_id: at for user_id, at in self._void.items() if at >= taken_at}
+
     def _refused(self, reason: str) -> StoreAway:
         return StoreAway(cause=f"the snapshot {self._path} is not believed: {reason}")
 
@@ -214,7 +245,9 @@ def _lines(rows: Iterable[Sequence[Any]], taken_at: float, users: int) -> Iterat
     header = {"format": _FORMAT, "taken_at": taken_at, "users": users}
     yield f"{json.dumps(header)}\n".encode()
     for row in rows:
-        yield f"{json.dumps(list(row), ensure_ascii=False)}\n".encode()
+        line = f"{json.dumps(list(row), ensure_ascii=False)}\n".encode()
+        if len(line) <= _LINE_MOST:  # `_search` would lose its way in a longer one.
+            yield line
 
 
 def _search(snapshot: _Verified, key: str) -> list[Any] | None:
