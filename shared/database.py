@@ -98,8 +98,9 @@ class Database:
         try:
             rows = self._execute(deadline, statement, parameters)
         except StoreAway as error:
-            # Whoever is in more of a hurry than the others does not speak for them.
-            if timeout is None and not isinstance(error, StoreSlow):
+            # Whoever ran out of less time than the others have does not speak for them.
+            in_time = timeout is None or time.monotonic() < deadline
+            if in_time and not isinstance(error, StoreSlow):
                 self.breaker.failed()
             raise
         if self.breaker.is_open:

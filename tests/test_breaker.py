@@ -150,6 +150,15 @@ def test_whoever_is_in_a_hurry_does_not_open_it(postgres: Server, database: str)
             assert not pool.breaker.is_open
 
 
+def test_whoever_is_in_a_hurry_and_is_refused_at_once_does_open_it(
+    pool: Database, relay: Relay
+) -> None:
+    relay.hang_up = AWAY
+    with pytest.raises(StoreAway):
+        pool.execute("SELECT 1", timeout=2)
+    assert pool.breaker.is_open
+
+
 def test_a_slow_statement_and_a_refusal_do_not_open_it(pool: Database) -> None:
     with pytest.raises(StoreSlow):
         pool.execute("SELECT pg_sleep(30)")

@@ -303,6 +303,13 @@ def test_a_users_file_that_cannot_be_read_stops_sign_ups_and_loses_nothing(
     assert site.sign_up(ADA).status_code == 503
     assert site.log_in(ADA).status_code == 503
     assert site.health()["fallback"]["pending"] == 0
+    site.come_back()
+    token = token_of(site.sign_up(ADA))
+    assert site.log_in(ADA).status_code == 200, "whom Postgres knows is not kept out"
+    assert site.call("GET", "/api/user", stale(token)).status_code == 200
+    change = {"currentPassword": PASSWORD, "newPassword": "another horse battery"}
+    assert site.call("POST", "/api/password", token, **change).status_code == 200
+    assert site.log_in(BOB).status_code == 503, "who may be in the file has to wait"
     assert site.file.read_text() == "["
 
 

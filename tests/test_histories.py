@@ -33,7 +33,7 @@ from tests.support.postgres import Server
 from tests.support.stores import TOKENS
 
 HISTORIES = int(os.environ.get("HISTORIES", "100"))
-STEPS = 30
+STEPS = 40
 ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
 SNAPSHOT_MAX_AGE = 3600
 
@@ -175,6 +175,7 @@ class Histories(RuleBasedStateMachine):
         if answer.status_code == 200:
             self._check_login(answer.json or {}, email, password, owner, number)
             self._begin(token_of(answer), (answer.json or {})["id"])
+            assert self.logins[-1].is_degraded == self.world.away[number]
             return
         assert answer.status_code == (503 if self.world.away[number] else 401)
         home = owner or (pending[0] if pending else None)
@@ -302,6 +303,12 @@ class Histories(RuleBasedStateMachine):
     def leave(self, number: int) -> None:
         self.world.leave(number)
 
+    @rule(number=INSTANCES, email=EMAILS, password=PASSWORDS)
+    def leave_and_sign_up(self, number: int, email: str, password: str) -> None:
+        """So that more than a few are pending."""
+        self.world.leave(number)
+        self.sign_up(number, email, password, is_answered=True)
+
     @rule(number=INSTANCES)
     def come_back(self, number: int) -> None:
         self.world.come_back(number)
@@ -404,7 +411,8 @@ class Histories(RuleBasedStateMachine):
         return owners[0] if owners else None
 
     def _login(self, which: int) -> Login:
-        return self.logins[which % len(self.logins)]
+        """Choose a session, the latest most often: small numbers come more often than others."""
+        return self.logins[-1 - which % len(self.logins)]
 
     @contextmanager
     def _keeping_credentials(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from shared import scope
 from shared.config import Settings
-from shared.errors import EmailTaken, StoreAway, StoreBusy, StoreUnavailable
+from shared.errors import EmailTaken, StoreAway, StoreBusy, StoreDamaged, StoreUnavailable
 from shared.store import (
     Account,
     Attempt,
@@ -69,9 +69,12 @@ class FallbackStore:
         client: Client | None = None,
     ) -> User:
         """Insert or, in an outage, append to the file. A pending user's address is taken."""
-        pending = self._pending(key=user.email)
-        if pending is not None and pending.id != user.id:
-            raise EmailTaken
+        with suppress(
+            StoreDamaged
+        ):  # Then Postgres alone decides, and a reconciliation settles it.
+            pending = self._pending(key=user.email)
+            if pending is not None and pending.id != user.id:
+                raise EmailTaken
         return self._serve(
             lambda: self._postgres.create_user(user, password_hash, identities, client=client),
             lambda: self._create_offline(user, password_hash),
@@ -130,7 +133,7 @@ class FallbackStore:
 
     def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
         """Ask Postgres. Who is pending has to wait until Postgres has them."""
-        if self._pending(user_id=session.user.id):
+        if self._is_pending(session.user.id):
             raise StoreUnavailable(cause="the user is pending, and cannot be changed")
         return self._postgres.begin_reauthentication(session, client, now)
 
@@ -174,12 +177,13 @@ class FallbackStore:
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         """Look into Postgres, and for who is pending: what either has ended is over."""
         found = self._postgres.user(user_id, sid=sid)
-        if not self._pending(user_id=user_id):
+        if found is None:
+            kept = self._file.user(user_id, sid=sid) if self._pending(user_id=user_id) else None
+            return None if kept is None or self._postgres.is_revoked(sid) else kept
+        if not self._is_pending(user_id):
             return found
         kept = self._file.user(user_id, sid=sid)
-        if kept is None or found is None:
-            return None if self._postgres.is_revoked(sid) else kept
-        return replace(found, epoch=max(found.epoch, kept.epoch))
+        return kept and replace(found, epoch=max(found.epoch, kept.epoch))
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Look where the user is."""
@@ -187,7 +191,7 @@ class FallbackStore:
 
     def revoke_session(self, session: Session, client: Client, now: float) -> None:
         """Revoke in Postgres; of who is pending in the file, and in Postgres if it is there."""
-        if not self._pending(user_id=session.user.id):
+        if not self._is_pending(session.user.id):
             self._postgres.revoke_session(session, client, now)
             return
         self._file.revoke_session(session, client, now)
@@ -196,7 +200,7 @@ class FallbackStore:
 
     def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
         """Raise the epoch where `revoke_session` revokes."""
-        if not self._pending(user_id=session.user.id):
+        if not self._is_pending(session.user.id):
             return self._postgres.revoke_all_sessions(session, client, now)
         ended = self._file.revoke_all_sessions(session, client, now)
         with suppress(StoreAway):
@@ -266,9 +270,15 @@ class FallbackStore:
     def _pending(self, *, key: str = "", user_id: str = "") -> User | None:
         return self._file.find_pending(key=key, user_id=user_id) if self._is_full else None
 
+    def _is_pending(self, user_id: str) -> bool:
+        """Tell whether the file has the user; one that is damaged must not stop everybody else."""
+        with suppress(StoreDamaged):
+            return self._pending(user_id=user_id) is not None
+        return False
+
     def _home(self, user_id: str) -> Store:
         """Give the store that has the user: Postgres, but for who is pending."""
-        return self._file if self._pending(user_id=user_id) else self._postgres
+        return self._file if self._is_pending(user_id) else self._postgres
 
     @contextmanager
     def _outdating(self, user_id: str) -> Iterator[None]:

@@ -27,8 +27,6 @@ from shared.errors import StoreAway, StoreBusy, StoreUnavailable
 from shared.store import Credentials
 from shared.users import User
 
-TAKE_SECONDS = 600.0
-"""For the whole of a snapshot to be taken."""
 SKEW_SECONDS = 60.0
 """By which a snapshot may seem to have been taken in the future."""
 REFUSED_SECONDS = 5.0
@@ -106,17 +104,17 @@ class Snapshot:
         One process does so at a time. Raises StoreBusy where another is at it, and
         StoreUnavailable.
         """
-        deadline = time.monotonic() + TAKE_SECONDS
         try:
             with ExitStack() as stack:
                 try:
                     stack.enter_context(files.locked(self._path, 0))
                 except TimeoutError as error:
                     raise StoreBusy(cause="another process is taking the snapshot") from error
+                deadline = time.monotonic() + database.timeout
                 connection = stack.enter_context(database.direct_connection(deadline))
                 connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 ((count,),) = connection.execute(_COUNT)
-                self.write(_rows(connection), taken_at=now, users=count)
+                self.write(_rows(connection, database.timeout), taken_at=now, users=count)
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
             raise StoreUnavailable(cause=cause) from error
@@ -235,10 +233,13 @@ class Snapshot:
         return StoreAway(cause=f"the snapshot {self._path} is not believed: {reason}")
 
 
-def _rows(connection: Connection) -> Iterator[list[Any]]:
+def _rows(connection: Connection, seconds: float) -> Iterator[list[Any]]:
+    """Stream the users; a server that says nothing for so many seconds is away."""
     connection.run_script(_USERS)
+    connection.set_deadline(time.monotonic() + seconds)
     while fetched := connection.execute(f"FETCH {_FETCH_ROWS} FROM users"):
         yield from fetched
+        connection.set_deadline(time.monotonic() + seconds)
 
 
 def _lines(rows: Iterable[Sequence[Any]], taken_at: float, users: int) -> Iterator[bytes]:
