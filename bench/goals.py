@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import imports, timing
+from bench import imports, outages, timing
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -47,6 +47,8 @@ class Samples:
     import_rounds: int
     large_import_rounds: int
     failed_logins: int
+    outage_rounds: int
+    outages: int
 
 
 FULL = Samples(
@@ -60,6 +62,8 @@ FULL = Samples(
     import_rounds=5,
     large_import_rounds=3,
     failed_logins=2000,
+    outage_rounds=20,
+    outages=8,
 )
 QUICK = Samples(
     latency_rounds=6,
@@ -72,6 +76,8 @@ QUICK = Samples(
     import_rounds=2,
     large_import_rounds=0,
     failed_logins=200,
+    outage_rounds=3,
+    outages=2,
 )
 
 
@@ -245,6 +251,12 @@ def failures(bench: Bench) -> list[Measurement]:
         ]
 
 
+def without_database(bench: Bench) -> list[Measurement]:
+    """Compare a worker whose database is gone with one that has it, and time the way back."""
+    samples = bench.samples
+    return outages.measure(bench.server, samples.outage_rounds, samples.outages)
+
+
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -254,6 +266,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "size": size,
     "import": import_,
     "failures": failures,
+    "outages": without_database,
 }
 
 

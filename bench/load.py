@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 BLOCK = 50
 """Requests to one side before it is the next one's turn."""
@@ -93,15 +95,13 @@ class Side:
     status: int = 200
 
 
-def in_turns(
-    rounds: int, *measures: Callable[[], float], warm_up: bool = True
-) -> list[list[float]]:
+def in_turns(rounds: int, *measures: Callable[[], T], warm_up: bool = True) -> list[list[T]]:
     """Measure in turns, and give each one's numbers, one a round.
 
     Each round begins with another one, so that none is always the one after the pause. A round
     before them only warms up: caches, connections, .pyc files.
     """
-    numbers: list[list[float]] = [[] for _ in measures]
+    numbers: list[list[T]] = [[] for _ in measures]
     for round_number in range(0 if warm_up else 1, rounds + 1):
         for turn in range(len(measures)):
             index = (round_number + turn) % len(measures)
@@ -111,15 +111,19 @@ def in_turns(
     return numbers
 
 
-def median_milliseconds(side: Side) -> float:
+def milliseconds(side: Side, count: int = BLOCK) -> list[float]:
     """Measure a block of requests by one client, on one connection.
 
     A block has a connection of its own, because gunicorn closes one that is idle for 2 s. The
     first request on it isn't counted.
     """
     with Connection(side.port) as connection:
-        times = [_timed(connection, side) for _ in range(BLOCK + 1)]
-    return statistics.median(times[1:])
+        return [_timed(connection, side) for _ in range(count + 1)][1:]
+
+
+def median_milliseconds(side: Side) -> float:
+    """Give the median of a block."""
+    return statistics.median(milliseconds(side))
 
 
 def answers_per_second(side: Side, clients: int, count: int) -> float:

@@ -36,10 +36,10 @@ class Program:
     settings: dict[str, str]
 
 
-def ours(database_url: str, rounds: int) -> Program:
+def ours(database_url: str, rounds: int, **more: str) -> Program:
     """Name the whole API on Postgres."""
     settings = {"DATABASE_URL": database_url, "BCRYPT_ROUNDS": str(rounds)}
-    return Program(ROOT / "main.py", "api", settings)
+    return Program(ROOT / "main.py", "api", settings | more)
 
 
 def floor(target: str, database_url: str = "", rounds: int = 4) -> Program:
