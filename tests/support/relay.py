@@ -91,6 +91,7 @@ class Relay:
         self._refusing = threading.Event()
         self._acceptor: threading.Thread | None = None
         self._threads: list[threading.Thread] = []
+        self._spawning = threading.Lock()
 
     def __enter__(self) -> Relay:
         if self._mode.kind != "refuse":
@@ -131,8 +132,9 @@ class Relay:
 
     def cut(self) -> None:
         """Reset every connection that is open, and wait until that is done."""
-        open_now = list(self._threads)
-        self._cuts += 1
+        with self._spawning:
+            open_now = list(self._threads)
+            self._cuts += 1
         for thread in open_now:
             thread.join()
 
@@ -180,10 +182,11 @@ class Relay:
             self._spawn(self._refuse_tls if kind == "no TLS" else self._connect, client)
 
     def _spawn(self, function: Callable[..., None], client: socket.socket) -> None:
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        thread = threading.Thread(target=function, args=(client, self._cuts))
-        self._threads.append(thread)
-        thread.start()
+        with self._spawning:  # A thread that has not begun cannot be waited for.
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            thread = threading.Thread(target=function, args=(client, self._cuts))
+            self._threads.append(thread)
+            thread.start()
 
     def _is_open(self, cuts: int) -> bool:
         """Tell whether a connection that was opened after so many cuts is to go on."""
