@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from shared import log
 from shared.errors import StoreAway
 
 FIRST_PAUSE, PAUSE_MOST = 0.2, 1.0
@@ -46,21 +47,28 @@ class Breaker:
         if self.is_open:
             raise StoreAway(cause="the database was away a moment ago and is being looked for")
 
-    def failed(self) -> None:
-        """Open: a call found the database away."""
+    def failed(self, cause: str | None = None) -> None:
+        """Open: a call found the database away. The cause is for the log."""
         with self._changing:
             if self.is_open:
                 return
             self.since = time.time()
             self._closed = threading.Event()
             threading.Thread(target=self._watch, args=(self._closed,), daemon=True).start()
+        log.write("ERROR", "The database is away", cause=cause)
         self._on_change()
 
     def close(self) -> None:
         """Close: a call was answered, or nobody needs to know any more."""
         with self._changing:
-            self.since = None
-            self._closed.set()
+            self._close()
+
+    def _close(self) -> None:
+        if self.since is not None:
+            seconds = round(time.time() - self.since, 1)
+            log.write("WARNING", "The database is no longer away", seconds=seconds)
+        self.since = None
+        self._closed.set()
 
     def _watch(self, closed: threading.Event) -> None:
         pause = FIRST_PAUSE
@@ -74,5 +82,4 @@ class Breaker:
                 pass
             with self._changing:
                 if closed is self._closed:  # And not of an outage that has begun since.
-                    self.since = None
-                    closed.set()
+                    self._close()

@@ -101,7 +101,7 @@ class Database:
             # Whoever ran out of less time than the others have does not speak for them.
             in_time = timeout is None or time.monotonic() < deadline
             if in_time and not isinstance(error, StoreSlow):
-                self.breaker.failed()
+                self.breaker.failed(error.cause)
             raise
         if self.breaker.is_open:
             self.breaker.close()

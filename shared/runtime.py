@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shared import log
 from shared.config import Settings
-from shared.errors import StoreUnavailable
+from shared.errors import StoreAway, StoreUnavailable
 
 if TYPE_CHECKING:
     from shared.identity import IdTokens, SignInTokens
@@ -75,8 +76,9 @@ def clean_up() -> None:
         return
     try:
         _next_clean_up = now + CLEAN_UP_SECONDS
-        if store().clean_up(now):
-            _next_clean_up = now
+        with suppress(StoreAway):  # The log has it already.
+            if store().clean_up(now):
+                _next_clean_up = now
     finally:
         _cleaning.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -139,6 +140,21 @@ def test_a_silent_database_costs_the_waiting_no_deadline_of_their_own(
                 failures = list(threads.map(lambda _: _failure(pool), range(8)))
             assert time.monotonic() - started < 2, "one connect deadline, not one after the other"
     assert {type(failure) for failure in failures} == {StoreAway}
+
+
+def test_the_log_tells_once_that_it_is_away_and_once_that_it_is_back(
+    pool: Database, relay: Relay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relay.hang_up = AWAY
+    for _ in range(5):
+        assert isinstance(_failure(pool), StoreAway)
+    relay.hang_up = 0
+    _until(lambda: not pool.breaker.is_open)
+    away, back = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (away["severity"], away["message"]) == ("ERROR", "The database is away")
+    assert away["cause"].startswith("cannot connect: ")
+    assert back["message"] == "The database is no longer away"
+    assert back["seconds"] >= 0
 
 
 def test_whoever_is_in_a_hurry_does_not_open_it(postgres: Server, database: str) -> None:
