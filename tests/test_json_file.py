@@ -18,6 +18,7 @@ from shared.config import Settings
 from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
 from shared.store import json_file
 from shared.store.json_file import JsonFileStore
+from shared.store.users_file import Record
 from shared.users import User
 from tests.support.emulator import ROOT, environment
 from tests.support.stores import credentials
@@ -277,7 +278,7 @@ def test_a_settled_operation_leaves_the_file_once_and_a_failed_one_stays(path: P
     with pytest.raises(RuntimeError):
         store.settle(operation, fail)
     assert path.read_bytes() == before
-    played: list[json_file.Record] = []
+    played: list[Record] = []
     assert store.settle(operation, played.append)
     assert not store.settle(operation, played.append)
     assert [record["id"] for record in played] == [user.id]

@@ -16,15 +16,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared import files, scope
 from shared.config import Settings
 from shared.emails import email_key
 from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
-from shared.store import Account, Attempt, Credentials, ExternalMatch, attempts
-from shared.strict_json import InvalidJson, loads
+from shared.store import Account, Attempt, Credentials, ExternalMatch, attempts, users_file
+from shared.store.users_file import PENDING, REVOKED, Record, Users
+from shared.strict_json import InvalidJson
 from shared.throttling import Pseudonyms
 from shared.timestamps import now_iso
 from shared.users import ExternalIdentity, User
@@ -36,25 +36,7 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT = 10.0
 """Seconds that a writer waits for the writers before it, if its request has as many left."""
 
-Record = dict[str, Any]
-
-_REVOKED = "revokedSessions"
-_PENDING = "pending"
-_OPTIONAL_TEXTS = ("password", "name", "provider")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class _Users:
-    """The file as it was read, and where to find whom. The stamp tells one file from the next."""
-
-    stamp: tuple[int, ...] | None
-    records: list[Record]
-    by_key: dict[str, Record]
-    by_id: dict[str, Record]
-    by_identity: dict[ExternalIdentity, Record]
-    pending: list[Record]
 
 
 class JsonFileStore:
@@ -67,7 +49,7 @@ class JsonFileStore:
         """
         self._is_fallback = is_fallback
         self._path = settings.users_file
-        self._users = _index(None, [])
+        self._users = users_file.index(None, [])
         pseudonyms = Pseudonyms(settings.session_secrets)
         self.attempts = attempts.MemoryAttempts(settings.limits, pseudonyms)
 
@@ -88,7 +70,7 @@ class JsonFileStore:
             same_key, same_id = users.by_key.get(user.email), users.by_id.get(user.id)
             if same_key or same_id:
                 if same_key is same_id and same_key is not None:
-                    return _user(same_key)
+                    return users_file.user(same_key)
                 raise EmailTaken
             if any(identity in users.by_identity for identity in identities):
                 raise EmailTaken
@@ -100,24 +82,24 @@ class JsonFileStore:
                 "provider": user.provider,
                 "createdAt": now_iso(),
                 "updatedAt": now_iso(),
-                "identities": _with(None, identities),
+                "identities": users_file.with_identities(None, identities),
             }
             if self._is_fallback:
-                record[_PENDING] = {"operation": str(uuid.uuid4()), "at": now_iso()}
+                record[PENDING] = {"operation": str(uuid.uuid4()), "at": now_iso()}
             # The old server leaves out what a user doesn't have.
             record = {name: value for name, value in record.items() if value not in (None, [])}
             self._write([*users.records, record])
-            return _user(record)
+            return users_file.user(record)
 
     def pending(self) -> list[str]:
         """Give the operations that Postgres lacks, in the order of the sign-ups."""
-        return [record[_PENDING]["operation"] for record in self._read().pending]
+        return [record[PENDING]["operation"] for record in self._read().pending]
 
     def find_pending(self, *, key: str = "", user_id: str = "") -> User | None:
         """Find a pending user by the email key or by the id."""
         users = self._read()
         record = users.by_key.get(key) or users.by_id.get(user_id)
-        return _user(record) if record and _PENDING in record else None
+        return users_file.user(record) if record and PENDING in record else None
 
     def settle(self, operation: str, play: Callable[[Record], object]) -> bool:
         """Have `play` bring a pending user where they belong, and then leave the record out.
@@ -127,7 +109,7 @@ class JsonFileStore:
         """
         with self._changing() as users:
             for record in users.pending:
-                if record[_PENDING]["operation"] == operation:
+                if record[PENDING]["operation"] == operation:
                     play(record)
                     self._write([other for other in users.records if other is not record])
                     return True
@@ -140,14 +122,14 @@ class JsonFileStore:
     def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
         """Count as a login, and find the record of the session."""
         record = self._going_on(self._read(), session)
-        found = _credentials(record) if record else None
+        found = users_file.credentials(record) if record else None
         key = email_key(session.user.email)
         return self.attempts.begin("reauthentication", found, key, client, now)
 
     def credentials(self, key: str) -> Credentials | None:
         """Find the record that holds the email key."""
         record = self._read().by_key.get(key)
-        return _credentials(record) if record else None
+        return users_file.credentials(record) if record else None
 
     def end_login(self, attempt: Attempt, now: float) -> None:
         """Fill up the counts."""
@@ -166,7 +148,7 @@ class JsonFileStore:
         self.end_login(attempt, now)
         with self._changing() as users:
             record = users.by_id.get(found.user.id)
-            if record is None or _credentials(record) != found:
+            if record is None or users_file.credentials(record) != found:
                 return False
             self._write([other for other in users.records if other is not record])
             return True
@@ -183,19 +165,19 @@ class JsonFileStore:
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         """Find the record with the id."""
         record = self._read().by_id.get(user_id)
-        return _user(record) if record and sid not in record.get(_REVOKED, {}) else None
+        return users_file.user(record) if record and sid not in record.get(REVOKED, {}) else None
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Find the record with the id; there are no events."""
         record = self._read().by_id.get(user_id)
-        if record is None or sid in record.get(_REVOKED, {}):
+        if record is None or sid in record.get(REVOKED, {}):
             return None
         return Account(
-            user=_user(record),
+            user=users_file.user(record),
             created_at=record.get("createdAt"),
             updated_at=record.get("updatedAt"),
             has_password=record.get("password") is not None,
-            identities=_identities(record),
+            identities=users_file.identities(record),
             events=[],
         )
 
@@ -204,9 +186,9 @@ class JsonFileStore:
         with self._changing() as users:
             record = users.by_id.get(session.user.id)
             if record is not None:
-                revoked = {s: end for s, end in record.get(_REVOKED, {}).items() if end > now}
+                revoked = {s: end for s, end in record.get(REVOKED, {}).items() if end > now}
                 revoked[session.sid] = session.ends_at
-                self._replace(users, record, {_REVOKED: revoked})
+                self._replace(users, record, {REVOKED: revoked})
 
     def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
         """Raise the epoch, if it is the session's."""
@@ -231,10 +213,10 @@ class JsonFileStore:
         if record is None:
             return None
         return ExternalMatch(
-            credentials=_credentials(record),
+            credentials=users_file.credentials(record),
             is_linked=bool(linked),
             has_all=len(linked) == len(identities),
-            has_identities=bool(_identities(record)),
+            has_identities=bool(users_file.identities(record)),
         )
 
     def link(
@@ -250,7 +232,10 @@ class JsonFileStore:
         """Replace the record where it is as it was found."""
 
         def change(record: Record) -> Record:
-            changes: Record = {"provider": provider, "identities": _with(record, identities)}
+            changes: Record = {
+                "provider": provider,
+                "identities": users_file.with_identities(record, identities),
+            }
             if drops_password:
                 changes |= {"password": None, "epoch": found.user.epoch + 1}
             return changes
@@ -277,9 +262,9 @@ class JsonFileStore:
     def close(self) -> None:
         """Nothing stays open between two calls."""
 
-    def _going_on(self, users: _Users, session: Session) -> Record | None:
+    def _going_on(self, users: Users, session: Session) -> Record | None:
         record = users.by_id.get(session.user.id)
-        if record is None or session.sid in record.get(_REVOKED, {}):
+        if record is None or session.sid in record.get(REVOKED, {}):
             return None
         return record if record.get("epoch", 0) == session.user.epoch else None
 
@@ -292,15 +277,15 @@ class JsonFileStore:
         """Change a record that is as it was found, unless an identity is somebody else's."""
         with self._changing() as users:
             record = users.by_id.get(found.user.id)
-            if record is None or _credentials(record) != found:
+            if record is None or users_file.credentials(record) != found:
                 return None
             if any(users.by_identity.get(i, record) is not record for i in identities):
                 return None
-            return _user(self._replace(users, record, change(record)))
+            return users_file.user(self._replace(users, record, change(record)))
 
-    def _replace(self, users: _Users, record: Record, changes: Record) -> Record:
+    def _replace(self, users: Users, record: Record, changes: Record) -> Record:
         gone = {name for name, value in changes.items() if value is None}
-        if changes.keys() != {_REVOKED}:  # A logout changes nothing that an import would bring.
+        if changes.keys() != {REVOKED}:  # A logout changes nothing that an import would bring.
             changes["updatedAt"] = now_iso()
         changed = record | changes
         changed = {name: value for name, value in changed.items() if name not in gone}
@@ -308,7 +293,7 @@ class JsonFileStore:
         return changed
 
     @contextmanager
-    def _changing(self) -> Iterator[_Users]:
+    def _changing(self) -> Iterator[Users]:
         """Hold the lock around one change, and give the users as they are under it."""
         left = scope.current(LOCK_TIMEOUT).deadline - time.monotonic()
         with ExitStack() as stack:
@@ -320,17 +305,17 @@ class JsonFileStore:
                 raise self._failed("locked", error) from error
             yield self._read()
 
-    def _read(self) -> _Users:
+    def _read(self) -> Users:
         try:
             if _stamp(os.stat(self._path, follow_symlinks=False)) == self._users.stamp:
                 return self._users
             data, status = files.read(self._path)
         except FileNotFoundError:
-            return _index(None, [])
+            return users_file.index(None, [])
         except OSError as error:
             raise self._failed("read", error) from error
         try:
-            users = _index(_stamp(status), _records(data))
+            users = users_file.index(_stamp(status), users_file.parse(data))
         except InvalidJson as error:
             raise StoreDamaged(
                 cause=f"{self._path} is refused and left as it is: {error}"
@@ -351,95 +336,5 @@ class JsonFileStore:
         return StoreUnavailable(cause=f"{self._path} cannot be {verb}: {error.strerror or error}")
 
 
-def _records(data: bytes) -> list[Record]:
-    """Check that the bytes are users as the old server writes them. Raises InvalidJson."""
-    records = loads(data)
-    if not isinstance(records, list):
-        raise InvalidJson("It is not an array of users.")
-    for number, record in enumerate(records, 1):
-        sound = (
-            isinstance(record, dict)
-            and all(isinstance(record.get(name), str) for name in ("id", "email"))
-            and all(isinstance(record.get(name), str | None) for name in _OPTIONAL_TEXTS)
-            and type(record.get("epoch", 0)) is int
-            and _are_identities(record.get("identities", []))
-            and _are_ends(record.get(_REVOKED, {}))
-            and (_PENDING not in record or _is_operation(record[_PENDING]))
-        )
-        if not sound:
-            raise InvalidJson(f"Entry {number} is not a user.")
-    return records
-
-
-def _are_identities(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(entry, dict)
-        and set(entry) == {"issuer", "subject"}
-        and all(isinstance(text, str) for text in entry.values())
-        for entry in value
-    )
-
-
-def _are_ends(value: object) -> bool:
-    return isinstance(value, dict) and all(type(end) in (int, float) for end in value.values())
-
-
-def _is_operation(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(value) == {"operation", "at"}
-        and all(isinstance(text, str) for text in value.values())
-        and _UUID.fullmatch(value["operation"]) is not None
-    )
-
-
-def _index(stamp: tuple[int, ...] | None, records: list[Record]) -> _Users:
-    keyed = [(email_key(record["email"]), record) for record in records]
-    # Of records that differ only in spelling the same one is found as in migration 0002.
-    keyed.sort(key=lambda pair: _precedence(*pair))
-    by_key: dict[str, Record] = {}
-    for key, record in keyed:
-        by_key.setdefault(key, record)
-    return _Users(
-        stamp,
-        records,
-        by_key,
-        by_id={record["id"]: record for record in reversed(records)},
-        by_identity={
-            identity: record for record in reversed(records) for identity in _identities(record)
-        },
-        pending=[record for record in records if _PENDING in record],
-    )
-
-
-def _precedence(key: str, record: Record) -> tuple[object, ...]:
-    created = record.get("createdAt")
-    return record["email"] != key, created is None, str(created), record["id"]
-
-
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _identities(record: Record) -> list[ExternalIdentity]:
-    return [ExternalIdentity(**entry) for entry in record.get("identities", [])]
-
-
-def _with(record: Record | None, more: Sequence[ExternalIdentity]) -> list[dict[str, str]]:
-    found = _identities(record) if record else []
-    found += [identity for identity in more if identity not in found]
-    return [{"issuer": identity.issuer, "subject": identity.subject} for identity in found]
-
-
-def _credentials(record: Record) -> Credentials:
-    return Credentials(_user(record), record.get("password"))
-
-
-def _user(record: Record) -> User:
-    return User(
-        id=record["id"],
-        email=record["email"],
-        name=record.get("name"),
-        provider=record.get("provider") or "local",
-        epoch=record.get("epoch", 0),
-    )
