@@ -6,18 +6,29 @@ import errno
 import json
 import os
 import resource
+import time
+import tracemalloc
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from shared import files
 from shared.config import Settings
+from shared.connection import Connection
 from shared.errors import StoreAway, StoreBusy, StoreUnavailable
+from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import Snapshot
+from shared.transfer.__main__ import transfer
+from shared.transfer.command import FAILED, USAGE
 from tests.support import commands
 from tests.support.emulator import SECRET, environment
 from tests.support.postgres import Server
+from tests.support.relay import FORWARD, Mode, Relay
 from tests.support.stores import NOW
 from tests.support.transfers import HASH, Target, user
 
@@ -73,6 +84,78 @@ def test_everybody_who_could_log_in_is_found_and_nobody_else(target: Target, pat
         assert snapshot.find(key, NOW, AGE) is None
 
 
+def test_keys_are_found_however_they_are_spelled(target: Target, path: Path) -> None:
+    # Among them the ends of UTF-8's lengths, UTF-16's own order, and what other line breaks are.
+    odd = "\x01\x7f\x80\x85\u07ff\u0800\u2028\ud7ff\ue000\uffff\U00010000\U0010ffff"
+    odd += "\"'\\{[,\t \u0300e\u0301éßİ\u0131\u03c3\u03c2Å\u212bﬃ\u200d🙂"
+    keys = {*odd, *(a + b for a in odd[::3] for b in odd[::2]), "A", "a", "Z", "z", "-", "_", ""}
+    with target.server.connect(target.name) as connection:
+        for key in keys:
+            connection.run(
+                "INSERT INTO users (email, email_key) VALUES (:email, :key)",
+                email=str(uuid.uuid4()), key=key,
+            )  # fmt: skip
+    snapshot = _snapshot(path)
+    assert snapshot.take(target.database, NOW) == len(keys)
+    lines = path.read_bytes().split(b"\n")[1:-2]
+    assert [json.loads(line)[0] for line in lines] == sorted(keys)
+    stored = dict(target.run("SELECT email_key, id::text FROM users"))
+    for key in keys:
+        found = snapshot.find(key, NOW, AGE)
+        assert found is not None
+        assert found.user.id == stored[key]
+
+
+@pytest.mark.parametrize("character", ["\x01", "\U0001d160", "🙂", '"', "\u0344", "İ"])
+def test_the_longest_columns_fit_in_a_line(target: Target, path: Path, character: str) -> None:
+    with target.server.connect(target.name) as connection:
+        connection.run(
+            "INSERT INTO users (email, name, password, provider, epoch)"
+            " VALUES (:long, :long, :long, :short, 2147483647)",
+            long=character * 255, short=character * 50,
+        )  # fmt: skip
+    target.run("INSERT INTO users (email) VALUES ('\t'), ('a@example.com'), ('\U0010ffff')")
+    snapshot = _snapshot(path)
+    assert snapshot.take(target.database, NOW) == 4
+    for email, key in target.run("SELECT email, email_key FROM users"):
+        found = snapshot.find(key, NOW, AGE)
+        assert found is not None
+        assert found.user.email == email
+
+
+def test_taking_it_takes_no_memory(target: Target, path: Path) -> None:
+    peaks = []
+    for count in (3_000, 12_000):
+        target.run("TRUNCATE users CASCADE")
+        target.run(
+            "INSERT INTO users (email, password) SELECT g || '@example.com', repeat('x', 60)"
+            f" FROM generate_series(1, {count}) g"
+        )
+        tracemalloc.start()
+        assert _snapshot(path).take(target.database, NOW) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_it_is_of_one_moment(target: Target, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target.apply([user(1), user(2)])
+    real = snapshot_module._rows
+
+    def rows(connection: Connection, seconds: float) -> Iterator[list[Any]]:
+        target.run("UPDATE users SET password = 'changed'")
+        target.run("DELETE FROM users WHERE email = 'user2@example.com'")
+        yield from real(connection, seconds)
+
+    monkeypatch.setattr(snapshot_module, "_rows", rows)
+    snapshot = _snapshot(path)
+    assert snapshot.take(target.database, NOW) == 2
+    for number in (1, 2):
+        found = snapshot.find(f"user{number}@example.com", NOW, AGE)
+        assert found is not None
+        assert found.password_hash == HASH
+
+
 # What may go wrong
 
 
@@ -105,6 +188,41 @@ def test_a_database_that_goes_away_leaves_the_old_file(
     with pytest.raises(StoreAway):
         _snapshot(path).take(gone.database, NOW)
     assert path.read_bytes() == before
+
+
+def test_a_connection_that_is_cut_on_the_way_leaves_the_old_file(
+    target: Target, path: Path, relay: Relay
+) -> None:
+    _write(path)
+    before = path.read_bytes()
+    target.run(
+        "INSERT INTO users (email, name) SELECT g || '@example.com', repeat('x', 200)"
+        " FROM generate_series(1, 5000) g"
+    )
+    through = Target(target.server, target.name, port=relay.port)
+    for amount in (10_000, 500_000, 1_200_000):
+        relay.mode = Mode(answer_bytes=amount)
+        with pytest.raises(StoreAway):
+            _snapshot(path).take(through.database, NOW)
+        assert path.read_bytes() == before
+    relay.mode = FORWARD
+    assert _snapshot(path).take(through.database, NOW) == 5000
+    assert {entry.name for entry in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "folder"])
+def test_only_a_regular_file_is_replaced(target: Target, path: Path, kind: str) -> None:
+    other = path.with_name("other")
+    if kind == "symlink":
+        other.write_text("of somebody else")
+        path.symlink_to(other)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(StoreUnavailable, match=r"cannot be written: .* is not a regular file"):
+        _snapshot(path).take(target.database, NOW)
+    assert kind != "symlink" or other.read_text() == "of somebody else"
 
 
 def test_a_disk_that_times_out_is_not_taken_for_another_process(
@@ -158,6 +276,47 @@ def test_the_command_tells_in_json_and_fails_in_a_sentence(target: Target, path:
         ended = commands.run(url, users_file, "snapshot")
     assert (ended.code, ended.output) == (1, "")
     assert "another process is taking the snapshot" in ended.error
+
+
+def test_of_two_processes_one_takes_it_and_the_other_says_so(target: Target, path: Path) -> None:
+    url, users_file = target.server.url(target.name), path.with_suffix("")
+    with target.server.connect(target.name) as connection:
+        connection.run("BEGIN")
+        connection.run("LOCK TABLE users")
+        first = commands.Command(url, users_file, "snapshot")
+        while not target.run("SELECT 1 FROM pg_locks WHERE NOT granted"):
+            assert first.process.poll() is None
+            time.sleep(0.02)
+        second = commands.run(url, users_file, "snapshot")
+        connection.run("COMMIT")
+    assert (second.code, second.output) == (1, "")
+    assert "another process is taking the snapshot" in second.error
+    assert first.wait().code == 0
+
+
+def test_the_command_says_in_a_sentence_why_it_cannot(
+    postgres: Server, target: Target, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    url = postgres.url(target.name)
+    (tmp_path / "folder.snapshot").mkdir()
+    (tmp_path / "file").touch()
+    for settings, code, sentence in (
+        ({"DATABASE_URL": ""}, USAGE, "DATABASE_URL is missing"),
+        ({"SESSION_SECRET": ""}, USAGE, "SESSION_SECRET is missing: the functions would not"),
+        ({"DATABASE_URL": postgres.url("postgres", port=1)}, FAILED, "cannot connect"),
+        ({"DATABASE_URL": postgres.url("missing")}, FAILED, "3D000"),
+        ({"DATABASE_URL": postgres.url(make_database(migrated=False))}, FAILED, "42P01"),
+        ({"USERS_FILE": f"{tmp_path}/folder"}, FAILED, "folder.snapshot is not a regular file"),
+        ({"USERS_FILE": f"{tmp_path}/file/x"}, FAILED, "File exists"),
+    ):
+        users_file = {"USERS_FILE": f"{tmp_path}/users.json"}
+        variables = environment(**{"DATABASE_URL": url} | users_file | settings)
+        ended = CliRunner().invoke(transfer, ["snapshot"], env=variables)
+        assert (ended.exit_code, ended.stdout) == (code, ""), sentence
+        assert sentence in ended.stderr
+        if code == FAILED:
+            assert "Nothing was changed." in ended.stderr
+    assert not (tmp_path / "users.json.snapshot").exists()
 
 
 def test_a_snapshot_belongs_to_the_database_behind_the_pooler(path: Path) -> None:

@@ -238,8 +238,8 @@ def snapshot_(command: Command) -> None:
     """
     if not os.environ.get("SESSION_SECRET"):
         raise click.UsageError("SESSION_SECRET is missing: the functions would not believe it.")
-    path = command.settings.snapshot_file
-    users = Snapshot.of(command.settings).take(command.database(), time.time())
+    database, path = command.database(), command.settings.snapshot_file
+    users = Snapshot.of(command.settings).take(database, time.time())
     command.done = "snapshot"
     command.display.table(
         f"Snapshot of {command.place}", [("file", str(path), ""), ("users", users, "")]
