@@ -195,7 +195,8 @@ def test_a_server_without_tls_says_so_and_hears_what_is_said_in_the_clear(
         connection.sendall(struct.pack("!ii", 8, 80877103))
         assert connection.recv(2) == b"N"
         connection.sendall(b"password")
-        before_echo.cut()
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
     assert before_echo.plaintext == b"password"
     with _connect(before_echo) as connection:
         connection.sendall(b"\x16\x03\x01")
