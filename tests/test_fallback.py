@@ -209,6 +209,20 @@ def test_a_logout_of_who_is_pending_holds_wherever_it_happened(start: Callable[.
     assert site.call("GET", "/api/user", stale(token)).status_code == 401
 
 
+def test_a_logout_in_the_file_holds_too_once_postgres_has_the_user(
+    start: Callable[..., Site],
+) -> None:
+    site, other = start("full"), start("off")
+    site.leave()
+    token = token_of(site.sign_up(ADA))
+    # As another copy of the file may have brought it, or the sign-up itself, its answer lost.
+    other.app.store.create_user(TOKENS.read(token, time.time()).user, None)
+    assert site.call("POST", "/api/logout", token).status_code == 200
+    site.come_back()
+    assert other.call("GET", "/api/user", stale(token)).status_code == 200
+    assert site.call("GET", "/api/user", stale(token)).status_code == 401
+
+
 def test_every_login_in_an_outage_is_degraded(start: Callable[..., Site]) -> None:
     site = start("full")
     site.leave()
