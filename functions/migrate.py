@@ -77,8 +77,7 @@ class _Job:
         skip_invalid = self.options.get("skip_invalid", False)
         if skip_invalid not in (True, False, "true", "false"):
             raise InvalidInput("skip_invalid", "The skip_invalid must be true or false")
-        if self.call.settings.auto_migrate:  # As at the first connection of any function.
-            bring_up_to_date(self.database.url, self.call.settings)
+        self.bring_up_to_date()
         with self.source() as source:
             done = yield from importing.apply(
                 self.database,
@@ -110,11 +109,16 @@ class _Job:
         return asdict(done)
 
     def reconcile(self) -> Steps:
+        self.bring_up_to_date()
         file = self.call.settings.users_file
         done = yield from reconciling.reconcile(
             self.database, JsonFileStore(self.call.settings), reconciling.quarantine_of(file)
         )
         return asdict(done)
+
+    def bring_up_to_date(self) -> None:
+        if self.call.settings.auto_migrate:  # As at the first connection of any function.
+            bring_up_to_date(self.database.url, self.call.settings)
 
     def option(self, name: str) -> str | None:
         value = self.options.get(name)

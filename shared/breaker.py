@@ -23,14 +23,14 @@ PROBE_TIMEOUT = 3.0
 class Breaker:
     """Open or closed. Safe to share between threads."""
 
-    def __init__(self, probe: Callable[[float], object], on_change: Callable[[], None]) -> None:
+    def __init__(self, probe: Callable[[float], object], on_open: Callable[[], None]) -> None:
         """Begin closed.
 
         `probe` asks the database once before a reading of `time.monotonic()`, and raises StoreAway
-        where it is away. `on_change` is called when the breaker opens, to wake those who wait.
+        where it is away. `on_open` is called when the breaker opens, to wake those who wait.
         """
         self._probe = probe
-        self._on_change = on_change
+        self._on_open = on_open
         self._changing = threading.Lock()
         self._closed = threading.Event()
         self._closed.set()
@@ -47,16 +47,21 @@ class Breaker:
         if self.is_open:
             raise StoreAway(cause="the database was away a moment ago and is being looked for")
 
-    def failed(self, cause: str | None = None) -> None:
+    def trip(self, cause: str | None = None) -> None:
         """Open: a call found the database away. The cause is for the log."""
         with self._changing:
             if self.is_open:
                 return
             self.since = time.time()
             self._closed = threading.Event()
-            threading.Thread(target=self._watch, args=(self._closed,), daemon=True).start()
+            prober = threading.Thread(target=self._watch, args=(self._closed,), daemon=True)
+            try:
+                prober.start()
+            except RuntimeError:  # As many threads as there may be: the next failure tries again.
+                self.since = None
+                return
         log.write("ERROR", "The database is away", cause=cause)
-        self._on_change()
+        self._on_open()
 
     def close(self) -> None:
         """Close: a call was answered, or nobody needs to know any more."""

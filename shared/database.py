@@ -101,7 +101,7 @@ class Database:
             # Whoever ran out of less time than the others have does not speak for them.
             in_time = timeout is None or time.monotonic() < deadline
             if in_time and not isinstance(error, StoreSlow):
-                self.breaker.failed(error.cause)
+                self.breaker.trip(error.cause)
             raise
         if self.breaker.is_open:
             self.breaker.close()
@@ -192,6 +192,7 @@ class Database:
                 self._waiting -= 1
             self.breaker.check()
             if deadline - time.monotonic() < LEAST_SECONDS:
+                self._changed.notify()  # The next one that waits may have the time.
                 raise StoreBusy(cause="a connection was free too late to begin anything")
             self._drop_idle(older_than=self._settings.database_max_idle)
             while self._idle:

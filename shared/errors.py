@@ -192,10 +192,6 @@ class StoreRefused(StoreUnavailable):
     """TLS, authentication or schema: needs the operator, and is never worth a retry."""
 
 
-class StoreDamaged(StoreUnavailable):
-    """The users' file is not what this system writes; it is refused and left alone."""
-
-
 class StoreFault(Exception):
     """The database refused a statement: a bug of ours. Carries the SQLSTATE, never a row."""
 

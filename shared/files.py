@@ -48,6 +48,11 @@ def read(path: Path) -> tuple[bytes, os.stat_result]:
         return file.read(), os.fstat(file.fileno())
 
 
+def stamp(status: os.stat_result) -> tuple[int, ...]:
+    """Tell a file, as it was, from every other one and from itself after a change."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def replace(path: Path, data: bytes) -> None:
     """Replace a file by these bytes, as `replacing` does. Raises OSError."""
     with replacing(path) as file:

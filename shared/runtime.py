@@ -1,7 +1,7 @@
 """What lives as long as the process: one of each, made when first needed.
 
-Nothing here opens a connection or a file before a request does, because functions-framework loads
-the functions before its server forks. Imports wait as well: a probe needs no password hasher.
+Nothing here opens a connection before a request does, because functions-framework loads the
+functions before its server forks. Imports wait as well: a probe needs no password hasher.
 """
 
 from __future__ import annotations
@@ -54,9 +54,15 @@ def tell_of_pending() -> None:
     told = settings()
     if not told.use_database or not told.users_file.exists():
         return
+    from shared import files
     from shared.store.json_file import JsonFileStore
+    from shared.store.users_file import PENDING
 
     try:
+        # To read all users of a large file takes seconds, and most have nobody who is pending.
+        with suppress(OSError):
+            if f'"{PENDING}"'.encode() not in files.read(told.users_file)[0]:
+                return
         waiting = len(JsonFileStore(told).pending())
     except StoreUnavailable as error:
         log.write("ERROR", "The users file is of no use in an outage", cause=str(error))

@@ -51,8 +51,8 @@ def test_it_opens_at_the_first_failure_and_closes_at_the_first_answer() -> None:
 
     tried = Breaker(probe, lambda: opened.append(True))
     tried.check()
-    tried.failed()
-    tried.failed()
+    tried.trip()
+    tried.trip()
     assert opened == [True]
     with pytest.raises(StoreAway):
         tried.check()
@@ -67,7 +67,7 @@ def test_any_other_answer_closes_it_for_the_calls_to_hear_it(answer: type[Except
         raise answer
 
     tried = Breaker(probe, lambda: None)
-    tried.failed()
+    tried.trip()
     _until(lambda: not tried.is_open)
 
 
@@ -83,12 +83,25 @@ def test_closing_it_by_hand_ends_the_prober(monkeypatch: pytest.MonkeyPatch) -> 
     tried = Breaker(probe, lambda: None)
     before = threading.active_count()
     for _ in range(5):
-        tried.failed()
+        tried.trip()
         tried.close()
     _until(lambda: threading.active_count() <= before)
     count = len(probes)
     time.sleep(0.05)
     assert len(probes) == count
+
+
+def test_where_no_thread_can_be_started_it_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    tried = Breaker(lambda _: None, lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        tried.trip()
+    assert not tried.is_open
+    tried.trip()
+    _until(lambda: not tried.is_open)
 
 
 def test_while_it_is_open_nobody_but_the_prober_dials(pool: Database, relay: Relay) -> None:

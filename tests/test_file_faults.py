@@ -139,7 +139,7 @@ def _snapshot(folder: Path) -> Task:
     def take(name: str) -> None:
         with files.locked(file, 0):
             entry = [f"{name}@example.com", name, f"{name}@example.com", None, "local", 0, HASH]
-            Snapshot(file, [SECRET], "x").write([entry], taken_at=TAKEN_AT, users=1)
+            Snapshot(file, [SECRET], "x").write([entry], taken_at=TAKEN_AT)
 
     def is_done() -> bool:
         return Snapshot(file, [SECRET], "x").find("eve@example.com", TAKEN_AT, 60) is not None

@@ -16,7 +16,7 @@ from shared.config import Settings
 from shared.errors import StoreAway
 from shared.store import operations
 from shared.store.json_file import JsonFileStore
-from shared.transfer import reconciling
+from shared.transfer import reconciling, rollback
 from shared.transfer.reconciling import Reconciled, quarantine_of, reconcile
 from shared.transfer.steps import Outcome
 from tests.support import commands
@@ -143,6 +143,50 @@ def test_a_record_that_somebody_edited_goes_into_quarantine(
     assert nonzero(done.counts) == {operations.INVALID: 1}
     assert _quarantined(file)[0]["user"] == record | changes
     assert target.run(_CONTENTS) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"createdAt": 1700000000000},
+        {"createdAt": None, "created_at": "2023-11-14T22:13:20Z"},
+        {"createdAt": "2023-11-14"},
+        {"name": "a\0b"},
+        {"epoch": 2**31 - 1},
+        {"pending": {"operation": "5a3c1f5e-8a7b-4f6e-9d2c-1b0a9f8e7d6c", "at": "soon"}},
+    ],
+)
+def test_an_edited_record_is_read_as_an_import_reads_it_and_stops_no_other(
+    target: Target, file: Path, changes: dict[str, Any]
+) -> None:
+    _sign_up(file, "ada@example.com", "bob@example.com")
+    ada, bob = json.loads(file.read_text())
+    file.write_text(json.dumps([ada | changes, bob]))
+    done, _ = _reconcile(target, file)
+    assert done.pending == 0
+    assert target.run("SELECT 1 FROM users WHERE email = 'bob@example.com'") == [[1]]
+    if "\0" in changes.get("name", ""):
+        assert done.quarantined == 1
+    elif "created" in str(changes):
+        ((created,),) = target.run(
+            "SELECT created_at::date::text FROM users WHERE email LIKE 'ada%'"
+        )
+        assert created == "2023-11-14"
+
+
+@pytest.mark.parametrize("is_brought_first", [False, True])
+def test_a_rollback_of_an_import_takes_nobody_away_who_signed_up_in_an_outage(
+    target: Target, file: Path, is_brought_first: bool
+) -> None:
+    _sign_up(file, "ada@example.com")
+    done, _ = target.apply(json.loads(file.read_text()))
+    assert done.batch is not None
+    if is_brought_first:
+        _reconcile(target, file)
+    finish(rollback.roll_back(target.database, done.batch, run_by="test"))
+    _reconcile(target, file)
+    assert target.run("SELECT email FROM users") == [["ada@example.com"]]
+    assert file.read_text() == "[]"
 
 
 def test_an_id_that_is_another_users_goes_into_quarantine_and_ends_its_sessions(

@@ -50,7 +50,7 @@ def trace(frame, event, _):
 found = snapshot.Snapshot(path, ["x" * 32], "d")
 rows = [[f"user{n}@example.com", str(n), "e", None, "local", 0, "new"] for n in range(3)]
 sys.settrace(trace)
-found.write(rows, taken_at=2.0, users=3)
+found.write(rows, taken_at=2.0)
 sys.settrace(None)
 print(lines)
 """
@@ -74,7 +74,7 @@ def _rows(*keys: str) -> list[list[Any]]:
 
 def _write(path: Path, *keys: str, taken_at: float = NOW) -> Snapshot:
     snapshot = _snapshot(path)
-    snapshot.write(_rows(*keys), taken_at=taken_at, users=len(keys))
+    snapshot.write(_rows(*keys), taken_at=taken_at)
     return snapshot
 
 
@@ -91,7 +91,7 @@ def test_a_line_that_is_too_long_hides_nobody_else(path: Path) -> None:
     rows[1][3] = "x" * 8000
     rows[2][3] = "x" * 8200
     snapshot = _snapshot(path)
-    snapshot.write(rows, taken_at=NOW, users=4)
+    snapshot.write(rows, taken_at=NOW)
     found = [_find(snapshot, row[0]) for row in rows]
     assert found == ["a@example.com", "b@example.com", None, "d@example.com"]
 
@@ -190,7 +190,7 @@ def test_a_file_that_is_not_believed_is_not_read_again_by_each_login(
         with pytest.raises(StoreAway, match="signature"):
             _find(stranger, "ada@example.com", NOW + seconds)
         assert bool(reads) == is_read
-    _snapshot(path, OTHER).write(_rows("eve@example.com"), taken_at=NOW, users=1)
+    _snapshot(path, OTHER).write(_rows("eve@example.com"), taken_at=NOW)
     assert _find(stranger, "eve@example.com", NOW - 8), "what was changed is read at once"
 
 
@@ -291,11 +291,11 @@ def test_a_user_who_was_changed_is_not_given_until_a_later_snapshot(path: Path) 
     snapshot = _write(path, "ada@example.com", "bob@example.com")
     found = snapshot.find("ada@example.com", NOW, AGE)
     assert found is not None
-    snapshot.void(found.user.id, NOW)
+    snapshot.invalidate(found.user.id, NOW)
     assert _find(snapshot, "ada@example.com") is None
     assert _find(snapshot, "bob@example.com")
     rows = [["ada@example.com", found.user.id, "ada@example.com", None, "local", 0, HASH]]
-    snapshot.write(rows, taken_at=NOW + 1, users=1)
+    snapshot.write(rows, taken_at=NOW + 1)
     assert _find(snapshot, "ada@example.com", NOW + 1)
 
 
@@ -350,7 +350,7 @@ def test_a_kill_at_any_step_leaves_the_old_file_or_the_new_one(path: Path) -> No
 
     def run(number: int) -> subprocess.CompletedProcess[str]:
         rows = [["user0@example.com", "0", "e", None, "local", 0, "old"]]
-        snapshot.write(rows, taken_at=1.0, users=1)
+        snapshot.write(rows, taken_at=1.0)
         return subprocess.run(
             [sys.executable, "-c", _KILLED_WRITER, str(path), str(number)],
             cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,

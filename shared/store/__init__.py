@@ -84,7 +84,7 @@ class DatabaseHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback:
+class FallbackStatus:
     """What serves while the database is away, and how that is now."""
 
     mode: str
@@ -213,7 +213,7 @@ class Store(Protocol):
         """Ask the database, within a deadline of its own; None where there is no database."""
         ...
 
-    def fallback(self) -> Fallback | None:
+    def fallback(self) -> FallbackStatus | None:
         """Tell what serves while the database is away; None where there is no database."""
         ...
 

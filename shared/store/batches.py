@@ -52,6 +52,8 @@ SELECT r.user_id, u.email,
     r.previous || jsonb_build_object('epoch', greatest(u.epoch, (r.previous->>'epoch')::int)), CASE
     WHEN u.id IS NULL THEN 'gone'
     WHEN {staging.DIGEST} <> r.digest THEN 'kept'
+    -- Who signed up in an outage is in the file only until they are here.
+    WHEN r.previous IS NULL AND EXISTS (SELECT FROM applied_ops WHERE user_id = u.id) THEN 'kept'
     WHEN r.previous IS NULL THEN 'removed'
     WHEN EXISTS (
         SELECT FROM users o WHERE o.id <> r.user_id

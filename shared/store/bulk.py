@@ -9,7 +9,7 @@ import json
 
 from shared.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable
-from shared.store import staging
+from shared.store import staging, statements
 from shared.store.staging import DIGEST, HELD, USER_COLUMNS
 
 INDEX_LOCK_TIMEOUT = "1s"
@@ -174,7 +174,7 @@ def settle_operations(connection: Connection) -> None:
 
 def is_revoked(connection: Connection, sid: str) -> bool:
     """Tell whether a session was logged out."""
-    return bool(connection.execute("SELECT 1 FROM revoked_sessions WHERE sid = $1", sid))
+    return bool(connection.execute(statements.IS_REVOKED, sid))
 
 
 def record_batch(

@@ -19,19 +19,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from shared import scope
 from shared.config import Settings
-from shared.errors import EmailTaken, StoreAway, StoreBusy, StoreDamaged, StoreUnavailable
+from shared.errors import EmailTaken, StoreAway, StoreBusy, StoreUnavailable
 from shared.store import (
     Account,
     Attempt,
     Credentials,
     DatabaseHealth,
     ExternalMatch,
-    Fallback,
+    FallbackStatus,
     Store,
+    users_file,
 )
 from shared.store.json_file import JsonFileStore
 from shared.store.postgres import PostgresStore
 from shared.store.snapshot import NoSnapshot, Snapshot
+from shared.store.users_file import REVOKED, Record
 from shared.users import ExternalIdentity, User
 
 if TYPE_CHECKING:
@@ -56,8 +58,7 @@ class FallbackStore:
         """Count in Postgres or, in an outage, in memory."""
         self._serve(
             lambda: self._postgres.reserve_sign_up(client, now),
-            lambda: self._file.reserve_sign_up(client, now),
-            has_fallback=self._is_full,
+            (lambda: self._file.reserve_sign_up(client, now)) if self._is_full else None,
         )
 
     def create_user(
@@ -69,16 +70,12 @@ class FallbackStore:
         client: Client | None = None,
     ) -> User:
         """Insert or, in an outage, append to the file. A pending user's address is taken."""
-        with suppress(
-            StoreDamaged
-        ):  # Then Postgres alone decides, and a reconciliation settles it.
-            pending = self._pending(key=user.email)
-            if pending is not None and pending.id != user.id:
-                raise EmailTaken
+        pending = self._sound_pending(key=user.email)
+        if pending is not None and pending["id"] != user.id:
+            raise EmailTaken
         return self._serve(
             lambda: self._postgres.create_user(user, password_hash, identities, client=client),
-            lambda: self._create_offline(user, password_hash),
-            has_fallback=self._is_full,
+            (lambda: self._create_offline(user, password_hash)) if self._is_full else None,
         )
 
     def _create_offline(self, user: User, password_hash: str | None) -> User:
@@ -95,11 +92,16 @@ class FallbackStore:
         )
 
     def _begin_login(self, key: str, client: Client, now: float) -> Attempt:
+        record = self._sound_pending(key=key)  # The file first, as in `user`.
         attempt = self._postgres.begin_login(key, client, now)
-        is_nobody = attempt.credentials is None and attempt.locked_until is None
-        if is_nobody and self._pending(key=key):
-            return self._file.begin_login(key, client, now)
-        return attempt
+        if attempt.credentials is not None or attempt.locked_until is not None:
+            return attempt
+        if record is None:
+            self._pending(key=key)
+            return attempt
+        found = users_file.credentials(record)
+        counted = self._file.attempts.begin("login", found, key, client, now)
+        return replace(counted, event=attempt.event)
 
     def _begin_offline(self, key: str, client: Client, now: float) -> Attempt:
         found = self._known(key, now)
@@ -126,10 +128,9 @@ class FallbackStore:
 
     def end_login(self, attempt: Attempt, now: float) -> None:
         """Forget the attempts where they are counted."""
+        self._file.end_login(attempt, now)
         if attempt.event:
             self._postgres.end_login(attempt, now)
-        else:
-            self._file.end_login(attempt, now)
 
     def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
         """Ask Postgres. Who is pending has to wait until Postgres has them."""
@@ -176,18 +177,27 @@ class FallbackStore:
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         """Look into Postgres, and for who is pending: what either has ended is over."""
+        # The file first: whoever leaves it meanwhile is in Postgres by then.
+        record = self._sound_pending(user_id=user_id)
         found = self._postgres.user(user_id, sid=sid)
-        if found is None:
-            kept = self._file.user(user_id, sid=sid) if self._pending(user_id=user_id) else None
-            return None if kept is None or self._postgres.is_revoked(sid) else kept
-        if not self._is_pending(user_id):
+        if record is None:
+            if found is None:
+                self._pending(user_id=user_id)  # Raises where the file cannot be read.
             return found
-        kept = self._file.user(user_id, sid=sid)
-        return kept and replace(found, epoch=max(found.epoch, kept.epoch))
+        if sid in record.get(REVOKED, {}) or (found is None and self._postgres.is_revoked(sid)):
+            return None
+        kept = users_file.user(record)
+        return replace(found, epoch=max(found.epoch, kept.epoch)) if found else kept
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
-        """Look where the user is."""
-        return self._home(user_id).account(user_id, sid=sid)
+        """Look where the user is; sessions end as in `user`."""
+        if not self._is_pending(user_id):
+            return self._postgres.account(user_id, sid=sid)
+        user = self.user(user_id, sid=sid)
+        if user is None:
+            return None
+        found = self._file.account(user_id, sid=sid) or self._postgres.account(user_id, sid=sid)
+        return found and replace(found, user=user)
 
     def revoke_session(self, session: Session, client: Client, now: float) -> None:
         """Revoke in Postgres; of who is pending in the file, and in Postgres if it is there."""
@@ -195,7 +205,7 @@ class FallbackStore:
             self._postgres.revoke_session(session, client, now)
             return
         self._file.revoke_session(session, client, now)
-        with suppress(StoreAway):  # Whoever is pending may have been brought there already.
+        with self._if_pending(session.user.id):
             self._postgres.revoke_session(session, client, now)
 
     def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
@@ -203,7 +213,7 @@ class FallbackStore:
         if not self._is_pending(session.user.id):
             return self._postgres.revoke_all_sessions(session, client, now)
         ended = self._file.revoke_all_sessions(session, client, now)
-        with suppress(StoreAway):
+        with self._if_pending(session.user.id):
             ended |= self._postgres.revoke_all_sessions(session, client, now)
         return ended
 
@@ -211,7 +221,7 @@ class FallbackStore:
         self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
     ) -> ExternalMatch | None:
         """Ask Postgres."""
-        return self._postgres.find_external(identities, key, client, now)
+        return self._serve(lambda: self._postgres.find_external(identities, key, client, now), None)
 
     def express_session_user(self, sid: str) -> User | None:
         """Ask Postgres."""
@@ -236,49 +246,59 @@ class FallbackStore:
         """Ask Postgres."""
         return self._postgres.health()
 
-    def fallback(self) -> Fallback:
+    def fallback(self) -> FallbackStatus:
         """Tell the policy, the outage, and what the files hold; a damaged file counts nobody."""
         try:
             pending = len(self._file.pending())
         except StoreUnavailable:
             pending = 0
         since = self._postgres.database.breaker.since
-        return Fallback(self._settings.fallback, since, pending, self._snapshot.taken_at())
+        return FallbackStatus(self._settings.fallback, since, pending, self._snapshot.taken_at())
 
     def close(self) -> None:
         """Let go of Postgres, and of the snapshot."""
         self._postgres.close()
         self._snapshot.close()
 
-    def _serve(
-        self, online: Callable[[], T], offline: Callable[[], T], *, has_fallback: bool = True
-    ) -> T:
+    def _serve(self, online: Callable[[], T], offline: Callable[[], T] | None) -> T:
         """Ask Postgres or, where it is away and has not served this request before, the other."""
         request = scope.current(self._settings.database_timeout)
-        if request.is_offline:
+        if request.is_offline and offline:
             return offline()
         try:
             answer = online()
         except StoreAway:
-            if request.is_offline is not None or not has_fallback:
+            if request.is_offline is not None or offline is None:
                 raise
             request.is_offline = True
             return offline()
         request.is_offline = False
         return answer
 
-    def _pending(self, *, key: str = "", user_id: str = "") -> User | None:
+    def _pending(self, *, key: str = "", user_id: str = "") -> Record | None:
         return self._file.find_pending(key=key, user_id=user_id) if self._is_full else None
 
+    def _sound_pending(self, *, key: str = "", user_id: str = "") -> Record | None:
+        """Look into the file; one that cannot be read must not stop whom Postgres knows."""
+        with suppress(StoreUnavailable):
+            return self._pending(key=key, user_id=user_id)
+        return None
+
     def _is_pending(self, user_id: str) -> bool:
-        """Tell whether the file has the user; one that is damaged must not stop everybody else."""
-        with suppress(StoreDamaged):
-            return self._pending(user_id=user_id) is not None
-        return False
+        return self._sound_pending(user_id=user_id) is not None
 
     def _home(self, user_id: str) -> Store:
         """Give the store that has the user: Postgres, but for who is pending."""
         return self._file if self._is_pending(user_id) else self._postgres
+
+    @contextmanager
+    def _if_pending(self, user_id: str) -> Iterator[None]:
+        """Let Postgres be away for who is pending still: the file has kept it for then."""
+        try:
+            yield
+        except StoreAway:
+            if not self._is_pending(user_id):
+                raise
 
     @contextmanager
     def _outdating(self, user_id: str) -> Iterator[None]:
@@ -286,4 +306,4 @@ class FallbackStore:
         try:
             yield
         finally:
-            self._snapshot.void(user_id, time.time())
+            self._snapshot.invalidate(user_id, time.time())

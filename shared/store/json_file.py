@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from shared import files, scope
 from shared.config import Settings
 from shared.emails import email_key
-from shared.errors import EmailTaken, StoreBusy, StoreDamaged, StoreUnavailable
+from shared.errors import EmailTaken, StoreBusy, StoreUnavailable
 from shared.store import Account, Attempt, Credentials, ExternalMatch, attempts, users_file
 from shared.store.users_file import PENDING, REVOKED, Record, Users
 from shared.strict_json import InvalidJson
@@ -85,7 +85,7 @@ class JsonFileStore:
                 "identities": users_file.with_identities(None, identities),
             }
             if self._is_fallback:
-                record[PENDING] = {"operation": str(uuid.uuid4()), "at": now_iso()}
+                record[PENDING] = {"operation": str(uuid.uuid4())}
             # The old server leaves out what a user doesn't have.
             record = {name: value for name, value in record.items() if value not in (None, [])}
             self._write([*users.records, record])
@@ -95,11 +95,11 @@ class JsonFileStore:
         """Give the operations that Postgres lacks, in the order of the sign-ups."""
         return [record[PENDING]["operation"] for record in self._read().pending]
 
-    def find_pending(self, *, key: str = "", user_id: str = "") -> User | None:
+    def find_pending(self, *, key: str = "", user_id: str = "") -> Record | None:
         """Find a pending user by the email key or by the id."""
         users = self._read()
-        record = users.by_key.get(key) or users.by_id.get(user_id)
-        return users_file.user(record) if record and PENDING in record else None
+        record = users.by_key.get(key) if key else users.by_id.get(user_id)
+        return record if record and PENDING in record else None
 
     def settle(self, operation: str, play: Callable[[Record], object]) -> bool:
         """Have `play` bring a pending user where they belong, and then leave the record out.
@@ -307,7 +307,7 @@ class JsonFileStore:
 
     def _read(self) -> Users:
         try:
-            if _stamp(os.stat(self._path, follow_symlinks=False)) == self._users.stamp:
+            if files.stamp(os.stat(self._path, follow_symlinks=False)) == self._users.stamp:
                 return self._users
             data, status = files.read(self._path)
         except FileNotFoundError:
@@ -315,9 +315,9 @@ class JsonFileStore:
         except OSError as error:
             raise self._failed("read", error) from error
         try:
-            users = users_file.index(_stamp(status), users_file.parse(data))
+            users = users_file.index(files.stamp(status), users_file.parse(data))
         except InvalidJson as error:
-            raise StoreDamaged(
+            raise StoreUnavailable(
                 cause=f"{self._path} is refused and left as it is: {error}"
             ) from error
         self._users = users
@@ -334,7 +334,3 @@ class JsonFileStore:
 
     def _failed(self, verb: str, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(cause=f"{self._path} cannot be {verb}: {error.strerror or error}")
-
-
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -13,11 +13,6 @@ CREATED, PRESENT = "created", "present"
 EMAIL_TAKEN, ID_TAKEN, INVALID = "email_taken", "id_taken", "invalid"
 """What became of an operation. The last three are for the quarantine."""
 
-_BEGIN = """
-BEGIN; SET LOCAL ai_coder.as_given = 'on'; SET LOCAL lock_timeout = '5s';
-SET LOCAL idle_in_transaction_session_timeout = '15s';
-SET LOCAL client_connection_check_interval = '2s'
-"""
 # It waits for a transaction that has the same operation and has not ended, such as one of ours
 # whose connection was lost.
 _CLAIM = """
@@ -45,14 +40,13 @@ UPDATE users SET epoch = $3::int WHERE id = $1::uuid AND epoch < $3::int
 _PART = "UPDATE users SET epoch = $2::int + 1 WHERE id = $1::uuid AND epoch <= $2::int"
 _AUDIT = """
 INSERT INTO auth_events (id, at, kind, user_id)
-VALUES ($1::uuid, $2::timestamptz, $3, $4::uuid) ON CONFLICT (id) DO NOTHING
+VALUES ($1::uuid, coalesce($2::timestamptz, now()), $3, $4::uuid) ON CONFLICT (id) DO NOTHING
 """
 
 
 def apply(
     connection: Connection,
     operation: str,
-    at: str,
     record: dict[str, Any],
     revoked: Sequence[tuple[str, float]] | None,
 ) -> str:
@@ -65,7 +59,6 @@ def apply(
     the file since. Nothing that Postgres has of a user is changed, but for what ends sessions.
     """
     user_id = None if revoked is None else record["id"]
-    connection.run_script(_BEGIN)
     outcome = INVALID if revoked is None else CREATED
     if not connection.execute(_CLAIM, operation, outcome, user_id):
         ((outcome,),) = connection.execute(_CLAIMED, operation)
@@ -73,7 +66,7 @@ def apply(
         outcome = _create(connection, record)
         connection.execute(_CORRECT, operation, outcome)
         kind = "signup" if outcome in (CREATED, PRESENT) else "signup_quarantined"
-        connection.execute(_AUDIT, operation, at, kind, user_id)
+        connection.execute(_AUDIT, operation, record.get("createdAt"), kind, user_id)
     epoch = str(record.get("epoch", 0))
     if outcome == ID_TAKEN:
         connection.execute(_PART, user_id, epoch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,14 +20,14 @@ from shared.store import (
     Credentials,
     DatabaseHealth,
     ExternalMatch,
-    Fallback,
+    FallbackStatus,
     attempts,
     statements,
 )
 from shared.store.preparation import prepare
 from shared.throttling import KNOWN_SECONDS, Keys, Pseudonyms, sign_up_key
 from shared.timestamps import to_iso
-from shared.users import ExternalIdentity, User
+from shared.users import UUID, ExternalIdentity, User
 
 if TYPE_CHECKING:
     from shared.clients import Client
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 HEALTH_TIMEOUT = 3.0
 """Seconds that a health probe waits, all in all."""
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNIQUE_VIOLATION = "23505"
 _UNDEFINED_TABLE, _DATA_EXCEPTION = "42P01", "22"
 
@@ -337,9 +335,9 @@ class PostgresStore:
         ((timestamp, version),) = self.database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
         return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.database.counts())
 
-    def fallback(self) -> Fallback:
+    def fallback(self) -> FallbackStatus:
         """Nothing serves."""
-        return Fallback("off", self.database.breaker.since)
+        return FallbackStatus("off", self.database.breaker.since)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -348,7 +346,7 @@ class PostgresStore:
 
 def _uuid(text: str) -> str | None:
     """Give a UUID as it is; a users file may have it in capitals."""
-    return text if _UUID.fullmatch(text.lower()) else None
+    return text if UUID.fullmatch(text.lower()) else None
 
 
 def _timestamp(seconds: float) -> str:

@@ -42,7 +42,6 @@ and in an email key 12, where Unicode writes it as three."""
 _LAST_DATE = 253_402_300_799.0
 """The end of the year 9999: there is no date after it."""
 _FETCH_ROWS = 1000
-_COUNT = "SELECT count(*) FROM users WHERE email_key IS NOT NULL"
 _USERS = """
 DECLARE users NO SCROLL CURSOR FOR
 SELECT email_key, id::text, email, name, provider, epoch, password FROM users
@@ -87,7 +86,7 @@ class Snapshot:
         self._reading = threading.Lock()
         self._verified: _Verified | None = None
         self._refusal: _Refusal | None = None
-        self._void: dict[str, float] = {}
+        self._invalid: dict[str, float] = {}
 
     @classmethod
     def of(cls, settings: Settings) -> Snapshot:
@@ -113,30 +112,35 @@ class Snapshot:
                 deadline = time.monotonic() + database.timeout
                 connection = stack.enter_context(database.direct_connection(deadline))
                 connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                ((count,),) = connection.execute(_COUNT)
-                self.write(_rows(connection, database.timeout), taken_at=now, users=count)
+                count = self.write(_rows(connection, database.timeout), taken_at=now)
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
             raise StoreUnavailable(cause=cause) from error
+        except StoreAway as error:
+            # Not as the requests see it: they use other connections, and perhaps another host.
+            raise StoreUnavailable(cause=f"no snapshot: {error.cause}") from error
         with self._reading:
             self._forget()  # The old file, which takes up room until its last reader closes it.
-            self._forget_void(now)
-        return int(count)
+            self._forget_invalid(now)
+        return count
 
-    def write(self, rows: Iterable[Sequence[Any]], *, taken_at: float, users: int) -> None:
-        """Replace the file. The rows have a line's members, in its order. Raises OSError.
+    def write(self, rows: Iterable[Sequence[Any]], *, taken_at: float) -> int:
+        """Replace the file, and count the rows, which have a line's members. Raises OSError.
 
         The caller holds the file's lock.
         """
         signature = hmac.new(self._keys[0], digestmod="sha256")
+        count = -1  # The first line is no row's.
         with files.replacing(self._path) as file:
-            for line in _lines(rows, taken_at, users):
+            for line in _lines(rows, taken_at):
+                count += 1
                 signature.update(line)
                 file.write(line)
             file.write(f"{signature.hexdigest()}\n".encode())
+        return count
 
     def find(self, key: str, now: float, max_age: float) -> Credentials | None:
-        """Find who has the email key, degraded, if what is known of them is at most `max_age` old.
+        """Find who has the email key, if what is known of them is at most `max_age` old.
 
         Raises NoSnapshot, and StoreAway where the file must not be believed.
         """
@@ -156,9 +160,9 @@ class Snapshot:
         if found is None:
             return None
         _, user_id, email, name, provider, epoch, password = found
-        if self._void.get(user_id, 0) >= snapshot.taken_at:
+        if self._invalid.get(user_id, 0) >= snapshot.taken_at:
             return None
-        user = User(user_id, email, name, provider or "local", epoch, is_degraded=True)
+        user = User(user_id, email, name, provider or "local", epoch)
         return Credentials(user, password)
 
     def taken_at(self) -> float | None:
@@ -170,14 +174,14 @@ class Snapshot:
             return None
         return taken_at if 0 <= taken_at <= _LAST_DATE else None
 
-    def void(self, user_id: str, now: float) -> None:
+    def invalidate(self, user_id: str, now: float) -> None:
         """Give the user no more from a snapshot that was taken before now."""
         with self._reading:
-            self._void[user_id] = now
+            self._invalid[user_id] = now
 
     def _open(self, now: float) -> _Verified:
         """Give the file as it is now, verified once. Raises StoreAway, OSError and ValueError."""
-        stamp = _stamp(self._path.lstat())
+        stamp = files.stamp(self._path.lstat())
         if self._verified is not None and self._verified.stamp == stamp:
             return self._verified
         self._forget()
@@ -190,7 +194,7 @@ class Snapshot:
             except StoreAway as error:
                 self._refusal = _Refusal(stamp, now, error.cause)
                 raise
-        self._forget_void(self._verified.taken_at)
+        self._forget_invalid(self._verified.taken_at)
         return self._verified
 
     def _verify(self, descriptor: int) -> _Verified:
@@ -210,7 +214,9 @@ class Snapshot:
             header = json.loads(first)
             if header["format"] != _FORMAT:
                 raise self._refused("its format is another version's")
-            return _Verified(_stamp(status), header["taken_at"], descriptor, len(first) + 1, end)
+            return _Verified(
+                files.stamp(status), header["taken_at"], descriptor, len(first) + 1, end
+            )
         except BaseException:
             os.close(descriptor)
             raise
@@ -225,9 +231,9 @@ class Snapshot:
         with self._reading:
             self._forget()
 
-    def _forget_void(self, taken_at: float) -> None:
+    def _forget_invalid(self, taken_at: float) -> None:
         """Forget whose change a snapshot of that time has."""
-        self._void = {user_id: at for user_id, at in self._void.items() if at >= taken_at}
+        self._invalid = {user_id: at for user_id, at in self._invalid.items() if at >= taken_at}
 
     def _refused(self, reason: str) -> StoreAway:
         return StoreAway(cause=f"the snapshot {self._path} is not believed: {reason}")
@@ -242,8 +248,8 @@ def _rows(connection: Connection, seconds: float) -> Iterator[list[Any]]:
         connection.set_deadline(time.monotonic() + seconds)
 
 
-def _lines(rows: Iterable[Sequence[Any]], taken_at: float, users: int) -> Iterator[bytes]:
-    header = {"format": _FORMAT, "taken_at": taken_at, "users": users}
+def _lines(rows: Iterable[Sequence[Any]], taken_at: float) -> Iterator[bytes]:
+    header = {"format": _FORMAT, "taken_at": taken_at}
     yield f"{json.dumps(header)}\n".encode()
     for row in rows:
         line = f"{json.dumps(list(row), ensure_ascii=False)}\n".encode()
@@ -270,7 +276,3 @@ def _search(snapshot: _Verified, key: str) -> list[Any] | None:
         else:
             high = offset + start
     return None
-
-
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

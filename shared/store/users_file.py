@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 from shared.emails import email_key
 from shared.store import Credentials
 from shared.strict_json import InvalidJson, loads
-from shared.users import ExternalIdentity, User
+from shared.users import UUID, ExternalIdentity, User
 
 Record = dict[str, Any]
 
 REVOKED = "revokedSessions"
 PENDING = "pending"
 _OPTIONAL_TEXTS = ("password", "name", "provider")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,8 @@ def _are_ends(value: object) -> bool:
 def _is_operation(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and set(value) == {"operation", "at"}
-        and all(isinstance(text, str) for text in value.values())
-        and _UUID.fullmatch(value["operation"]) is not None
+        and isinstance(operation := value.get("operation"), str)
+        and UUID.fullmatch(operation) is not None
     )
 
 

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from shared import files
+from shared.connection import Connection, Lost
 from shared.database import Database
 from shared.errors import StoreRefused, StoreUnavailable
 from shared.store import operations
 from shared.store.json_file import JsonFileStore
 from shared.timestamps import now_iso
 from shared.transfer import records
-from shared.transfer.steps import Event, Outcome
+from shared.transfer.steps import Event, Outcome, transaction
 
-OPERATION_SECONDS = 15.0
-"""For one operation, whose record is locked meanwhile."""
+OPERATION_SECONDS = 5.0
+"""For one attempt at an operation: the users file is locked meanwhile."""
 
 REASONS = {
     operations.CREATED: "Postgres has the user now.",
@@ -70,12 +71,14 @@ def reconcile(
     """Bring every pending operation to Postgres or into the quarantine.
 
     What has not been done when it stops, for whatever reason, is pending still. Raises
-    StoreUnavailable and OSError.
+    StoreUnavailable, TransferRefused where the schema is not ready, and OSError.
     """
     counts = Counter(dict.fromkeys(REASONS, 0))
     for operation in users.pending():
         told: list[Outcome] = []
-        users.settle(operation, partial(_play, database, quarantine, told))
+        # Before the lock, so that whoever signs up meanwhile waits for no dialing.
+        with transaction(database, write=True) as connection:
+            users.settle(operation, partial(_play, database, connection, quarantine, told))
         for outcome in told:
             counts[outcome.verdict] += 1
             yield outcome
@@ -83,31 +86,38 @@ def reconcile(
 
 
 def _play(
-    database: Database, quarantine: Path, told: list[Outcome], record: dict[str, Any]
+    database: Database,
+    connection: Connection,
+    quarantine: Path,
+    told: list[Outcome],
+    record: dict[str, Any],
 ) -> None:
     try:
-        outcome = _apply(database, record)
+        outcome = _apply(connection, record)
     except StoreRefused:
         raise
-    except StoreUnavailable:
+    except (Lost, StoreUnavailable):
         # Where the answer to the COMMIT was lost, the second time finds what the first has done.
-        outcome = _apply(database, record)
+        with transaction(database, write=True, seconds=OPERATION_SECONDS) as fresh:
+            outcome = _apply(fresh, record)
     if outcome in ADVICE:
         _quarantine(quarantine, record, outcome)
     user_id = None if outcome == operations.INVALID else record["id"]
     told.append(Outcome(outcome, REASONS[outcome], user_id=user_id, email=record["email"]))
 
 
-def _apply(database: Database, record: dict[str, Any]) -> str:
-    pending = record["pending"]
+def _apply(connection: Connection, record: dict[str, Any]) -> str:
+    operation = record["pending"]["operation"]
     revoked: list[tuple[str, float]] | None
     try:
-        records.parse(record)
         revoked = records.revoked_sessions(record)
-    except records.InvalidRow:
+        parsed = records.parse(record)
+        records.digest(parsed)
+        record = records.to_json(parsed)
+    except (records.InvalidRow, OverflowError):
         revoked = None
-    with database.direct_connection(time.monotonic() + OPERATION_SECONDS) as connection:
-        return operations.apply(connection, pending["operation"], pending["at"], record, revoked)
+    connection.set_deadline(time.monotonic() + OPERATION_SECONDS)
+    return operations.apply(connection, operation, record, revoked)
 
 
 def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:

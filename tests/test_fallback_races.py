@@ -1,0 +1,194 @@
+"""What happens in the middle of something else: a reconciliation, an outage, a broken file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from shared import external, runtime, scope
+from shared.errors import StoreAway
+from shared.identity import Identity
+from shared.store.fallback import FallbackStore
+from shared.store.json_file import JsonFileStore
+from shared.transfer.reconciling import quarantine_of, reconcile
+from tests.support.outage import Site, running_site, stale, token_of
+from tests.support.postgres import Server
+from tests.support.stores import CLIENT
+from tests.support.transfers import Target, finish
+
+ADA, BOB = "ada@example.com", "bob@example.com"
+Start = Callable[..., Site]
+
+
+@pytest.fixture
+def start(postgres: Server, database: str, tmp_path: Path) -> Iterator[Start]:
+    """Start instances on one users file, each with a line of its own to the one database."""
+    with ExitStack() as stack:
+        yield lambda mode, **settings: stack.enter_context(
+            running_site(postgres, database, tmp_path, FALLBACK=mode, **settings)
+        )
+
+
+@pytest.fixture
+def reconciled(postgres: Server, database: str) -> Callable[[Site], object]:
+    """Reconcile a site's file, as another process would."""
+    target = Target(postgres, database)
+
+    def run(site: Site) -> object:
+        users = JsonFileStore(site.app.settings, is_fallback=True)
+        return finish(reconcile(target.database, users, quarantine_of(site.file)))
+
+    return run
+
+
+def _store(site: Site) -> FallbackStore:
+    assert isinstance(site.app.store, FallbackStore)
+    return site.app.store
+
+
+def _pending(site: Site) -> str:
+    """Let Ada sign up in an outage, and end it."""
+    site.leave()
+    token = token_of(site.sign_up(ADA))
+    site.come_back()
+    return token
+
+
+@pytest.mark.parametrize("method", ["user", "begin_login"])
+def test_who_is_brought_between_two_questions_is_known_all_the_time(
+    start: Start,
+    reconciled: Callable[[Site], object],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    site = start("full")
+    token = _pending(site)
+    postgres = _store(site)._postgres
+    ask = getattr(postgres, method)
+
+    def ask_and_reconcile(*arguments: object, **named: object) -> object:
+        answer = ask(*arguments, **named)
+        reconciled(site)
+        return answer
+
+    monkeypatch.setattr(postgres, method, ask_and_reconcile)
+    if method == "user":
+        assert site.call("GET", "/api/user", stale(token)).status_code == 200
+    else:
+        assert site.log_in(ADA).status_code == 200
+    assert not site.pending()
+
+
+def test_a_logout_whose_user_is_brought_meanwhile_is_kept_or_not_acknowledged(
+    start: Start, reconciled: Callable[[Site], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = start("full")
+    token = _pending(site)
+    file = _store(site)._file
+    revoke = file.revoke_session
+
+    def reconcile_and_revoke(*arguments: object) -> None:
+        reconciled(site)
+        site.leave()
+        revoke(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "revoke_session", reconcile_and_revoke)
+        assert site.call("POST", "/api/logout", token).status_code == 503
+    site.come_back()
+    assert site.call("POST", "/api/logout", token).status_code == 200
+    assert site.call("GET", "/api/user", stale(token)).status_code == 401
+
+
+def test_a_sign_up_with_google_is_never_taken_without_its_identity(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = start("full")
+    store = _store(site)
+    find = store._postgres.find_external
+
+    def find_and_leave(*arguments: object) -> object:
+        found = find(*arguments)  # type: ignore[arg-type]
+        site.leave()
+        return found
+
+    monkeypatch.setattr(store._postgres, "find_external", find_and_leave)
+    google = Identity("https://accounts.google.com", "1", ADA, is_authoritative=True)
+    with scope.request(3), pytest.raises(StoreAway):
+        external.sign_in(store, google, None, client=CLIENT, now=time.time())
+    assert not site.pending()
+
+
+def test_what_is_stored_about_a_pending_user_is_shown_as_long_as_the_session_lasts(
+    start: Start, postgres: Server, database: str
+) -> None:
+    site, other = start("full"), start("off")
+    token = _pending(site)
+    assert site.call("GET", "/api/account", token).status_code == 200
+    Target(postgres, database).apply(json.loads(site.file.read_text()))
+    assert other.call("POST", "/api/logout", token, everywhere=True).status_code == 200
+    assert site.call("GET", "/api/account", token).status_code == 401
+    site.leave()
+    assert site.call("GET", "/api/account", token).status_code == 503
+
+
+def test_logins_of_who_is_pending_do_not_use_up_the_networks_attempts(
+    start: Start, postgres: Server, database: str
+) -> None:
+    site = start("full", MAX_CLIENT_ATTEMPTS="3")
+    _pending(site)
+    assert [site.log_in(ADA).status_code for _ in range(6)] == [200] * 6
+    kinds = postgres.run("SELECT DISTINCT kind FROM auth_events", database)
+    assert kinds == [["login"]]
+
+
+def test_a_record_without_an_address_is_nobody_elses(start: Start) -> None:
+    site = start("full")
+    token = _pending(site)
+    records = json.loads(site.file.read_text())
+    site.file.write_text(json.dumps([{"id": "x", "email": ""}, *records]))
+    assert site.call("GET", "/api/user", stale(token)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["damaged", "link", "folder"])
+def test_a_users_file_that_cannot_be_read_stops_nobody_whom_postgres_knows(
+    start: Start, tmp_path: Path, kind: str
+) -> None:
+    site = start("full")
+    token = token_of(site.sign_up(ADA))
+    if kind == "damaged":
+        site.file.write_text("[")
+    elif kind == "folder":
+        site.file.mkdir()
+    else:
+        (tmp_path / "elsewhere.json").write_text("[]")
+        site.file.symlink_to(tmp_path / "elsewhere.json")
+    assert site.call("GET", "/api/user", stale(token)).status_code == 200
+    assert site.log_in(ADA).status_code == 200
+    assert site.sign_up(BOB).status_code == 201
+    assert site.call("GET", "/api/account", token).status_code == 200
+    assert site.call("POST", "/api/logout", token).status_code == 200
+    assert site.log_in("eve@example.com").status_code == 503, "who may be in the file has to wait"
+
+
+def test_the_log_tells_that_there_is_no_snapshot_though_the_database_answers(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = start("readonly")
+    site.sign_up(ADA)
+
+    @contextmanager
+    def refuse(deadline: float) -> Iterator[None]:
+        raise StoreAway(cause="cannot connect: 53300 too many connections")
+        yield
+
+    monkeypatch.setattr(_store(site)._postgres.database, "direct_connection", refuse)
+    monkeypatch.setattr(runtime, "_next_clean_up", 0.0)
+    capsys.readouterr()
+    site.log_in(ADA)
+    assert "no snapshot: cannot connect: 53300" in capsys.readouterr().out
