@@ -24,6 +24,7 @@ from shared.errors import (
     TooManyAttempts,
     WrongPassword,
 )
+from shared.normal_forms import normalized
 from shared.password_policy import check_new_password
 from shared.passwords import PasswordHasher
 from shared.store import Account, Attempt, Credentials, Store
@@ -47,7 +48,7 @@ def sign_up(
 ) -> User:
     """Create a local user. Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken."""
     key = parse_new_email(email)
-    name = unicodedata.normalize("NFC", name).strip() if name else None
+    name = normalized("NFC", name).strip() if name else None
     if name and len(name) > NAME_MAX_LENGTH:
         raise InvalidInput("name", f"The name may have at most {NAME_MAX_LENGTH} characters")
     if name and any(unicodedata.category(character) == "Cc" for character in name):
@@ -83,7 +84,7 @@ def log_in(
         stored = found.password_hash if found else None
         if not hasher.verify(password, stored) or found is None or stored is None:
             if attempt.is_offline:
-                cause = "the password does not fit what is known without the database"
+                cause = "the password does not fit what is known now"
                 raise StoreAway(cause=cause, event="login_unverified", account=attempt.account)
             raise InvalidCredentials(
                 event="login_throttled" if attempt.locked_until else "login_failed",

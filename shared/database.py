@@ -35,6 +35,8 @@ from shared.errors import (
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF, CONNECT_BACKOFF_MOST = 0.1, 1.0
 """Seconds before the second attempt, doubled before each further one up to the most; jittered."""
+HURRY_SECONDS = CONNECT_BACKOFF_MOST * 1.5
+"""Before a deadline: so early an attempt may be the last, because no pause and another one fit."""
 LEAST_SECONDS = 0.1
 """Nothing is begun with less time than this: that it failed would say nothing of the database."""
 PREPARE_PAUSE = 5.0
@@ -92,14 +94,16 @@ class Database:
         Raises StoreUnavailable, and StoreFault for an error in the statement itself.
         """
         self.breaker.check()
+        began = time.monotonic()
         deadline = scope.current(self.timeout).deadline
         if timeout is not None:
-            deadline = min(deadline, time.monotonic() + timeout)
+            deadline = min(deadline, began + timeout)
         try:
             rows = self._execute(deadline, statement, parameters)
         except StoreAway as error:
             # Whoever ran out of less time than the others have does not speak for them.
-            in_time = timeout is None or time.monotonic() < deadline
+            has_enough = deadline - began >= min(self.timeout, self._connect_timeout) * 0.9
+            in_time = has_enough or time.monotonic() < deadline - HURRY_SECONDS
             if in_time and not isinstance(error, StoreSlow):
                 self.breaker.trip(error.cause)
             raise
@@ -134,6 +138,10 @@ class Database:
             raise error.error from error
         finally:
             connection.close()
+
+    @property
+    def _connect_timeout(self) -> float:
+        return self.url.connect_timeout or self._settings.database_connect_timeout
 
     def counts(self) -> PoolCounts:
         """Count open connections, idle ones among them, and requests that wait for one."""
@@ -277,8 +285,7 @@ class Database:
         deadline: float,
         before_again: Callable[[], None] = lambda: None,
     ) -> Connection:
-        timeout = url.connect_timeout or self._settings.database_connect_timeout
-        deadline = min(deadline, time.monotonic() + timeout)
+        deadline = min(deadline, time.monotonic() + self._connect_timeout)
         context = self._tls_context()
         attempts = 0
         while True:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-import unicodedata
 
 from shared.errors import InvalidInput
+from shared.normal_forms import normalized
 
 _PLAIN = re.compile(
     r"[a-z0-9]+([._+-][a-z0-9]+)*@([a-z0-9]+(-[a-z0-9]+)*\.)+"
@@ -23,14 +23,14 @@ def email_key(address: str) -> str:
     an address that the old server let in and today's rules refuse has a key too, so that its
     owner can still log in. Applying it twice changes nothing.
     """
-    address = unicodedata.normalize("NFC", address.strip())
+    address = normalized("NFC", address.strip())
     folded = address.lower()
     # Nothing below changes an ASCII address but its case, and the import costs a cold start 25 ms.
     if folded.isascii() and "xn--" not in folded:
         return folded
     with contextlib.suppress(ValueError):
         folded = _validated(address).lower()
-    return unicodedata.normalize("NFC", folded)
+    return normalized("NFC", folded)
 
 
 def parse_new_email(address: str) -> str:

@@ -45,7 +45,8 @@ def open_regular(path: Path) -> BufferedReader:
 def read(path: Path) -> tuple[bytes, os.stat_result]:
     """Read a whole regular file and what `fstat` says of it. Raises OSError."""
     with open_regular(path) as file, _naming(path):
-        return file.read(), os.fstat(file.fileno())
+        status = os.fstat(file.fileno())  # Before: what is written meanwhile is another file.
+        return file.read(), status
 
 
 def stamp(status: os.stat_result) -> tuple[int, ...]:

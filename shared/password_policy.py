@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import functools
 import re
-import unicodedata
 from pathlib import Path
 
 from shared.errors import InvalidInput
+from shared.normal_forms import normalized
 
 _LIST = Path(__file__).with_name("common_passwords.txt.gz")
 _APP = "AI-Coder"
@@ -34,7 +34,7 @@ def check_new_password(
     It is counted in code points after NFC, and compared after NFKC and case folding. `email` is
     the user's email key.
     """
-    if len(unicodedata.normalize("NFC", password)) < min_length:
+    if len(normalized("NFC", password)) < min_length:
         raise InvalidInput(field, f"The password must have at least {min_length} characters")
     folded = _folded(password)
     if b"\n%b\n" % folded.encode() in _common_passwords():
@@ -71,7 +71,7 @@ def _context_words(email: str, name: str | None) -> set[str]:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return normalized("NFKC", text).casefold()
 
 
 def _squeezed(folded: str) -> str:

@@ -16,13 +16,13 @@ import hashlib
 import hmac
 import re
 import threading
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import bcrypt
 
 from shared.errors import Overloaded
+from shared.normal_forms import normalized
 
 MAX_BYTES = 72
 """What bcrypt reads. A password that fills it might be followed by anything, so it is long."""
@@ -146,7 +146,7 @@ def _usable(pattern: re.Pattern[str], stored: str | None) -> re.Match[str] | Non
 
 
 def _normal(password: str) -> bytes:
-    return unicodedata.normalize("NFC", password).encode()
+    return normalized("NFC", password).encode()
 
 
 def _condensed(normal: bytes, salt22: str) -> bytes:

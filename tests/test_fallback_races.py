@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from shared import external, runtime, scope
+from shared.connection import Rejected
 from shared.errors import StoreAway
 from shared.identity import Identity
+from shared.passwords import PasswordHasher
 from shared.store.fallback import FallbackStore
 from shared.store.json_file import JsonFileStore
 from shared.transfer.reconciling import quarantine_of, reconcile
-from tests.support.outage import Site, running_site, stale, token_of
+from tests.support.outage import PASSWORD, Site, running_site, stale, token_of
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT
 from tests.support.transfers import Target, finish
@@ -192,3 +194,69 @@ def test_the_log_tells_that_there_is_no_snapshot_though_the_database_answers(
     capsys.readouterr()
     site.log_in(ADA)
     assert "no snapshot: cannot connect: 53300" in capsys.readouterr().out
+
+
+def test_who_deleted_their_account_elsewhere_is_gone_though_the_file_has_them(
+    start: Start, postgres: Server, database: str
+) -> None:
+    site, other = start("full"), start("off")
+    token = _pending(site)
+    Target(postgres, database).apply(json.loads(site.file.read_text()))
+    assert other.call("DELETE", "/api/account", token, password=PASSWORD).status_code == 204
+    assert site.log_in(ADA).status_code == 401
+    assert site.call("GET", "/api/user", stale(token)).status_code == 401
+    assert site.call("GET", "/api/account", token).status_code == 401
+    assert site.sign_up(ADA).status_code == 201, "the address is free"
+
+
+def test_an_address_stays_taken_in_an_outage_after_its_owner_changed_the_password(
+    start: Start,
+) -> None:
+    site = start("full")
+    token = token_of(site.sign_up(ADA))
+    site.take_snapshot()
+    change = {"currentPassword": PASSWORD, "newPassword": "another horse battery"}
+    assert site.call("POST", "/api/password", token, **change).status_code == 200
+    site.leave()
+    assert site.sign_up(ADA).status_code == 409
+    assert site.log_in(ADA).status_code == 503
+
+
+def test_who_has_seen_a_snapshot_believes_no_older_file_once_it_is_gone(start: Start) -> None:
+    site = start("full")
+    user = {"id": "5a3c1f5e-8a7b-4f6e-9d2c-1b0a9f8e7d6c", "email": ADA}
+    site.file.write_text(json.dumps([user | {"password": PasswordHasher(4).hash(PASSWORD)}]))
+    site.leave()
+    assert site.log_in(ADA).status_code == 200
+    site.come_back()
+    site.take_snapshot()
+    site.app.settings.snapshot_file.unlink()
+    site.leave()
+    assert site.log_in(ADA).status_code == 503
+
+
+def test_while_the_file_cannot_be_read_every_wrong_password_has_one_answer(start: Start) -> None:
+    site = start("full")
+    site.sign_up(ADA)
+    site.file.write_text("[")
+    answers = [site.log_in(ADA, "a wrong password"), site.log_in("nobody@example.com")]
+    first, second = ((answer.json or {}) | {"request_id": ""} for answer in answers)
+    assert first == second
+    assert first["status"] == 503
+
+
+def test_a_health_check_beside_a_server_that_starts_does_not_make_it_away(start: Start) -> None:
+    site = start("full")
+    site.sign_up(ADA)
+    database = _store(site)._postgres.database
+
+    def start_slowly(*_: object) -> None:
+        raise Rejected("57P03 the database system is starting up", starting=True)
+
+    database.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shared.database.dial", start_slowly)
+        with pytest.raises(StoreAway):
+            database.execute("SELECT 1", timeout=1)
+    assert not database.breaker.is_open
+    assert site.log_in(ADA).status_code == 200

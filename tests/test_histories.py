@@ -122,10 +122,8 @@ class World:
         """Read who is pending: address by id."""
         return {record["id"]: record["email"] for record in self.sites[number].pending()}
 
-    def migrate(self, number: int, action: str) -> list[dict[str, Any]]:
-        body = json.dumps(
-            {"action": action, **({"skip_invalid": True} if action == "apply" else {})}
-        )
+    def migrate(self, number: int, action: str, **options: object) -> list[dict[str, Any]]:
+        body = json.dumps({"action": action} | options)
         headers = [("Authorization", f"Bearer {ADMIN}"), ("Content-Type", "application/json")]
         answer = self.sites[number].app.send("POST", "/api/migrate", headers, body.encode())
         assert answer.status_code in (200, 400, 409, 503), answer.text
@@ -250,6 +248,18 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.logins)
     @rule(number=INSTANCES, which=ANY)
+    def look_at_what_is_stored(self, number: int, which: int) -> None:
+        login = self._login(which)
+        answer = self.world.sites[number].call("GET", "/api/account", login.token)
+        assert answer.status_code in (200, 401, 403, 503)
+        if answer.status_code == 200:
+            assert (answer.json or {})["id"] == login.user_id
+            assert not login.is_degraded
+            assert number not in login.ended_on, "what was revoked stays revoked"
+            assert not self.world.away[number]
+
+    @precondition(lambda self: self.logins)
+    @rule(number=INSTANCES, which=ANY)
     def delete_account(self, number: int, which: int) -> None:
         login = self._login(which)
         user = self.users.get(login.user_id)
@@ -290,7 +300,15 @@ class Histories(RuleBasedStateMachine):
     @rule(number=INSTANCES)
     def import_users(self, number: int) -> None:
         with self._keeping_credentials():
-            self.world.migrate(number, "apply")
+            self.world.migrate(number, "apply", skip_invalid=True)
+
+    @rule(number=INSTANCES)
+    def roll_back(self, number: int) -> None:
+        """Nobody goes with it: whom an import has brought here has signed up in an outage."""
+        last = self.world.migrate(number, "status")[-1]
+        for batch in last.get("batches", [])[:1]:
+            with self._keeping_credentials():
+                self.world.migrate(number, "rollback", batch=batch["batch"])
 
     @rule(number=INSTANCES)
     def take_snapshot(self, number: int) -> None:

@@ -33,7 +33,7 @@ from shared.store import (
 from shared.store.json_file import JsonFileStore
 from shared.store.postgres import PostgresStore
 from shared.store.snapshot import NoSnapshot, Snapshot
-from shared.store.users_file import REVOKED, Record
+from shared.store.users_file import PENDING, REVOKED, Record
 from shared.users import ExternalIdentity, User
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class FallbackStore:
     ) -> User:
         """Insert or, in an outage, append to the file. A pending user's address is taken."""
         pending = self._sound_pending(key=user.email)
-        if pending is not None and pending["id"] != user.id:
+        if pending and pending["id"] != user.id and not self._is_settled(pending):
             raise EmailTaken
         return self._serve(
             lambda: self._postgres.create_user(user, password_hash, identities, client=client),
@@ -80,7 +80,7 @@ class FallbackStore:
 
     def _create_offline(self, user: User, password_hash: str | None) -> User:
         with suppress(StoreAway):  # Without a snapshot Postgres will tell, when it is back.
-            if self._snapshot.find(user.email, time.time(), self._settings.snapshot_max_age):
+            if self._snapshot.has(user.email, time.time(), self._settings.snapshot_max_age):
                 raise EmailTaken
         return self._file.create_user(user, password_hash)
 
@@ -92,13 +92,17 @@ class FallbackStore:
         )
 
     def _begin_login(self, key: str, client: Client, now: float) -> Attempt:
-        record = self._sound_pending(key=key)  # The file first, as in `user`.
+        try:
+            record = self._pending(key=key)  # The file first, as in `user`.
+        except StoreUnavailable:
+            # The user may be in it, so that a password that fails may be right all the same.
+            return replace(self._postgres.begin_login(key, client, now), is_offline=True)
         attempt = self._postgres.begin_login(key, client, now)
-        if attempt.credentials is not None or attempt.locked_until is not None:
+        is_known = attempt.credentials is not None or attempt.locked_until is not None
+        if record is None or is_known:
             return attempt
-        if record is None:
-            self._pending(key=key)
-            return attempt
+        if self._is_settled(record):  # Perhaps since it was asked.
+            return self._postgres.begin_login(key, client, now)
         found = users_file.credentials(record)
         counted = self._file.attempts.begin("login", found, key, client, now)
         return replace(counted, event=attempt.event)
@@ -122,7 +126,7 @@ class FallbackStore:
         try:
             return self._snapshot.find(key, now, self._settings.snapshot_max_age)
         except NoSnapshot:
-            if not self._is_full:
+            if found is None or self._snapshot.is_outdated(found.user.id):
                 raise
             return found
 
@@ -184,8 +188,10 @@ class FallbackStore:
             if found is None:
                 self._pending(user_id=user_id)  # Raises where the file cannot be read.
             return found
-        if sid in record.get(REVOKED, {}) or (found is None and self._postgres.is_revoked(sid)):
+        if sid in record.get(REVOKED, {}):
             return None
+        if found is None and self._postgres.is_over(sid, record[PENDING]["operation"]):
+            return self._postgres.user(user_id, sid=sid)  # Who may have come since it was asked.
         kept = users_file.user(record)
         return replace(found, epoch=max(found.epoch, kept.epoch)) if found else kept
 
@@ -286,6 +292,12 @@ class FallbackStore:
 
     def _is_pending(self, user_id: str) -> bool:
         return self._sound_pending(user_id=user_id) is not None
+
+    def _is_settled(self, record: Record) -> bool:
+        """Tell whether Postgres has decided about a pending user, whom the file has still."""
+        with suppress(StoreAway):
+            return self._postgres.is_over("", record[PENDING]["operation"])
+        return False
 
     def _home(self, user_id: str) -> Store:
         """Give the store that has the user: Postgres, but for who is pending."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from shared.clients import Client
     from shared.tokens import Session
 
-LOCK_TIMEOUT = 10.0
+LOCK_TIMEOUT = 3.0
 """Seconds that a writer waits for the writers before it, if its request has as many left."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -50,6 +50,7 @@ class JsonFileStore:
         self._is_fallback = is_fallback
         self._path = settings.users_file
         self._users = users_file.index(None, [])
+        self._refused: tuple[tuple[int, ...], StoreUnavailable] | None = None
         pseudonyms = Pseudonyms(settings.session_secrets)
         self.attempts = attempts.MemoryAttempts(settings.limits, pseudonyms)
 
@@ -307,8 +308,11 @@ class JsonFileStore:
 
     def _read(self) -> Users:
         try:
-            if files.stamp(os.stat(self._path, follow_symlinks=False)) == self._users.stamp:
+            stamp = files.stamp(os.stat(self._path, follow_symlinks=False))
+            if stamp == self._users.stamp:
                 return self._users
+            if self._refused is not None and self._refused[0] == stamp:
+                raise StoreUnavailable(cause=self._refused[1].cause)
             data, status = files.read(self._path)
         except FileNotFoundError:
             return users_file.index(None, [])
@@ -317,9 +321,9 @@ class JsonFileStore:
         try:
             users = users_file.index(files.stamp(status), users_file.parse(data))
         except InvalidJson as error:
-            raise StoreUnavailable(
-                cause=f"{self._path} is refused and left as it is: {error}"
-            ) from error
+            refusal = StoreUnavailable(cause=f"{self._path} is refused and left as it is: {error}")
+            self._refused = files.stamp(status), refusal
+            raise refusal from error
         self._users = users
         return users
 

@@ -19,7 +19,7 @@ _CLAIM = """
 INSERT INTO applied_ops (operation, outcome, user_id) VALUES ($1::uuid, $2, $3::uuid)
 ON CONFLICT (operation) DO NOTHING RETURNING outcome
 """
-_CLAIMED = "SELECT outcome FROM applied_ops WHERE operation = $1::uuid"
+_CLAIMED = "SELECT outcome, user_id::text FROM applied_ops WHERE operation = $1::uuid"
 _CORRECT = "UPDATE applied_ops SET outcome = $2 WHERE operation = $1::uuid"
 _CREATE = """
 INSERT INTO users (id, email, email_key, password, name, provider, created_at, updated_at, epoch)
@@ -61,7 +61,11 @@ def apply(
     user_id = None if revoked is None else record["id"]
     outcome = INVALID if revoked is None else CREATED
     if not connection.execute(_CLAIM, operation, outcome, user_id):
-        ((outcome,),) = connection.execute(_CLAIMED, operation)
+        ((outcome, claimed_by),) = connection.execute(_CLAIMED, operation)
+        if (
+            user_id is not None and claimed_by != user_id
+        ):  # Somebody has given two users one operation.
+            outcome = INVALID
     elif revoked is not None:
         outcome = _create(connection, record)
         connection.execute(_CORRECT, operation, outcome)
@@ -70,7 +74,7 @@ def apply(
     epoch = str(record.get("epoch", 0))
     if outcome == ID_TAKEN:
         connection.execute(_PART, user_id, epoch)
-    if outcome not in (EMAIL_TAKEN, ID_TAKEN, INVALID):
+    if revoked is not None and outcome in (CREATED, PRESENT):
         ended = json.dumps(revoked)
         connection.execute(_END_SESSIONS, user_id, ended, epoch)
     connection.run_script("COMMIT")

@@ -207,9 +207,9 @@ class PostgresStore:
         rows = self.database.execute(statements.SELECT_USER, user_id, sid)
         return _user(rows[0]) if rows else None
 
-    def is_revoked(self, sid: str) -> bool:
-        """Tell whether a session was revoked, whether or not its user is here."""
-        return bool(self.database.execute(statements.IS_REVOKED, sid))
+    def is_over(self, sid: str, operation: str) -> bool:
+        """Tell of somebody who is not here: is the session revoked, or the operation decided."""
+        return bool(self.database.execute(statements.IS_OVER, sid, operation))
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Find the row with the id, its identities, and the latest events."""

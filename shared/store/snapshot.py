@@ -87,6 +87,7 @@ class Snapshot:
         self._verified: _Verified | None = None
         self._refusal: _Refusal | None = None
         self._invalid: dict[str, float] = {}
+        self._had_one = False
 
     @classmethod
     def of(cls, settings: Settings) -> Snapshot:
@@ -94,7 +95,9 @@ class Snapshot:
         assert settings.database_url is not None
         direct = settings.database_url.direct_host()
         return cls(
-            settings.snapshot_file, settings.session_secrets, f"{direct.host}/{direct.database}"
+            settings.snapshot_file,
+            settings.session_secrets,
+            f"{direct.host}:{direct.port}/{direct.database}",
         )
 
     def take(self, database: Database, now: float) -> int:
@@ -120,6 +123,7 @@ class Snapshot:
             # Not as the requests see it: they use other connections, and perhaps another host.
             raise StoreUnavailable(cause=f"no snapshot: {error.cause}") from error
         with self._reading:
+            self._had_one = True
             self._forget()  # The old file, which takes up room until its last reader closes it.
             self._forget_invalid(now)
         return count
@@ -144,26 +148,40 @@ class Snapshot:
 
         Raises NoSnapshot, and StoreAway where the file must not be believed.
         """
+        taken_at, found = self._find(key, now, max_age)
+        if found is None:
+            return None
+        _, user_id, email, name, provider, epoch, password = found
+        if self._invalid.get(user_id, 0) >= taken_at:
+            return None
+        user = User(user_id, email, name, provider or "local", epoch)
+        return Credentials(user, password)
+
+    def has(self, key: str, now: float, max_age: float) -> bool:
+        """Tell whether anybody had the email key, even if no more than that is believed.
+
+        Raises as `find` does.
+        """
+        return self._find(key, now, max_age)[1] is not None
+
+    def is_outdated(self, user_id: str) -> bool:
+        """Tell whether a file of a time before Postgres must not be believed about the user."""
+        return self._had_one or user_id in self._invalid
+
+    def _find(self, key: str, now: float, max_age: float) -> tuple[float, list[Any] | None]:
         with self._reading:
             try:
                 snapshot = self._open(now)
                 age = now - snapshot.taken_at
                 if not -SKEW_SECONDS <= age <= max_age:
                     raise self._refused(f"its age is {age:.0f} s, and the limit is {max_age:.0f} s")
-                found = _search(snapshot, key)
+                return snapshot.taken_at, _search(snapshot, key)
             except FileNotFoundError:
                 raise NoSnapshot(cause=f"there is no snapshot {self._path}") from None
             except OSError as error:
                 raise self._refused(f"it cannot be read: {error.strerror or error}") from error
             except ValueError as error:  # Cut off or written over since it was verified.
                 raise self._refused("it is being changed") from error
-        if found is None:
-            return None
-        _, user_id, email, name, provider, epoch, password = found
-        if self._invalid.get(user_id, 0) >= snapshot.taken_at:
-            return None
-        user = User(user_id, email, name, provider or "local", epoch)
-        return Credentials(user, password)
 
     def taken_at(self) -> float | None:
         """Tell when the snapshot was taken, as it says itself: nothing is verified."""
@@ -194,6 +212,7 @@ class Snapshot:
             except StoreAway as error:
                 self._refusal = _Refusal(stamp, now, error.cause)
                 raise
+        self._had_one = True
         self._forget_invalid(self._verified.taken_at)
         return self._verified
 

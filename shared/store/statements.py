@@ -84,6 +84,7 @@ SELECT {_USER} FROM users u WHERE id = $1::uuid
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $2)
 """
 IS_REVOKED = "SELECT 1 FROM revoked_sessions WHERE sid = $1"
+IS_OVER = f"{IS_REVOKED} UNION ALL SELECT 1 FROM applied_ops WHERE operation = $2::uuid"
 ACCOUNT = f"""
 SELECT {_USER}, created_at, updated_at, password IS NOT NULL,
     (SELECT json_agg(json_build_array(issuer, subject) ORDER BY i.created_at, issuer)::text

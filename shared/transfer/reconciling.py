@@ -127,7 +127,8 @@ def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:
     except FileNotFoundError:
         lines = b""
     operation = record["pending"]["operation"]
-    if operation.encode() in lines:  # Whatever an operator has made of the line since.
+    # Whatever an operator has made of the line since.
+    if any(operation in line and str(record["id"]) in line for line in lines.decode().splitlines()):
         return
     entry = {
         "operation": operation,
