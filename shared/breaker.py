@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from shared import log
+from shared import log, metrics
 from shared.errors import StoreAway
 
 FIRST_PAUSE, PAUSE_MOST = 0.2, 1.0
@@ -60,6 +60,7 @@ class Breaker:
             except RuntimeError:  # As many threads as there may be: the next failure tries again.
                 self.since = None
                 return
+        metrics.OUTAGES.add()
         log.write("ERROR", "The database is away", cause=cause)
         self._on_open()
 

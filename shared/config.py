@@ -68,6 +68,7 @@ class Settings:
     database_statement_timeout: float = 5.0
     database_max_connections: int = 4
     database_max_idle: float = 30.0
+    database_slow_query: float = 1.0
     users_file: Path = _DATA / "users.json"
     fallback: Fallback = "off"
     snapshot_max_age: float = 3600.0
@@ -88,6 +89,7 @@ class Settings:
     admin_service_accounts: frozenset[str] = frozenset()
     google_client_ids: frozenset[str] = frozenset()
     firebase_project_id: str | None = None
+    google_cloud_project: str | None = None
 
     @property
     def secure(self) -> bool:
@@ -149,6 +151,9 @@ class _Reader:
                 "DATABASE_MAX_CONNECTIONS", default.database_max_connections, 1, 100
             ),
             database_max_idle=self.number("DATABASE_MAX_IDLE", default.database_max_idle, 0, 3600),
+            database_slow_query=self.number(
+                "DATABASE_SLOW_QUERY", default.database_slow_query, 0, 300
+            ),
             users_file=Path(self.text("USERS_FILE") or _DATA / "users.json"),
             fallback=self.fallback(secure=secure),
             snapshot_max_age=self.number("SNAPSHOT_MAX_AGE", default.snapshot_max_age, 0, 604_800),
@@ -173,6 +178,7 @@ class _Reader:
             admin_service_accounts=self.admin_service_accounts(),
             google_client_ids=self.google_client_ids(),
             firebase_project_id=self.firebase_project_id(),
+            google_cloud_project=self.text("GOOGLE_CLOUD_PROJECT"),
         )
         if self.problems:
             raise InvalidSettings(self.problems)

@@ -20,6 +20,7 @@ import pg8000.exceptions
 import scramp
 from scramp.core import ClientStage
 
+from shared import metrics
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway, StoreFault, StoreRefused, StoreSlow, StoreUnavailable
 
@@ -86,14 +87,19 @@ class DeadlineSocket(ssl.SSLSocket):
     """Bounds everything until `deadline`, where a timeout bounds each single operation."""
 
     deadline: float
+    _is_asked = False
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         """Receive in the time that is left."""
+        if self._is_asked:
+            self._is_asked = False
+            metrics.ROUND_TRIPS.add()
         self.settimeout(remaining(self.deadline))
         return super().recv_into(*args, **kwargs)
 
     def send(self, *args: Any, **kwargs: Any) -> int:
         """Send in the time that is left."""
+        self._is_asked = True
         self.settimeout(remaining(self.deadline))
         return super().send(*args, **kwargs)
 

@@ -13,11 +13,12 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from shared import scope
+from shared import log, metrics, scope
 from shared.breaker import Breaker
 from shared.config import Settings
 from shared.connection import STATEMENT_GRACE, Connection, Lost, Rejected, Row
@@ -61,8 +62,9 @@ class Database:
         settings: Settings,
         *,
         prepare: Prepare | None = None,
+        names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Open nothing yet.
+        """Open nothing yet. `names` are those of statements, for the log and the metrics.
 
         `prepare` runs once, on the first connection, before anyone may use the database. It has a
         deadline of its own, `database_timeout`, whoever happens to come first.
@@ -71,6 +73,7 @@ class Database:
         self.timeout = settings.database_timeout
         """Seconds for all that one request asks."""
         self._settings = settings
+        self._names = names
         self._prepare = prepare
         self._is_prepared = prepare is None
         self._preparing = threading.Lock()
@@ -120,12 +123,26 @@ class Database:
                 with self._lease(deadline, drop_idle=attempt > 1) as connection:
                     limit = time.monotonic() + self._settings.database_statement_timeout
                     connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
-                    return connection.execute(statement, *parameters)
+                    return self._ask(connection, statement, parameters)
             except Lost as error:
                 if attempt == 2 or not error.repeat:
                     self._close_idle()
                     raise error.error from error
         raise AssertionError("unreachable")
+
+    def _ask(
+        self, connection: Connection, statement: str, parameters: tuple[str | None, ...]
+    ) -> list[Row]:
+        began = time.monotonic()
+        try:
+            return connection.execute(statement, *parameters)
+        finally:
+            seconds = time.monotonic() - began
+            name = self._names.get(statement, "other")
+            metrics.QUERIES.record(seconds, name)
+            if seconds >= self._settings.database_slow_query:
+                milliseconds = round(seconds * 1000, 2)
+                log.write("WARNING", "A query was slow", statement=name, milliseconds=milliseconds)
 
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:
@@ -192,12 +209,8 @@ class Database:
         with self._changed:
             if drop_idle:
                 self._drop_idle(older_than=0)
-            self._waiting += 1
-            try:
-                if not self._changed.wait_for(self._is_settled, deadline - time.monotonic()):
-                    raise StoreBusy(cause="every connection was leased until the deadline")
-            finally:
-                self._waiting -= 1
+            if not self._is_settled():
+                self._wait(deadline)
             self.breaker.check()
             if deadline - time.monotonic() < LEAST_SECONDS:
                 self._changed.notify()  # The next one that waits may have the time.
@@ -216,6 +229,16 @@ class Database:
                 self._total -= 1
                 self._changed.notify()
             raise
+
+    def _wait(self, deadline: float) -> None:
+        began = time.monotonic()
+        self._waiting += 1
+        try:
+            if not self._changed.wait_for(self._is_settled, deadline - began):
+                raise StoreBusy(cause="every connection was leased until the deadline")
+        finally:
+            self._waiting -= 1
+            metrics.WAITS.record(time.monotonic() - began)
 
     def _give_back(self, connection: Connection, *, keep: bool) -> None:
         with self._changed:

@@ -11,8 +11,10 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from typing import Any, NoReturn
 
+from shared import metrics
 from shared.connection import GARBLED, Connection, DeadlineSocket, Rejected, describe, remaining
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway, StoreRefused, StoreUnavailable
@@ -42,6 +44,17 @@ def dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connecti
     Raises StoreRefused for what waiting cannot mend, StoreAway past the deadline, and Rejected
     for the rest.
     """
+    began = time.monotonic()
+    outcome = "failed"
+    try:
+        connection = _dial(url, context, deadline)
+        outcome = "ok"
+        return connection
+    finally:
+        metrics.CONNECTS.record(time.monotonic() - began, outcome)
+
+
+def _dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
     plain = None
     try:
         plain = _connect_tcp(url, deadline)

@@ -11,7 +11,6 @@ import io
 import itertools
 import json
 import random
-import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,10 +25,12 @@ from shared import (
     errors,
     express_sessions,
     log,
+    metrics,
     origins,
     problems,
     runtime,
     scope,
+    traces,
 )
 from shared.bodies import BodyStream
 from shared.clients import Client
@@ -47,7 +48,6 @@ _HEADERS = {
 _SAFE = ("GET", "HEAD")
 _NO_BODY = BodyStream(io.BytesIO(), 0)
 _HSTS = "max-age=31536000; includeSubDomains"
-_TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})[-/]")
 
 
 @dataclass(slots=True)
@@ -63,8 +63,10 @@ class Call:
     """The body, of an endpoint that takes it as a stream."""
     admin: str = ""
     """Who the administrator is, of an endpoint for one."""
+    names: dict[str, object] = field(default_factory=dict)
+    """What each line of the log says that the request causes."""
     log: dict[str, object] = field(default_factory=dict)
-    """What else the request's line in the log says."""
+    """What else the request's own line says."""
     started: float = field(default_factory=time.perf_counter)
     is_streaming: bool = False
     """Whether lines of the answer are still to come."""
@@ -258,7 +260,11 @@ def _fail(request: Request, error: Exception) -> Response:
 def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -> Response:
     """Answer, whatever happens, and log one line."""
     call = Call(request, runtime.settings(), name)
-    with scope.request(call.settings.database_timeout) as serving:
+    headers, project = request.headers, call.settings.google_cloud_project
+    call.names |= {"request_id": call.request_id, "function": name} | traces.fields(
+        headers.get("traceparent"), headers.get("X-Cloud-Trace-Context"), project
+    )
+    with scope.request(call.settings.database_timeout, call.names) as serving:
         try:
             response = produce(call)
         except Exception as error:  # noqa: BLE001  # the one place where errors become answers
@@ -281,8 +287,7 @@ def _afterwards(call: Call, function: Callable[[], None]) -> None:
         log.write(
             "ERROR",
             f"{call.function} afterwards",
-            request_id=call.request_id,
-            function=call.function,
+            **call.names,
             **problem.log,
         )
 
@@ -347,22 +352,20 @@ def _finish(call: Call, response: Response) -> None:
 
 
 def _log(call: Call, status: int) -> None:
-    headers = call.request.headers
-    trace = headers.get("traceparent") or headers.get("X-Cloud-Trace-Context", "")
-    if match := _TRACE.match(trace):
-        call.log["logging.googleapis.com/trace"] = match[1]
     severity: log.Severity = "INFO"
     if call.failure >= 500:
         severity = "ERROR"
     elif call.failure in (401, 403, 429) or call.is_streaming:
         severity = "WARNING"
+    seconds = time.perf_counter() - call.started
+    outcome = str(call.log.get("code", "ok"))
+    metrics.REQUESTS.record(seconds, call.function, str(call.failure or status), outcome)
     log.write(
         severity,
         f"{call.function} {status}",
-        request_id=call.request_id,
-        function=call.function,
+        **call.names,
         method=call.request.method[:16],
         status=status,
-        milliseconds=round((time.perf_counter() - call.started) * 1000, 2),
+        milliseconds=round(seconds * 1000, 2),
         **call.log,
     )

@@ -12,6 +12,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
+from shared import scope
+
 Severity = Literal["INFO", "WARNING", "ERROR", "CRITICAL"]
 
 _ENCODER = json.JSONEncoder(default=str)
@@ -24,6 +26,7 @@ def write(severity: Severity, message: str, **fields: object) -> None:
         "time": datetime.now(UTC).isoformat(),
         "message": message,
     }
+    line |= scope.names()
     line |= {name: value for name, value in fields.items() if value is not None}
     with contextlib.suppress(OSError):  # A full disk must not undo what a request has done.
         sys.stdout.write(_ENCODER.encode(line) + "\n")

@@ -16,11 +16,13 @@ import hashlib
 import hmac
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import bcrypt
 
+from shared import metrics
 from shared.errors import Overloaded
 from shared.normal_forms import normalized
 
@@ -93,14 +95,22 @@ class PasswordHasher:
             target, candidates = _dummy(self.rounds), [raw[:MAX_BYTES]]
         if raw != normal and len(candidates) == 1:
             candidates.append(candidates[0])
-        with self._computing:
+        with self._timed("verify"):
             # All of them, whether or not the first one fits.
             outcomes = [self._matches(candidate, target) for candidate in candidates]
         return any(outcomes)
 
     def _hashed(self, candidate: bytes, salt: bytes) -> str:
-        with self._computing:
+        with self._timed("hash"):
             return bcrypt.hashpw(candidate, salt).decode()
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        """Compute when it is one's turn."""
+        with self._computing:
+            began = time.perf_counter()
+            yield
+        metrics.HASHES.record(time.perf_counter() - began, operation)
 
     def _matches(self, candidate: bytes, target: bytes) -> bool:
         try:
@@ -124,7 +134,7 @@ class PasswordHasher:
             cost = _BCRYPT.fullmatch(stored)
             raw = password.encode()
             if cost and raw != normal:
-                with self._computing:
+                with self._timed("verify"):
                     if not bcrypt.checkpw(normal, stored.encode()):
                         return True
         return cost is None or int(cost[1]) < self.rounds

@@ -18,6 +18,7 @@ from shared.errors import StoreAway, StoreUnavailable
 
 if TYPE_CHECKING:
     from shared.identity import IdTokens, SignInTokens
+    from shared.metrics import Gauge
     from shared.passwords import PasswordHasher
     from shared.store import Store
     from shared.tokens import SessionTokens
@@ -87,6 +88,30 @@ def clean_up() -> None:
                 _next_clean_up = now
     finally:
         _cleaning.release()
+
+
+def gauges() -> list[Gauge]:
+    """Tell how the store does right now, without asking it anything."""
+    from shared.metrics import STARTED_AT, Gauge
+
+    found = [Gauge("process_start_time_seconds", "When this process started.", STARTED_AT)]
+    pool, fallback = store().pool(), store().fallback()
+    if pool is not None:
+        found += [
+            Gauge("db_client_connections", "Open connections to the database.", pool.total),
+            Gauge("db_client_connections_idle", "Those that nobody uses.", pool.idle),
+            Gauge("db_client_pending_requests", "Who waits for a connection.", pool.waiting),
+        ]
+    if fallback is not None:
+        is_away = fallback.since is not None
+        found += [
+            Gauge("db_client_away", "Whether the database is away: 1 or 0.", is_away),
+            Gauge("fallback_pending_sign_ups", "Whom Postgres lacks still.", fallback.pending),
+        ]
+        if fallback.snapshot is not None:
+            name, description = "fallback_snapshot_timestamp_seconds", "When it was taken."
+            found.append(Gauge(name, description, fallback.snapshot))
+    return found
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What belongs to the one request that a thread is serving: its deadline, and whom it has asked.
+"""What belongs to the one request that a thread is serving: its deadline, name, and whom it asked.
 
 Without a request, as in a test or a command, every call is on its own.
 """
@@ -6,10 +6,10 @@ Without a request, as in a test or a command, every call is on its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -18,6 +18,8 @@ class Scope:
 
     seconds: float
     """What all that it asks of the database may take together."""
+    names: Mapping[str, object] = field(default_factory=dict)
+    """What the log calls it, in every line."""
     is_offline: bool | None = None
     """Whether the fallback serves it; None before the store was asked anything."""
     _deadline: float | None = None
@@ -34,14 +36,20 @@ _current: ContextVar[Scope | None] = ContextVar("scope", default=None)
 
 
 @contextmanager
-def request(seconds: float) -> Iterator[Scope]:
+def request(seconds: float, names: Mapping[str, object]) -> Iterator[Scope]:
     """Serve one request."""
-    scope = Scope(seconds)
+    scope = Scope(seconds, names)
     token = _current.set(scope)
     try:
         yield scope
     finally:
         _current.reset(token)
+
+
+def names() -> Mapping[str, object]:
+    """Give what the log calls the request that is being served, if any is."""
+    serving = _current.get()
+    return serving.names if serving else {}
 
 
 def current(seconds: float) -> Scope:

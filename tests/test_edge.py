@@ -413,7 +413,8 @@ def make_broken_emulator(postgres: Any, database: str) -> Any:
 
 def test_each_request_is_one_json_line_without_secrets(tmp_path: Any) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
-    with running_emulator(USERS_FILE=str(tmp_path / "users.json")) as emulator:
+    users_file = str(tmp_path / "users.json")
+    with running_emulator(USERS_FILE=users_file, GOOGLE_CLOUD_PROJECT="my-project") as emulator:
         with emulator.client(headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"}) as client:
             client.post(
                 "/api/signup", json={"email": "canary@example.com", "password": "canary-password"}
@@ -437,7 +438,7 @@ def test_each_request_is_one_json_line_without_secrets(tmp_path: Any) -> None:
     ]
     for line in lines[-5:]:
         assert {"severity", "time", "request_id", "method", "status", "milliseconds"} <= set(line)
-        assert line["logging.googleapis.com/trace"] == trace
+        assert line["logging.googleapis.com/trace"] == f"projects/my-project/traces/{trace}"
     assert "canary" not in output
     assert token not in output
     assert "$2b$" not in output

@@ -217,6 +217,10 @@ class Store(Protocol):
         """Tell what serves while the database is away; None where there is no database."""
         ...
 
+    def pool(self) -> PoolCounts | None:
+        """Count connections, and ask nobody; None where there is no database."""
+        ...
+
     def close(self) -> None:
         """Let go of connections and files. The store may be used again."""
         ...

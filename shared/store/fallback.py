@@ -38,6 +38,7 @@ from shared.users import ExternalIdentity, User
 
 if TYPE_CHECKING:
     from shared.clients import Client
+    from shared.database import PoolCounts
     from shared.tokens import Session
 
 T = TypeVar("T")
@@ -260,6 +261,10 @@ class FallbackStore:
             pending = 0
         since = self._postgres.database.breaker.since
         return FallbackStatus(self._settings.fallback, since, pending, self._snapshot.taken_at())
+
+    def pool(self) -> PoolCounts:
+        """Count Postgres' connections."""
+        return self._postgres.pool()
 
     def close(self) -> None:
         """Let go of Postgres, and of the snapshot."""

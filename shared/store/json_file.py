@@ -260,6 +260,9 @@ class JsonFileStore:
     def fallback(self) -> None:
         """There is nothing to fall back from."""
 
+    def pool(self) -> None:
+        """There are no connections."""
+
     def close(self) -> None:
         """Nothing stays open between two calls."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from shared.config import Settings
 from shared.connection import Row
-from shared.database import Database
+from shared.database import Database, PoolCounts
 from shared.emails import email_key
 from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
 from shared.store import (
@@ -48,7 +48,9 @@ class PostgresStore:
         if settings.database_url is None:
             raise ValueError("the Postgres store needs a database_url")
         prepared = functools.partial(prepare, apply=settings.auto_migrate)
-        self.database = Database(settings.database_url, settings, prepare=prepared)
+        self.database = Database(
+            settings.database_url, settings, prepare=prepared, names=statements.NAMES
+        )
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * 86400
         self._pseudonyms = Pseudonyms(settings.session_secrets)
@@ -333,11 +335,15 @@ class PostgresStore:
     def health(self) -> DatabaseHealth:
         """Ask for the time and the version."""
         ((timestamp, version),) = self.database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
-        return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.database.counts())
+        return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.pool())
 
     def fallback(self) -> FallbackStatus:
         """Nothing serves."""
         return FallbackStatus("off", self.database.breaker.since)
+
+    def pool(self) -> PoolCounts:
+        """Count."""
+        return self.database.counts()
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -5,6 +5,8 @@ Parameters are text, and each statement may be repeated. `u` is a user, `g` a gi
 
 from __future__ import annotations
 
+import re
+
 from shared.store.attempts import begin, spend, succeed
 
 MOST_EVENTS = 100
@@ -177,3 +179,10 @@ WHERE s.sid = $1 AND s.expire >= now()
 """
 DELETE_EXPRESS = "DELETE FROM session WHERE sid = $1"
 HEALTH = "SELECT now(), current_setting('server_version')"
+
+NAMES = {
+    sql: name.lower()
+    for name, sql in globals().items()
+    if isinstance(sql, str) and re.fullmatch("[A-Z][A-Z_]*", name)
+}
+"""What the log and the metrics call a statement."""

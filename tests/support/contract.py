@@ -60,7 +60,7 @@ class NewUser:
         case.cookies["session"] = data
 
 
-@schemathesis.auth(refresh_interval=None).apply_to(path="/api/migrate")
+@schemathesis.auth(refresh_interval=None).apply_to(path=["/api/migrate", "/api/metrics"])
 class Administrator:
     """Who has the admin token."""
 
