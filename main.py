@@ -14,7 +14,7 @@ from typing import cast
 
 import flask
 
-from shared import http, runtime
+from shared import http, runtime, telemetry
 from shared.config import InvalidSettings
 
 EntryPoint = Callable[[flask.Request], flask.Response]
@@ -59,6 +59,7 @@ try:
 except InvalidSettings as error:
     sys.exit(str(error))
 runtime.tell_of_pending()
+telemetry.export_from_workers(runtime.gauges)
 # Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():

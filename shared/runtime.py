@@ -107,10 +107,12 @@ def gauges() -> list[Gauge]:
         found += [
             Gauge("db_client_away", "Whether the database is away: 1 or 0.", is_away),
             Gauge("fallback_pending_sign_ups", "Whom Postgres lacks still.", fallback.pending),
+            Gauge(
+                "fallback_snapshot_timestamp_seconds",
+                "When it was taken; 0 if there is none.",
+                fallback.snapshot or 0,
+            ),
         ]
-        if fallback.snapshot is not None:
-            name, description = "fallback_snapshot_timestamp_seconds", "When it was taken."
-            found.append(Gauge(name, description, fallback.snapshot))
     return found
 
 
