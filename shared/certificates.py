@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import queue
 import re
-import socket
-import ssl
 import threading
-from contextlib import suppress
 from email.message import Message
-from urllib.parse import urlsplit
 
-from shared import log
+from shared import log, outbound
 from shared.errors import IdentityUnavailable
 from shared.strict_json import loads
 
@@ -25,7 +20,6 @@ STALE_SECONDS = 24 * 60 * 60.0
 FETCH_SECONDS = 3.0
 """For a fetch as a whole, looking up the host's name included."""
 
-_MAX_BYTES = 64 * 1024  # Google's are 4 KB.
 _MAX_LIFETIME = 24 * 60 * 60.0
 _MAX_AGE = re.compile(r"\bmax-age=(\d{1,9})", re.IGNORECASE)
 _AGE = re.compile(r"\d{1,9}")
@@ -68,7 +62,9 @@ class Certificates:
         from google.auth.crypt import RSAVerifier
 
         try:
-            data, headers = _download(self._url)
+            data, headers = outbound.send(
+                self._url, headers={"Accept": "application/json"}, timeout=FETCH_SECONDS
+            )
             certificates = loads(data)
             if not isinstance(certificates, dict) or not certificates:
                 raise ValueError("no object of certificates")
@@ -93,42 +89,3 @@ def _max_age(headers: Message) -> int:
 def _age(headers: Message) -> int:
     found = _AGE.fullmatch(headers.get("Age", ""))
     return int(found[0]) if found else 0
-
-
-def _download(url: str) -> tuple[bytes, Message]:
-    """Get a URL by HTTPS within FETCH_SECONDS, following no redirect and asking no proxy.
-
-    Raises OSError, HTTPException and ValueError. It happens in a thread, because neither the
-    system's resolver nor http.client knows a deadline for the whole.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "https" or parts.hostname is None:
-        raise ValueError("not an https URL")
-    connection = http.client.HTTPSConnection(
-        parts.hostname, parts.port, timeout=FETCH_SECONDS, context=ssl.create_default_context()
-    )
-    outcome: queue.SimpleQueue[tuple[bytes, Message] | Exception] = queue.SimpleQueue()
-
-    def exchange() -> None:
-        try:
-            connection.request("GET", parts.path, headers={"Accept": "application/json"})
-            with connection.getresponse() as response:
-                data = response.read(_MAX_BYTES + 1)
-            if response.status != 200 or len(data) > _MAX_BYTES:
-                raise ValueError(f"status {response.status}, {len(data)} bytes")
-            outcome.put((data, response.headers))
-        except Exception as error:  # noqa: BLE001  # handed over to the one who waits
-            outcome.put(error)
-        finally:
-            connection.close()
-
-    threading.Thread(target=exchange, daemon=True).start()
-    try:
-        result = outcome.get(timeout=FETCH_SECONDS)
-    except queue.Empty:
-        with suppress(OSError, AttributeError):  # Ends the thread, too, unless it just has.
-            connection.sock.shutdown(socket.SHUT_RDWR)
-        raise TimeoutError(f"no answer within {FETCH_SECONDS:g} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result
