@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response
@@ -51,4 +50,4 @@ def _database(call: Call) -> dict[str, Any]:
 
 
 def _iso(seconds: float | None) -> str | None:
-    return None if seconds is None else to_iso(datetime.fromtimestamp(seconds, UTC))
+    return None if seconds is None else to_iso(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import threading
 from email.message import Message
@@ -70,7 +69,7 @@ class Certificates:
                 raise ValueError("no object of certificates")
             for certificate in certificates.values():
                 RSAVerifier.from_string(certificate)
-        except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+        except (*outbound.FAILURES, TypeError) as error:
             self._next_fetch = now + RETRY_SECONDS
             self._failure = f"the certificates cannot be had: {type(error).__name__}: {error}"
             log.write("WARNING", "ID tokens are verified with what is kept", cause=self._failure)

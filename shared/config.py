@@ -27,6 +27,7 @@ _DATA = Path(__file__).resolve().parent.parent / ".data"
 _PLACEHOLDER = re.compile(
     r"change|replace|example|placeholder|default|your[-_ ]|secret|passw", re.IGNORECASE
 )
+_HTTPS = re.compile(r"https://[^/?#@\s]+(?:[/?][!-~]*)?")
 _ORIGIN = re.compile(r"https?://[^/?#@*\s]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
@@ -53,6 +54,20 @@ def _usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """From where on each alert of `shared.alerts` fires; 0 switches it off."""
+
+    error_rate: float = 0.05
+    """Of requests that were answered with 500 or more."""
+    database_away: float = 60.0
+    """Seconds."""
+    failed_logins: int = 50
+    """From one network."""
+    slow_login: float = 3.0
+    """Seconds, for one login of 20."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +105,8 @@ class Settings:
     google_client_ids: frozenset[str] = frozenset()
     firebase_project_id: str | None = None
     google_cloud_project: str | None = None
+    alert_webhook: str | None = field(default=None, repr=False)
+    alerts: Thresholds = field(default_factory=Thresholds)
 
     @property
     def secure(self) -> bool:
@@ -179,6 +196,8 @@ class _Reader:
             google_client_ids=self.google_client_ids(),
             firebase_project_id=self.firebase_project_id(),
             google_cloud_project=self.text("GOOGLE_CLOUD_PROJECT"),
+            alert_webhook=self.alert_webhook(),
+            alerts=self.alerts(),
         )
         if self.problems:
             raise InvalidSettings(self.problems)
@@ -387,6 +406,21 @@ class _Reader:
                 "lower case letters, digits and hyphens."
             )
         return project_id
+
+    def alert_webhook(self) -> str | None:
+        url = self.text("ALERT_WEBHOOK_URL")
+        if url is not None and not _HTTPS.fullmatch(url):
+            self.problems.append("ALERT_WEBHOOK_URL must be an https URL.")
+        return url
+
+    def alerts(self) -> Thresholds:
+        default = Thresholds()
+        return Thresholds(
+            error_rate=self.number("ALERT_ERROR_RATE", default.error_rate, 0, 1),
+            database_away=self.number("ALERT_DATABASE_AWAY", default.database_away, 0, 86_400),
+            failed_logins=self.number("ALERT_FAILED_LOGINS", default.failed_logins, 0, 1_000_000),
+            slow_login=self.number("ALERT_SLOW_LOGIN", default.slow_login, 0, 300),
+        )
 
     def check_secure(self, use_database: bool, rounds: int) -> None:
         if self.text("DEBUG"):

@@ -272,6 +272,8 @@ def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -
     if serving.is_offline:
         call.log["offline"] = True
     _finish(call, response)
+    if runtime.alerts().is_due(time.time()):
+        call.afterwards(runtime.check_alerts)
     for function in call.later:
         response.call_on_close(functools.partial(_afterwards, call, function))
     if not call.is_streaming:
@@ -357,7 +359,9 @@ def _log(call: Call, status: int) -> None:
         severity = "ERROR"
     elif call.failure in (401, 403, 429) or call.is_streaming:
         severity = "WARNING"
-    seconds = time.perf_counter() - call.started
+    seconds, now = time.perf_counter() - call.started, time.time()
+    client = str(call.log.get("client", ""))
+    runtime.alerts().record(call.function, call.failure or status, seconds, client, now)
     outcome = str(call.log.get("code", "ok"))
     metrics.REQUESTS.record(seconds, call.function, str(call.failure or status), outcome)
     log.write(

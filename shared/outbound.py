@@ -12,6 +12,9 @@ from contextlib import suppress
 from email.message import Message
 from urllib.parse import urlsplit
 
+FAILURES = (OSError, http.client.HTTPException, ValueError)
+"""What `send` raises."""
+
 _MAX_BYTES = 64 * 1024
 
 
@@ -25,9 +28,9 @@ def send(
 ) -> tuple[bytes, Message]:
     """Send a request by HTTPS, and give the body and the headers of its answer, a 2xx.
 
-    `timeout` is in seconds, for all of it. Raises OSError, HTTPException, and ValueError for
-    another status, a body of more than 64 KB, and a URL of another scheme. It happens in a thread,
-    because neither the system's resolver nor http.client knows a deadline for the whole.
+    `timeout` is in seconds, for all of it. Raises one of FAILURES, also for another status, a body
+    of more than 64 KB, and a URL of another scheme. It happens in a thread, because neither the
+    system's resolver nor http.client knows a deadline for the whole.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" or parts.hostname is None:

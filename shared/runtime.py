@@ -17,6 +17,7 @@ from shared.config import Settings
 from shared.errors import StoreAway, StoreUnavailable
 
 if TYPE_CHECKING:
+    from shared.alerts import Alerts
     from shared.identity import IdTokens, SignInTokens
     from shared.metrics import Gauge
     from shared.passwords import PasswordHasher
@@ -114,6 +115,21 @@ def gauges() -> list[Gauge]:
             ),
         ]
     return found
+
+
+@functools.cache
+def alerts() -> Alerts:
+    """Give the one judge of this process's last minutes."""
+    from shared.alerts import Alerts
+
+    return Alerts(settings().alerts)
+
+
+def check_alerts() -> None:
+    """See, now and then, whether something is wrong, after an answer that nobody waits for."""
+    told = settings()
+    fallback = store().fallback()
+    alerts().check(fallback.since if fallback else None, told.alert_webhook, time.time())
 
 
 @functools.cache

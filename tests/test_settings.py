@@ -257,8 +257,14 @@ def test_as_many_hashes_run_at_once_as_the_process_may_use_cpus(
 
 def test_settings_never_show_their_secrets() -> None:
     settings = Settings.from_env(
-        {"DATABASE_URL": URL, "SESSION_SECRET": SECRET, "ADMIN_TOKEN": OTHER_SECRET}
+        {
+            "DATABASE_URL": URL,
+            "SESSION_SECRET": SECRET,
+            "ADMIN_TOKEN": OTHER_SECRET,
+            "ALERT_WEBHOOK_URL": "https://hooks.example.com/webhook-canary",
+        }
     )
+    assert "webhook-canary" not in repr(settings)
     assert OTHER_SECRET not in repr(settings)
     assert "secret-canary" not in repr(settings)
     assert SECRET not in repr(settings)
@@ -333,6 +339,10 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("ALLOWED_ORIGINS", "*", "must list origins"),
         ("ALLOWED_ORIGINS", "https://a.example/path", "must list origins"),
         ("ALLOWED_ORIGINS", "https://*.example.com", "must list origins"),
+        ("ALERT_WEBHOOK_URL", "http://hooks.example.com/x", "must be an https URL"),
+        ("ALERT_WEBHOOK_URL", "https://user:pass@hooks.example.com/", "must be an https URL"),
+        ("ALERT_ERROR_RATE", "5", "from 0 to 1"),
+        ("DATABASE_SLOW_QUERY", "-1", "from 0 to 300"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_sentence(name: str, value: str, sentence: str) -> None:

@@ -1,0 +1,190 @@
+"""When an alert fires, when it is over, and that each change is told once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.alerts import CHECK_SECONDS, LEAST_REQUESTS, MINUTES, Alerts
+from shared.config import Thresholds
+from tests.support.emulator import running_emulator
+from tests.support.outage import RECOVERY_SECONDS
+from tests.support.postgres import Server
+from tests.support.relay import Relay
+from tests.support.webhook import SECRET, Webhook
+
+NOW = 1_800_000_000.0
+WINDOW = MINUTES * 60
+ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
+
+
+@pytest.fixture
+def webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """A webhook whose certificate this process believes."""
+    with Webhook(tmp_path).running() as running:
+        monkeypatch.setenv("SSL_CERT_FILE", running.certificate)
+        yield running
+
+
+def _alerts(**thresholds: float) -> Alerts:
+    nothing = {"error_rate": 0, "database_away": 0, "failed_logins": 0, "slow_login": 0}
+    return Alerts(Thresholds(**nothing | thresholds))  # type: ignore[arg-type]
+
+
+def _firing(alerts: Alerts) -> set[str]:
+    return {name for name, alert in alerts.states.items() if alert.is_firing}
+
+
+def _serve(
+    alerts: Alerts, number: int, status: int = 200, *, seconds: float = 0.1, client: str = "c"
+) -> None:
+    for _ in range(number):
+        alerts.record("login", status, seconds, client, NOW)
+
+
+def test_a_rate_of_errors_fires_from_its_threshold_on_and_is_over_with_its_minutes(
+    webhook: Webhook,
+) -> None:
+    alerts = _alerts(error_rate=0.1)
+    _serve(alerts, 91)
+    _serve(alerts, 9, 503)
+    alerts.check(None, webhook.url, NOW)
+    assert _firing(alerts) == set()
+    _serve(alerts, 2, 500)
+    for later in range(3):
+        alerts.check(None, webhook.url, NOW + 6 * later)
+    assert _firing(alerts) == {"error_rate"}
+    assert webhook.states() == [("error_rate", "firing")]
+    (told,) = webhook.told
+    assert told["text"] == "firing: 10.8% of 102 requests in 5 minutes were answered with 5xx."
+    assert told["at"].endswith("Z")
+    alerts.check(None, webhook.url, NOW + WINDOW)
+    assert _firing(alerts) == set()
+    assert webhook.states() == [("error_rate", "firing"), ("error_rate", "resolved")]
+
+
+def test_few_requests_are_no_rate() -> None:
+    alerts = _alerts(error_rate=0.1, slow_login=1)
+    _serve(alerts, LEAST_REQUESTS // 2, 500)
+    _serve(alerts, LEAST_REQUESTS // 2 - 1, seconds=9)
+    alerts.check(None, None, NOW)
+    assert _firing(alerts) == set()
+    _serve(alerts, 1, seconds=9)
+    alerts.check(None, None, NOW)
+    assert _firing(alerts) == {"error_rate"}
+
+
+def test_failed_logins_are_counted_by_network(webhook: Webhook) -> None:
+    alerts = _alerts(failed_logins=50)
+    for network in range(100):
+        _serve(alerts, 49, 401, client=f"10.0.{network}.0/24")
+    alerts.check(None, webhook.url, NOW)
+    assert _firing(alerts) == set()
+    _serve(alerts, 1, 429, client="10.0.7.0/24")
+    alerts.check(None, webhook.url, NOW)
+    assert webhook.told[0]["text"] == "firing: 50 logins from 10.0.7.0/24 failed in 5 minutes."
+
+
+def test_one_slow_login_of_twenty_fires() -> None:
+    alerts = _alerts(slow_login=2)
+    _serve(alerts, 96)
+    _serve(alerts, 4, seconds=2.1)
+    alerts.check(None, None, NOW)
+    assert _firing(alerts) == set()
+    _serve(alerts, 2, seconds=2.1)
+    alerts.check(None, None, NOW)
+    assert _firing(alerts) == {"slow_login"}
+
+
+def test_an_absent_database_fires_after_its_time_and_ends_with_its_return() -> None:
+    alerts = _alerts(database_away=60)
+    alerts.check(NOW - 59, None, NOW)
+    assert _firing(alerts) == set()
+    alerts.check(NOW - 60, None, NOW)
+    assert _firing(alerts) == {"database_away"}
+    assert alerts.states["database_away"].since == NOW
+    alerts.check(None, None, NOW + 1)
+    assert _firing(alerts) == set()
+    assert alerts.states["database_away"].since == NOW + 1
+
+
+def test_a_threshold_of_zero_is_off() -> None:
+    alerts = _alerts()
+    _serve(alerts, 1000, 503)
+    _serve(alerts, 1000, 401)
+    _serve(alerts, 1000, seconds=100)
+    alerts.check(NOW - 10**6, None, NOW)
+    assert _firing(alerts) == set()
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_what_the_webhook_did_not_take_is_told_again_and_its_secret_is_not_in_the_log(
+    webhook: Webhook, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alerts = _alerts(database_away=60)
+    webhook.status = status
+    alerts.check(NOW - 60, webhook.url, NOW)
+    assert _firing(alerts) == set()
+    webhook.status = 200
+    for _ in range(2):
+        alerts.check(NOW - 60, webhook.url, NOW)
+    assert webhook.states() == [("database_away", "firing")]
+    output = capsys.readouterr().out
+    first, second = (json.loads(line) for line in output.splitlines())
+    assert first["message"] == "An alert did not reach the webhook"
+    assert (second["severity"], second["alert"]) == ("ERROR", "database_away")
+    assert SECRET not in output
+
+
+def test_a_check_is_due_every_few_seconds_also_after_the_clock_was_set_back() -> None:
+    alerts = _alerts()
+    assert alerts.is_due(NOW)
+    alerts.check(None, None, NOW)
+    assert not alerts.is_due(NOW + CHECK_SECONDS / 2)
+    assert alerts.is_due(NOW + CHECK_SECONDS)
+    assert alerts.is_due(NOW - 3600)
+
+
+def test_a_worker_tells_of_its_database_and_of_guessing_once_each(
+    webhook: Webhook, postgres: Server, database: str, relay: Relay
+) -> None:
+    with (
+        running_emulator(
+            DATABASE_URL=postgres.url(database, port=relay.port),
+            ALERT_WEBHOOK_URL=webhook.url,
+            ALERT_DATABASE_AWAY="0.01",
+            ALERT_FAILED_LOGINS="5",
+            ALERT_ERROR_RATE="0",
+            SSL_CERT_FILE=webhook.certificate,
+        ) as emulator,
+        emulator.client() as client,
+    ):
+        client.post("/api/signup", json=ADA)
+        for _ in range(5):
+            client.post("/api/login", json=ADA | {"password": "wrong"})
+        _until(lambda: client.get("/api/livez") and len(webhook.told) == 1)
+        relay.hang_up = 10**9
+        relay.cut()
+        assert client.post("/api/login", json=ADA).status_code == 503
+        _until(lambda: client.get("/api/livez") and len(webhook.told) == 2)
+        relay.hang_up = 0
+        _until(lambda: client.get("/api/livez") and len(webhook.told) == 3)
+        assert client.post("/api/login", json=ADA).status_code == 200
+        output = emulator.output()
+    assert webhook.states() == [
+        ("failed_logins", "firing"),
+        ("database_away", "firing"),
+        ("database_away", "resolved"),
+    ]
+    assert SECRET not in output
+
+
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + RECOVERY_SECONDS + 2 * CHECK_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
