@@ -35,16 +35,24 @@ ROUTES = {
     "/api/livez": "health",
     "/.well-known/jwks.json": "jwks",
 }
+"""The API, as docs/openapi.yaml describes it."""
+
+PAGES = {
+    "/": "page",
+    "/sign-in.css": "page",
+    "/sign-in.js": "page",
+}
+"""What there is for people, where the settings ask for it."""
 
 
 def api(request: flask.Request) -> flask.Response:
     """Route a request to the function that has its path."""
-    name = ROUTES.get(request.path)
+    name = ROUTES.get(request.path) or PAGES.get(request.path)
     return _entry_point(name)(request) if name else http.not_found(request)
 
 
 def __getattr__(name: str) -> EntryPoint:
-    if name not in ROUTES.values():
+    if name not in {*ROUTES.values(), *PAGES.values()}:
         raise AttributeError(f"module {__name__!r} has no entry point {name!r}")
     return _entry_point(name)
 

@@ -102,11 +102,12 @@ class Settings:
     admin_token: str | None = field(default=None, repr=False)
     admin_audience: str | None = None
     admin_service_accounts: frozenset[str] = frozenset()
-    google_client_ids: frozenset[str] = frozenset()
+    google_client_ids: tuple[str, ...] = ()
     firebase_project_id: str | None = None
     google_cloud_project: str | None = None
     alert_webhook: str | None = field(default=None, repr=False)
     alerts: Thresholds = field(default_factory=Thresholds)
+    sign_in_page: bool = False
 
     @property
     def secure(self) -> bool:
@@ -198,6 +199,7 @@ class _Reader:
             google_cloud_project=self.text("GOOGLE_CLOUD_PROJECT"),
             alert_webhook=self.alert_webhook(),
             alerts=self.alerts(),
+            sign_in_page=self.boolean("SIGN_IN_PAGE", default=default.environment == "development"),
         )
         if self.problems:
             raise InvalidSettings(self.problems)
@@ -388,7 +390,7 @@ class _Reader:
             )
         return frozenset(accounts)
 
-    def google_client_ids(self) -> frozenset[str]:
+    def google_client_ids(self) -> tuple[str, ...]:
         client_ids = (self.text("GOOGLE_CLIENT_ID") or "").replace(",", " ").split()
         # Google gives a client no other form of id; with a mistyped one nobody could sign in.
         if not all(_CLIENT_ID.fullmatch(client_id) for client_id in client_ids):
@@ -396,7 +398,7 @@ class _Reader:
                 "GOOGLE_CLIENT_ID must list OAuth client ids, such as "
                 "1234567890-abc123.apps.googleusercontent.com."
             )
-        return frozenset(client_ids)
+        return tuple(dict.fromkeys(client_ids))
 
     def firebase_project_id(self) -> str | None:
         project_id = self.text("FIREBASE_PROJECT_ID")

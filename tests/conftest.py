@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +19,9 @@ from tests.support.emulator import UNLIMITED, Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Relay
 from tests.support.transfers import Target
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 STORES = ("json", "postgres")
 _TEMPLATE = "migrated"
@@ -137,6 +141,17 @@ def openssl_program() -> str:
 def strace_program() -> str:
     """The path of strace."""
     return _installed("strace")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the whole run."""
+    program = _installed("chromium")
+    # Only who asks for a browser waits for its driver.
+    from tests.support.browser import running_chromium
+
+    with running_chromium(program) as running:
+        yield running
 
 
 def _installed(program: str) -> str:

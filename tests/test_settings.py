@@ -184,11 +184,11 @@ def test_users_may_come_from_several_clients_of_google_or_from_a_firebase_projec
     assert not Settings.from_env({}).has_google
     settings = Settings.from_env({"GOOGLE_CLIENT_ID": f" {CLIENT} ,{OLD_CLIENT} {CLIENT}"})
     assert settings.has_google
-    assert settings.google_client_ids == {CLIENT, OLD_CLIENT}
+    assert settings.google_client_ids == (CLIENT, OLD_CLIENT)
     assert settings.firebase_project_id is None
     settings = Settings.from_env({"FIREBASE_PROJECT_ID": "my-project-1a2b3"})
     assert settings.has_google
-    assert settings.google_client_ids == frozenset()
+    assert settings.google_client_ids == ()
     assert settings.firebase_project_id == "my-project-1a2b3"
 
 

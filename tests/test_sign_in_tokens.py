@@ -191,7 +191,7 @@ def test_the_settings_say_whose_tokens_are_taken(
     providers: Providers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     providers.serve_this_process(monkeypatch)
-    told = Settings(google_client_ids=frozenset({CLIENT_ID}), firebase_project_id=PROJECT)
+    told = Settings(google_client_ids=(CLIENT_ID,), firebase_project_id=PROJECT)
     monkeypatch.setattr(runtime, "settings", lambda: told)
     runtime.google_id_tokens.cache_clear()
     runtime._sign_in_tokens.cache_clear()

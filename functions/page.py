@@ -1,0 +1,98 @@
+"""GET /: the sign-in page, and the two files that it loads.
+
+The page is a client of the HTTP contract like any other. Its policy lets it load nothing but its
+own files and, where users sign in with Google, what Google documents for its button.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from string import Template
+
+from flask import Request, Response
+
+from shared import http, runtime
+from shared.http import Call, endpoint
+
+_FILES = Path(__file__).parent / "pages"
+_TYPES = {"/sign-in.css": "text/css", "/sign-in.js": "text/javascript"}
+_GOOGLE = "https://accounts.google.com/gsi"
+
+
+def page(request: Request) -> Response:
+    """Serve the page, or answer as if there were none where the settings don't ask for it."""
+    if not runtime.settings().sign_in_page:
+        return http.not_found(request)
+    return sign_in_page(request)
+
+
+@endpoint("GET")
+def sign_in_page(call: Call) -> Response:
+    """Give the page, or what it loads: 200."""
+    path = call.request.path
+    if path in _TYPES:
+        return _file(path.removeprefix("/"), _TYPES[path])
+    nonce = secrets.token_urlsafe(16)
+    client_ids = call.settings.google_client_ids
+    response = _file(
+        "sign-in.html",
+        "text/html",
+        client_id=client_ids[0] if client_ids else "",
+        nonce=nonce,
+        password_min_length=str(call.settings.password_min_length),
+    )
+    response.headers.update(_with_google(nonce) if client_ids else _WITHOUT_GOOGLE)
+    return response
+
+
+def _file(name: str, content_type: str, **values: str) -> Response:
+    # Read each time, so that a change shows at the next reload.
+    text = (_FILES / name).read_text(encoding="utf-8")
+    if values:
+        text = Template(text).substitute(values)
+    return Response(text, content_type=f"{content_type}; charset=utf-8")
+
+
+def _policy(**sources: str) -> str:
+    """Write a Content-Security-Policy; what is not named may not be loaded."""
+    directives = {
+        "default_src": "'none'",
+        "script_src": "'self'",
+        "style_src": "'self'",
+        "connect_src": "'self'",
+        "img_src": "data:",
+        "base_uri": "'none'",
+        # The script sends the forms; without it no password goes into an address.
+        "form_action": "'none'",
+        "frame_ancestors": "'none'",
+    } | sources
+    return "; ".join(f"{name.replace('_', '-')} {value}" for name, value in directives.items())
+
+
+_WITHOUT_GOOGLE = {
+    # Trusted Types: text from the server cannot become markup, whatever the script does.
+    "Content-Security-Policy": _policy(
+        require_trusted_types_for="'script'", trusted_types="'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def _with_google(nonce: str) -> dict[str, str]:
+    """Give the headers that Google documents for its button.
+
+    The nonce is for a style sheet that Google's script puts into the page. The address of the page,
+    of which the referrer would tell Google nothing but the origin, is what the client id is checked
+    against on localhost.
+    """
+    return {
+        "Content-Security-Policy": _policy(
+            script_src=f"'self' {_GOOGLE}/client",
+            style_src=f"'self' {_GOOGLE}/style 'nonce-{nonce}'",
+            connect_src=f"'self' {_GOOGLE}/",
+            frame_src=f"{_GOOGLE}/",
+        ),
+        "Cross-Origin-Opener-Policy": "same-origin-allow-popups",
+        "Referrer-Policy": "no-referrer-when-downgrade",
+    }

@@ -1,0 +1,186 @@
+// The sign-in page: a client of the HTTP contract (docs/openapi.yaml) and of nothing else.
+// What the server says becomes text of the page, never markup.
+
+const main = document.querySelector("main");
+const notice = document.getElementById("notice");
+const failure = document.getElementById("failure");
+const withGoogle = document.getElementById("with-google");
+
+/** A call that did not succeed: what to tell the user, and the field of the form it is about. */
+class Refusal extends Error {
+  constructor(sentence, { status = 0, code = "", field = "" } = {}) {
+    super(sentence);
+    Object.assign(this, { status, code, field });
+  }
+}
+
+const FIELDS = { invalid_credentials: "password", email_taken: "email" };
+
+async function send(method, path, body) {
+  const headers = body ? { "Content-Type": "application/json" } : {};
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  } catch {
+    throw new Refusal("The server cannot be reached. Please check your connection and try again.");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer;
+  const { status } = response;
+  const { code, field = FIELDS[code] } = answer;
+  throw new Refusal(sentence(status, answer, wait(response)), { status, code, field });
+}
+
+function sentence(status, answer, later) {
+  if (status === 429) return `Too many attempts. Please try again ${later}.`;
+  if (status === 503) return `The service is temporarily unavailable. Please try again ${later}.`;
+  return answer.error ?? "Something went wrong. Please try again later.";
+}
+
+/** When to try again: "in 5 seconds", "in 15 minutes". */
+function wait(response) {
+  const seconds = Number(response.headers.get("Retry-After"));
+  if (!seconds) return "later";
+  const inWords = new Intl.RelativeTimeFormat("en");
+  if (seconds < 60) return inWords.format(seconds, "second");
+  return inWords.format(Math.ceil(seconds / 60), "minute");
+}
+
+/** Do one thing at a time, and tell what went wrong: at its field, or above the forms. */
+async function attempt(work, { form, aside = "" } = {}) {
+  if (main.ariaBusy === "true") return;
+  main.ariaBusy = "true";
+  clear();
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    tell(error, form, aside);
+  } finally {
+    main.ariaBusy = "false";
+  }
+}
+
+function clear() {
+  notice.textContent = "";
+  for (const element of document.querySelectorAll(".error")) element.textContent = "";
+  for (const input of document.querySelectorAll("[aria-invalid]")) {
+    input.removeAttribute("aria-invalid");
+  }
+}
+
+function tell(refusal, form, aside) {
+  const input = form?.elements.namedItem(refusal.field);
+  if (!input) {
+    // What an outage does not mean is worth a sentence.
+    const unknown = refusal.status === 503 || refusal.status === 0;
+    failure.textContent = unknown ? `${refusal.message} ${aside}` : refusal.message;
+    return;
+  }
+  document.getElementById(`${input.id}-error`).textContent = refusal.message;
+  input.ariaInvalid = "true";
+  input.focus();
+}
+
+/** Show one view of the three, and Google's button where it is of use. */
+function show(id, user) {
+  for (const view of ["log-in", "sign-up", "signed-in"]) {
+    document.getElementById(view).hidden = view !== id;
+  }
+  const heading = document.getElementById(`${id}-heading`);
+  document.title = `${heading.textContent} – AI-Coder`;
+  withGoogle.hidden = !withGoogle.dataset.clientId || (user && user.provider !== "local");
+  withGoogle.querySelector("p").textContent = user
+    ? "Sign in with Google as well, to connect the two:"
+    : "Or sign in with Google:";
+}
+
+function showUser(user) {
+  for (const element of document.querySelectorAll("[data-member]")) {
+    element.textContent = user[element.dataset.member] ?? "–";
+  }
+  for (const form of document.forms) form.reset();
+  show("signed-in", user);
+}
+
+async function signIn(path, body) {
+  showUser(await send("POST", path, body));
+  document.getElementById("signed-in-heading").focus();
+  const { fallback } = await send("GET", "/api/health").catch(() => ({}));
+  if (fallback?.since) {
+    notice.textContent =
+      "The database is out of reach at the moment: you are signed in for ten minutes only, " +
+      "and nothing about your account can be changed. Please log in again when it is back.";
+  }
+}
+
+for (const form of document.forms) {
+  const aside = form.parentElement.id === "log-in" ? "This says nothing about your password." : "";
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const body = Object.fromEntries(new FormData(form));
+    attempt(() => signIn(form.getAttribute("action"), body), { form, aside });
+  });
+}
+
+for (const button of document.querySelectorAll("[data-view]")) {
+  button.addEventListener("click", () => {
+    const { view } = button.dataset;
+    clear();
+    show(view);
+    document.querySelector(`#${view} input`).focus();
+  });
+}
+
+document.getElementById("log-out").addEventListener("click", () =>
+  attempt(
+    async () => {
+      await send("POST", "/api/logout");
+      show("log-in");
+      notice.textContent = "You are logged out.";
+      document.getElementById("log-in-email").focus();
+    },
+    { aside: "You are still signed in." },
+  ),
+);
+
+async function signInWithGoogle({ credential }) {
+  await attempt(async () => {
+    try {
+      await signIn("/api/auth/google", { idToken: credential });
+    } catch (refusal) {
+      if (refusal.code === "link_required") {
+        show("log-in");
+        document.getElementById("log-in-email").focus();
+      }
+      throw refusal;
+    }
+  });
+}
+
+if (withGoogle.dataset.clientId) {
+  const script = document.createElement("script");
+  script.src = "https://accounts.google.com/gsi/client";
+  script.setAttribute("nonce", document.querySelector("link[nonce]").nonce);
+  script.addEventListener("load", () => {
+    const { id } = window.google.accounts;
+    id.initialize({ client_id: withGoogle.dataset.clientId, callback: signInWithGoogle });
+    id.renderButton(withGoogle.querySelector("div"), { type: "standard" });
+  });
+  script.addEventListener("error", () => {
+    withGoogle.querySelector("div").textContent = "Google cannot be reached at the moment.";
+  });
+  document.head.append(script);
+}
+
+attempt(
+  async () => {
+    try {
+      showUser(await send("GET", "/api/user"));
+    } catch (refusal) {
+      show("log-in");
+      if (refusal.status !== 401) throw refusal;
+    }
+  },
+  { aside: "Until then nobody can tell whether you are signed in." },
+);

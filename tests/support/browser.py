@@ -1,0 +1,68 @@
+"""Headless Chromium, and what goes wrong in its pages without anybody seeing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+_TELL_OF_VIOLATIONS = """
+addEventListener("securitypolicyviolation", (event) =>
+  console.error(`CSP: ${event.effectiveDirective} of ${event.blockedURI} ${event.sample}`));
+"""
+_REFUSED = "Failed to load resource: the server responded with a status of"
+
+
+@contextmanager
+def running_chromium(program: str) -> Iterator[Browser]:
+    """Launch it, once for many pages. Without its sandbox, which root may not have."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """Open a page with cookies of its own, and hold it to a silent console until the end.
+
+    What counts are errors and warnings, uncaught exceptions, and violations of the content security
+    policy; not that the API answered with a status of 400 or more, which Chromium always tells.
+    """
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        is_answer = message.text.startswith(_REFUSED) and "/api/" in message.location["url"]
+        if message.type in ("error", "warning") and not is_answer:
+            complaints.append(message.text)
+
+    with browser.new_context(base_url=url, **options) as context:
+        context.set_default_timeout(10_000)
+        context.add_init_script(_TELL_OF_VIOLATIONS)
+        page = context.new_page()
+        page.on("console", listen)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto("/")
+        yield page
+    assert complaints == []
+
+
+def axe(page: Page) -> list[str]:
+    """Name the rules of axe-core that the page breaks seriously or critically, and where."""
+    return [
+        f"{rule['id']}: {node['html']} {node['failureSummary']}"
+        for rule in Axe().run(page).response["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep a picture of the page in the folder that the variable SCREENSHOTS names, if it does."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
