@@ -82,9 +82,8 @@ _WITHOUT_GOOGLE = {
 def _with_google(nonce: str) -> dict[str, str]:
     """Give the headers that Google documents for its button.
 
-    The nonce is for a style sheet that Google's script puts into the page. The address of the page,
-    of which the referrer would tell Google nothing but the origin, is what the client id is checked
-    against on localhost.
+    The nonce is for the style sheet that Google's script writes into the page. The referrer is what
+    it checks the client id against on localhost; the page's address tells no more than its origin.
     """
     return {
         "Content-Security-Policy": _policy(

@@ -41,6 +41,7 @@ def test_development_works_without_any_variable_and_keeps_its_secret(data_folder
     assert settings.environment == "development"
     assert not settings.use_database
     assert not settings.secure
+    assert settings.sign_in_page
     assert settings.cookie_name == "session"
     (secret,) = settings.session_secrets
     assert len(secret) >= 32
@@ -100,6 +101,7 @@ def test_a_sound_production_is_accepted() -> None:
     assert settings.cookie_name == "__Host-session"
     assert settings.bcrypt_rounds == 12
     assert settings.fallback == "off"
+    assert not settings.sign_in_page
     assert Settings.from_env({}).fallback == "full"
 
 

@@ -89,7 +89,8 @@ function show(id, user) {
   }
   const heading = document.getElementById(`${id}-heading`);
   document.title = `${heading.textContent} – AI-Coder`;
-  withGoogle.hidden = !withGoogle.dataset.clientId || (user && user.provider !== "local");
+  const provider = user?.provider ?? "local";
+  withGoogle.hidden = !withGoogle.dataset.clientId || provider !== "local";
   withGoogle.querySelector("p").textContent = user
     ? "Sign in with Google as well, to connect the two:"
     : "Or sign in with Google:";
@@ -106,8 +107,13 @@ function showUser(user) {
 async function signIn(path, body) {
   showUser(await send("POST", path, body));
   document.getElementById("signed-in-heading").focus();
+  tellOfOutage();
+}
+
+/** Tell who has just signed in that this won't last, while the database is away. */
+async function tellOfOutage() {
   const { fallback } = await send("GET", "/api/health").catch(() => ({}));
-  if (fallback?.since) {
+  if (fallback?.since && !document.getElementById("signed-in").hidden) {
     notice.textContent =
       "The database is out of reach at the moment: you are signed in for ten minutes only, " +
       "and nothing about your account can be changed. Please log in again when it is back.";
@@ -148,6 +154,7 @@ async function signInWithGoogle({ credential }) {
   await attempt(async () => {
     try {
       await signIn("/api/auth/google", { idToken: credential });
+      notice.textContent = "You have signed in with Google.";
     } catch (refusal) {
       if (refusal.code === "link_required") {
         show("log-in");
