@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from shared.emails import email_key
 from shared.passwords import hash_problem
 from shared.timestamps import to_iso
+from shared.users import PROVIDERS
 
-PROVIDERS = ("local", "google", "firebase-google")
 TEXT_MAX_LENGTH = 255
 """Characters: the width of the columns `email`, `password` and `name`; so long are identities."""
 MEMBERS = frozenset(
