@@ -16,6 +16,17 @@ def to_iso(moment: datetime | float) -> str:
     return text.replace("+00:00", "Z")
 
 
+def from_iso(text: object) -> datetime | None:
+    """Read a time, in UTC where it names no offset; None where it is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def now_iso() -> str:
     """Write what the clock says."""
     return to_iso(datetime.now(UTC))

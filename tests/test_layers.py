@@ -81,6 +81,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
             "staging",
             "bulk",
             "batches",
+            "statistics",
         )
     }
 
@@ -94,6 +95,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ("shared.tokens", {"shared.http", "shared.store", "shared.database", "shared.accounts"}),
         ("shared.express_sessions", set(IMPORTS) - {"shared.express_sessions"}),
         ("shared.store.batches", {"shared.transfer", "shared.http", "shared.accounts"}),
+        ("shared.statistics", set(IMPORTS) - {"shared.statistics"}),
         ("shared.transfer.importing", {"shared.http", "shared.accounts", "shared.runtime"}),
         ("shared.bodies", {"shared.http", "shared.config", "shared.accounts"}),
         ("shared.problems", set(IMPORTS) - {"shared", "shared.errors"}),

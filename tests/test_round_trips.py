@@ -20,7 +20,7 @@ from tests.support.postgres import Server
 from tests.support.relay import Relay
 
 PASSWORD = "correct horse battery staple"
-SIGN_UP, CLEAN_UP = 2, 1
+SIGN_UP, CLEAN_UP = 2, 2
 REPLACED = 1
 """The session that the browser had ends when it gets a new one."""
 SCHEMA_CHECK = 1
@@ -94,8 +94,8 @@ def _operations(client: httpx.Client) -> list[tuple[Callable[[], httpx.Response]
 
 
 def _wait_until_what_has_expired_is_deleted(relay: Relay, new: int) -> None:
-    """Wait for the statement that follows an instance's first answer, and for a minute no other."""
-    connections = 3 if new else 1
+    """Wait for the statements that follow an instance's first answer, and for a minute no other."""
+    connections = SIGN_UP + CLEAN_UP if new else 1
     deadline = time.monotonic() + 10
     while relay.flights < connections * 5 + SCHEMA_CHECK + SIGN_UP + CLEAN_UP:
         assert time.monotonic() < deadline, relay.flights

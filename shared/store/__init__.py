@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.config import Settings
+from shared.statistics import Statistics, Window
 from shared.throttling import Keys
 from shared.users import ExternalIdentity, User
 
@@ -195,7 +196,11 @@ class Store(Protocol):
         ...
 
     def clean_up(self, now: float) -> bool:
-        """Delete a bounded number of expired rows; tell whether there may be more."""
+        """Delete a bounded number of expired rows; tell whether there may be more to do."""
+        ...
+
+    def statistics(self, window: Window) -> Statistics:
+        """Count users, and what the audit has of the window."""
         ...
 
     def express_session_user(self, sid: str) -> User | None:

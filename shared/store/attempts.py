@@ -74,11 +74,12 @@ def begin(found: str, kind: str) -> str:
             ELSE a.expires_at END AS locked_until
         FROM client c, login l, account a
     ), event AS (
-        INSERT INTO auth_events (at, kind, user_id, actor, client)
+        INSERT INTO auth_events (at, kind, user_id, actor, client, provider)
         SELECT $2::timestamptz, CASE WHEN denied_by = '{CLIENT}'
                 OR (denied_by = '{ACCOUNT}' AND f.id IS NOT NULL)
             THEN '{kind}_throttled' ELSE '{kind}_failed' END,
-            f.id, CASE WHEN f.id IS NULL THEN $12 END, $13
+            f.id, CASE WHEN f.id IS NULL THEN $12 END, $13,
+            CASE WHEN f.id IS NOT NULL THEN coalesce(f.provider, 'local') END
         FROM outcome LEFT JOIN found f ON true WHERE remaining > -2 RETURNING id
     )
     SELECT CASE WHEN o.denied_by = '{CLIENT}' OR EXISTS (SELECT FROM found) THEN o.denied_by END,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from shared import scope
 from shared.config import Settings
 from shared.errors import EmailTaken, StoreAway, StoreBusy, StoreUnavailable
+from shared.statistics import Statistics, Window
 from shared.store import (
     Account,
     Attempt,
@@ -248,6 +249,10 @@ class FallbackStore:
             with suppress(StoreBusy):  # Another process is at it.
                 self._snapshot.take(self._postgres.database, now)
         return has_more
+
+    def statistics(self, window: Window) -> Statistics:
+        """Ask Postgres."""
+        return self._postgres.statistics(window)
 
     def health(self) -> DatabaseHealth:
         """Ask Postgres."""

@@ -14,6 +14,7 @@ from shared.connection import Row
 from shared.database import Database, PoolCounts
 from shared.emails import email_key
 from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
+from shared.statistics import DAY, MONTH, MOST_DAYS, WEEK, Statistics, Window
 from shared.store import (
     Account,
     Attempt,
@@ -23,6 +24,7 @@ from shared.store import (
     FallbackStatus,
     attempts,
     statements,
+    statistics,
 )
 from shared.store.preparation import prepare
 from shared.throttling import KNOWN_SECONDS, Keys, Pseudonyms, sign_up_key
@@ -306,11 +308,25 @@ class PostgresStore:
         return _user(rows[0]) if rows else None
 
     def clean_up(self, now: float) -> bool:
-        """Delete from each table what has expired."""
+        """Delete from each table what has expired, and count the hours that are over."""
         ((most,),) = self.database.execute(
             statements.CLEAN_UP, _timestamp(now), _timestamp(now - self._audit_seconds)
         )
-        return int(most) == statements.MOST_DELETED
+        ((hours,),) = self.database.execute(
+            statistics.ROLL_UP, _timestamp(now), _timestamp(now - MOST_DAYS * DAY)
+        )
+        return int(most) == statements.MOST_DELETED or int(hours) == statistics.MOST_HOURS
+
+    def statistics(self, window: Window) -> Statistics:
+        """Count all in one statement, and so at one moment."""
+        (row,) = self.database.execute(
+            statistics.STATISTICS,
+            _timestamp(window.start),
+            _timestamp(window.end),
+            _timestamp(window.now - WEEK),
+            _timestamp(window.now - MONTH),
+        )
+        return statistics.read(row)
 
     def express_session_user(self, sid: str) -> User | None:
         """Join the session with its user; a `userId` that is no UUID is nobody's."""

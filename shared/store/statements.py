@@ -126,8 +126,9 @@ WITH matched AS (
 ), complete AS (
     SELECT (SELECT count(*) FROM matched) = json_array_length($1::json) AS has_all
 ), event AS (
-    INSERT INTO auth_events (id, at, kind, user_id, client)
-    SELECT $5::uuid, $3::timestamptz, 'login', id, $4 FROM linked, complete WHERE has_all
+    INSERT INTO auth_events (id, at, kind, user_id, client, provider)
+    SELECT $5::uuid, $3::timestamptz, 'login', id, $4, coalesce(provider, 'local')
+    FROM linked JOIN users USING (id), complete WHERE has_all
     ON CONFLICT (id) DO NOTHING
 )
 SELECT {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,

@@ -1,0 +1,77 @@
+"""What is counted for operators: users and, as the audit has it, events, over whole days in UTC."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+DAY = 86400
+WEEK, MONTH = 7 * DAY, 30 * DAY
+"""Seconds within which a user is new."""
+UNKNOWN = "unknown"
+"""The provider of logins of a time when it was not written down."""
+MOST_DAYS = 366
+"""Of a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """So many days, of which the last is the one at `now`."""
+
+    days: int
+    now: float
+
+    @property
+    def start(self) -> float:
+        """The beginning of the first day."""
+        return self.end - self.days * DAY
+
+    @property
+    def end(self) -> float:
+        """The end of the last day."""
+        return (self.now // DAY + 1) * DAY
+
+    def each_day(self) -> list[date]:
+        """Give the days in their order."""
+        first = datetime.fromtimestamp(self.start, UTC).date()
+        return [first + timedelta(days=number) for number in range(self.days)]
+
+
+@dataclass(slots=True)
+class Events:
+    """What the audit tells."""
+
+    logins: Counter[tuple[date, str]] = field(default_factory=Counter)
+    """By day and the user's provider."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+    login_failures: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    login_hours: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Logins by day of the week, Monday being 0, and hour."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What was found. All but the users' own numbers is of the window."""
+
+    users: Counter[str] = field(default_factory=Counter)
+    """By provider."""
+    users_last_week: int = 0
+    users_last_month: int = 0
+    registrations: Counter[tuple[date, str]] = field(default_factory=Counter)
+    """By day and provider."""
+    events: Events | None = None
+    """None where there is no audit."""
+
+    def count_user(self, window: Window, provider: str, created_at: datetime | None) -> None:
+        """Count one user more, whose creation may be of an unknown time."""
+        self.users[provider] += 1
+        if created_at is None:
+            return
+        seconds = created_at.timestamp()
+        self.users_last_week += seconds >= window.now - WEEK
+        self.users_last_month += seconds >= window.now - MONTH
+        if window.start <= seconds < window.end:
+            self.registrations[created_at.date(), provider] += 1
