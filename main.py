@@ -30,6 +30,7 @@ ROUTES = {
     "/api/password": "password",
     "/api/account": "account",
     "/api/migrate": "migrate",
+    "/api/stats": "stats",
     "/api/metrics": "metrics",
     "/api/health": "health",
     "/api/livez": "health",

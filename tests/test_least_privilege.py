@@ -11,6 +11,7 @@ DOCUMENT = (ROOT / "docs" / "DATABASE_SETUP.md").read_text()
 (GRANTS,) = re.findall(r"```sql\n(GRANT.*?)```", DOCUMENT, re.DOTALL)
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
 NEW = "another long passphrase"
+ADMIN_TOKEN = "bGVhc3QgcHJpdmlsZWdlIGlzIGZvciBhZG1pbmlzdHJhdG9ycw"
 
 
 def test_the_grants_of_the_document_are_enough_and_no_table_can_be_changed(
@@ -20,7 +21,9 @@ def test_the_grants_of_the_document_are_enough_and_no_table_can_be_changed(
     try:
         postgres.run(GRANTS, database)
         url = postgres.url(database, user="requests")
-        with running_emulator(DATABASE_URL=url, AUTO_MIGRATE="false") as emulator:
+        with running_emulator(
+            DATABASE_URL=url, AUTO_MIGRATE="false", ADMIN_TOKEN=ADMIN_TOKEN
+        ) as emulator:
             with emulator.client() as client:
                 statuses = [
                     client.post("/api/signup", json=ADA).status_code,
@@ -33,8 +36,32 @@ def test_the_grants_of_the_document_are_enough_and_no_table_can_be_changed(
                     client.post("/api/logout", json={"everywhere": True}).status_code,
                     client.post("/api/login", json=ADA | {"password": NEW}).status_code,
                     client.request("DELETE", "/api/account", json={"password": NEW}).status_code,
+                    client.get(
+                        "/api/stats", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
+                    ).status_code,
                 ]
-            assert statuses == [201, 200, 200, 200, 200, 200, 204]
+            assert statuses == [201, 200, 200, 200, 200, 200, 204, 200]
             assert "permission denied" not in emulator.output()
     finally:
         postgres.run("DROP OWNED BY requests; DROP ROLE requests", database)
+
+
+def test_who_may_change_events_needs_no_further_grant_for_the_hours_to_be_marked(
+    postgres: Server, database: str
+) -> None:
+    """As of the version before there were such hours."""
+    change = (
+        "INSERT INTO auth_events (at, kind) VALUES ('2024-02-29 12:00Z', 'login');"
+        "INSERT INTO auth_events (at, kind) VALUES ('2024-02-29 12:30Z', 'login');"
+        "UPDATE auth_events SET kind = 'logout'; DELETE FROM auth_events"
+    )
+    postgres.run("CREATE ROLE earlier", database)
+    try:
+        postgres.run("GRANT SELECT, INSERT, UPDATE, DELETE ON auth_events TO earlier", database)
+        postgres.run(f"SET ROLE earlier; {change}", database)
+        hours = "SELECT DISTINCT hour AT TIME ZONE 'UTC' FROM changed_hours"
+        assert [[str(hour)] for (hour,) in postgres.run(hours, database)] == [
+            ["2024-02-29 12:00:00"]
+        ]
+    finally:
+        postgres.run("DROP OWNED BY earlier; DROP ROLE earlier", database)

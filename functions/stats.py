@@ -1,0 +1,66 @@
+"""GET /api/stats: how many users there are, who came and who logs in; for administrators."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from datetime import date
+from typing import Any
+
+from flask import Response
+
+from shared import runtime
+from shared.errors import InvalidInput
+from shared.http import Call, answer, endpoint
+from shared.statistics import MOST_DAYS, Events, Window
+from shared.users import PROVIDERS
+
+_DAYS = "30"
+_REASONS = ("unknown_account", "wrong_password", "too_many_attempts")
+
+
+@endpoint("GET", admin=True)
+def stats(call: Call) -> Response:
+    """Give the old server's numbers and, of the last `days`, what happened: 200."""
+    window = Window(_days(call), time.time())
+    found = runtime.store().statistics(window)
+    days = window.each_day()
+    members: dict[str, Any] = {
+        "total_users": found.users.total(),
+        "local_users": found.users["local"],
+        "google_users": found.users["google"],
+        "firebase_google_users": found.users["firebase-google"],
+        "users_last_week": found.users_last_week,
+        "users_last_month": found.users_last_month,
+        "window": {"days": window.days, "first": str(days[0]), "last": str(days[-1])},
+        "registrations": _by_day(days, found.registrations),
+    }
+    return answer(members | _of_events(days, found.events))
+
+
+def _days(call: Call) -> int:
+    given = call.request.args.getlist("days") or [_DAYS]
+    if len(given) == 1 and re.fullmatch("[0-9]{1,3}", given[0]) and 1 <= int(given[0]) <= MOST_DAYS:
+        return int(given[0])
+    raise InvalidInput("days", f"The days must be a whole number from 1 to {MOST_DAYS}")
+
+
+def _of_events(days: list[date], events: Events | None) -> dict[str, Any]:
+    if events is None:
+        return dict.fromkeys(("logins", "outcomes", "login_failures", "login_hours"))
+    return {
+        "logins": _by_day(days, events.logins),
+        "outcomes": dict(sorted(events.outcomes.items())),
+        "login_failures": {reason: events.login_failures[reason] for reason in _REASONS},
+        "login_hours": [[events.login_hours[day, hour] for hour in range(24)] for day in range(7)],
+    }
+
+
+def _by_day(days: list[date], counts: Counter[tuple[date, str]]) -> list[dict[str, Any]]:
+    """Give each day, and of each the providers that there are."""
+    providers = [*PROVIDERS, *sorted({provider for _, provider in counts} - {*PROVIDERS})]
+    return [
+        {"day": str(day), "providers": {provider: counts[day, provider] for provider in providers}}
+        for day in days
+    ]
