@@ -32,6 +32,7 @@ ROUTES = {
     "/api/migrate": "migrate",
     "/api/stats": "stats",
     "/api/metrics": "metrics",
+    "/api/dashboard": "dashboard",
     "/api/health": "health",
     "/api/livez": "health",
     "/.well-known/jwks.json": "jwks",

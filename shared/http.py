@@ -61,6 +61,8 @@ class Call:
     body: dict[str, Any] = field(default_factory=dict)
     stream: BodyStream = _NO_BODY
     """The body, of an endpoint that takes it as a stream."""
+    takes_basic: bool = False
+    """Whether a browser may prove who the administrator is, by HTTP's Basic scheme."""
     admin: str = ""
     """Who the administrator is, of an endpoint for one."""
     names: dict[str, object] = field(default_factory=dict)
@@ -112,9 +114,16 @@ class Call:
 
     @property
     def bearer_token(self) -> str | None:
-        """The token in the header `Authorization: Bearer …` (RFC 6750, section 2.1)."""
+        """The token in the header `Authorization: Bearer …` (RFC 6750, section 2.1).
+
+        Or the password of `Basic …` (RFC 7617), whatever the user's name, where it is taken. A
+        browser sends that by itself, so that it must not be on an endpoint that changes anything.
+        """
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" and token else None
+        if scheme.lower() == "bearer" and token:
+            return token.strip()
+        given = self.request.authorization if self.takes_basic else None
+        return given.password if given is not None and given.type == "basic" else None
 
     def _cookie(self, name: str) -> str | None:
         """Give the value of a cookie, but not if there are several.
@@ -143,7 +152,7 @@ class Call:
 
 
 def endpoint(
-    *methods: str, body: Body = "none", admin: bool = False
+    *methods: str, body: Body = "none", admin: bool = False, basic: bool = False
 ) -> Callable[[Callable[[Call], Response]], Callable[[Request], Response]]:
     """Make an entry point for functions-framework of a function that answers a Call.
 
@@ -151,6 +160,7 @@ def endpoint(
     preflight of an allowed origin. `body` tells whether the other methods expect a JSON object, or
     that the function reads `call.stream` itself. An endpoint for an administrator does not exist
     where the settings know of none, and checks the credentials before it reads any of the body.
+    With `basic`, for a page that only reads, a browser may ask for the token as a password.
     """
     if "GET" in methods:
         methods = (*methods, "HEAD")
@@ -164,6 +174,7 @@ def endpoint(
                 return _preflight(methods)
             _check(call, methods)
             if admin:
+                call.takes_basic = basic
                 _authenticate_admin(call)
             if call.request.method in _SAFE:
                 bodies.read_json(call.request, "none")
@@ -327,6 +338,8 @@ def _problem(call: Call, error: Exception) -> Response:
     problem = _describe(call, error)
     text = json.dumps(problem.members).encode()
     headers = problem.headers | {"Content-Length": str(len(text))}
+    if call.takes_basic and problem.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="AI-Coder", charset="UTF-8"'
     # functions-framework reads what is left of a body into memory before it answers, unless the
     # answer is streamed; the server then drains it within its own bounds.
     return Response(iter([text]), problem.status, headers, content_type="application/problem+json")

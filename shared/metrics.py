@@ -47,6 +47,10 @@ class Counter:
         with _adding:
             return dict(self._sums)
 
+    def total(self) -> float:
+        """Add up all labels."""
+        return sum(self.sums().values())
+
     def lines(self) -> Iterator[str]:
         """Give Prometheus' lines."""
         yield from _head(self.name, self.description, "counter")
@@ -68,7 +72,7 @@ class Histogram:
         with _adding:
             series = self._series.get(values)
             if series is None:
-                series = self._series[values] = Series([0] * (len(BUCKETS) + 1))
+                series = self._series[values] = Series.empty()
             series.counts[bisect_left(BUCKETS, value)] += 1
             series.total += value
         for listener in _listeners:
@@ -81,6 +85,17 @@ class Histogram:
                 values: Series(series.counts.copy(), series.total)
                 for values, series in self._series.items()
             }
+
+    def by_label(self, index: int) -> dict[str, Series]:
+        """Add up what has the same value of one label."""
+        found: dict[str, Series] = {}
+        for values, series in self.series().items():
+            found[values[index]] = found.get(values[index], Series.empty()) + series
+        return found
+
+    def all(self) -> Series:
+        """Add everything up."""
+        return sum(self.series().values(), Series.empty())
 
     def lines(self) -> Iterator[str]:
         """Give Prometheus' lines."""
@@ -103,6 +118,16 @@ class Series:
     """In each bucket, the last of which has no bound."""
     total: float = 0.0
 
+    @classmethod
+    def empty(cls) -> Series:
+        """Give one without a value."""
+        return cls([0] * (len(BUCKETS) + 1))
+
+    @property
+    def number(self) -> int:
+        """How many values there are."""
+        return sum(self.counts)
+
     def __add__(self, other: Series) -> Series:
         counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
         return Series(counts, self.total + other.total)
@@ -112,7 +137,7 @@ class Series:
 
         It is exact to its bucket, and never more than the last bound.
         """
-        rank = part * sum(self.counts)
+        rank = part * self.number
         if not rank:
             return None
         below = 0

@@ -44,6 +44,8 @@ class Events:
 
     logins: Counter[tuple[date, str]] = field(default_factory=Counter)
     """By day and the user's provider."""
+    failed_logins: Counter[date] = field(default_factory=Counter)
+    """By day, whatever the reason."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """By kind."""
     login_failures: Counter[str] = field(default_factory=Counter)

@@ -188,6 +188,7 @@ MEMBERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "stats": {},
     "metrics": {},
+    "dashboard": {},
     "health": {},
     "jwks": {},
 }

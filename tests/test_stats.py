@@ -189,6 +189,7 @@ class Audit:
             if not window.start <= at.timestamp() < window.end:
                 continue
             found.outcomes[kind] += 1
+            found.failed_logins[at.date()] += kind in ("login_failed", "login_throttled")
             if kind == "login":
                 found.logins[at.date(), provider or "unknown"] += 1
                 found.login_hours[at.weekday(), at.hour] += 1
@@ -197,6 +198,7 @@ class Audit:
                 found.login_failures[reason] += 1
             elif kind == "login_throttled":
                 found.login_failures["too_many_attempts"] += 1
+        found.failed_logins = +found.failed_logins
         return found
 
     def check(self, store: Store, now: float, *days: int) -> None:

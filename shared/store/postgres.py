@@ -51,7 +51,10 @@ class PostgresStore:
             raise ValueError("the Postgres store needs a database_url")
         prepared = functools.partial(prepare, apply=settings.auto_migrate)
         self.database = Database(
-            settings.database_url, settings, prepare=prepared, names=statements.NAMES
+            settings.database_url,
+            settings,
+            prepare=prepared,
+            names=statements.NAMES | statistics.NAMES,
         )
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * 86400

@@ -99,6 +99,8 @@ SELECT (
 )
 """
 
+NAMES = {ROLL_UP: "roll_up", STATISTICS: "statistics"}
+
 
 def read(row: Row) -> Statistics:
     """Make of the row of STATISTICS what it says."""
@@ -121,6 +123,7 @@ def _events(events: Sequence[Any], hours: Sequence[Any]) -> Events:
             found.logins[date.fromisoformat(day), detail] += number
         elif detail is not None:
             found.login_failures[detail] += number
+            found.failed_logins[date.fromisoformat(day)] += number
     for day, hour, number in hours:
         found.login_hours[day, hour] = number
     return found

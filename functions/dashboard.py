@@ -1,0 +1,208 @@
+"""GET /api/dashboard: how the service does, on one page without a script."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flask import Response
+
+from shared import charts, metrics, runtime
+from shared.charts import Chart
+from shared.errors import StoreFault, StoreUnavailable
+from shared.http import Call, endpoint
+from shared.metrics import Series
+from shared.statistics import Statistics, Window
+from shared.timestamps import to_iso
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+DAYS = 30
+SHADES = 4
+_PAGES = Path(__file__).parent / "pages"
+_WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@endpoint("GET", admin=True, basic=True)
+def dashboard(call: Call) -> Response:
+    """Give the page: 200, also where the database is away, and then without its figures."""
+    now = time.time()
+    runtime.check_alerts()
+    nonce = secrets.token_urlsafe(16)
+    page = _template().render(
+        nonce=nonce,
+        css=(_PAGES / "dashboard.css").read_text(),
+        environment=call.settings.environment,
+        now=_moment(now),
+        started=_moment(metrics.STARTED_AT),
+        width=charts.WIDTH,
+        height=charts.HEIGHT,
+        alerts=_alerts(),
+        database=_database(),
+        latencies=_latencies(),
+        **_figures(call, now),
+    )
+    response = Response(page, content_type="text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    return response
+
+
+@functools.cache
+def _template() -> Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("dashboard.html")
+
+
+def _alerts() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": alert.name,
+            "sentence": alert.sentence,
+            "is_firing": alert.is_firing,
+            "since": alert.since and _moment(alert.since),
+        }
+        for alert in runtime.alerts().states.values()
+    ]
+
+
+def _database() -> list[tuple[str, str]]:
+    """Tell what the process knows of its database, without asking it."""
+    store = runtime.store()
+    pool, fallback = store.pool(), store.fallback()
+    if pool is None or fallback is None:
+        return [("store", "JSON file")]
+    found = [
+        ("database", f"away since {_moment(fallback.since)}" if fallback.since else "there"),
+        ("outages", f"{metrics.OUTAGES.total():.0f}"),
+        ("connections", f"{pool.total}, {pool.idle} idle, {pool.waiting} waiting"),
+        ("round trips", f"{metrics.ROUND_TRIPS.total():.0f}"),
+        ("fallback", fallback.mode),
+        ("pending sign-ups", str(fallback.pending)),
+    ]
+    if fallback.mode != "off":
+        found.append(("snapshot", _moment(fallback.snapshot) if fallback.snapshot else "none"))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Latency:
+    name: str
+    number: int
+    quantiles: list[str]
+    part: float
+    """Of a second, in percent."""
+
+
+def _latencies() -> list[_Latency]:
+    requests = metrics.REQUESTS.by_label(0)
+    rows = [_latency(f"{name} requests", series) for name, series in sorted(requests.items())]
+    for name, histogram in (
+        ("password hashes", metrics.HASHES),
+        ("database statements", metrics.QUERIES),
+        ("database connects", metrics.CONNECTS),
+        ("waits for a connection", metrics.WAITS),
+    ):
+        series = histogram.all()
+        if series.number:
+            rows.append(_latency(name, series))
+    return rows
+
+
+def _latency(name: str, series: Series) -> _Latency:
+    found = [series.quantile(part) or 0.0 for part in (0.5, 0.95, 0.99)]
+    texts = [f"{seconds * 1000:.1f} ms" for seconds in found]
+    return _Latency(name, series.number, texts, round(min(found[1], 1.0) * 100, 1))
+
+
+def _figures(call: Call, now: float) -> dict[str, Any]:
+    """Give what the database counts, or why there is nothing of it."""
+    window = Window(DAYS, now)
+    try:
+        found = runtime.store().statistics(window)
+    except (StoreUnavailable, StoreFault) as error:
+        call.log["cause"] = str(error)
+        return {"problem": "The database did not answer: there are no figures of users now."}
+    days = window.each_day()
+    names = [day.isoformat() for day in days]
+    providers = [name for name, _ in found.users.most_common()] or ["local"]
+    registrations = [[found.registrations[day, name] for name in providers] for day in days]
+    most = max(found.users.values(), default=1)
+    return {
+        "problem": None,
+        "users": [
+            ("users", f"{found.users.total():,}"),
+            ("new in a week", f"{found.users_last_week:,}"),
+            ("new in 30 days", f"{found.users_last_month:,}"),
+        ],
+        "registrations": _columns(names, providers, registrations),
+        "providers": [
+            (name, f"{found.users[name]:,}", round(100 * found.users[name] / most, 1))
+            for name in providers
+        ],
+        **_logins(found, window, names),
+    }
+
+
+def _logins(found: Statistics, window: Window, names: Sequence[str]) -> dict[str, Any]:
+    if found.events is None:
+        return {"logins": None, "hours": None}
+    events = found.events
+    successes = dict.fromkeys(window.each_day(), 0)
+    for (day, _), number in events.logins.items():
+        successes[day] += number
+    values = [[number, events.failed_logins[day]] for day, number in successes.items()]
+    most = max(events.login_hours.values(), default=0)
+    busiest = max(events.login_hours, key=lambda key: events.login_hours[key], default=(0, 0))
+    return {
+        "logins": _columns(names, ["logins", "failed logins"], values),
+        "hours": {
+            "summary": f"most on {_WEEK[busiest[0]]} at {busiest[1]}:00, {most}",
+            "days": [
+                {
+                    "name": name,
+                    "hours": [
+                        (value, charts.shade(value, most, SHADES))
+                        for value in (events.login_hours[day, hour] for hour in range(24))
+                    ],
+                }
+                for day, name in enumerate(_WEEK)
+            ],
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    names: Sequence[str]
+    series: Sequence[str]
+    values: Sequence[Sequence[int]]
+    chart: Chart
+    summary: str
+
+
+def _columns(
+    names: Sequence[str], series: Sequence[str], values: Sequence[Sequence[int]]
+) -> _Columns:
+    sums = [
+        f"{sum(column)} {name}"
+        for name, column in zip(series, zip(*values, strict=True), strict=True)
+    ]
+    summary = f"in {len(names)} days {' and '.join(sums)}"
+    return _Columns(names, series, values, charts.stacked(names, series, values), summary)
+
+
+def _moment(seconds: float) -> str:
+    return to_iso(seconds)[:16].replace("T", " ")
