@@ -229,7 +229,9 @@ def test_other_methods_are_405_and_name_the_right_ones(
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/",  # the sign-in page, where SIGN_IN_PAGE asks for it
+        "/sign-in.css",
+        "/sign-in.js",
         "/api",
         "/api/",
         "/api/nothing",

@@ -256,13 +256,17 @@ def test_an_outage_never_reads_as_a_wrong_password_or_as_a_logout_that_worked(
         relay.mode = REFUSE
         relay.cut()
         page.get_by_role("button", name="Log out").click()
-        expect(failure).to_have_text(f"{unavailable} You are still signed in.")
+        expect(failure).to_have_text(f"{unavailable} You may still be signed in.")
         page.context.clear_cookies()
         page.reload()
         _log_in(page, address, "wrong password")
         expect(failure).to_have_text(f"{unavailable} This says nothing about your password.")
         _sign_up(page, f"later.{address}")
         _is_signed_in(page, f"later.{address}")
+        expect(page.get_by_role("status")).to_contain_text("your account is kept in a file")
+        page.context.clear_cookies()
+        page.reload()
+        _log_in(page, f"later.{address}")
         expect(page.get_by_role("status")).to_contain_text("signed in for ten minutes only")
         screenshot(page, "outage")
 
@@ -279,7 +283,7 @@ def test_a_server_that_is_gone_is_told_in_a_sentence_and_signs_nobody_out(
         page.get_by_role("button", name="Log out").click()
         failure = page.locator("#failure")
         expect(failure).to_contain_text("The server cannot be reached.")
-        expect(failure).to_contain_text("You are still signed in.")
+        expect(failure).to_contain_text("You may still be signed in.")
         context.set_offline(False)
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
@@ -298,6 +302,18 @@ def test_two_clicks_are_one_sign_up(browser: Browser, on_json: Emulator, address
         form.locator("form").evaluate("form => { form.requestSubmit(); form.requestSubmit(); }")
         _is_signed_in(page, address)
     assert len([url for url in sent if url.endswith("/api/signup")]) == 1
+
+
+def test_who_has_to_wait_is_told(browser: Browser, on_json: Emulator) -> None:
+    with open_page(browser, on_json.url) as page:
+        page.goto("/")
+        held: list[Route] = []
+        page.route("**/api/login", lambda route: held.append(route))
+        _log_in(page, "nobody@example.com")
+        expect(page.get_by_role("status")).to_have_text("One moment, please.")
+        held[0].continue_()
+        _is_told_at(page, "Password", "Invalid email or password")
+        expect(page.get_by_role("status")).to_be_empty()
 
 
 def test_without_scripts_there_is_a_sentence_and_no_form(
@@ -323,15 +339,6 @@ def test_the_page_is_served_under_a_strict_policy_and_is_never_stored(on_json: E
             assert response.headers["Referrer-Policy"] == "no-referrer"
             assert client.head(path).headers["Content-Type"] == response.headers["Content-Type"]
             assert client.post(path).status_code == 405
-
-
-def test_without_the_setting_there_is_no_page(emulators: dict[str, Emulator]) -> None:
-    with emulators["json"].client() as client:
-        for path in FILES:
-            for method in ("GET", "HEAD", "POST", "OPTIONS"):
-                response = client.request(method, path)
-                assert response.status_code == 404
-                assert response.headers["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("path", ["/any/path", "/page.py", "/../page.py", "//etc/passwd"])

@@ -1,7 +1,6 @@
 // The sign-in page: a client of the HTTP contract (docs/openapi.yaml) and of nothing else.
 // What the server says becomes text of the page, never markup.
 
-const main = document.querySelector("main");
 const notice = document.getElementById("notice");
 const failure = document.getElementById("failure");
 const withGoogle = document.getElementById("with-google");
@@ -46,18 +45,24 @@ function wait(response) {
   return inWords.format(Math.ceil(seconds / 60), "minute");
 }
 
+const PATIENCE = "One moment, please.";
+let isBusy = false;
+
 /** Do one thing at a time, and tell what went wrong: at its field, or above the forms. */
 async function attempt(work, { form, aside = "" } = {}) {
-  if (main.ariaBusy === "true") return;
-  main.ariaBusy = "true";
+  if (isBusy) return;
+  isBusy = true;
   clear();
+  const slow = setTimeout(() => (notice.textContent = PATIENCE), 1000);
   try {
     await work();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     tell(error, form, aside);
   } finally {
-    main.ariaBusy = "false";
+    clearTimeout(slow);
+    if (notice.textContent === PATIENCE) notice.textContent = "";
+    isBusy = false;
   }
 }
 
@@ -107,16 +112,22 @@ function showUser(user) {
 async function signIn(path, body) {
   showUser(await send("POST", path, body));
   document.getElementById("signed-in-heading").focus();
-  tellOfOutage();
+  tellOfOutage(path);
 }
 
-/** Tell who has just signed in that this won't last, while the database is away. */
-async function tellOfOutage() {
+const IN_OUTAGE = {
+  "/api/login":
+    "you are signed in for ten minutes only, and nothing about your account can be changed. " +
+    "Please log in again when it is back.",
+  "/api/signup":
+    "your account is kept in a file until it is back, and can be used for nothing but logging in.",
+};
+
+/** Tell who has just signed in what that means while the database is away. */
+async function tellOfOutage(path) {
   const { fallback } = await send("GET", "/api/health").catch(() => ({}));
-  if (fallback?.since && !document.getElementById("signed-in").hidden) {
-    notice.textContent =
-      "The database is out of reach at the moment: you are signed in for ten minutes only, " +
-      "and nothing about your account can be changed. Please log in again when it is back.";
+  if (fallback?.since && path in IN_OUTAGE && !document.getElementById("signed-in").hidden) {
+    notice.textContent = `The database is out of reach at the moment: ${IN_OUTAGE[path]}`;
   }
 }
 
@@ -146,7 +157,7 @@ document.getElementById("log-out").addEventListener("click", () =>
       notice.textContent = "You are logged out.";
       document.getElementById("log-in-email").focus();
     },
-    { aside: "You are still signed in." },
+    { aside: "You may still be signed in." },
   ),
 );
 
