@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import imports, outages, timing
+from bench import imports, outages, statistics, timing
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -49,6 +49,8 @@ class Samples:
     failed_logins: int
     outage_rounds: int
     outages: int
+    statistics_rounds: int
+    statistics_events: int
 
 
 FULL = Samples(
@@ -64,6 +66,8 @@ FULL = Samples(
     failed_logins=2000,
     outage_rounds=20,
     outages=8,
+    statistics_rounds=10,
+    statistics_events=10_000_000,
 )
 QUICK = Samples(
     latency_rounds=6,
@@ -78,6 +82,8 @@ QUICK = Samples(
     failed_logins=200,
     outage_rounds=3,
     outages=2,
+    statistics_rounds=3,
+    statistics_events=1_000_000,
 )
 
 
@@ -257,6 +263,12 @@ def without_database(bench: Bench) -> list[Measurement]:
     return outages.measure(bench.server, samples.outage_rounds, samples.outages)
 
 
+def statistics_(bench: Bench) -> list[Measurement]:
+    """Ask for the statistics of many users and events, and count the same with psql."""
+    samples = bench.samples
+    return statistics.measure(bench.server, samples.statistics_events, samples.statistics_rounds)
+
+
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -267,6 +279,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "import": import_,
     "failures": failures,
     "outages": without_database,
+    "statistics": statistics_,
 }
 
 

@@ -131,14 +131,18 @@ def _copy_rows_per_second(server: Server, users: Users, template: str) -> float:
 
 
 def _copy(server: Server, database: str, users: Users) -> float:
-    """Copy with psql, over TLS, and give the seconds that it took from its start on."""
+    """Copy, and give the seconds that it took."""
+    return psql(server, database, rf"\copy users ({_COLUMNS}) FROM '{users.tsv}'")
+
+
+def psql(server: Server, database: str, command: str) -> float:
+    """Run a command with psql, over TLS, and give the seconds that it took from its start on."""
     variables = {
         "PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD, "PGUSER": USER,
         "PGHOST": server.host, "PGPORT": str(server.port), "PGDATABASE": database,
         "PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(server.authority.certificate),
     }  # fmt: skip
-    copy = rf"\copy users ({_COLUMNS}) FROM '{users.tsv}'"
-    seconds, _ = _run([server.programs / "psql", "-Xqc", copy], variables)
+    seconds, _ = _run([server.programs / "psql", "-Xqc", command], variables)
     return seconds
 
 

@@ -156,9 +156,10 @@ def answers_per_second(side: Side, clients: int, count: int) -> float:
         return count / (time.perf_counter() - started)
 
 
-def get(path: str, cookie: str = "") -> bytes:
+def get(path: str, cookie: str = "", bearer: str = "") -> bytes:
     """Write a GET request."""
-    return _request("GET", path, {"Cookie": cookie} if cookie else {}, b"")
+    headers = {"Cookie": cookie, "Authorization": bearer and f"Bearer {bearer}"}
+    return _request("GET", path, {name: text for name, text in headers.items() if text}, b"")
 
 
 def post(path: str, **members: str) -> bytes:
