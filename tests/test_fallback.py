@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.config import Settings
-from shared.errors import StoreAway, StoreRefused
+from shared.errors import StoreAway, StoreFault, StoreRefused
 from shared.store import open_store
 from shared.tokens import FRESH_SECONDS
 from tests.support.certificates import Authority
@@ -432,6 +432,17 @@ def test_a_snapshot_is_taken_when_it_is_due_and_not_before(start: Callable[..., 
         fallback = store.fallback()
         assert fallback is not None
         assert fallback.snapshot == now + taken
+
+
+def test_a_snapshot_is_taken_also_where_the_rest_of_cleaning_up_fails(
+    postgres: Server, database: str, start: Callable[..., Site]
+) -> None:
+    site = start("readonly")
+    site.sign_up(ADA)
+    postgres.run("DROP TABLE event_hours", database)
+    with pytest.raises(StoreFault, match="event_hours"):
+        site.app.store.clean_up(time.time())
+    assert site.app.settings.snapshot_file.exists()
 
 
 @pytest.mark.parametrize("taken_at", ["NaN", "1e300", "-1e300"])

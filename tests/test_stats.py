@@ -19,7 +19,7 @@ import pytest
 
 from shared.config import Settings
 from shared.statistics import DAY, Events, Statistics, Window
-from shared.store import Store, open_store
+from shared.store import Store, open_store, operations
 from shared.store.json_file import JsonFileStore
 from shared.store.postgres import PostgresStore
 from shared.store.statistics import ROLL_UP, STATISTICS
@@ -362,6 +362,23 @@ def test_an_event_is_counted_that_was_committed_long_after_its_hour_was(
         _roll_up(store, now)
         other.run("COMMIT")
     audit.check(store, now)
+    _roll_up(store, now)
+    assert audit.marks() == 0
+    audit.check(store, now)
+
+
+def test_a_sign_up_of_an_outage_counts_for_its_day_though_that_was_counted_before(
+    audit: Audit,
+) -> None:
+    store, now = audit.open(), _fill(audit)
+    _roll_up(store, now)
+    record = {"id": str(uuid.uuid4()), "email": "ada@example.com", "password": "hash"}
+    with store.database.direct_connection(time.monotonic() + 10) as connection:
+        at = LEAP_DAY.isoformat()
+        assert operations.apply(connection, str(uuid.uuid4()), at, record, []) == "created"
+    events = store.statistics(Window(7, now)).events
+    assert events is not None
+    assert events.outcomes["signup"] == 1
     _roll_up(store, now)
     assert audit.marks() == 0
     audit.check(store, now)

@@ -242,13 +242,18 @@ class FallbackStore:
     def clean_up(self, now: float) -> bool:
         """Clean up both sides, and take a snapshot if it is time for one."""
         self._file.clean_up(now)
-        has_more = self._postgres.clean_up(now)
+        try:
+            return self._postgres.clean_up(now)
+        finally:  # Whatever it could not do, logins of an outage need the snapshot.
+            if not self._postgres.database.breaker.is_open:
+                self._renew_snapshot(now)
+
+    def _renew_snapshot(self, now: float) -> None:
         interval = self._settings.snapshot_interval
         taken_at = self._snapshot.taken_at()
         if interval and (taken_at is None or not 0 <= now - taken_at < interval):
             with suppress(StoreBusy):  # Another process is at it.
                 self._snapshot.take(self._postgres.database, now)
-        return has_more
 
     def statistics(self, window: Window) -> Statistics:
         """Ask Postgres."""
