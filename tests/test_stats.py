@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from shared.config import Settings
-from shared.statistics import DAY, Events, Statistics, Window
+from shared.statistics import DAY, MOST_DAYS, Events, Statistics, Window
 from shared.store import Store, open_store, operations
 from shared.store.json_file import JsonFileStore
 from shared.store.postgres import PostgresStore
@@ -46,8 +46,8 @@ OF_EVENTS = {"logins", "outcomes", "login_failures", "login_hours"}
 LEAP_DAY = datetime(2024, 2, 29, tzinfo=UTC)
 KINDS = ("signup", "login", "login_failed", "login_throttled", "logout", "password_changed")
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
-ELSEWHERE = "Australia/Lord_Howe"
-"""Half an hour off the whole hours, and by half an hour more in summer."""
+ELSEWHERE = "America/St_Johns"
+"""Half an hour off the whole hours, and with summer time."""
 
 Event = tuple[datetime, str, uuid.UUID | None, str | None]
 
@@ -390,17 +390,41 @@ def test_a_count_that_was_overtaken_by_a_later_one_gives_way(
     store, now = audit.open(), _fill(audit)
     _roll_up(store, now)
     audit.insert((LEAP_DAY, "login", None, "google"))
-    parameters = [f"'{datetime.fromtimestamp(now - age, UTC)}'" for age in (0, 366 * DAY)]
-    roll_up = ROLL_UP.replace("$1", parameters[0]).replace("$2", parameters[1])
     with closing(postgres.connect(audit.database)) as later, ThreadPoolExecutor(1) as thread:
         later.run("BEGIN; SELECT FROM event_hours FOR UPDATE")
         earlier = thread.submit(store.clean_up, now)
         _wait_for_waiting(audit)
         audit.insert((LEAP_DAY, "login", None, "firebase-google"))
-        later.run(f"{roll_up}; COMMIT")
+        later.run(f"{_roll_up_at(now)}; COMMIT")
         earlier.result()
     assert audit.marks() == 0
     audit.check(store, now)
+
+
+def test_a_count_that_gave_way_leaves_the_marks_that_it_has_seen(
+    postgres: Server, audit: Audit
+) -> None:
+    store, now = audit.open(), _fill(audit)
+    _roll_up(store, now)
+    audit.insert((LEAP_DAY, "login", None, "google"))
+    with closing(postgres.connect(audit.database)) as earlier, ThreadPoolExecutor(1) as thread:
+        earlier.run(f"BEGIN; {_roll_up_at(now)}")
+        audit.insert((LEAP_DAY, "login", None, "firebase-google"))
+        later = thread.submit(store.clean_up, now)
+        _wait_for_waiting(audit)
+        earlier.run("COMMIT")
+        later.result()
+    assert audit.marks() == 1
+    audit.check(store, now)
+    _roll_up(store, now)
+    assert audit.marks() == 0
+    audit.check(store, now)
+
+
+def _roll_up_at(now: float) -> str:
+    """Write the statement with its parameters."""
+    at, oldest = (datetime.fromtimestamp(now - age, UTC) for age in (0, MOST_DAYS * DAY))
+    return ROLL_UP.replace("$1", f"'{at}'").replace("$2", f"'{oldest}'")
 
 
 def _wait_for_waiting(audit: Audit) -> None:
