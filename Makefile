@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved";
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-long soak lint format bench clean export snapshot \
+.PHONY: help dev test test-long soak lint format bench clean export snapshot smoke \
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
@@ -86,6 +86,9 @@ migrate-schema-status: $(VENV)/.runtime ## Tell which migrations DATABASE_URL ha
 
 migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would run
 	@$(TRANSFER) schema plan $(ARGS)
+
+smoke: $(VENV)/.runtime ## Try a deployment as a user would, and leave nothing: make smoke URL=…
+	@URL='$(URL)' $(BIN)/python -m deploy smoke $(ARGS)
 
 clean: ## Remove the environment and the caches, but not .data
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis

@@ -1,0 +1,188 @@
+"""Tries a deployment as a user would: from signing up to deleting the account.
+
+The user is made up for this and deleted at the end, also when a step in between fails.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from http.cookiejar import CookieJar
+from typing import Any
+from urllib.parse import urlsplit
+
+from deploy.errors import Failed, NotReady
+
+TIMEOUT = 40.0
+"""Seconds for one answer: an instance and a database that both have to wake up."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back; the status is 0 where nothing did."""
+
+    status: int
+    body: Mapping[str, Any]
+    problem: str = ""
+    """Why nothing came back, or what the service said of it."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The functions never redirect; a password must not follow whoever does."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+
+
+class Probe:
+    """A user who exists for one test, and a browser with a cookie jar."""
+
+    def __init__(self, url: str, domain: str) -> None:
+        """Make the user up. Raises NotReady for what is no URL."""
+        parts = urlsplit(url)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or not (
+            parts.scheme == "https" or (parts.scheme == "http" and local)
+        ):
+            raise NotReady(
+                f"{url!r} is no URL to try: it must be https://…, or http:// on this machine."
+            )
+        self.url = url.rstrip("/")
+        self.email = f"probe-{secrets.token_hex(8)}@{domain}"
+        self._password = secrets.token_urlsafe(24)
+        self._jar = CookieJar()
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPCookieProcessor(self._jar),
+            urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+            _NoRedirects(),
+        )
+
+    def sign_up(self) -> Answer:
+        """Send what the sign-up form does."""
+        return self.call("POST", "/api/signup", self._credentials | {"name": "Probe"})
+
+    def log_in(self) -> Answer:
+        """Send what the login form does."""
+        return self.call("POST", "/api/login", self._credentials)
+
+    def delete(self) -> Answer:
+        """Delete the user who is logged in."""
+        return self.call("DELETE", "/api/account", {"password": self._password})
+
+    @property
+    def _credentials(self) -> dict[str, str]:
+        return {"email": self.email, "password": self._password}
+
+    def call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Answer:
+        """Give the answer, whatever it is."""
+        request = urllib.request.Request(  # noqa: S310  # https, or this machine: see __init__
+            self.url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"} if body is not None else {},
+            method=method,
+        )
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as response:
+                return _answer(response.status, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return _answer(error.code, error.read())
+        except (OSError, HTTPException) as error:
+            return Answer(0, {}, f"no answer: {getattr(error, 'reason', None) or error!r}")
+
+
+def _answer(status: int, content: bytes) -> Answer:
+    try:
+        body = json.loads(content or b"{}")
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return Answer(status, {}, "the answer is no JSON object, so it is not this service's")
+    return Answer(status, body, " ".join(str(body.get(k, "")) for k in ("code", "error")).strip())
+
+
+def smoke(url: str, say: Say, domain: str = "example.com") -> None:
+    """Try every step and say how it went. Raises Failed for the first that went wrong."""
+    probe = Probe(url, domain)
+    steps = _Steps(probe, say)
+    steps.expect("lives", 200, probe.call("GET", "/api/livez"))
+    steps.expect("health", 200, health := probe.call("GET", "/api/health"))
+    database = health.body.get("database")
+    if not isinstance(database, dict) or database.get("status") != "connected":
+        raise Failed("The service lives, but its database does not: its log tells why, in `cause`.")
+    gone = False
+    try:
+        signed_up = probe.sign_up()
+        # A refusal is certain; after anything else somebody may be there.
+        gone = 400 <= signed_up.status < 500
+        steps.expect("sign-up", 201, signed_up)
+        steps.expect_user("who am I", probe.call("GET", "/api/user"))
+        steps.expect("own data", 200, own := probe.call("GET", "/api/account"))
+        _say_network(own, say)
+        steps.expect("logout", 200, probe.call("POST", "/api/logout"))
+        steps.expect("who am I, logged out", 401, probe.call("GET", "/api/user"))
+        steps.expect("login", 200, probe.log_in())
+        steps.expect_user("who am I, again", probe.call("GET", "/api/user"))
+        deleted = probe.delete()
+        gone = deleted.status == 204
+        steps.expect("deletion", 204, deleted)
+    finally:
+        if not gone:
+            _clean_up(probe, say)
+    steps.expect("who am I, deleted", 401, probe.call("GET", "/api/user"))
+
+
+class _Steps:
+    """Says how each step went, and how long it took."""
+
+    def __init__(self, probe: Probe, say: Say) -> None:
+        self.probe = probe
+        self.say = say
+        self.began = time.monotonic()
+
+    def expect(self, step: str, status: int, answer: Answer) -> None:
+        milliseconds = round((time.monotonic() - self.began) * 1000)
+        self.began = time.monotonic()
+        if answer.status == status:
+            self.say(f"ok      {step}: {status}, {milliseconds} ms")
+            return
+        got = answer.status or "nothing"
+        self.say(f"FAILED  {step}: {got} instead of {status} ({answer.problem})")
+        raise Failed(f"{self.probe.url} failed at: {step}.")
+
+    def expect_user(self, step: str, answer: Answer) -> None:
+        self.expect(step, 200, answer)
+        if answer.body.get("email") != self.probe.email:
+            raise Failed(f"{self.probe.url} failed at: {step}. It answered with somebody else.")
+
+
+def _say_network(own: Answer, say: Say) -> None:
+    """Show what the operator alone can judge: a wrong TRUSTED_PROXIES makes all clients one."""
+    for event in own.body.get("events") or []:
+        if event.get("kind") == "signup":
+            say(f"        to the service you are at {event.get('client')}: not your network? Then")
+            say("        TRUSTED_PROXIES is wrong.")
+
+
+def _clean_up(probe: Probe, say: Say) -> None:
+    """Delete the user after a failure, if there is one."""
+    if probe.delete().status == 204:
+        say("        The probe user was deleted.")
+        return
+    login = probe.log_in()
+    if login.status == 401:
+        say("        The probe user does not exist.")
+    elif login.status == 200 and probe.delete().status == 204:
+        say("        The probe user was deleted.")
+    else:
+        say(f"        The probe user {probe.email} may be left. In Postgres:")
+        say(f"        DELETE FROM users WHERE email = '{probe.email}';")  # noqa: S608  # for a person
