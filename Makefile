@@ -5,10 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Read .env as a shell does; a variable that is set outside wins.
-LOAD_ENV = saved=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; fi; eval "$$saved";
+LOAD = saved=$$(export -p); if [ -f $(1) ]; then set -a; . ./$(1); set +a; fi; eval "$$saved";
+LOAD_ENV = $(call LOAD,.env)
+
+# What is deployed has a file of its own, so that no setting of development gets there.
+PRODUCTION ?= .env.production
+DEPLOY = $(call LOAD,$(PRODUCTION)) $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-long soak lint format bench clean export snapshot smoke \
+.PHONY: help dev test test-long soak lint format bench clean export snapshot smoke deploy deploy-setup rollback \
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
@@ -87,8 +92,17 @@ migrate-schema-status: $(VENV)/.runtime ## Tell which migrations DATABASE_URL ha
 migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would run
 	@$(TRANSFER) schema plan $(ARGS)
 
+deploy-setup: $(VENV)/.runtime ## Make what a deployment needs in the project, once (DRY_RUN=1 shows)
+	@$(DEPLOY) setup $(ARGS)
+
+deploy: $(VENV)/.runtime ## Check, deploy and try; FUNCTION=login alone; DRY_RUN=1 prints commands
+	@$(DEPLOY) apply $(ARGS)
+
+rollback: $(VENV)/.runtime ## Serve the previous revision again (DRY_RUN=1 shows which)
+	@$(DEPLOY) rollback $(ARGS)
+
 smoke: $(VENV)/.runtime ## Try a deployment as a user would, and leave nothing: make smoke URL=…
-	@URL='$(URL)' $(BIN)/python -m deploy smoke $(ARGS)
+	@$(DEPLOY) smoke $(ARGS)
 
 clean: ## Remove the environment and the caches, but not .data
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis

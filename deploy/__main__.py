@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 
+from deploy import checks, commands, revisions, services
 from deploy import smoke as smoking
+from deploy.checks import Findings
+from deploy.errors import Failed, NotReady
+from deploy.gcloud import Gcloud, NotFound, Refused
+from deploy.services import Place
+
+_FUNCTIONS = Path(__file__).resolve().parent.parent / "functions"
+
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, envvar="DRY_RUN", help="Print the commands, and change nothing."
+)
+project_option = click.option("--project", envvar="PROJECT", default="", help="gcloud's if absent.")
+region_option = click.option("--region", envvar="REGION", default="", help="Such as us-east5.")
+url_option = click.option("--url", envvar="URL", help="The service, as its users reach it.")
 
 
 @click.group(
@@ -14,15 +32,164 @@ from deploy import smoke as smoking
     "wrong; 130 interrupted."
 )
 def deploy() -> None:
-    """Bring the functions to Google Cloud Run; docs/DEPLOY.md tells how."""
+    """Bring the functions to Google Cloud Run; docs/DEPLOY.md tells how.
+
+    Each option is an environment variable, too: --dry-run is DRY_RUN=1.
+    """
+
+
+def _size_options(command: Callable[..., None]) -> Callable[..., None]:
+    default = Place(project="", region="")
+    for name in ("cpu", "memory", "concurrency", "min_instances", "max_instances"):
+        value: Any = getattr(default, name)
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, envvar=name.upper(), default=value, show_default=True)(
+            command
+        )
+    return command
 
 
 @deploy.command()
-@click.option("--url", envvar="URL", required=True, help="The service, as its users reach it.")
+@click.option("--function", type=click.Choice(services.FUNCTIONS), envvar="FUNCTION")
+@click.option(
+    "--front", type=click.Choice(list(services.FRONTS)), envvar="FRONT", default="run.app"
+)
+@click.option("--gen2", is_flag=True, envvar="GEN2", help="By `gcloud functions deploy`.")
+@url_option
+@project_option
+@region_option
+@_size_options
+@dry_run_option
+def apply(
+    function: str | None, gen2: bool, url: str | None, project: str, dry_run: bool, **options: Any
+) -> None:
+    """Check everything, deploy the public and the private service, or one function, and try it."""
+    if function not in (None, "api", "admin") and not (_FUNCTIONS / f"{function}.py").exists():
+        raise NotReady(f"There is no function {function} yet.")
+    gcloud, findings = Gcloud(dry_run=dry_run), Findings()
+    project = checks.find_project(gcloud, project, findings)
+    place = Place(project=project, **options)
+    deployed = services.chosen(function)
+    checks.check(gcloud, place, deployed, os.environ, findings)
+    _tell(findings)
+    for service in deployed:
+        settings = services.settings(service, place, os.environ)
+        versions = {
+            name: findings.versions[name] for name in service.secrets if name in findings.versions
+        }
+        gcloud.do(commands.deploy(service, place, settings, versions, gen2=gen2))
+        if not gen2:
+            gcloud.do(commands.serve_latest(service.name, place))
+    if services.API in deployed and not dry_run:
+        _try(gcloud, place, url)
+
+
+def _tell(findings: Findings) -> None:
+    """Say everything, and stop if it is a problem."""
+    for warning in findings.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if findings.problems:
+        raise NotReady(
+            "\n".join(("it cannot be done yet:", *(f"- {p}" for p in findings.problems)))
+        )
+
+
+def _try(gcloud: Gcloud, place: Place, url: str | None) -> None:
+    if url is None and place.front == "load-balancer":
+        click.echo("Not tried, as only the load balancer reaches it: make smoke URL=https://…")
+        return
+    try:
+        url = url or gcloud.ask(
+            "run", "services", "describe", services.API.name,
+            f"--project={place.project}", f"--region={place.region}", "--format=value(status.url)",
+        )  # fmt: skip
+        click.echo(f"Trying {url}")
+        smoking.smoke(url, click.echo)
+    except (Refused, Failed) as error:
+        raise Failed(f"It is deployed, but: {error} `make rollback` takes it back.") from error
+
+
+@deploy.command()
+@project_option
+@dry_run_option
+def setup(project: str, dry_run: bool) -> None:
+    """Make what a deployment needs, once: service accounts, secrets without a value, their roles.
+
+    What is there stays as it is, so that it can be run again.
+    """
+    gcloud, findings = Gcloud(dry_run=dry_run), Findings()
+    place = Place(project=checks.find_project(gcloud, project, findings), region="")
+    _tell(findings)
+    gcloud.do(commands.enable_apis(place))
+    for service in (services.API, services.ADMIN):
+        if not _exists(
+            gcloud, place, "iam", "service-accounts", "describe", place.account(service)
+        ):
+            gcloud.do(commands.create_account(service, place))
+    for name in services.ADMIN.secrets:
+        if not _exists(gcloud, place, "secrets", "describe", name):
+            if name in services.OPTIONAL_SECRETS:
+                continue
+            gcloud.do(commands.create_secret(name, place))
+        for service in (services.API, services.ADMIN):
+            if name in service.secrets:
+                gcloud.do(commands.allow_secret(name, service, place))
+
+
+def _exists(gcloud: Gcloud, place: Place, *question: str) -> bool:
+    try:
+        gcloud.ask(*question, f"--project={place.project}")
+    except NotFound:
+        return False
+    except Refused as error:
+        if gcloud.dry_run:  # Such as because the API is not enabled yet, which was only shown.
+            return False
+        raise Failed(f"{error} Run it again when that is mended.") from error
+    return True
+
+
+@deploy.command()
+@click.option("--service", envvar="SERVICE", default=services.API.name, show_default=True)
+@click.option("--revision", envvar="REVISION", help="Another one than the previous.")
+@project_option
+@region_option
+@dry_run_option
+def rollback(service: str, revision: str | None, project: str, region: str, dry_run: bool) -> None:
+    """Send all traffic to the revision that served before this one.
+
+    It takes seconds, since nothing is built. The next deployment serves its own again.
+    """
+    gcloud, findings = Gcloud(dry_run=dry_run), Findings()
+    project = checks.find_project(gcloud, project, findings)
+    if not region:
+        findings.problems.append("REGION is missing.")
+    _tell(findings)
+    place = Place(project=project, region=region)
+    found = revisions.listed(gcloud, service, place)
+    names = [one.name for one in found]
+    if revision is not None and revision not in names:
+        raise NotReady(f"{service} has no revision {revision}, but {', '.join(names)}.")
+    target = revision or revisions.previous(found).name
+    for one in found:
+        notes = [
+            note
+            for note, holds in (
+                ("serves", one.serves),
+                ("never worked", not one.is_ready),
+                ("will serve", one.name == target),
+            )
+            if holds
+        ]
+        click.echo(f"{one.name}  {one.created}  {', '.join(notes)}".rstrip(), err=True)
+    gcloud.do(commands.serve(service, place, target))
+
+
+@deploy.command()
+@url_option
 @click.option("--domain", envvar="PROBE_DOMAIN", default="example.com", help="Of its address.")
-def smoke(url: str, domain: str) -> None:
+def smoke(url: str | None, domain: str) -> None:
     """Sign a made-up user up, log in and out, and delete it again."""
-    smoking.smoke(url, click.echo, domain)
+    smoking.smoke(url or "", click.echo, domain)
 
 
 def main() -> None:

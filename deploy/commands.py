@@ -1,0 +1,118 @@
+"""The commands of gcloud, word by word. No word is a secret's value: secrets are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploy.services import ADMIN_SECRET, BASE_IMAGE, Place, Service
+
+SEPARATOR = "|"
+"""Between variables, because their values hold commas (`gcloud topic escaping`)."""
+SOURCE_DATE_EPOCH = "315532801"
+"""What makes Python write bytecode that is valid whatever the files' times are (PEP 552).
+
+Google's builder compiles the functions, and then sets every file's time to a second of 1980, after
+which bytecode that goes by the time is stale: without this, each cold start compiles again.
+"""
+APIS = (
+    "run.googleapis.com",
+    "cloudbuild.googleapis.com",
+    "artifactregistry.googleapis.com",
+    "secretmanager.googleapis.com",
+)
+
+
+def deploy(
+    service: Service,
+    place: Place,
+    settings: Mapping[str, str],
+    versions: Mapping[str, str],
+    *,
+    gen2: bool,
+) -> list[str]:
+    """Deploy a service, with each secret at a version of its own.
+
+    A revision keeps its versions, so that a rollback brings back the secrets that it ran with, and
+    two instances never run with different ones. `gen2` uses Cloud Functions' own command.
+    """
+    front = place.front_of(service)
+    variables = SEPARATOR.join(f"{name}={value}" for name, value in settings.items())
+    secrets = ",".join(f"{name}={name}:{version}" for name, version in versions.items())
+    if gen2:
+        kind = [
+            "functions", "deploy", service.name, "--gen2", "--trigger-http",
+            f"--runtime={BASE_IMAGE}", f"--entry-point={service.entry_point}",
+            f"--ingress-settings={front.gen2_ingress}", "--serve-all-traffic-latest-revision",
+        ]  # fmt: skip
+    else:
+        kind = [
+            "run", "deploy", service.name,
+            f"--base-image={BASE_IMAGE}", f"--function={service.entry_point}",
+            f"--ingress={front.ingress}", "--cpu-boost",
+        ]  # fmt: skip
+    return [
+        "gcloud", *kind, *_where(place),
+        "--source=.",
+        "--allow-unauthenticated" if service.public else "--no-allow-unauthenticated",
+        f"--service-account={place.account(service)}",
+        f"--concurrency={place.concurrency}",
+        f"--cpu={place.cpu}",
+        f"--memory={place.memory}",
+        f"--timeout={service.timeout}",
+        f"--min-instances={place.min_instances if service.public else 0}",
+        f"--max-instances={place.max_instances}",
+        f"--set-env-vars=^{SEPARATOR}^{variables}",
+        f"--set-secrets={secrets}",
+        f"--set-build-env-vars=SOURCE_DATE_EPOCH={SOURCE_DATE_EPOCH}",
+    ]  # fmt: skip
+
+
+def serve_latest(name: str, place: Place) -> list[str]:
+    """Send traffic to the newest revision; after a rollback it stays where that sent it."""
+    return ["gcloud", "run", "services", "update-traffic", name, *_where(place), "--to-latest"]
+
+
+def serve(name: str, place: Place, revision: str) -> list[str]:
+    """Send all traffic to one revision."""
+    traffic = f"--to-revisions={revision}=100"
+    return ["gcloud", "run", "services", "update-traffic", name, *_where(place), traffic]
+
+
+def enable_apis(place: Place) -> list[str]:
+    """Switch on what a deployment needs."""
+    return ["gcloud", "services", "enable", *APIS, f"--project={place.project}"]
+
+
+def create_account(service: Service, place: Place) -> list[str]:
+    """Make the account that a service runs as; it may do nothing yet."""
+    return [
+        "gcloud", "iam", "service-accounts", "create", service.account,
+        f"--project={place.project}",
+    ]  # fmt: skip
+
+
+def create_secret(name: str, place: Place) -> list[str]:
+    """Make a secret, still without a value."""
+    return [
+        "gcloud", "secrets", "create", name, f"--project={place.project}",
+        "--replication-policy=automatic",
+    ]  # fmt: skip
+
+
+def allow_secret(name: str, service: Service, place: Place) -> list[str]:
+    """Let a service's account read one secret: the only role that it gets."""
+    return [
+        "gcloud", "secrets", "add-iam-policy-binding", name, f"--project={place.project}",
+        f"--member=serviceAccount:{place.account(service)}",
+        "--role=roles/secretmanager.secretAccessor", "--condition=None",
+    ]  # fmt: skip
+
+
+def add_version(name: str, place: Place) -> str:
+    """Tell, for a person, how a secret gets its value without showing it to a shell's history."""
+    make = "openssl rand -base64 48" if name in ("SESSION_SECRET", ADMIN_SECRET) else "cat"
+    return f"{make} | gcloud secrets versions add {name} --project={place.project} --data-file=-"
+
+
+def _where(place: Place) -> list[str]:
+    return [f"--project={place.project}", f"--region={place.region}"]
