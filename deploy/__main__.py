@@ -51,6 +51,7 @@ def _size_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @deploy.command()
 @click.option("--function", type=click.Choice(services.FUNCTIONS), envvar="FUNCTION")
+@click.option("--service", envvar="SERVICE", help="Another name for the service of that one.")
 @click.option(
     "--front", type=click.Choice(list(services.FRONTS)), envvar="FRONT", default="run.app"
 )
@@ -61,27 +62,38 @@ def _size_options(command: Callable[..., None]) -> Callable[..., None]:
 @_size_options
 @dry_run_option
 def apply(
-    function: str | None, gen2: bool, url: str | None, project: str, dry_run: bool, **options: Any
+    function: str | None,
+    service: str | None,
+    gen2: bool,
+    url: str | None,
+    project: str,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Check everything, deploy the public and the private service, or one function, and try it."""
     if function not in (None, "api", "admin") and not (_FUNCTIONS / f"{function}.py").exists():
         raise NotReady(f"There is no function {function} yet.")
+    if service is not None and function is None:
+        raise NotReady("SERVICE names one service: say which FUNCTION it is for.")
     gcloud, findings = Gcloud(dry_run=dry_run), Findings()
     project = checks.find_project(gcloud, project, findings)
     place = Place(project=project, **options)
-    deployed = services.chosen(function)
+    deployed = services.chosen(function, service)
     checks.check(gcloud, place, deployed, os.environ, findings)
     _tell(findings)
-    for service in deployed:
-        settings = services.settings(service, place, os.environ)
+    tried = None
+    for one in deployed:
+        settings = services.settings(one, place, os.environ)
         versions = {
-            name: findings.versions[name] for name in service.secrets if name in findings.versions
+            name: findings.versions[name] for name in one.secrets if name in findings.versions
         }
-        gcloud.do(commands.deploy(service, place, settings, versions, gen2=gen2))
+        gcloud.do(commands.deploy(one, place, settings, versions, gen2=gen2))
         if not gen2:
-            gcloud.do(commands.serve_latest(service.name, place))
-    if services.API in deployed and not dry_run:
-        _try(gcloud, place, url)
+            gcloud.do(commands.serve_latest(one.name, place))
+        if one.public and one.entry_point == "api":
+            tried = one.name
+    if tried and not dry_run:
+        _try(gcloud, place, tried, url)
 
 
 def _tell(findings: Findings) -> None:
@@ -94,13 +106,13 @@ def _tell(findings: Findings) -> None:
         )
 
 
-def _try(gcloud: Gcloud, place: Place, url: str | None) -> None:
+def _try(gcloud: Gcloud, place: Place, name: str, url: str | None) -> None:
     if url is None and place.front == "load-balancer":
         click.echo("Not tried, as only the load balancer reaches it: make smoke URL=https://…")
         return
     try:
         url = url or gcloud.ask(
-            "run", "services", "describe", services.API.name,
+            "run", "services", "describe", name,
             f"--project={place.project}", f"--region={place.region}", "--format=value(status.url)",
         )  # fmt: skip
         click.echo(f"Trying {url}")

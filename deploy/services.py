@@ -6,7 +6,7 @@ Everything here is data and plain functions of it; nothing asks the cloud.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NAME = "ai-coder-auth"
 PUBLIC_FUNCTIONS = (
@@ -107,16 +107,15 @@ FUNCTIONS = (*PUBLIC_FUNCTIONS, "admin", *ADMIN_FUNCTIONS)
 """What one can deploy alone; `admin` is the private service of all of them."""
 
 
-def chosen(function: str | None) -> list[Service]:
-    """Give the service of one function, or the two that are usually there."""
+def chosen(function: str | None, name: str | None = None) -> list[Service]:
+    """Give the service of one function, perhaps by another name, or the two usual ones."""
     if function is None:
         return [API, ADMIN]
     if function in ("api", "admin"):
-        return [API if function == "api" else ADMIN]
-    public = function in PUBLIC_FUNCTIONS
-    timeout = (API if public else ADMIN).timeout
-    name = f"{NAME}-{function}"
-    return [Service(name=name, entry_point=function, public=public, timeout=timeout)]
+        service = API if function == "api" else ADMIN
+        return [replace(service, name=name or service.name)]
+    kind = API if function in PUBLIC_FUNCTIONS else ADMIN
+    return [replace(kind, name=name or f"{NAME}-{function}", entry_point=function)]
 
 
 @dataclass(frozen=True, kw_only=True)

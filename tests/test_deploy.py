@@ -14,7 +14,7 @@ from deploy import regions, services
 from shared.config import Settings
 from shared.database_url import DatabaseUrl
 from tests.support.emulator import ROOT, SECRET
-from tests.support.gcloud import Gcloud, parse
+from tests.support.gcloud import Gcloud, WrongUse, parse
 
 HOST = "ep-cool-name-a1b2c3d4-pooler.us-east-2.aws.neon.tech"
 PASSWORD = "npg-canary"
@@ -80,6 +80,28 @@ def _problems(done: Any) -> list[str]:
     assert done.stdout == ""
     lines: list[str] = done.stderr.splitlines()
     return [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run deplot x",
+        "run deploy x --entry-point=api",
+        "run deploy x y",
+        "run deploy --source=.",
+        "run deploy x --cpu",
+        "run deploy x --cpu-boost=yes",
+        "run deploy x --ingress=everything",
+        "run deploy x --cpu=1 --cpu=2",
+        "run deploy x --no-source",
+    ],
+)
+def test_the_gcloud_of_these_tests_refuses_what_the_real_one_would(
+    gcloud: Gcloud, line: str
+) -> None:
+    with pytest.raises(WrongUse):
+        parse(line.split())
+    assert gcloud.run_program(["/bin/sh", "-c", f"gcloud {line}"], {}).returncode == 1
 
 
 def test_a_dry_run_prints_commands_that_gcloud_takes_and_runs_none_that_writes(
@@ -239,6 +261,14 @@ def test_one_function_is_deployed_alone(gcloud: Gcloud, gen2: str) -> None:
     assert words == ["ai-coder-auth-migrate"]
     assert flags["--service-account"] == ADMIN_ACCOUNT
     assert "--no-allow-unauthenticated" in flags
+
+
+def test_one_function_can_have_the_name_that_a_url_mask_looks_for(gcloud: Gcloud) -> None:
+    _, words, flags = _dry(gcloud, FUNCTION="session", SERVICE="user")[0]
+    assert (words, flags["--function"]) == (["user"], "session")
+    done = gcloud.run("apply", **WHERE, SERVICE="user")
+    assert done.returncode == 2
+    assert "say which FUNCTION it is for" in done.stderr
 
 
 def test_api_and_admin_can_be_deployed_alone_and_unknown_functions_cannot(gcloud: Gcloud) -> None:

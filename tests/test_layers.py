@@ -151,3 +151,10 @@ def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:
     heavy = {"shared.database", "shared.passwords", "shared.tokens", "shared.emails"}
     assert not _reach("main") & heavy
     assert not _reach("functions.health") & heavy
+
+
+def test_a_deployment_knows_of_the_code_its_settings_only_and_nothing_knows_of_it() -> None:
+    assert not any(name.startswith("deploy") for imports in IMPORTS.values() for name in imports)
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "deploy").glob("*.py")]
+    used = {name for tree in trees for name in _imports(ast.walk(tree)) if name in IMPORTS}
+    assert used <= {"shared.config", "shared.database_url"}

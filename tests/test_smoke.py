@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,6 +92,25 @@ def test_wherever_it_fails_the_step_is_named_and_the_user_is_deleted(
     assert done.returncode == 1
     assert f"FAILED  {STEPS[call]}: {status or 'nothing'} instead of" in done.stdout
     assert re.search(r"The probe user (was deleted|does not exist)\.", done.stdout)
+    assert _users(postgres, database) == 0
+
+
+def test_ctrl_c_deletes_the_user_too(emulator: Emulator, postgres: Server, database: str) -> None:
+    with (
+        spoiling(emulator.url, {("GET", "/api/account"): 200}, delay=3) as url,
+        subprocess.Popen(
+            [sys.executable, "-u", "-m", "deploy", "smoke", "--url", url],
+            cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout
+        while "who am I" not in process.stdout.readline():
+            pass
+        assert _users(postgres, database) == 1
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert (process.returncode, error.strip()) == (130, "Interrupted.")
+    assert "The probe user was deleted." in output
     assert _users(postgres, database) == 0
 
 

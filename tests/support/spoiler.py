@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,11 @@ Spoiled = dict[tuple[str, str], int | None]
 
 
 @contextmanager
-def spoiling(url: str, spoiled: Spoiled, *, times: int = 1000) -> Iterator[str]:
-    """Give the URL of a server before `url` that spoils the first `times` answers to those."""
+def spoiling(url: str, spoiled: Spoiled, *, times: int = 1000, delay: float = 0) -> Iterator[str]:
+    """Give the URL of a server before `url` that spoils the first `times` answers to those.
+
+    `delay` is in seconds, before each of them.
+    """
     left = dict.fromkeys(spoiled, times)
 
     class Handler(BaseHTTPRequestHandler):
@@ -29,6 +33,7 @@ def spoiling(url: str, spoiled: Spoiled, *, times: int = 1000) -> Iterator[str]:
             status: int | None = answer.status_code
             if left.get(key, 0) > 0:
                 left[key] -= 1
+                time.sleep(delay)
                 status = spoiled[key]
             if status is None:
                 return
