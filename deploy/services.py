@@ -47,17 +47,23 @@ PASSED_ON = (
     "DATABASE_STATEMENT_TIMEOUT",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_MAX_IDLE",
+    "DATABASE_SLOW_QUERY",
+    "ALERT_ERROR_RATE",
+    "ALERT_DATABASE_AWAY",
+    "ALERT_FAILED_LOGINS",
+    "ALERT_SLOW_LOGIN",
+    "SIGN_IN_PAGE",
 )
 """Settings that every service gets as they stand in the environment of the deployment."""
 ADMIN_PASSED_ON = ("ADMIN_AUDIENCE", "ADMIN_SERVICE_ACCOUNT")
 """Without these and ADMIN_TOKEN nobody is an administrator: the public services never get them."""
-DECIDED = ("ENVIRONMENT", "TRUSTED_PROXIES", "HASH_CONCURRENCY")
+DECIDED = ("ENVIRONMENT", "GOOGLE_CLOUD_PROJECT", "TRUSTED_PROXIES", "HASH_CONCURRENCY")
 """Settings that are passed on, too, but depend on what is deployed where."""
 NOT_DEPLOYED = ("PORT", "USE_DATABASE", "USERS_FILE")
 """The platform's own, and those of a users file, for which Cloud Run has no disk."""
 
 REQUIRED_SECRETS = ("SESSION_SECRET", "DATABASE_URL")
-OPTIONAL_SECRETS = ("SESSION_PRIVATE_KEY",)
+OPTIONAL_SECRETS = ("SESSION_PRIVATE_KEY", "ALERT_WEBHOOK_URL")
 COMMON_SECRETS = (*REQUIRED_SECRETS, *OPTIONAL_SECRETS)
 ADMIN_SECRET = "ADMIN_TOKEN"  # noqa: S105  # its name
 

@@ -53,7 +53,8 @@ def gcloud(tmp_path: Path) -> Gcloud:
     made.say("config get project", "configured-project\n")
     for name, value in VALUES.items():
         _secret(made, name, value)
-    _missing(made, "SESSION_PRIVATE_KEY")
+    for name in services.OPTIONAL_SECRETS:
+        _missing(made, name)
     return made
 
 
@@ -296,7 +297,7 @@ def test_by_cloud_functions_own_command_it_is_the_same_service(gcloud: Gcloud) -
 
 
 def test_everything_that_is_missing_is_said_at_once(gcloud: Gcloud) -> None:
-    for name in (*VALUES, "SESSION_PRIVATE_KEY"):
+    for name in (*VALUES, *services.OPTIONAL_SECRETS):
         _missing(gcloud, name)
     for account in (ACCOUNT, ADMIN_ACCOUNT):
         gcloud.say(f"iam service-accounts describe {account}", error="NOT_FOUND: Unknown account")

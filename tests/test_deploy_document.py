@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import services
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.gcloud import Gcloud, parse
 from tests.support.postgres import Server
@@ -37,7 +38,8 @@ def test_every_command_that_needs_no_cloud_is_run_with_the_settings_file_of_the_
     gcloud.say("auth list", "ada@example.com")
     for name, value in VALUES.items():
         _secret(gcloud, name, value)
-    _missing(gcloud, "SESSION_PRIVATE_KEY")
+    for name in services.OPTIONAL_SECRETS:
+        _missing(gcloud, name)
     production = tmp_path / "production"
     production.write_text("\n".join(_blocks("ini")))
     make = gcloud.folder / "bin" / "make"

@@ -372,10 +372,15 @@ def test_a_sign_up_of_an_outage_counts_for_its_day_though_that_was_counted_befor
 ) -> None:
     store, now = audit.open(), _fill(audit)
     _roll_up(store, now)
-    record = {"id": str(uuid.uuid4()), "email": "ada@example.com", "password": "hash"}
+    record = {
+        "id": str(uuid.uuid4()),
+        "email": "ada@example.com",
+        "password": "hash",
+        "createdAt": LEAP_DAY.isoformat(),
+    }
     with store.database.direct_connection(time.monotonic() + 10) as connection:
-        at = LEAP_DAY.isoformat()
-        assert operations.apply(connection, str(uuid.uuid4()), at, record, []) == "created"
+        connection.run_script("BEGIN")
+        assert operations.apply(connection, str(uuid.uuid4()), record, []) == "created"
     events = store.statistics(Window(7, now)).events
     assert events is not None
     assert events.outcomes["signup"] == 1

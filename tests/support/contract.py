@@ -60,7 +60,9 @@ class NewUser:
         case.cookies["session"] = data
 
 
-@schemathesis.auth(refresh_interval=None).apply_to(path_regex="^/api/(migrate|stats|metrics|dashboard)$")
+@schemathesis.auth(refresh_interval=None).apply_to(
+    path_regex="^/api/(migrate|stats|metrics|dashboard)$"
+)
 class Administrator:
     """Who has the admin token."""
 
