@@ -126,6 +126,7 @@ def test_statements_connects_and_round_trips_are_those_that_the_wire_sees(
         "end_login": 1,
         "revoke_session": 1,
         "clean_up": 1,
+        "roll_up": 1,
         "health": 1,
     }
     assert found["db_client_connections", ()] == found["db_client_connections_idle", ()] == 1
