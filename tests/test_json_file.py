@@ -228,7 +228,7 @@ def test_a_write_that_does_not_fit_loses_nothing_and_says_so(path: Path) -> None
     assert {entry.name for entry in path.parent.iterdir()} == {"users.json", "users.json.lock"}
 
 
-@pytest.mark.parametrize("kind", ["sign-up", "settle"])
+@pytest.mark.parametrize("kind", ["sign-up", "settle", "snapshot"])
 def test_a_kill_at_any_step_of_a_write_leaves_the_old_file_or_the_new_one(
     path: Path, kind: str
 ) -> None:

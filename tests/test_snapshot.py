@@ -6,8 +6,6 @@ import errno
 import itertools
 import os
 import random
-import subprocess
-import sys
 import threading
 import tracemalloc
 import uuid
@@ -22,38 +20,12 @@ from shared.errors import StoreAway
 from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import REFUSED_SECONDS, SKEW_SECONDS, NoSnapshot, Snapshot
 from tests.support.broken_files import BrokenFiles
-from tests.support.emulator import ROOT, SECRET, environment
+from tests.support.emulator import SECRET
 from tests.support.stores import NOW
 from tests.support.transfers import HASH
 
 AGE = 3600.0
 OTHER = "another secret that is long enough for HMAC"
-_KILLED_WRITER = """
-import os, signal, sys
-from pathlib import Path
-from shared import files
-from shared.store import snapshot
-
-path, number, watched = Path(sys.argv[1]), int(sys.argv[2]), {files.__file__, snapshot.__file__}
-lines = 0
-
-def trace(frame, event, _):
-    global lines
-    if frame.f_code.co_filename not in watched:
-        return None
-    if event == "line":
-        lines += 1
-        if lines == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return trace
-
-found = snapshot.Snapshot(path, ["x" * 32], "d")
-rows = [[f"user{n}@example.com", str(n), "e", None, "local", 0, "new"] for n in range(3)]
-sys.settrace(trace)
-found.write(rows, taken_at=2.0)
-sys.settrace(None)
-print(lines)
-"""
 
 
 @pytest.fixture
@@ -343,25 +315,3 @@ def test_whoever_reads_while_it_is_replaced_sees_the_old_or_the_new(path: Path) 
         done.set()
         assert all(reader.result() for reader in readers)
     snapshot.close()
-
-
-def test_a_kill_at_any_step_leaves_the_old_file_or_the_new_one(path: Path) -> None:
-    snapshot = Snapshot(path, ["x" * 32], "d")
-
-    def run(number: int) -> subprocess.CompletedProcess[str]:
-        rows = [["user0@example.com", "0", "e", None, "local", 0, "old"]]
-        snapshot.write(rows, taken_at=1.0)
-        return subprocess.run(
-            [sys.executable, "-c", _KILLED_WRITER, str(path), str(number)],
-            cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    lines = int(run(0).stdout)
-    hashes = []
-    for number in range(1, lines + 1, 5):
-        assert run(number).returncode == -9
-        found = snapshot.find("user0@example.com", 1.0, AGE)
-        assert found is not None
-        hashes.append(str(found.password_hash))
-    assert set(hashes) == {"old", "new"}
-    assert hashes == sorted(hashes, reverse=True), "once there, the new file stays"

@@ -1,8 +1,7 @@
-"""Writes a JSON store again and again, killed at each next line of the code that writes it.
+"""Writes a file of users again and again, killed at each next line of the code that writes it.
 
-`python -m tests.support.killed_writer USERS_FILE sign-up|settle` prints, for each kill, whether the
-file then held the users from before or those from after, and whether the store could be used at
-once.
+`python -m tests.support.killed_writer FILE sign-up|settle|snapshot` prints, for each kill, whether
+the file then held the users from before or those from after, and whether it could be used at once.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from typing import Any
 
 from shared import files
 from shared.config import Settings
-from shared.store import json_file
+from shared.store import json_file, snapshot
 from shared.store.json_file import JsonFileStore
+from shared.store.snapshot import Snapshot
 from shared.users import User
 
-_WATCHED = {files.__file__, json_file.__file__}
+_WATCHED = {files.__file__, json_file.__file__, snapshot.__file__}
 
 
 class _SignUp:
@@ -68,7 +68,35 @@ class _Settle(_SignUp):
         return self.ids() == ["second"] and self._played.read_text() == "first"
 
 
-_KINDS = {"sign-up": _SignUp, "settle": _Settle}
+class _Snapshot:
+    """A copy of other users."""
+
+    def __init__(self, path: Path) -> None:
+        self.snapshot = Snapshot(path, ["x" * 32], "d")
+        self._write("old")
+        self.path = path
+        self.before = path.read_bytes()
+
+    def prepare(self) -> None:
+        self.path.write_bytes(self.before)
+
+    def do(self) -> None:
+        self._write("new")
+
+    def is_done(self) -> bool:
+        found = self.snapshot.find("user1@example.com", 1.0, 60.0)
+        return found is not None and found.password_hash == "new"
+
+    def _write(self, password_hash: str) -> None:
+        users = [[f"user{n}@example.com", str(n), "e", None, "local", 0] for n in range(3)]
+        self.snapshot.write([[*user, password_hash] for user in users], taken_at=1.0)
+
+
+_KINDS: dict[str, type[_SignUp] | type[_Snapshot]] = {
+    "sign-up": _SignUp,
+    "settle": _Settle,
+    "snapshot": _Snapshot,
+}
 
 
 def main(path: Path, kind: str) -> None:
