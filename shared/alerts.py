@@ -41,6 +41,11 @@ class Alert:
     since: float | None = None
     """When it took this state; None from the start on."""
 
+    @property
+    def state(self) -> str:
+        """What it is called outside."""
+        return "firing" if self.is_firing else "resolved"
+
 
 @dataclass(slots=True)
 class _Minute:
@@ -62,6 +67,8 @@ class Alerts:
         self._judging = threading.Lock()
         self._minutes: list[_Minute] = []
         self._next_check = 0.0
+        self._told: set[str] = set()
+        """What the webhook knows to be firing."""
         self.states: dict[str, Alert] = {}
         """As they were judged last."""
 
@@ -89,7 +96,7 @@ class Alerts:
         """Judge, unless somebody else is at it, and tell what has changed.
 
         `away_since` is when the database was found to be away, if it is. What the webhook did not
-        take is told again at the next check, if it is still so.
+        take it is told again at the next check, if it is still so.
         """
         if not self._judging.acquire(blocking=False):
             return
@@ -97,10 +104,14 @@ class Alerts:
             self._next_check = now + CHECK_SECONDS
             for judged in self._judge(away_since, now):
                 known = self.states.get(judged.name) or replace(judged, is_firing=False)
-                if judged.is_firing == known.is_firing:
-                    self.states[judged.name] = replace(judged, since=known.since)
-                elif self._tell(judged, webhook, now):
-                    self.states[judged.name] = replace(judged, since=now)
+                is_new = judged.is_firing != known.is_firing
+                alert = replace(judged, since=now if is_new else known.since)
+                self.states[alert.name] = alert
+                if is_new:
+                    severity: log.Severity = "ERROR" if alert.is_firing else "WARNING"
+                    log.write(severity, alert.sentence, alert=alert.name, state=alert.state)
+                if webhook and alert.is_firing != (alert.name in self._told):
+                    self._tell(alert, webhook, now)
         finally:
             self._judging.release()
 
@@ -148,25 +159,26 @@ class Alerts:
             self._minutes.append(_Minute(number))
         return self._minutes[-1]
 
-    def _tell(self, alert: Alert, webhook: str | None, now: float) -> bool:
-        state = "firing" if alert.is_firing else "resolved"
-        fields = {"alert": alert.name, "state": state}
-        if webhook is not None:
-            from shared import outbound  # What it needs is loaded for nobody else.
+    def _tell(self, alert: Alert, webhook: str, now: float) -> None:
+        from shared import outbound  # What it needs is loaded for nobody else.
 
-            members = fields | {"at": to_iso(now), "text": f"{state}: {alert.sentence}"}
-            try:
-                outbound.send(
-                    webhook,
-                    method="POST",
-                    body=json.dumps(members).encode(),
-                    headers={"Content-Type": "application/json"},
-                    timeout=WEBHOOK_SECONDS,
-                )
-            except outbound.FAILURES as error:
-                # The URL is a secret, and not in the log.
-                cause = type(error).__name__
-                log.write("WARNING", "An alert did not reach the webhook", cause=cause, **fields)
-                return False
-        log.write("ERROR" if alert.is_firing else "WARNING", alert.sentence, **fields)
-        return True
+        members = {
+            "alert": alert.name,
+            "state": alert.state,
+            "at": to_iso(now),
+            "text": f"{alert.state}: {alert.sentence}",
+        }
+        try:
+            outbound.send(
+                webhook,
+                method="POST",
+                body=json.dumps(members).encode(),
+                headers={"Content-Type": "application/json"},
+                timeout=WEBHOOK_SECONDS,
+            )
+        except outbound.FAILURES as error:
+            # The URL is a secret, and not in the log.
+            cause = type(error).__name__
+            log.write("WARNING", "The webhook did not take an alert", cause=cause, alert=alert.name)
+        else:
+            self._told ^= {alert.name}

@@ -128,7 +128,8 @@ def alerts() -> Alerts:
 def check_alerts() -> None:
     """See, now and then, whether something is wrong, after an answer that nobody waits for."""
     told = settings()
-    fallback = store().fallback()
+    # A process that was only probed has no store, and needs none for this.
+    fallback = store().fallback() if _store.cache_info().currsize else None
     alerts().check(fallback.since if fallback else None, told.alert_webhook, time.time())
 
 
