@@ -308,7 +308,7 @@ class Histories(RuleBasedStateMachine):
         last = self.world.migrate(number, "status")[-1]
         for batch in last.get("batches", [])[:1]:
             with self._keeping_credentials():
-                self.world.migrate(number, "rollback", batch=batch["batch"])
+                self.world.migrate(number, "rollback", batch=batch["id"])
 
     @rule(number=INSTANCES)
     def take_snapshot(self, number: int) -> None:
