@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def test_who_signed_up_is_brought_as_they_are_and_leaves_the_file(
         assert found["id"] == record["id"]
         assert found["email"] == found["email_key"] == record["email"]
         assert (found["password"], found["provider"], found["epoch"]) == (HASH, "local", 0)
-        assert found["created_at"].startswith(record["createdAt"][:-2])
+        assert datetime.fromisoformat(found["created_at"]) == datetime.fromisoformat(
+            record["createdAt"]
+        )
     assert not quarantine_of(file).exists()
     events = target.run("SELECT kind, user_id::text FROM auth_events ORDER BY at")
     assert events == [["signup", user_id] for user_id in ids]
@@ -223,6 +226,16 @@ def test_who_was_deleted_after_the_reconciliation_stays_so(target: Target, file:
     file.write_bytes(before)
     done, _ = _reconcile(target, file)
     assert nonzero(done.counts) == {operations.CREATED: 1}, "it was, once"
+    assert target.run(_CONTENTS) == []
+
+
+def test_who_was_brought_and_then_deleted_is_not_imported_again(target: Target, file: Path) -> None:
+    _sign_up(file, "ada@example.com")
+    records = json.loads(file.read_text())  # As a kill after the COMMIT leaves them.
+    _reconcile(target, file)
+    target.run("DELETE FROM users")
+    done, _ = target.apply(records)
+    assert nonzero(done.plan.counts) == {"deleted": 1}
     assert target.run(_CONTENTS) == []
 
 

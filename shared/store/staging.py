@@ -37,7 +37,7 @@ REASONS = {
     IDENTICAL: "It is in Postgres as in the source.",
     KEPT: "It has changed in Postgres, or no import brought it; Postgres wins.",
     ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
-    DELETED: "It was imported and is gone from Postgres; it is not brought back.",
+    DELETED: "It was brought before and is gone from Postgres; it is not brought back.",
     INVALID: "It cannot be brought over.",
     DUPLICATE: "It has the address, the id or an identity of another row.",
     EMAIL_TAKEN: "Its email belongs to another user in Postgres.",
@@ -80,6 +80,7 @@ _TABLES = {
     "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
     "rolled_back_at timestamptz, rolled_back_by text)",
     "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
+    "applied_ops": "(operation uuid, outcome text)",
     "revoked_sessions": "(sid text, ends_at timestamptz, user_id uuid)",
 }
 _NULL = r"\N"
@@ -179,7 +180,9 @@ WITH {_LATEST}, found AS (
     FROM staged_users s
     LEFT JOIN {HELD} ON u.id = s.id
     LEFT JOIN latest ON latest.user_id = s.id
-    WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL)
+    LEFT JOIN applied_ops USING (operation)
+    WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL
+        OR outcome IN ('created', 'present')) -- A reconciliation has brought them.
 )
 UPDATE staged_users s SET base = held, verdict = CASE
     WHEN found.user_id IS NULL THEN 'deleted'
@@ -352,7 +355,7 @@ def classify(connection: Connection) -> None:
     if connection.execute(_ANY_DUPLICATES)[0][0]:
         connection.run_script(f"{_SHARED_IDS}; {_DUPLICATE_EMAILS}")
     connection.run_script(f"{_SPREAD_IDENTITIES}; ANALYZE staged_identities; {_SHARED_IDENTITIES}")
-    if is_any(connection, "users") or is_any(connection, "import_records"):
+    if any(is_any(connection, table) for table in ("users", "import_records", "applied_ops")):
         connection.run_script(f"{_COMPARE}; {_IDENTITY_TAKEN}")
         find_taken_emails(connection)
 
