@@ -60,7 +60,9 @@ def send(
     except queue.Empty:
         with suppress(OSError, AttributeError):  # Ends the thread, too, unless it just has.
             connection.sock.shutdown(socket.SHUT_RDWR)
-        raise TimeoutError(f"no answer within {timeout:g} s") from None
+        result = TimeoutError()
+    if isinstance(result, TimeoutError):  # The socket's own is the same deadline, seen by it first.
+        raise TimeoutError(f"no answer within {timeout:g} s")
     if isinstance(result, Exception):
         raise result
     return result
