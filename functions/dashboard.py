@@ -33,7 +33,6 @@ _WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 def dashboard(call: Call) -> Response:
     """Give the page: 200, also where the database is away, and then without its figures."""
     now = time.time()
-    runtime.check_alerts()
     nonce = secrets.token_urlsafe(16)
     page = _template().render(
         nonce=nonce,
@@ -43,7 +42,7 @@ def dashboard(call: Call) -> Response:
         started=_moment(metrics.STARTED_AT),
         width=charts.WIDTH,
         height=charts.HEIGHT,
-        alerts=_alerts(),
+        alerts=_alerts(now),
         database=_database(),
         latencies=_latencies(),
         **_figures(call, now),
@@ -66,7 +65,7 @@ def _template() -> Template:
     return environment.get_template("dashboard.html")
 
 
-def _alerts() -> list[dict[str, Any]]:
+def _alerts(now: float) -> list[dict[str, Any]]:
     return [
         {
             "name": alert.name,
@@ -74,7 +73,7 @@ def _alerts() -> list[dict[str, Any]]:
             "is_firing": alert.is_firing,
             "since": alert.since and _moment(alert.since),
         }
-        for alert in runtime.alerts().states.values()
+        for alert in runtime.alerts().judge(runtime.away_since(), now)
     ]
 
 

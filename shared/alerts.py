@@ -65,11 +65,12 @@ class Alerts:
         self._thresholds = thresholds
         self._counting = threading.Lock()
         self._judging = threading.Lock()
+        self._checking = threading.Lock()
         self._minutes: list[_Minute] = []
         self._next_check = 0.0
         self._told: set[str] = set()
         """What the webhook knows to be firing."""
-        self.states: dict[str, Alert] = {}
+        self._states: dict[str, Alert] = {}
         """As they were judged last."""
 
     def record(self, function: str, status: int, seconds: float, client: str, now: float) -> None:
@@ -93,27 +94,35 @@ class Alerts:
         return not self._next_check - CHECK_SECONDS <= now < self._next_check
 
     def check(self, away_since: float | None, webhook: str | None, now: float) -> None:
-        """Judge, unless somebody else is at it, and tell what has changed.
+        """Judge, unless somebody else is at it, and tell the webhook what it does not know.
 
-        `away_since` is when the database was found to be away, if it is. What the webhook did not
-        take it is told again at the next check, if it is still so.
+        What it did not take it is told again at the next check, if it is still so.
         """
-        if not self._judging.acquire(blocking=False):
+        if not self._checking.acquire(blocking=False):
             return
         try:
             self._next_check = now + CHECK_SECONDS
-            for judged in self._judge(away_since, now):
-                known = self.states.get(judged.name) or replace(judged, is_firing=False)
-                is_new = judged.is_firing != known.is_firing
-                alert = replace(judged, since=now if is_new else known.since)
-                self.states[alert.name] = alert
-                if is_new:
-                    severity: log.Severity = "ERROR" if alert.is_firing else "WARNING"
-                    log.write(severity, alert.sentence, alert=alert.name, state=alert.state)
+            for alert in self.judge(away_since, now):
                 if webhook and alert.is_firing != (alert.name in self._told):
                     self._tell(alert, webhook, now)
         finally:
-            self._judging.release()
+            self._checking.release()
+
+    def judge(self, away_since: float | None, now: float) -> list[Alert]:
+        """Give the state of each rule, and log what has changed.
+
+        `away_since` is when the database was found to be away, if it is.
+        """
+        with self._judging:
+            for judged in self._judge(away_since, now):
+                known = self._states.get(judged.name) or replace(judged, is_firing=False)
+                is_new = judged.is_firing != known.is_firing
+                alert = replace(judged, since=now if is_new else known.since)
+                self._states[alert.name] = alert
+                if is_new:
+                    severity: log.Severity = "ERROR" if alert.is_firing else "WARNING"
+                    log.write(severity, alert.sentence, alert=alert.name, state=alert.state)
+            return list(self._states.values())
 
     def _judge(self, away_since: float | None, now: float) -> list[Alert]:
         with self._counting:

@@ -127,10 +127,14 @@ def alerts() -> Alerts:
 
 def check_alerts() -> None:
     """See, now and then, whether something is wrong, after an answer that nobody waits for."""
-    told = settings()
+    alerts().check(away_since(), settings().alert_webhook, time.time())
+
+
+def away_since() -> float | None:
+    """Tell when the database was found to be away, if it is, without asking it."""
     # A process that was only probed has no store, and needs none for this.
     fallback = store().fallback() if _store.cache_info().currsize else None
-    alerts().check(fallback.since if fallback else None, told.alert_webhook, time.time())
+    return fallback.since if fallback else None
 
 
 @functools.cache

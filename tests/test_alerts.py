@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,8 +36,13 @@ def _alerts(**thresholds: float) -> Alerts:
     return Alerts(Thresholds(**nothing | thresholds))  # type: ignore[arg-type]
 
 
-def _firing(alerts: Alerts) -> set[str]:
-    return {name for name, alert in alerts.states.items() if alert.is_firing}
+def _firing(alerts: Alerts, away_since: float | None = None, now: float = NOW) -> set[str]:
+    return {alert.name for alert in alerts.judge(away_since, now) if alert.is_firing}
+
+
+def _since(alerts: Alerts, away_since: float | None, now: float) -> float | None:
+    (alert,) = (a for a in alerts.judge(away_since, now) if a.name == "database_away")
+    return alert.since
 
 
 def _serve(
@@ -57,13 +63,13 @@ def test_a_rate_of_errors_fires_from_its_threshold_on_and_is_over_with_its_minut
     _serve(alerts, 2, 500)
     for later in range(3):
         alerts.check(None, webhook.url, NOW + 6 * later)
-    assert _firing(alerts) == {"error_rate"}
+    assert _firing(alerts, None, NOW + 12) == {"error_rate"}
     assert webhook.states() == [("error_rate", "firing")]
     (told,) = webhook.told
     assert told["text"] == "firing: 10.8% of 102 requests in 5 minutes were answered with 5xx."
     assert told["at"].endswith("Z")
     alerts.check(None, webhook.url, NOW + WINDOW)
-    assert _firing(alerts) == set()
+    assert _firing(alerts, None, NOW + WINDOW) == set()
     assert webhook.states() == [("error_rate", "firing"), ("error_rate", "resolved")]
 
 
@@ -71,10 +77,8 @@ def test_few_requests_are_no_rate() -> None:
     alerts = _alerts(error_rate=0.1, slow_login=1)
     _serve(alerts, LEAST_REQUESTS // 2, 500)
     _serve(alerts, LEAST_REQUESTS // 2 - 1, seconds=9)
-    alerts.check(None, None, NOW)
     assert _firing(alerts) == set()
     _serve(alerts, 1, seconds=9)
-    alerts.check(None, None, NOW)
     assert _firing(alerts) == {"error_rate"}
 
 
@@ -93,23 +97,18 @@ def test_one_slow_login_of_twenty_fires() -> None:
     alerts = _alerts(slow_login=2)
     _serve(alerts, 96)
     _serve(alerts, 4, seconds=2.1)
-    alerts.check(None, None, NOW)
     assert _firing(alerts) == set()
     _serve(alerts, 2, seconds=2.1)
-    alerts.check(None, None, NOW)
     assert _firing(alerts) == {"slow_login"}
 
 
 def test_an_absent_database_fires_after_its_time_and_ends_with_its_return() -> None:
     alerts = _alerts(database_away=60)
-    alerts.check(NOW - 59, None, NOW)
-    assert _firing(alerts) == set()
-    alerts.check(NOW - 60, None, NOW)
-    assert _firing(alerts) == {"database_away"}
-    assert alerts.states["database_away"].since == NOW
-    alerts.check(None, None, NOW + 1)
-    assert _firing(alerts) == set()
-    assert alerts.states["database_away"].since == NOW + 1
+    assert _firing(alerts, NOW - 59) == set()
+    assert _firing(alerts, NOW - 60) == {"database_away"}
+    assert _since(alerts, NOW - 60, NOW + 1) == NOW
+    assert _firing(alerts, None, NOW + 2) == set()
+    assert _since(alerts, None, NOW + 3) == NOW + 2
 
 
 def test_a_threshold_of_zero_is_off() -> None:
@@ -117,8 +116,7 @@ def test_a_threshold_of_zero_is_off() -> None:
     _serve(alerts, 1000, 503)
     _serve(alerts, 1000, 401)
     _serve(alerts, 1000, seconds=100)
-    alerts.check(NOW - 10**6, None, NOW)
-    assert _firing(alerts) == set()
+    assert _firing(alerts, NOW - 10**6) == set()
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
@@ -128,7 +126,7 @@ def test_what_the_webhook_did_not_take_is_told_again_and_its_secret_is_not_in_th
     alerts = _alerts(database_away=60)
     webhook.status = status
     alerts.check(NOW - 60, webhook.url, NOW)
-    assert _firing(alerts) == {"database_away"}
+    assert _firing(alerts, NOW - 60) == {"database_away"}
     webhook.status = 200
     for _ in range(2):
         alerts.check(NOW - 60, webhook.url, NOW)
@@ -138,6 +136,22 @@ def test_what_the_webhook_did_not_take_is_told_again_and_its_secret_is_not_in_th
     assert (first["severity"], first["alert"]) == ("ERROR", "database_away")
     assert second["message"] == "The webhook did not take an alert"
     assert SECRET not in output
+
+
+def test_while_the_webhook_is_silent_it_is_told_once_and_everybody_else_knows(
+    webhook: Webhook,
+) -> None:
+    alerts = _alerts(database_away=60)
+    webhook.is_answering.clear()
+    telling = threading.Thread(target=alerts.check, args=(NOW - 60, webhook.url, NOW))
+    telling.start()
+    _until(lambda: webhook.told)
+    alerts.check(NOW - 60, webhook.url, NOW)
+    assert _firing(alerts, NOW - 60) == {"database_away"}
+    assert telling.is_alive()
+    webhook.is_answering.set()
+    telling.join()
+    assert webhook.states() == [("database_away", "firing")]
 
 
 def test_a_check_is_due_every_few_seconds_also_after_the_clock_was_set_back() -> None:

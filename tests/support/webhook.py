@@ -17,11 +17,13 @@ SECRET = "d2ViaG9vaw"
 
 
 class Webhook:
-    """It keeps what it was told; `status` is what it answers."""
+    """It keeps what it was told; `status` is what it answers, when `is_answering`."""
 
     def __init__(self, folder: Path) -> None:
         self.told: list[dict[str, str]] = []
         self.status = 200
+        self.is_answering = threading.Event()
+        self.is_answering.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -30,6 +32,7 @@ class Webhook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if outer.status == 200:
                     outer.told.append(json.loads(body))
+                outer.is_answering.wait()
                 self.send_response(outer.status)
                 self.send_header("Location", outer.url)
                 self.end_headers()
