@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-# W3C Trace Context, section 3.2; a later version may add parts.
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+# W3C Trace Context, section 3.2: ids of zeros only are none; a later version may add parts.
+_TRACEPARENT = re.compile(
+    r"(?:00(?!.{54})|(?!00|ff)[0-9a-f]{2})"
+    r"-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
+)
 # Google's older form, whose span is a decimal number.
 _CLOUD_TRACE = re.compile(r"([0-9a-f]{32})(?:/([0-9]{1,20}))?(?:;o=([01]))?")
 
