@@ -25,6 +25,7 @@ from tests.support.google import (
     certificate_server,
 )
 from tests.support.postgres import free_port
+from tests.support.waiting import until
 from tests.test_identity import FORGED, KEY
 
 SOURCE = f"{ROOT}/tests/support/admin_functions.py"
@@ -69,13 +70,8 @@ def _post(emulator: Emulator, authorization: str | bytes | None) -> httpx.Respon
 
 def _log_of(emulator: Emulator, response: httpx.Response) -> dict[str, Any]:
     request_id = response.headers["X-Request-Id"]
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        for line in emulator.log():
-            if line.get("request_id") == request_id:
-                return line
-        time.sleep(0.01)
-    raise AssertionError(emulator.output())
+    line, *_ = until(lambda: [x for x in emulator.log() if x.get("request_id") == request_id])
+    return line
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ import pytest
 from shared.alerts import CHECK_SECONDS, LEAST_REQUESTS, MINUTES, Alerts
 from shared.config import Thresholds
 from tests.support.emulator import running_emulator
-from tests.support.outage import RECOVERY_SECONDS
 from tests.support.postgres import Server
 from tests.support.relay import Relay
+from tests.support.waiting import until
 from tests.support.webhook import SECRET, Webhook
 
 NOW = 1_800_000_000.0
@@ -145,7 +144,7 @@ def test_while_the_webhook_is_silent_it_is_told_once_and_everybody_else_knows(
     webhook.is_answering.clear()
     telling = threading.Thread(target=alerts.check, args=(NOW - 60, webhook.url, NOW))
     telling.start()
-    _until(lambda: webhook.told)
+    until(lambda: webhook.told)
     alerts.check(NOW - 60, webhook.url, NOW)
     assert _firing(alerts, NOW - 60) == {"database_away"}
     assert telling.is_alive()
@@ -180,13 +179,13 @@ def test_a_worker_tells_of_its_database_and_of_guessing_once_each(
         client.post("/api/signup", json=ADA)
         for _ in range(5):
             client.post("/api/login", json=ADA | {"password": "wrong"})
-        _until(lambda: client.get("/api/livez") and len(webhook.told) == 1)
+        until(lambda: client.get("/api/livez") and len(webhook.told) == 1)
         relay.hang_up = 10**9
         relay.cut()
         assert client.post("/api/login", json=ADA).status_code == 503
-        _until(lambda: client.get("/api/livez") and len(webhook.told) == 2)
+        until(lambda: client.get("/api/livez") and len(webhook.told) == 2)
         relay.hang_up = 0
-        _until(lambda: client.get("/api/livez") and len(webhook.told) == 3)
+        until(lambda: client.get("/api/livez") and len(webhook.told) == 3)
         assert client.post("/api/login", json=ADA).status_code == 200
         output = emulator.output()
     assert webhook.states() == [
@@ -195,10 +194,3 @@ def test_a_worker_tells_of_its_database_and_of_guessing_once_each(
         ("database_away", "resolved"),
     ]
     assert SECRET not in output
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + RECOVERY_SECONDS + 2 * CHECK_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

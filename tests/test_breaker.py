@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -21,6 +21,7 @@ from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway, StoreRefused, StoreSlow, StoreUnavailable
 from tests.support.postgres import Server
 from tests.support.relay import Relay
+from tests.support.waiting import until
 
 SETTINGS = Settings(database_timeout=3, database_connect_timeout=1, database_statement_timeout=1)
 AWAY = 10**9
@@ -32,13 +33,6 @@ def pool(postgres: Server, database: str, relay: Relay) -> Iterator[Database]:
     url = DatabaseUrl.parse(postgres.url(database, port=relay.port))
     with closing(Database(url, SETTINGS)) as leases:
         yield leases
-
-
-def _until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_it_opens_at_the_first_failure_and_closes_at_the_first_answer() -> None:
@@ -56,7 +50,7 @@ def test_it_opens_at_the_first_failure_and_closes_at_the_first_answer() -> None:
     assert opened == [True]
     with pytest.raises(StoreAway):
         tried.check()
-    _until(lambda: not tried.is_open)
+    until(lambda: not tried.is_open, 5)
     tried.check()
     assert next(answers, "nothing left") == "nothing left"
 
@@ -68,7 +62,7 @@ def test_any_other_answer_closes_it_for_the_calls_to_hear_it(answer: type[Except
 
     tried = Breaker(probe, lambda: None)
     tried.trip()
-    _until(lambda: not tried.is_open)
+    until(lambda: not tried.is_open, 5)
 
 
 def test_closing_it_by_hand_ends_the_prober(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +79,7 @@ def test_closing_it_by_hand_ends_the_prober(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(5):
         tried.trip()
         tried.close()
-    _until(lambda: threading.active_count() <= before)
+    until(lambda: threading.active_count() <= before)
     count = len(probes)
     time.sleep(0.05)
     assert len(probes) == count
@@ -101,7 +95,7 @@ def test_where_no_thread_can_be_started_it_stays_closed(monkeypatch: pytest.Monk
         tried.trip()
     assert not tried.is_open
     tried.trip()
-    _until(lambda: not tried.is_open)
+    until(lambda: not tried.is_open, 5)
 
 
 def test_while_it_is_open_nobody_but_the_prober_dials(pool: Database, relay: Relay) -> None:
@@ -135,7 +129,7 @@ def test_it_finds_recovery_by_itself(pool: Database, relay: Relay) -> None:
     assert isinstance(_failure(pool), StoreAway)
     assert pool.breaker.since is not None
     relay.hang_up = 0
-    _until(lambda: not pool.breaker.is_open)
+    until(lambda: not pool.breaker.is_open, 5)
     relay.reset()
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(lambda _: _failure(pool), range(50))) == {None}
@@ -162,7 +156,7 @@ def test_the_log_tells_once_that_it_is_away_and_once_that_it_is_back(
     for _ in range(5):
         assert isinstance(_failure(pool), StoreAway)
     relay.hang_up = 0
-    _until(lambda: not pool.breaker.is_open)
+    until(lambda: not pool.breaker.is_open, 5)
     away, back = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (away["severity"], away["message"]) == ("ERROR", "The database is away")
     assert away["cause"].startswith("cannot connect: ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -23,6 +23,7 @@ from shared.errors import StoreBusy, StoreFault, StoreRefused, StoreUnavailable
 from tests.support.emulator import running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay
+from tests.support.waiting import until
 
 SETTINGS = Settings(database_timeout=10, database_connect_timeout=5, database_max_connections=2)
 PID = "SELECT pg_backend_pid()"
@@ -93,13 +94,9 @@ def test_a_statement_whose_backend_is_killed_is_repeated_on_a_new_connection(
     pool.execute("CREATE TABLE once (pid integer)")
 
     def kill() -> None:
-        deadline = time.monotonic() + 10
         query = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%slow%' AND state = 'active'"
-        while time.monotonic() < deadline:
-            for (pid,) in postgres.run(f"{query} AND pid <> pg_backend_pid()"):
-                postgres.run(f"SELECT pg_terminate_backend({pid}, 5000)")
-                return
-            time.sleep(0.01)
+        ((pid,),) = until(lambda: postgres.run(f"{query} AND pid <> pg_backend_pid()"))
+        postgres.run(f"SELECT pg_terminate_backend({pid}, 5000)")
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -164,7 +161,7 @@ def test_more_requests_than_leases_wait_for_their_turn(pool: Database) -> None:
 def test_who_waits_until_the_deadline_is_told_that_the_store_is_busy(pool: Database) -> None:
     with ThreadPoolExecutor(2) as threads:
         sleepers = [threads.submit(pool.execute, "SELECT pg_sleep(1)") for _ in range(2)]
-        _until(lambda: pool.counts().total == 2 and pool.counts().idle == 0)
+        until(lambda: pool.counts().total == 2 and pool.counts().idle == 0)
         with pytest.raises(StoreBusy):
             pool.execute("SELECT 1", timeout=0.1)
         for sleeper in sleepers:
@@ -180,9 +177,9 @@ def test_who_is_woken_with_too_little_time_wakes_the_next(postgres: Server, data
         began = time.monotonic()
         holder = pool._take(began + 5, drop_idle=False)
         hurried = threads.submit(pool.execute, "SELECT 1", timeout=0.5)
-        _until(lambda: pool.counts().waiting == 1)
+        until(lambda: pool.counts().waiting == 1)
         patient = threads.submit(pool.execute, "SELECT 2", timeout=10)
-        _until(lambda: pool.counts().waiting == 2)
+        until(lambda: pool.counts().waiting == 2)
         time.sleep(max(0, began + 0.5 - shared.database.LEAST_SECONDS / 2 - time.monotonic()))
         pool._give_back(holder, keep=True)
         assert patient.result() == [[2]]
@@ -257,7 +254,7 @@ def test_no_connection_and_no_descriptor_leaks_in_any_outcome(
                 pool.execute("SELECT 1 / 0")
             relay.hang_up = 1
             assert pool.execute("SELECT 1") == [[1]]
-        _until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+        until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
         assert pool.counts().total == 1
 
 
@@ -275,7 +272,7 @@ def test_requests_to_a_silent_database_leave_no_descriptor_behind(
                 assert client.post("/api/login", json=login).status_code == 503
             # Now and then a socket is caught that is gone within a millisecond. One that waits for
             # the garbage collector stays, because between requests nothing allocates.
-            _until(lambda: emulator.descriptors() <= before)
+            until(lambda: emulator.descriptors() <= before)
 
 
 @pytest.mark.parametrize("pause", [0, 60])
@@ -303,10 +300,3 @@ def test_a_failed_preparation_is_tried_again_after_a_pause_and_not_by_every_requ
             assert pool.execute("SELECT 1") == [[1]]
             assert pool.execute("SELECT 1") == [[1]]
             assert len(calls) == 2
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.emulator import Emulator, running_emulator
+from tests.support.waiting import until
 
 JSON = {"Content-Type": "application/json"}
 LIMIT = 16 * 1024
@@ -426,9 +426,7 @@ def test_each_request_is_one_json_line_without_secrets(tmp_path: Any) -> None:
             client.post("/api/login", json={"email": "canary@example.com", "password": "canary-2"})
             client.post("/api/login", content=b'{"canary', headers=JSON)
             client.get("/api/canary%0A%7B%7D")
-        deadline = time.monotonic() + 10
-        while len(emulator.log()) < 5 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: len(emulator.log()) >= 5)
         output = emulator.output()
         lines = [json.loads(line) for line in output.splitlines()]
     assert [line["message"] for line in lines[-5:]] == [

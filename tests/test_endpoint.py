@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.waiting import until
 
 ALLOWED = "https://app.example.com"
 
@@ -29,13 +29,6 @@ def _running(folder: Path, trusted_proxies: int) -> AbstractContextManager[Emula
         ALLOWED_ORIGINS=ALLOWED,
         TRUSTED_PROXIES=str(trusted_proxies),
     )
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_an_endpoint_of_several_methods_answers_these_and_head(edge: Emulator) -> None:
@@ -130,7 +123,7 @@ def test_what_runs_afterwards_runs_when_the_client_has_its_whole_answer(
         assert response.status_code == status
         # It waits for this, which is sent only now; on a connection that nothing else keeps busy.
         assert other.post(f"/api/opened?name={name}").status_code == 200
-    _until(lambda: f"{name}: the client" in edge.output())
+    until(lambda: f"{name}: the client" in edge.output())
     assert f"{name}: the client went on" in edge.output()
 
 
@@ -138,7 +131,7 @@ def test_what_fails_afterwards_is_logged_and_hinders_nobody(edge: Emulator) -> N
     with edge.client() as client:
         response = client.get("/api/failing")
         assert response.status_code == 200
-        _until(lambda: "the third ran" in edge.output())
+        until(lambda: "the third ran" in edge.output())
         assert client.get("/api/livez").status_code == 200
     unforeseen, away = (line for line in edge.log() if line["message"] == "failing afterwards")
     for line in (unforeseen, away):

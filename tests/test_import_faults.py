@@ -31,6 +31,7 @@ from tests.support.emulator import Emulator, running_emulator
 from tests.support.interceptor import Interceptor, Message
 from tests.support.postgres import Server
 from tests.support.transfers import Target, finish, source_of, user
+from tests.support.waiting import until
 from tests.test_migrations import OLD_DDL, OLD_ROWS
 
 USERS = 300
@@ -134,13 +135,6 @@ def _check_files(users_file: Path) -> list[str]:
     return names
 
 
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.01)
-
-
 def _waiting(target: Target) -> int:
     """Count who waits for a lock."""
     return int(target.run(_WAITING)[0][0])
@@ -148,7 +142,7 @@ def _waiting(target: Target) -> int:
 
 def _sessions_end(target: Target) -> None:
     """Wait until the server has noticed that its clients are gone."""
-    _until(lambda: target.run(f"SELECT count(*) {_OTHERS}") == [[0]])
+    until(lambda: target.run(f"SELECT count(*) {_OTHERS}") == [[0]])
 
 
 def _forget(target: Target, users_file: Path) -> None:
@@ -252,11 +246,11 @@ def test_a_killed_apply_that_waited_on_the_server_is_ended_there_within_seconds(
     """Its statement goes on without it, and with it its locks, until the server looks for it."""
     with _locked(target, "LOCK TABLE users IN SHARE MODE"):
         command = Command(_url(target), users_file, *APPLY)
-        _until(lambda: _waiting(target))
+        until(lambda: _waiting(target))
         command.process.kill()
         command.wait()
         started = time.monotonic()
-        _until(lambda: not _waiting(target))
+        until(lambda: not _waiting(target))
         assert time.monotonic() - started < AT_ONCE
     assert _state(target) == NOTHING
     assert not _is_brought_by_the_next(target, users_file)
@@ -317,7 +311,7 @@ def _signalled(
         command.process.send_signal(number)
         if message.is_commit and number != signal.SIGKILL:
             return False
-        _until(lambda: _has_ended(command.process))
+        until(lambda: _has_ended(command.process))
         return True
 
     interceptor.watch = watch
@@ -381,7 +375,7 @@ def test_a_backend_that_is_killed_during_the_write_leaves_nothing(
 ) -> None:
     with _locked(target, "LOCK TABLE users IN SHARE MODE"):
         command = Command(_url(target), users_file, *APPLY)
-        _until(lambda: _waiting(target))
+        until(lambda: _waiting(target))
         target.run(f"{_TERMINATE} AND wait_event_type = 'Lock'")
         ended = command.wait()
     assert "The database cannot do it" in ended.error
@@ -553,7 +547,7 @@ def _held_at_its_commit(
 
     interceptor.watch = watch
     command = Command(interceptor.url(target.name), users_file, *arguments)
-    _until(reached.is_set)
+    until(reached.is_set)
     return command, go
 
 
@@ -567,7 +561,7 @@ def _both(
     ahead, go = _held_at_its_commit(interceptor, target, first[0], *first[1])
     try:
         behind = Command(_url(target), second[0], *second[1])
-        _until(lambda: _waiting(target))
+        until(lambda: _waiting(target))
     finally:
         go.set()
     return ahead.wait(), behind.wait()
@@ -734,7 +728,7 @@ def test_who_signs_up_during_an_import_is_neither_lost_nor_doubled(
             if message.sql.startswith(begins_at) and not begun.is_set():
                 begun.set()
                 traffic.start()
-                _until(lambda: _waiting(target) >= 3 if code == 0 else traffic.conflicts)
+                until(lambda: _waiting(target) >= 3 if code == 0 else traffic.conflicts)
 
         interceptor.watch = watch
         try:
@@ -745,7 +739,7 @@ def test_who_signs_up_during_an_import_is_neither_lost_nor_doubled(
             again = run(_url(target), users_file, *APPLY)
             assert again.code == 0, again.error
             if code == 0:
-                _until(lambda: traffic.answers["signup", 409])
+                until(lambda: traffic.answers["signup", 409])
         finally:
             traffic.stop()
         _check_traffic(traffic, target, imported, already)
@@ -814,7 +808,7 @@ def test_an_apply_that_waits_for_another_one_can_be_interrupted(
 ) -> None:
     with _locked(target, f"SELECT pg_advisory_xact_lock({staging.LOCK_KEY})"):
         command = Command(_url(target), users_file, *APPLY)
-        _until(lambda: _waiting(target))
+        until(lambda: _waiting(target))
         command.process.send_signal(number)
         ended = command.wait()
     assert ended.code == 130

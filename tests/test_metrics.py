@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from shared.metrics import BUCKETS, Series
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay
+from tests.support.waiting import until
 
 TOKEN = "bWV0cmljcyBvZiB0aGUgdGVzdHMgb25seSwgb2theSBhcyBpcw"
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
@@ -150,7 +151,7 @@ def test_an_outage_shows_and_its_end_too(on_postgres: Emulator, relay: Relay) ->
         assert found["db_client_away", ()] == found["db_client_outages_total", ()] == 1
         assert found["db_client_connection_create_time_seconds_count", (("outcome", "failed"),)]
         relay.hang_up = 0
-        _until(lambda: _scrape(client)["db_client_away", ()] == 0)
+        until(lambda: _scrape(client)["db_client_away", ()] == 0)
         assert _scrape(client)["db_client_outages_total", ()] == 1
 
 
@@ -175,13 +176,6 @@ def test_who_waits_for_a_connection_is_timed_and_a_slow_query_is_logged_by_name(
 
 def _slow(emulator: Emulator) -> list[dict[str, object]]:
     return [line for line in emulator.log() if line["message"] == "A query was slow"]
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_only_an_administrator_sees_them(on_json: httpx.Client, tmp_path: Path) -> None:

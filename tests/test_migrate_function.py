@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
 from tests.support.postgres import Server
 from tests.support.transfers import HASH, Target, user
+from tests.support.waiting import until
 from tests.test_identity import KEY
 
 TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
@@ -221,11 +221,8 @@ def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(head + rows[: len(rows) // 2])
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
-    deadline = time.monotonic() + 20
     query = f"SELECT FROM pg_stat_activity WHERE datname = '{target.name}' AND usename = 'app'"
-    while target.run(query):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not target.run(query))
     assert target.users() == {}
     *_, result = _send(served, [user(1)], action="apply")
     assert result["counts"]["new"] == 1

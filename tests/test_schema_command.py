@@ -23,6 +23,7 @@ from shared.errors import StoreAway
 from shared.store.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment
 from tests.support.postgres import PASSWORD, Server
+from tests.support.waiting import until
 
 # The command on a folder of migrations of the test's own.
 _COMMAND = """
@@ -284,10 +285,7 @@ def _wait_for_sleep(server: Server, name: str, count: int) -> None:
         "SELECT pid FROM pg_stat_activity "
         f"WHERE datname = '{name}' AND usename = 'app' AND wait_event = 'PgSleep'"
     )
-    deadline = time.monotonic() + 20
-    while len(server.run(query)) != count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: len(server.run(query)) == count)
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "server"])

@@ -30,6 +30,7 @@ from tests.support.in_process import served
 from tests.support.outage import running_site
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, stored
+from tests.support.waiting import until
 from tests.test_identity import KEY
 
 TOKEN = "QWRtaW4gb2YgdGhlIHN0YXRpc3RpY3MsIGFuZCBub2JvZHkgZWxzZQ"
@@ -433,14 +434,11 @@ def _roll_up_at(now: float) -> str:
 
 
 def _wait_for_waiting(audit: Audit) -> None:
-    deadline = time.monotonic() + 10
     waiting = (
         f"SELECT FROM pg_stat_activity WHERE datname = '{audit.database}' AND"
         " wait_event_type = 'Lock'"
     )
-    while not audit.run(waiting):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: audit.run(waiting))
 
 
 def test_several_instances_that_count_at_once_while_events_come_and_go_are_right(

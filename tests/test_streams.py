@@ -8,7 +8,6 @@ import json
 import random
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from shared import bodies
 from shared.bodies import BodyStream
 from shared.errors import HttpError
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.waiting import until
 
 TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
 LINES = "application/x-ndjson"
@@ -59,14 +59,8 @@ def _lines(text: str) -> list[dict[str, Any]]:
 
 def _line_of_the_log(emulator: Emulator) -> dict[str, Any]:
     """Wait for the one line about the endpoint."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        lines = [line for line in emulator.log() if line.get("function") == "digest"]
-        if lines:
-            (line,) = lines
-            return line
-        time.sleep(0.01)
-    raise AssertionError(emulator.output())
+    (line,) = until(lambda: [x for x in emulator.log() if x.get("function") == "digest"])
+    return line
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["Content-Length", "chunked"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from tests.support.emulator import running_emulator
+from tests.support.waiting import until
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
 INTERVAL = {"OTEL_METRIC_EXPORT_INTERVAL": "100", "OTEL_SERVICE_NAME": "auth"}
@@ -72,13 +73,6 @@ def _collecting() -> Iterator[Collector]:
             thread.join()
 
 
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_worker_exports_its_metrics_where_an_endpoint_is_configured(tmp_path: Path) -> None:
     settings = {"USERS_FILE": str(tmp_path / "users.json"), **INTERVAL}
     with (
@@ -90,7 +84,7 @@ def test_a_worker_exports_its_metrics_where_an_endpoint_is_configured(tmp_path: 
         client.post("/api/login", json=ADA | {"password": "wrong"})
         outcome = ("login", "401", "invalid_credentials")
         requests = "http_server_request_duration_seconds"
-        _until(lambda: outcome in collector.points.get(requests, {}))
+        until(lambda: outcome in collector.points.get(requests, {}))
         assert collector.points[requests][outcome].count == 1
         assert 0 < collector.points[requests][outcome].sum < 30
         assert list(collector.points[requests][outcome].explicit_bounds)[:2] == [0.001, 0.0025]

@@ -18,6 +18,7 @@ from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 from tests.support.relay import Relay
 from tests.support.stores import TOKENS
+from tests.support.waiting import until
 
 PASSWORD = "correct horse battery staple"
 RECOVERY_SECONDS = 5.0
@@ -42,10 +43,7 @@ class Site:
     def come_back(self) -> None:
         """Give it back, and wait until the instance knows."""
         self._relay.hang_up = 0
-        deadline = time.monotonic() + RECOVERY_SECONDS
-        while self.health()["fallback"]["since"] is not None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: self.health()["fallback"]["since"] is None, RECOVERY_SECONDS)
 
     def call(
         self, method: str, path: str, token: str | None = None, **members: object

