@@ -244,7 +244,7 @@ def running_postgres(
                 server.run(f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
             yield server
         finally:
-            server.process.send_signal(signal.SIGINT)
+            server.process.send_signal(signal.SIGQUIT)  # Nothing of it has to be on the disk.
             server.process.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
