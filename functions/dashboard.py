@@ -85,9 +85,9 @@ def _database() -> list[tuple[str, str]]:
         return [("store", "JSON file")]
     found = [
         ("database", f"away since {_moment(fallback.since)}" if fallback.since else "there"),
-        ("outages", f"{metrics.OUTAGES.total():.0f}"),
+        ("outages", str(metrics.OUTAGES.total)),
         ("connections", f"{pool.total}, {pool.idle} idle, {pool.waiting} waiting"),
-        ("round trips", f"{metrics.ROUND_TRIPS.total():.0f}"),
+        ("round trips", str(metrics.ROUND_TRIPS.total)),
         ("fallback", fallback.mode),
         ("pending sign-ups", str(fallback.pending)),
     ]

@@ -1,4 +1,4 @@
-"""Counts and times of this process: an instrument adds up under the values of its labels.
+"""Counts and times of this process: a histogram adds up under the values of its labels.
 
 `render` gives all of them in Prometheus' text format; `shared.telemetry` hands them to
 OpenTelemetry. Labels have few values, all of them ours: no address, no path, no user.
@@ -27,35 +27,26 @@ _listeners: list[Listener] = []
 
 
 class Counter:
-    """A sum that only grows."""
+    """A sum that only grows, under no labels: it is 0 before there is anything to add."""
 
-    def __init__(self, name: str, description: str, *labels: str) -> None:
+    labels: Labels = ()
+
+    def __init__(self, name: str, description: str) -> None:
         """`name` is Prometheus', with its unit."""
-        self.name, self.description, self.labels = name, description, labels
-        self._sums: dict[Labels, float] = {}
+        self.name, self.description, self.total = name, description, 0
         INSTRUMENTS.append(self)
 
-    def add(self, *values: str, amount: float = 1) -> None:
-        """Add to what the labels' values have."""
+    def add(self) -> None:
+        """Add one."""
         with _adding:
-            self._sums[values] = self._sums.get(values, 0) + amount
+            self.total += 1
         for listener in _listeners:
-            listener(self, amount, values)
-
-    def sums(self) -> dict[Labels, float]:
-        """Copy what there is."""
-        with _adding:
-            return dict(self._sums)
-
-    def total(self) -> float:
-        """Add up all labels."""
-        return sum(self.sums().values())
+            listener(self, 1, ())
 
     def lines(self) -> Iterator[str]:
         """Give Prometheus' lines."""
         yield from _head(self.name, self.description, "counter")
-        for values, amount in self.sums().items():
-            yield _line(self.name, zip(self.labels, values, strict=True), amount)
+        yield _line(self.name, (), self.total)
 
 
 class Histogram:
