@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,6 +23,7 @@ STARTED_AT = time.time()
 Labels = tuple[str, ...]
 Listener = Callable[["Counter | Histogram", float, Labels], None]
 
+INSTRUMENTS: list[Counter | Histogram] = []
 _adding = threading.Lock()
 _listeners: list[Listener] = []
 
@@ -55,15 +57,13 @@ class Histogram:
     def __init__(self, name: str, description: str, *labels: str) -> None:
         """`name` is Prometheus', with its unit, seconds."""
         self.name, self.description, self.labels = name, description, labels
-        self._series: dict[Labels, Series] = {}
+        self._series: defaultdict[Labels, Series] = defaultdict(Series)
         INSTRUMENTS.append(self)
 
     def record(self, value: float, *values: str) -> None:
         """Count a value under the labels' values."""
         with _adding:
-            series = self._series.get(values)
-            if series is None:
-                series = self._series[values] = Series.empty()
+            series = self._series[values]
             series.counts[bisect_left(BUCKETS, value)] += 1
             series.total += value
         for listener in _listeners:
@@ -79,14 +79,14 @@ class Histogram:
 
     def by_label(self, index: int) -> dict[str, Series]:
         """Add up what has the same value of one label."""
-        found: dict[str, Series] = {}
+        found: defaultdict[str, Series] = defaultdict(Series)
         for values, series in self.series().items():
-            found[values[index]] = found.get(values[index], Series.empty()) + series
+            found[values[index]] += series
         return found
 
     def all(self) -> Series:
         """Add everything up."""
-        return sum(self.series().values(), Series.empty())
+        return sum(self.series().values(), Series())
 
     def lines(self) -> Iterator[str]:
         """Give Prometheus' lines."""
@@ -105,14 +105,9 @@ class Histogram:
 class Series:
     """One histogram's values under one set of labels."""
 
-    counts: list[int]
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     """In each bucket, the last of which has no bound."""
     total: float = 0.0
-
-    @classmethod
-    def empty(cls) -> Series:
-        """Give one without a value."""
-        return cls([0] * (len(BUCKETS) + 1))
 
     @property
     def number(self) -> int:
@@ -175,8 +170,6 @@ def _line(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
     pairs = ",".join(f'{label}="{text}"' for label, text in labels)
     return f"{name}{{{pairs}}} {float(value)!r}" if pairs else f"{name} {float(value)!r}"
 
-
-INSTRUMENTS: list[Counter | Histogram] = []
 
 REQUESTS = Histogram(
     "http_server_request_duration_seconds",

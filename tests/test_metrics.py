@@ -208,4 +208,4 @@ def _bounds() -> list[tuple[float, float]]:
 
 
 def test_a_quantile_of_nothing_is_none() -> None:
-    assert Series([0] * (len(BUCKETS) + 1)).quantile(0.5) is None
+    assert Series().quantile(0.5) is None
