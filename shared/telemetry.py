@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from shared import log, metrics
 from shared.metrics import Counter, Gauge, Histogram
@@ -50,18 +49,16 @@ def _export(gauges: Callable[[], Sequence[Gauge]]) -> None:
         )
     exported: dict[str, Callable[[float, dict[str, str]], None]] = {}
     for instrument in metrics.INSTRUMENTS:
-        made: Any
         if isinstance(instrument, Histogram):
-            made = meter.create_histogram(
+            exported[instrument.name] = meter.create_histogram(
                 instrument.name,
                 "s",
                 instrument.description,
                 explicit_bucket_boundaries_advisory=metrics.BUCKETS,
-            )
-            exported[instrument.name] = made.record
+            ).record
         else:
-            made = meter.create_counter(instrument.name, "1", instrument.description)
-            exported[instrument.name] = made.add
+            counter = meter.create_counter(instrument.name, "1", instrument.description)
+            exported[instrument.name] = counter.add
 
     def hand_over(instrument: Counter | Histogram, value: float, values: tuple[str, ...]) -> None:
         labels = dict(zip(instrument.labels, values, strict=True))
