@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from shared import charts, metrics, runtime
 from shared.charts import Chart
@@ -19,9 +20,6 @@ from shared.http import Call, endpoint
 from shared.metrics import Series
 from shared.statistics import Statistics, Window
 from shared.timestamps import to_iso
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 DAYS = 30
 SHADES = 4
@@ -57,11 +55,8 @@ def dashboard(call: Call) -> Response:
 
 @functools.cache
 def _template() -> Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_PAGES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    loader = FileSystemLoader(_PAGES)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return environment.get_template("dashboard.html")
 
 
