@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,8 +15,6 @@ from deploy.checks import Findings
 from deploy.errors import Failed, NotReady
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place
-
-_FUNCTIONS = Path(__file__).resolve().parent.parent / "functions"
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, envvar="DRY_RUN", help="Print the commands, and change nothing."
@@ -71,8 +68,6 @@ def apply(
     **options: Any,
 ) -> None:
     """Check everything, deploy the public and the private service, or one function, and try it."""
-    if function not in (None, "api", "admin") and not (_FUNCTIONS / f"{function}.py").exists():
-        raise NotReady(f"There is no function {function} yet.")
     if service is not None and function is None:
         raise NotReady("SERVICE names one service: say which FUNCTION it is for.")
     gcloud, findings = Gcloud(dry_run=dry_run), Findings()
