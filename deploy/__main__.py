@@ -70,6 +70,8 @@ def apply(
     """Check everything, deploy the public and the private service, or one function, and try it."""
     if service is not None and function is None:
         raise NotReady("SERVICE names one service: say which FUNCTION it is for.")
+    if url is not None:
+        smoking.check_url(url)
     gcloud, findings = Gcloud(dry_run=dry_run), Findings()
     project = checks.find_project(gcloud, project, findings)
     place = Place(project=project, **options)

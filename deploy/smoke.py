@@ -47,15 +47,7 @@ class Probe:
     """A user who exists for one test, and a browser with a cookie jar."""
 
     def __init__(self, url: str, domain: str) -> None:
-        """Make the user up. Raises NotReady for what is no URL."""
-        parts = urlsplit(url)
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if not parts.hostname or not (
-            parts.scheme == "https" or (parts.scheme == "http" and local)
-        ):
-            raise NotReady(
-                f"{url!r} is no URL to try: it must be https://…, or http:// on this machine."
-            )
+        """Make the user up."""
         self.url = url.rstrip("/")
         self.email = f"probe-{secrets.token_hex(8)}@{domain}"
         self._password = secrets.token_urlsafe(24)
@@ -84,7 +76,7 @@ class Probe:
 
     def call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Answer:
         """Give the answer, whatever it is."""
-        request = urllib.request.Request(  # noqa: S310  # https, or this machine: see __init__
+        request = urllib.request.Request(  # noqa: S310  # https, or this machine: see check_url
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"} if body is not None else {},
@@ -110,8 +102,19 @@ def _answer(status: int, content: bytes) -> Answer:
     return Answer(status, body, " ".join(str(body.get(k, "")) for k in ("code", "error")).strip())
 
 
+def check_url(url: str) -> None:
+    """Raise NotReady for what is no URL to send a password to."""
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise NotReady(
+            f"{url!r} is no URL to try: it must be https://…, or http:// on this machine."
+        )
+
+
 def smoke(url: str, say: Say, domain: str = "example.com") -> None:
     """Try every step and say how it went. Raises Failed for the first that went wrong."""
+    check_url(url)
     probe = Probe(url, domain)
     steps = _Steps(probe, say)
     steps.expect("lives", 200, probe.call("GET", "/api/livez"))

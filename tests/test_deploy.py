@@ -452,6 +452,13 @@ def test_a_deployment_runs_what_the_dry_run_shows_and_then_tries_it(gcloud: Gclo
     assert "`make rollback` takes it back" in done.stderr
 
 
+def test_nothing_is_deployed_that_could_not_be_tried_afterwards(gcloud: Gcloud) -> None:
+    done = gcloud.run("apply", **WHERE, URL="example.com")
+    assert done.returncode == 2
+    assert "'example.com' is no URL to try" in done.stderr
+    assert gcloud.calls == []
+
+
 def test_what_only_a_load_balancer_reaches_is_not_tried_around_it(gcloud: Gcloud) -> None:
     done = gcloud.run("apply", **WHERE, FRONT="load-balancer")
     assert done.returncode == 0, done.stderr
