@@ -17,8 +17,9 @@ DEPLOY = $(call LOAD,$(PRODUCTION)) $(BIN)/python -m deploy
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
-# Test files that run side by side.
+# Test files that run side by side; by themselves those with few tests, which are the longest, came last.
 WORKERS ?= 3
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The move, from USERS_FILE to DATABASE_URL; options go into ARGS: make migrate ARGS='--yes'
 TRANSFER = $(LOAD_ENV) $(BIN)/python -m shared.transfer
@@ -37,7 +38,7 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages (a quarter of an hour)
 	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py
