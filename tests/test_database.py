@@ -170,21 +170,23 @@ def test_who_waits_until_the_deadline_is_told_that_the_store_is_busy(pool: Datab
     assert pool.counts().waiting == 0
 
 
-def test_who_is_woken_with_too_little_time_wakes_the_next(postgres: Server, database: str) -> None:
+def test_who_is_woken_with_too_little_time_wakes_the_next(
+    postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared.database, "LEAST_SECONDS", 10)
     url = DatabaseUrl.parse(postgres.url(database))
-    settings = Settings(database_timeout=5, database_max_connections=1)
+    settings = Settings(database_max_connections=1)
     with closing(Database(url, settings)) as pool, ThreadPoolExecutor(2) as threads:
         began = time.monotonic()
-        holder = pool._take(began + 5, drop_idle=False)
-        hurried = threads.submit(pool.execute, "SELECT 1", timeout=0.5)
+        holder = pool._take(began + 30, drop_idle=False)
+        hurried = threads.submit(pool.execute, "SELECT 1", timeout=9)
         until(lambda: pool.counts().waiting == 1)
-        patient = threads.submit(pool.execute, "SELECT 2", timeout=10)
+        patient = threads.submit(pool.execute, "SELECT 2", timeout=30)
         until(lambda: pool.counts().waiting == 2)
-        time.sleep(max(0, began + 0.5 - shared.database.LEAST_SECONDS / 2 - time.monotonic()))
         pool._give_back(holder, keep=True)
         assert patient.result() == [[2]]
-        assert time.monotonic() - began < 3
-        with pytest.raises(StoreBusy):
+        assert time.monotonic() - began < 9, "nobody waited for a deadline"
+        with pytest.raises(StoreBusy, match="too late"):
             hurried.result()
 
 
