@@ -9,8 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 DAY = 86400
 WEEK, MONTH = 7 * DAY, 30 * DAY
 """Seconds within which a user is new."""
-UNKNOWN = "unknown"
-"""The provider of logins of a time when it was not written down."""
 MOST_DAYS = 366
 """Of a window."""
 

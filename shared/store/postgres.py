@@ -57,7 +57,7 @@ class PostgresStore:
             names=statements.NAMES | statistics.NAMES,
         )
         self._limits = settings.limits
-        self._audit_seconds = settings.audit_days * 86400
+        self._audit_seconds = settings.audit_days * DAY
         self._pseudonyms = Pseudonyms(settings.session_secrets)
 
     def reserve_sign_up(self, client: Client, now: float) -> None:

@@ -19,15 +19,16 @@ from datetime import date
 from typing import Any
 
 from shared.connection import Row
-from shared.statistics import UNKNOWN, Events, Statistics
+from shared.statistics import Events, Statistics
 
 MOST_HOURS = 24
 """That are counted at once, so that it takes no longer than a statement may."""
 
-_COUNTS = f"""(
+# 'unknown' is the provider of logins of a time when it was not written down.
+_COUNTS = """(
     SELECT coalesce(jsonb_agg(jsonb_build_array(kind, detail, n)), '[]') FROM (
         SELECT kind, CASE kind
-            WHEN 'login' THEN coalesce(provider, '{UNKNOWN}')
+            WHEN 'login' THEN coalesce(provider, 'unknown')
             WHEN 'login_throttled' THEN 'too_many_attempts'
             WHEN 'login_failed' THEN
                 CASE WHEN user_id IS NULL THEN 'unknown_account' ELSE 'wrong_password' END
