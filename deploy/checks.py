@@ -92,6 +92,10 @@ def _check_secrets(
     findings: Findings,
 ) -> None:
     for name in dict.fromkeys(name for service in deployed for name in service.secrets):
+        if env.get(name):
+            findings.warnings.append(
+                f"{name} comes from Secret Manager: what the environment says is not used."
+            )
         secret = (f"--secret={name}", f"--project={place.project}")
         try:
             found = gcloud.ask_json("secrets", "versions", "describe", "latest", *secret)

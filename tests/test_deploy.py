@@ -363,6 +363,13 @@ def test_a_secret_that_exists_is_passed_on_at_the_version_that_was_checked(gclou
     assert "SESSION_SECRET=SESSION_SECRET:12" in flags["--set-secrets"].split(",")
 
 
+def test_a_secret_in_the_environment_is_not_used_and_a_warning_says_so(gcloud: Gcloud) -> None:
+    done = gcloud.run("apply", **WHERE, DRY_RUN="1", ALERT_WEBHOOK_URL="https://example.com/hook")
+    assert done.returncode == 0
+    assert "Warning: ALERT_WEBHOOK_URL comes from Secret Manager" in done.stderr
+    assert "example.com/hook" not in done.stdout + done.stderr
+
+
 def test_who_may_not_read_a_secret_is_warned_and_can_deploy(gcloud: Gcloud) -> None:
     gcloud.say("secrets versions access", error="PERMISSION_DENIED: no", code=1)
     for name in VALUES:
