@@ -128,7 +128,7 @@ def _figures(call: Call, now: float) -> dict[str, Any]:
         found = runtime.store().statistics(window)
     except (StoreUnavailable, StoreFault) as error:
         call.log["cause"] = str(error)
-        return {"problem": "The database did not answer: there are no figures of users now."}
+        return {"problem": "There are no figures of users now: the log tells why, in `cause`."}
     days = window.each_day()
     names = [day.isoformat() for day in days]
     providers = [name for name, _ in found.users.most_common()] or ["local"]

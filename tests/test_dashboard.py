@@ -159,7 +159,7 @@ def test_in_an_outage_it_says_so_and_shows_what_the_process_knows(
         relay.cut()
         try:
             page.goto("/api/dashboard")
-            expect(page.get_by_role("status")).to_contain_text("The database did not answer")
+            expect(page.get_by_role("status")).to_contain_text("There are no figures of users now")
             page.reload()
             assert _number(page, "database").startswith("away since")
             assert page.get_by_role("row").filter(has_text="login requests").count() == 1
