@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from shared import log, sql_script
 from shared.connection import STATEMENT_GRACE, Connection, Lost, Row
 from shared.database import Database
-from shared.errors import StoreFault, StoreRefused, StoreUnavailable
+from shared.errors import StoreFault, StoreRefused, StoreSlow, StoreUnavailable
 
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 LOCK_KEY = 4_101_202_611
@@ -32,6 +33,8 @@ _TRANSACTION_CONTROL = re.compile(
 _UNDEFINED_TABLE = "42P01"
 
 State = Literal["applied", "pending", "edited", "unknown"]
+Step = Callable[[Connection, float], None]
+"""What is done on a connection before a reading of `time.monotonic()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,15 @@ def load(folder: Path = FOLDER) -> list[Migration]:
     return migrations
 
 
-def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> bool:
-    """Bring the schema up to date, on one round trip where it is already; tell if that took more.
+def prepare(
+    database: Database,
+    connection: Connection,
+    deadline: float,
+    *,
+    apply: bool,
+    before: Mapping[int, Step] = MappingProxyType({}),
+) -> None:
+    """Bring the schema up to date, on one round trip where it is already.
 
     Raises StoreUnavailable where a migration is pending and may not be applied, fails, or was
     edited after it had been applied. Versions that this code doesn't know are left alone:
@@ -87,15 +97,20 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
         recorded = {}
     pending = _pending(load(), recorded)
     if not pending:
-        return False
+        return
     names = ", ".join(migration.name for migration in pending)
     if not apply:
         raise StoreRefused(
             cause=f"the database lacks {names}; AUTO_MIGRATE is off, so run `make migrate-schema`"
         )
     with database.direct_connection(deadline) as direct:
-        apply_pending(direct, deadline)
-    return True
+        try:
+            apply_pending(direct, deadline, before=before)
+        except StoreSlow as error:
+            raise StoreSlow(
+                cause=f"{error.cause}; if it takes longer than a request may, run "
+                "`make migrate-schema`"
+            ) from error
 
 
 def status(connection: Connection) -> list[Status]:
@@ -139,14 +154,21 @@ def log_applied(name: str) -> None:
 
 
 def apply_pending(
-    connection: Connection, deadline: float, report: Callable[[str], None] = log_applied
+    connection: Connection,
+    deadline: float,
+    report: Callable[[str], None] = log_applied,
+    before: Mapping[int, Step] = MappingProxyType({}),
 ) -> None:
     """Apply what is pending, before a reading of `time.monotonic()`; `report` gets each name.
+
+    `before` has, by a file's version, what must be done in Python before that file is applied.
 
     Raises StoreUnavailable where a file fails: its cause names the file, and line and statement
     where they are known. Of that file nothing is left, and those before it are applied.
     """
     for migration in _pending(load(), _recorded_if_any(connection)):
+        if step := before.get(migration.version):
+            step(connection, deadline)
         if _apply(connection, migration, deadline):
             report(migration.name)
 

@@ -76,7 +76,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         for name in (
             "statements",
             "operations",
-            "preparation",
+            "email_keys",
             "snapshot",
             "staging",
             "bulk",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from shared.config import Settings
+from shared.store.postgres import PostgresStore
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.postgres import PASSWORD, Server
 
@@ -42,6 +44,15 @@ def test_the_grants_of_the_document_are_enough_and_no_table_can_be_changed(
                 ]
             assert statuses == [201, 200, 200, 200, 200, 200, 204, 200]
             assert "permission denied" not in emulator.output()
+        # Whom the old server adds under an address of which SQL makes no key.
+        postgres.run(
+            "INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'a@xn--bcher-kva.example')",
+            database,
+        )
+        store = PostgresStore(Settings.from_env({"DATABASE_URL": url, "AUTO_MIGRATE": "false"}))
+        store.clean_up()
+        store.close()
+        assert postgres.run("SELECT email_key FROM users", database) == [["a@bücher.example"]]
     finally:
         postgres.run("DROP OWNED BY requests; DROP ROLE requests", database)
 

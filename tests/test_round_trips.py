@@ -21,7 +21,7 @@ from tests.support.relay import Relay
 from tests.support.waiting import until
 
 PASSWORD = "correct horse battery staple"
-SIGN_UP, CLEAN_UP = 2, 2
+SIGN_UP, CLEAN_UP = 2, 3
 REPLACED = 1
 """The session that the browser had ends when it gets a new one."""
 SCHEMA_CHECK = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from shared.store import (
     ExternalMatch,
     FallbackStatus,
     attempts,
+    email_keys,
     statements,
     statistics,
 )
@@ -318,7 +320,16 @@ class PostgresStore:
         ((hours,),) = self.database.execute(
             statistics.ROLL_UP, _timestamp(now), _timestamp(now - MOST_DAYS * DAY)
         )
+        self._correct_keys()
         return int(most) == statements.MOST_DELETED or int(hours) == statistics.MOST_HOURS
+
+    def _correct_keys(self) -> None:
+        """Make the keys of those whom the old server has added and SQL makes none for."""
+        ((is_pending,),) = self.database.execute(email_keys.IS_PENDING)
+        if is_pending:
+            deadline = time.monotonic() + self.database.timeout
+            with self.database.direct_connection(deadline) as connection:
+                email_keys.correct(connection, deadline)
 
     def statistics(self, window: Window) -> Statistics:
         """Count all in one statement, and so at one moment."""

@@ -20,6 +20,7 @@ from shared import errors
 from shared.config import InvalidSettings, Settings
 from shared.database import Database
 from shared.database_url import DatabaseUrl
+from shared.store.email_keys import Correction
 from shared.store.preparation import bring_up_to_date
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
@@ -68,6 +69,8 @@ class Command:
         """Read the settings. Raises InvalidSettings."""
         self.display = display
         self.migrated: list[str] = []
+        self.corrections: list[Correction] = []
+        """What was done to the keys of email addresses."""
         self.done = ""
         """What has been done for good, so that only telling of it can fail."""
         # No session is made here, and a generated secret must not be left behind.
@@ -110,7 +113,8 @@ class Command:
             self.migrated.append(name)
             self.display.applied(name)
 
-        bring_up_to_date(self.url, replace(self.settings, database_timeout=PATIENCE), report)
+        settings = replace(self.settings, database_timeout=PATIENCE)
+        bring_up_to_date(self.url, settings, report, self.corrections.append)
 
     @property
     def unchanged(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -11,6 +11,7 @@ import click
 
 from shared import migrations
 from shared.connection import Connection
+from shared.store import email_keys
 from shared.timestamps import to_iso
 from shared.transfer.command import DIFFERENT, Command, Stop, action
 from shared.transfer.steps import PATIENCE
@@ -61,11 +62,46 @@ def apply(command: Command) -> None:
     """Apply what is pending, each file in one transaction.
 
     It may take an hour, but waits a second at most for a table that others use. A file that fails
-    leaves nothing. Then keys of email addresses are corrected that SQL alone cannot make.
+    leaves nothing. Keys of email addresses that are missing or wrong are corrected, and the users
+    are named for whom that could not be done.
     """
     command.bring_schema_up_to_date()
+    corrected = sum(len(correction.corrected) for correction in command.corrections)
+    without, unlinked = [], []
+    with _reading(command) as connection:
+        if email_keys.has_list(connection):
+            without = email_keys.users_without(connection)
+            unlinked = email_keys.unlinked(connection)
+    _show_keys(command, corrected, without, unlinked)
     command.display.text("The database is up to date.\n")
-    command.display.result(applied=command.migrated)
+    command.display.result(
+        applied=command.migrated,
+        corrected_keys=corrected,
+        without_key=[{"user_id": user_id, "other_id": other} for user_id, other in without],
+        identities_unlinked=[{"user_id": user_id, "identity": it} for user_id, it in unlinked],
+    )
+
+
+def _show_keys(
+    command: Command,
+    corrected: int,
+    without: Sequence[tuple[str, str]],
+    unlinked: Sequence[tuple[str, str]],
+) -> None:
+    display = command.display
+    if corrected:
+        display.text(f"Users whose key was corrected: {corrected}.\n")
+    display.users(
+        f"Users without a key, who cannot log in, because another user has the address: "
+        f"{len(without)}. See docs/DATABASE_SETUP.md, 5.",
+        [f"{user_id}: {other} has it" for user_id, other in without],
+    )
+    display.users(
+        "Users who were linked to a stranger's identity while their key was wrong: "
+        f"{len(unlinked)}. The identity was taken away and their sessions have ended. See "
+        "docs/SECURITY.md, Wrong keys.",
+        [f"{user_id}: {identity}" for user_id, identity in unlinked],
+    )
 
 
 def pending(command: Command) -> list[str]:

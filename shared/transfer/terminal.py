@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime
 from io import TextIOWrapper
@@ -89,6 +89,16 @@ class Display:
         for (name, value, text), cell in zip(rows, shown, strict=True):
             cell = cell.rjust(values) if isinstance(value, int) else cell.ljust(values)
             click.echo(_printable(f"  {name:<{names}}  {cell}  {text}".rstrip()))
+
+    def users(self, title: str, lines: Sequence[str]) -> None:
+        """Show a line for each of some users, if there are any, and not too many to a person."""
+        if self.as_json or not lines:
+            return
+        click.echo(_printable(title))
+        for line in lines[:SHOWN_OUTCOMES]:
+            click.echo(_printable(f"  {line}"))
+        if len(lines) > SHOWN_OUTCOMES:
+            click.echo("  … and more: --json names all of them.")
 
     def text(self, text: str) -> None:
         """Show text for a person."""
