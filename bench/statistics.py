@@ -81,7 +81,7 @@ def _count_hours(url: str) -> float:
     """Clean up until nothing is left to do, and give the seconds that this took."""
     store = PostgresStore(Settings.from_env({"DATABASE_URL": url}))
     started = time.perf_counter()
-    while store.clean_up(time.time()):
+    while store.clean_up():
         pass
     seconds = time.perf_counter() - started
     store.close()

@@ -15,10 +15,9 @@ from shared.tokens import Session
 @endpoint("GET", "DELETE", body="optional")
 def account(call: Call) -> Response:
     """Give the users all that is stored about them: 200. Or delete it, on their password: 204."""
-    now = time.time()
-    session = sessions.read(runtime.tokens(), call.session_token, now)
+    session = sessions.read(runtime.tokens(), call.session_token, time.time())
     if call.request.method == "DELETE":
-        return _delete(call, session, now)
+        return _delete(call, session)
     found = accounts.own_account(runtime.store(), session)
     call.log["user_id"] = found.user.id
     return answer(
@@ -36,7 +35,7 @@ def account(call: Call) -> Response:
     )
 
 
-def _delete(call: Call, session: Session, now: float) -> Response:
+def _delete(call: Call, session: Session) -> Response:
     call.afterwards(runtime.clean_up)
     accounts.delete_account(
         runtime.store(),
@@ -44,7 +43,6 @@ def _delete(call: Call, session: Session, now: float) -> Response:
         session,
         password=call.optional_text("password"),
         client=call.client,
-        now=now,
     )
     call.log |= {"user_id": session.user.id, "event": "account_deleted"}
     response = Response(status=204)

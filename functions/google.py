@@ -24,7 +24,7 @@ def google(call: Call) -> Response:
         session = sessions.read(runtime.tokens(), call.session_token, now)
     except NotAuthenticated:
         session = None
-    user, event = external.sign_in(runtime.store(), identity, session, client=call.client, now=now)
+    user, event = external.sign_in(runtime.store(), identity, session, client=call.client)
     return begin_session(
         call,
         user,

@@ -22,6 +22,5 @@ def login(call: Call) -> Response:
         email=call.text("email"),
         password=call.text("password"),
         client=call.client,
-        now=now,
     )
     return begin_session(call, user, event="login", now=now)

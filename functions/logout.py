@@ -28,9 +28,7 @@ def logout(call: Call) -> Response:
     tokens, token = runtime.tokens(), call.session_token
     if everywhere:
         session = sessions.read(tokens, token, now)
-        sessions.log_out_everywhere(
-            runtime.store(), session, call.express_sid, client=call.client, now=now
-        )
+        sessions.log_out_everywhere(runtime.store(), session, call.express_sid, client=call.client)
     else:
         sessions.log_out(
             runtime.store, tokens, token, call.express_sid, client=call.client, now=now

@@ -27,7 +27,6 @@ def password(call: Call) -> Response:
         new=call.text("newPassword"),
         password_min_length=call.settings.password_min_length,
         client=call.client,
-        now=now,
     )
     return user_answer(
         call, user, event="password_changed", token=runtime.tokens().issue(user, now)

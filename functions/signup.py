@@ -24,6 +24,5 @@ def signup(call: Call) -> Response:
         name=call.optional_text("name"),
         password_min_length=call.settings.password_min_length,
         client=call.client,
-        now=now,
     )
     return begin_session(call, user, 201, event="signup", now=now)

@@ -28,7 +28,7 @@ from shared.normal_forms import normalized
 from shared.password_policy import check_new_password
 from shared.passwords import PasswordHasher
 from shared.store import Account, Attempt, Credentials, Store
-from shared.tokens import FRESH_SECONDS, NAME_MAX_LENGTH, Session
+from shared.tokens import FRESH_SECONDS, NAME_MAX_LENGTH, SKEW_SECONDS, Session
 from shared.users import User
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ def sign_up(
     name: str | None,
     password_min_length: int,
     client: Client,
-    now: float,
 ) -> User:
     """Create a local user. Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken."""
     key = parse_new_email(email)
@@ -58,7 +57,7 @@ def sign_up(
     )
     user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
     with hasher.admission():
-        store.reserve_sign_up(client, now)
+        store.reserve_sign_up(client)
         return store.create_user(user, hasher.hash(password), client=client)
 
 
@@ -69,7 +68,6 @@ def log_in(
     email: str,
     password: str,
     client: Client,
-    now: float,
 ) -> User:
     """Give the user whose address and password these are.
 
@@ -79,7 +77,7 @@ def log_in(
     InvalidCredentials: an outage must not read as a wrong password.
     """
     with hasher.admission():
-        attempt = store.begin_login(email_key(email), client, now)
+        attempt = store.begin_login(email_key(email), client)
         found = attempt.credentials
         stored = found.password_hash if found else None
         if not hasher.verify(password, stored) or found is None or stored is None:
@@ -87,7 +85,7 @@ def log_in(
                 cause = "the password does not fit what is known now"
                 raise StoreAway(cause=cause, event="login_unverified", account=attempt.account)
             raise InvalidCredentials(
-                event="login_throttled" if attempt.locked_until else "login_failed",
+                event="login_throttled" if attempt.locked_for is not None else "login_failed",
                 account=attempt.account,
             )
         if not found.user.is_degraded and hasher.needs_rehash(password, stored):
@@ -96,7 +94,7 @@ def log_in(
             except (StoreUnavailable, StoreFault) as error:
                 # The login itself is sound, and the next one tries again.
                 log.write("WARNING", "A password hash could not be renewed", cause=str(error))
-        store.end_login(attempt, now)
+        store.end_login(attempt)
         return found.user
 
 
@@ -109,7 +107,6 @@ def change_password(
     new: str,
     password_min_length: int,
     client: Client,
-    now: float,
 ) -> User:
     """Give the session's user a new password, which ends all sessions: the user gets a new one.
 
@@ -121,9 +118,9 @@ def change_password(
     )
     with hasher.admission():
         attempt, found = _prove_again(
-            store, hasher, session, "currentPassword", current, client=client, now=now
+            store, hasher, session, "currentPassword", current, client=client
         )
-        changed = store.change_password(attempt, found, hasher.hash(new), now)
+        changed = store.change_password(attempt, found, hasher.hash(new))
     if changed is None:
         raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
     return changed
@@ -136,14 +133,11 @@ def delete_account(
     *,
     password: str | None,
     client: Client,
-    now: float,
 ) -> None:
     """Delete the session's user with all that is theirs. Raises as `change_password` does."""
     with hasher.admission():
-        attempt, found = _prove_again(
-            store, hasher, session, "password", password, client=client, now=now
-        )
-        if not store.delete_user(attempt, found, now):
+        attempt, found = _prove_again(store, hasher, session, "password", password, client=client)
+        if not store.delete_user(attempt, found):
             raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
 
 
@@ -163,21 +157,22 @@ def _prove_again(
     password: str | None,
     *,
     client: Client,
-    now: float,
 ) -> tuple[Attempt, Credentials]:
     """Have the session's user prove the password, or, without one, a sign-in just now.
 
     Raises NotAuthenticated, TooManyAttempts, ReauthenticationRequired, WrongPassword, and
     InvalidInput where the password is missing.
     """
-    attempt = store.begin_reauthentication(session, client, now)
-    if attempt.locked_until is not None:
-        raise TooManyAttempts(attempt.locked_until - now, event="reauthentication_throttled")
+    attempt = store.begin_reauthentication(session, client)
+    if attempt.locked_for is not None:
+        raise TooManyAttempts(attempt.locked_for, event="reauthentication_throttled")
     found, event = attempt.credentials, "reauthentication_failed"
     if found is None:
         raise NotAuthenticated(cause="the user is gone or ended this session", event=event)
     if found.password_hash is None:
-        if session.auth_method != "google" or now - session.auth_time > FRESH_SECONDS:
+        # By the store's clock: by one that is slow, the sign-in would be as fresh for longer.
+        age = attempt.at - session.auth_time
+        if session.auth_method != "google" or not -SKEW_SECONDS <= age <= FRESH_SECONDS:
             raise ReauthenticationRequired(event=event, user_id=found.user.id)
     elif password is None:
         sentence = "Please enter your current password"

@@ -26,7 +26,7 @@ ATTEMPTS = 3
 
 
 def sign_in(
-    store: Store, identity: Identity, session: Session | None, *, client: Client, now: float
+    store: Store, identity: Identity, session: Session | None, *, client: Client
 ) -> tuple[User, str]:
     """Give the user whom a verified identity is, and the event: a signup, login, identity_linked.
 
@@ -37,10 +37,10 @@ def sign_in(
     identities = identity.identities
     key = email_key(identity.email)
     for _ in range(ATTEMPTS):
-        match = store.find_external(identities, key, client, now)
+        match = store.find_external(identities, key, client)
         if match is None:
             user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
-            store.reserve_sign_up(client, now)
+            store.reserve_sign_up(client)
             try:
                 return store.create_user(user, None, identities, client=client), "signup"
             except EmailTaken:
@@ -57,7 +57,6 @@ def sign_in(
             provider=identity.provider if drops_password else found.user.provider,
             drops_password=drops_password,
             client=client,
-            now=now,
         )
         if linked is not None:
             return linked, "identity_linked"

@@ -29,7 +29,7 @@ CLEAN_UP_SECONDS = 60.0
 
 _making = threading.Lock()
 _cleaning = threading.Lock()
-_next_clean_up = 0.0
+_next_clean_up = float("-inf")
 
 
 @functools.cache
@@ -79,13 +79,13 @@ def tell_of_pending() -> None:
 def clean_up() -> None:
     """Delete what has expired, now and then, after an answer that nobody waits for any more."""
     global _next_clean_up
-    now = time.time()
+    now = time.monotonic()
     if now < _next_clean_up or not _cleaning.acquire(blocking=False):
         return
     try:
         _next_clean_up = now + CLEAN_UP_SECONDS
         with suppress(StoreAway):  # The log has it already.
-            if store().clean_up(now):
+            if store().clean_up():
                 _next_clean_up = now
     finally:
         _cleaning.release()

@@ -84,18 +84,18 @@ def log_out(
         session = _read(tokens, token, now)
     except NotAuthenticated:
         return
-    store().revoke_session(session, client, now)
+    store().revoke_session(session, client)
 
 
 def log_out_everywhere(
-    store: Store, session: Session, express_sid: str | None, *, client: Client, now: float
+    store: Store, session: Session, express_sid: str | None, *, client: Client
 ) -> None:
     """End all sessions of the session's user, and the browser's own on the old server.
 
     The others there are no longer exchanged for ours. Raises NotAuthenticated for a session that
     has ended itself.
     """
-    if not store.revoke_all_sessions(session, client, now):
+    if not store.revoke_all_sessions(session, client):
         raise NotAuthenticated(cause="the user is gone or ended this session")
     if express_sid is not None:
         store.delete_express_session(express_sid)

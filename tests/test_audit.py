@@ -14,12 +14,11 @@ from shared.store import open_store
 from shared.users import User
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, NOW, session_of
+from tests.support.stores import CLIENT, pass_time, session_of
 
 PASSWORD, NEW = "correct horse battery staple", "another long passphrase"
 ADA = {"email": "ada@example.com", "password": PASSWORD}
 HEADERS = {"X-Forwarded-For": "203.0.113.7"}
-DAY = 86400
 
 
 @pytest.fixture
@@ -139,14 +138,14 @@ def test_what_is_older_than_the_audit_is_kept_is_deleted_a_thousand_at_a_time(
     settings = Settings.from_env({"DATABASE_URL": postgres.url(database), "AUDIT_DAYS": "30"})
     store = open_store(settings)
     postgres.run(
-        "INSERT INTO auth_events (at, kind) SELECT to_timestamp("
-        f"{NOW} - 31 * {DAY}), 'login' FROM generate_series(1, 1001)",
+        "INSERT INTO auth_events (at, kind) SELECT CURRENT_TIMESTAMP - interval '31 days', 'login'"
+        " FROM generate_series(1, 1001)",
         database,
     )
-    store.revoke_session(session_of(User("x", "x@example.com", None, "local")), CLIENT, NOW)
-    assert store.clean_up(NOW)
+    store.revoke_session(session_of(User("x", "x@example.com", None, "local")), CLIENT)
+    assert store.clean_up()
     assert Counter(row[0] for row in _rows(postgres, database)) == {"login": 1, "logout": 1}
-    store.clean_up(NOW)
+    store.clean_up()
     assert [row[0] for row in _rows(postgres, database)] == ["logout"]
     store.close()
 
@@ -155,17 +154,17 @@ def test_cleaning_up_waits_for_nobody_and_takes_nothing_that_is_in_use(
     postgres: Server, database: str
 ) -> None:
     store = open_store(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
-    attempt = store.begin_login("ada@example.com", CLIENT, NOW)
-    later = NOW + 1000
+    attempt = store.begin_login("ada@example.com", CLIENT)
+    pass_time(store, 1000)
     key = attempt.keys.client
     with closing(postgres.connect(database)) as other:
         other.run("BEGIN")
         other.run("SELECT FROM auth_attempts WHERE key = :key FOR UPDATE", key=key)
-        assert not store.clean_up(later)
+        assert not store.clean_up()
         other.run("COMMIT")
     rows = postgres.run("SELECT key FROM auth_attempts", database)
     assert rows == [[key]]
-    assert not store.clean_up(later)
+    assert not store.clean_up()
     assert postgres.run("SELECT key FROM auth_attempts", database) == []
     store.close()
 

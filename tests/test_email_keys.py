@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -369,7 +368,7 @@ def test_an_address_that_sql_cannot_judge_gets_its_key_when_an_instance_cleans_u
     _insert(postgres, database, "Ada@XN--BCHER-KVA.example", 1)
     assert postgres.run(KEYS, database) == [["Ada@XN--BCHER-KVA.example", None]]
     store = PostgresStore(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
-    store.clean_up(time.time())
+    store.clean_up()
     store.close()
     assert postgres.run(KEYS, database) == [["Ada@XN--BCHER-KVA.example", "ada@bücher.example"]]
     assert postgres.run("SELECT count(*) FROM pending_email_keys", database) == [[0]]

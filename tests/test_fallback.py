@@ -18,7 +18,7 @@ from tests.support.certificates import Authority
 from tests.support.emulator import environment
 from tests.support.outage import PASSWORD, Site, new_user, running_site, stale, token_of
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, NOW, TOKENS
+from tests.support.stores import CLIENT, TOKENS
 
 ADA, BOB, EVE = "ada@example.com", "bob@example.com", "eve@example.com"
 MODES = ("full", "readonly", "off")
@@ -131,9 +131,9 @@ def test_a_database_that_answers_is_not_away_whatever_it_says(
     variables = environment(DATABASE_URL=url, USERS_FILE=str(file), FALLBACK=mode)
     with closing(open_store(Settings.from_env(variables))) as store:
         with pytest.raises(StoreRefused):
-            store.reserve_sign_up(CLIENT, NOW)
+            store.reserve_sign_up(CLIENT)
         with pytest.raises(StoreRefused):
-            store.begin_login(ADA, CLIENT, NOW)
+            store.begin_login(ADA, CLIENT)
         fallback = store.fallback()
     assert fallback is not None
     assert (fallback.since, fallback.pending) == (None, 0)
@@ -424,11 +424,14 @@ def test_a_degraded_session_of_an_old_password_ends_with_the_outage(
         assert site.call("GET", "/api/user", degraded).status_code == 401
 
 
-def test_a_snapshot_is_taken_when_it_is_due_and_not_before(start: Callable[..., Site]) -> None:
+def test_a_snapshot_is_taken_when_it_is_due_and_not_before(
+    start: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = start("readonly", SNAPSHOT_INTERVAL="100")
     store, now = site.app.store, time.time()
     for seconds, taken in ((0, 0), (99, 0), (100, 100), (250, 250), (-50, -50)):
-        store.clean_up(now + seconds)
+        monkeypatch.setattr(time, "time", lambda: now + seconds)  # noqa: B023
+        store.clean_up()
         fallback = store.fallback()
         assert fallback is not None
         assert fallback.snapshot == now + taken
@@ -441,7 +444,7 @@ def test_a_snapshot_is_taken_also_where_the_rest_of_cleaning_up_fails(
     site.sign_up(ADA)
     postgres.run("DROP TABLE event_hours", database)
     with pytest.raises(StoreFault, match="event_hours"):
-        site.app.store.clean_up(time.time())
+        site.app.store.clean_up()
     assert site.app.settings.snapshot_file.exists()
 
 
@@ -456,7 +459,7 @@ def test_health_is_200_whatever_the_snapshot_says(
 
 def test_an_instance_that_shall_not_takes_no_snapshot(start: Callable[..., Site]) -> None:
     site = start("readonly", SNAPSHOT_INTERVAL="0")
-    site.app.store.clean_up(time.time())
+    site.app.store.clean_up()
     assert not site.app.settings.snapshot_file.exists()
 
 
@@ -466,7 +469,7 @@ def test_a_snapshot_that_cannot_be_written_says_so(postgres: Server, database: s
     )
     store = open_store(Settings.from_env(variables))
     with pytest.raises(Exception, match=r"/proc/users\.json\.snapshot"):
-        store.clean_up(NOW)
+        store.clean_up()
     store.close()
 
 
@@ -479,4 +482,4 @@ def test_the_log_tells_why_nobody_could_serve(postgres: Server, tmp_path: Path) 
         with pytest.raises(StoreAway, match="cannot connect: ConnectionRefusedError"):
             store.create_user(new_user(ADA), "hash", client=CLIENT)
         with pytest.raises(StoreAway, match="no snapshot"):
-            store.begin_login(ADA, CLIENT, NOW)
+            store.begin_login(ADA, CLIENT)

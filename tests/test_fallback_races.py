@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -122,7 +121,7 @@ def test_a_sign_up_with_google_is_never_taken_without_its_identity(
     monkeypatch.setattr(store._postgres, "find_external", find_and_leave)
     google = Identity("https://accounts.google.com", "1", ADA, is_authoritative=True)
     with scope.request(3, {}), pytest.raises(StoreAway):
-        external.sign_in(store, google, None, client=CLIENT, now=time.time())
+        external.sign_in(store, google, None, client=CLIENT)
     assert not site.pending()
 
 

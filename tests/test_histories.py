@@ -313,7 +313,7 @@ class Histories(RuleBasedStateMachine):
     @rule(number=INSTANCES)
     def take_snapshot(self, number: int) -> None:
         if not self.world.away[number]:
-            self.world.sites[number].app.store.clean_up(time.time())
+            self.world.sites[number].app.store.clean_up()
 
     # What befalls them
 

@@ -15,7 +15,7 @@ from shared.store import Store, open_store
 from shared.transfer import importing, rollback
 from shared.transfer.steps import Progress
 from shared.users import ExternalIdentity, User
-from tests.support.stores import CLIENT, NOW
+from tests.support.stores import CLIENT
 from tests.support.transfers import Target, finish, nonzero, source_of, user
 
 GOOGLE_ISSUER = "https://accounts.google.com"
@@ -55,7 +55,7 @@ def _on_postgres(target: Target) -> Store:
 
 
 def _sign_in(store: Store, identity: Identity) -> tuple[User, bool]:
-    user, event = external.sign_in(store, identity, None, client=CLIENT, now=NOW)
+    user, event = external.sign_in(store, identity, None, client=CLIENT)
     return user, event == "signup"
 
 

@@ -44,7 +44,7 @@ def _sessions(store: Store, number: int = 1) -> tuple[Session, Session]:
     assert known is not None
     now = time.time()
     over, going_on = session_of(known, now=now), session_of(known, now=now)
-    store.revoke_session(over, CLIENT, now)
+    store.revoke_session(over, CLIENT)
     return over, going_on
 
 

@@ -17,7 +17,7 @@ from shared.identity import Identity
 from shared.passwords import PasswordHasher
 from shared.store import Store, open_store
 from shared.users import ExternalIdentity, User
-from tests.support.stores import CLIENT, NOW, credentials, log_in, session_of, sign_up
+from tests.support.stores import CLIENT, credentials, log_in, session_of, sign_up
 
 PASSWORD = "correct horse battery staple"
 HASHER = PasswordHasher(4)
@@ -43,7 +43,7 @@ def _authoritative(identity: Identity) -> Identity:
 def _sign_in(store: Store, identity: Identity, signed_in: User | None = None) -> tuple[User, bool]:
     """Give the user, and whether they are new."""
     session = session_of(signed_in) if signed_in else None
-    user, event = external.sign_in(store, identity, session, client=CLIENT, now=NOW)
+    user, event = external.sign_in(store, identity, session, client=CLIENT)
     return user, event == "signup"
 
 
@@ -174,13 +174,13 @@ def test_a_session_of_somebody_else_is_no_proof_and_their_account_is_left_alone(
 def test_a_session_that_has_ended_is_no_proof(store: Store) -> None:
     holder = _local(store)
     session = session_of(holder)
-    store.revoke_session(session, CLIENT, NOW)
+    store.revoke_session(session, CLIENT)
     with pytest.raises(LinkRequired):
-        external.sign_in(store, GOOGLE, session, client=CLIENT, now=NOW)
+        external.sign_in(store, GOOGLE, session, client=CLIENT)
     current = session_of(holder)
-    assert store.revoke_all_sessions(current, CLIENT, NOW)
+    assert store.revoke_all_sessions(current, CLIENT)
     with pytest.raises(LinkRequired):
-        external.sign_in(store, GOOGLE, current, client=CLIENT, now=NOW)
+        external.sign_in(store, GOOGLE, current, client=CLIENT)
 
 
 def test_a_linked_user_goes_on_with_both_the_password_and_google(store: Store) -> None:

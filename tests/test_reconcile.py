@@ -208,8 +208,8 @@ def test_what_ended_sessions_ends_them_in_postgres_too(target: Target, file: Pat
     bob = store.create_user(new_user("bob@example.com"), HASH)
     target.apply(json.loads(file.read_text()))
     session = session_of(ada, now=now)
-    store.revoke_session(session, CLIENT, now)
-    store.revoke_all_sessions(session_of(bob, now=now), CLIENT, now)
+    store.revoke_session(session, CLIENT)
+    store.revoke_all_sessions(session_of(bob, now=now), CLIENT)
     _reconcile(target, file)
     assert target.run("SELECT sid, user_id::text FROM revoked_sessions") == [[session.sid, ada.id]]
     assert target.run("SELECT email, epoch FROM users ORDER BY email") == [

@@ -15,7 +15,7 @@ from shared.store import Store, open_store
 from shared.users import ExternalIdentity, User
 from tests.support.emulator import SECRET
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, NOW, session_of, stored
+from tests.support.stores import CLIENT, session_of, stored
 
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
 
@@ -42,22 +42,20 @@ def test_what_was_done_at_the_first_time_is_the_answer_to_the_second(
     store = forgetful
     user = User(str(uuid.uuid4()), "ada@example.com", None, "local")
     assert store.create_user(user, "hash", client=CLIENT) == user
-    attempt = store.begin_login(user.email, CLIENT, NOW)
-    store.end_login(attempt, NOW)
-    store.revoke_session(session_of(user), CLIENT, NOW)
-    changed = store.change_password(*stored(store, user), "new", NOW)
+    attempt = store.begin_login(user.email, CLIENT)
+    store.end_login(attempt)
+    store.revoke_session(session_of(user), CLIENT)
+    changed = store.change_password(*stored(store, user), "new")
     assert changed is not None
     found = stored(store, changed)[1]
-    linked = store.link(
-        found, (GOOGLE,), provider="google", drops_password=False, client=CLIENT, now=NOW
-    )
+    linked = store.link(found, (GOOGLE,), provider="google", drops_password=False, client=CLIENT)
     assert linked is not None
-    assert store.find_external((GOOGLE,), user.email, CLIENT, NOW) is not None
-    assert store.revoke_all_sessions(session_of(linked), CLIENT, NOW)
+    assert store.find_external((GOOGLE,), user.email, CLIENT) is not None
+    assert store.revoke_all_sessions(session_of(linked), CLIENT)
     last = store.user(user.id)
     assert last is not None
     assert last.epoch == 2
-    assert store.delete_user(*stored(store, last), NOW)
+    assert store.delete_user(*stored(store, last))
     assert store.user(user.id) is None
     kinds = Counter(row[0] for row in postgres.run("SELECT kind FROM auth_events", database))
     assert {kind: count for kind, count in kinds.items() if not kind.endswith("_failed")} == {
@@ -76,8 +74,8 @@ def test_a_success_gives_a_network_its_attempt_back_once(
 ) -> None:
     store = forgetful
     store.create_user(User(str(uuid.uuid4()), "ada@example.com", None, "local"), "hash")
-    store.begin_login("nobody@example.com", CLIENT, NOW)
-    store.end_login(store.begin_login("ada@example.com", CLIENT, NOW), NOW)
+    store.begin_login("nobody@example.com", CLIENT)
+    store.end_login(store.begin_login("ada@example.com", CLIENT))
     rows = postgres.run("SELECT remaining FROM auth_attempts WHERE key LIKE 'client %'", database)
     # Counting twice is on the safe side: two attempts, each sent twice, and one given back.
     assert rows == [[100 - 4 + 1]]

@@ -58,16 +58,16 @@ class Device:
         return True
 
     def _prove_again(self, store: Store, session: Session) -> None:
-        attempt = store.begin_reauthentication(session, CLIENT, NOW)
+        attempt = store.begin_reauthentication(session, CLIENT)
         if attempt.credentials is None:
             raise NotAuthenticated
-        store.end_login(attempt, NOW)
+        store.end_login(attempt)
 
     def log_out(self, now: float) -> None:
         sessions.log_out(lambda: self._store, TOKENS, self._token, None, client=CLIENT, now=now)
 
     def log_out_everywhere(self, now: float) -> None:
-        sessions.log_out_everywhere(self._store, self.session(now), None, client=CLIENT, now=now)
+        sessions.log_out_everywhere(self._store, self.session(now), None, client=CLIENT)
 
     def change_password(self, now: float) -> None:
         user = accounts.change_password(
@@ -78,13 +78,12 @@ class Device:
             new=NEW,
             password_min_length=8,
             client=CLIENT,
-            now=now,
         )
         self._token = TOKENS.issue(user, now).text
 
     def delete_account(self, now: float) -> None:
         accounts.delete_account(
-            self._store, HASHER, self.session(now), password=PASSWORD, client=CLIENT, now=now
+            self._store, HASHER, self.session(now), password=PASSWORD, client=CLIENT
         )
 
 

@@ -12,7 +12,7 @@ from shared.store import open_store
 from shared.transfer import rollback
 from shared.transfer.rollback import RolledBack
 from shared.transfer.steps import Outcome
-from tests.support.stores import NOW, stored
+from tests.support.stores import stored
 from tests.support.transfers import Target, finish, nonzero, user
 
 
@@ -117,7 +117,7 @@ def test_who_deleted_the_account_leaves_no_hash_behind_and_is_not_brought_back(
     ) as store:
         found = store.user(user(1)["id"])
         assert found is not None
-        assert store.delete_user(*stored(store, found), NOW)
+        assert store.delete_user(*stored(store, found))
     kept = target.run("SELECT user_id::text FROM import_records WHERE previous IS NOT NULL")
     assert kept == [[user(2)["id"]]]
     plan, _ = target.plan(again)

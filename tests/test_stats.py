@@ -18,11 +18,12 @@ import httpx
 import pytest
 
 from shared.config import Settings
-from shared.statistics import DAY, MOST_DAYS, Events, Statistics, Window
+from shared.statistics import DAY, Events, Statistics, Window
 from shared.store import Store, open_store, operations
 from shared.store.json_file import JsonFileStore
 from shared.store.postgres import PostgresStore
-from shared.store.statistics import ROLL_UP, STATISTICS
+from shared.store.statements import CLEAN_UP, MOST_DELETED
+from shared.store.statistics import MOST_HOURS, ROLL_UP, STATISTICS
 from shared.users import ExternalIdentity, User
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
@@ -229,8 +230,22 @@ def _event(chance: random.Random, at: datetime) -> Event:
     return at, chance.choice(KINDS), user, chance.choice([None, "local", "google"])
 
 
-def _roll_up(store: Store, now: float) -> None:
-    while store.clean_up(now):
+def _clean_up(store: PostgresStore, now: float) -> bool:
+    """Do what cleaning up does, at that time by the database's clock."""
+    seconds = store._audit_seconds
+    ((most,),) = store.database.execute(_at(now, CLEAN_UP), str(seconds))
+    ((hours,),) = store.database.execute(_at(now, ROLL_UP))
+    return int(most) == MOST_DELETED or int(hours) == MOST_HOURS
+
+
+def _at(now: float, statement: str) -> str:
+    assert "CURRENT_TIMESTAMP" in statement
+    moment = datetime.fromtimestamp(now, UTC).isoformat()
+    return statement.replace("CURRENT_TIMESTAMP", f"'{moment}'::timestamptz")
+
+
+def _roll_up(store: PostgresStore, now: float) -> None:
+    while _clean_up(store, now):
         pass
 
 
@@ -260,7 +275,7 @@ def test_whatever_comes_changes_and_goes_in_whatever_order_the_events_are_counte
         elif step == 5:
             _roll_up(store, now.timestamp())
         else:
-            store.clean_up(now.timestamp())
+            _clean_up(store, now.timestamp())
         audit.check(store, now.timestamp(), chance.choice((1, 7, 366)))
     _roll_up(store, now.timestamp())
     audit.check(store, now.timestamp())
@@ -293,7 +308,7 @@ def test_only_hours_that_have_been_over_for_two_hours_are_counted_for_good(audit
     store = audit.open()
     audit.insert((LEAP_DAY, "login", None, "local"))
     for hours, counted in ((0, []), (2, []), (2.99, []), (3, [LEAP_DAY])):
-        store.clean_up(LEAP_DAY.timestamp() + hours * 3600)
+        _clean_up(store, LEAP_DAY.timestamp() + hours * 3600)
         found = [hour.replace(tzinfo=UTC) for (hour,) in audit.run(_HOURS)]
         assert found == counted, hours
 
@@ -301,21 +316,12 @@ def test_only_hours_that_have_been_over_for_two_hours_are_counted_for_good(audit
 _HOURS = "SELECT hour AT TIME ZONE 'UTC' FROM event_hours ORDER BY hour"
 
 
-def test_no_clock_of_an_instance_has_an_hour_counted_before_the_database_finds_it_over(
-    audit: Audit,
-) -> None:
-    store = audit.open()
-    store.begin_login("ada@example.com", CLIENT, time.time())
-    store.clean_up(time.time() + 100 * DAY)
-    assert audit.run(_HOURS) == []
-
-
 def test_a_login_marks_no_hour_and_its_success_none(audit: Audit) -> None:
     store, now = audit.open(), time.time()
     user = store.create_user(_user("ada@example.com"), "hash")
-    store.end_login(store.begin_login(user.email, CLIENT, now), now)
-    store.begin_login(user.email, CLIENT, now)
-    store.begin_login("nobody@example.com", CLIENT, now)
+    store.end_login(store.begin_login(user.email, CLIENT))
+    store.begin_login(user.email, CLIENT)
+    store.begin_login("nobody@example.com", CLIENT)
     assert audit.marks() == 0
     events = store.statistics(Window(2, now)).events
     assert events is not None
@@ -328,12 +334,12 @@ def test_a_login_counts_for_the_provider_of_that_time_also_when_the_user_is_gone
 ) -> None:
     store, now = audit.open(), time.time()
     by_google = store.create_user(_user("eve@example.com", "google"), None, [GOOGLE])
-    assert store.find_external([GOOGLE], by_google.email, CLIENT, now)
+    assert store.find_external([GOOGLE], by_google.email, CLIENT)
     by_password = store.create_user(_user("ada@example.com"), "hash")
-    store.end_login(store.begin_login(by_password.email, CLIENT, now), now)
+    store.end_login(store.begin_login(by_password.email, CLIENT))
     audit.run("UPDATE users SET provider = 'firebase-google' WHERE email = 'eve@example.com'")
-    attempt, found = stored(store, by_password, now)
-    assert store.delete_user(attempt, found, now)
+    attempt, found = stored(store, by_password)
+    assert store.delete_user(attempt, found)
     events = store.statistics(Window(2, now)).events
     assert events is not None
     assert {provider: n for (_, provider), n in events.logins.items()} == {"google": 1, "local": 1}
@@ -345,7 +351,7 @@ def test_what_the_audit_no_longer_keeps_is_no_longer_counted(audit: Audit) -> No
     store = audit.open(AUDIT_DAYS="3")
     _roll_up(audit.open(), now)
     for _ in range(6):
-        store.clean_up(now)
+        _clean_up(store, now)
         audit.check(store, now, 7)
     _roll_up(store, now)
     assert audit.marks() == 0
@@ -398,10 +404,10 @@ def test_a_count_that_was_overtaken_by_a_later_one_gives_way(
     audit.insert((LEAP_DAY, "login", None, "google"))
     with closing(postgres.connect(audit.database)) as later, ThreadPoolExecutor(1) as thread:
         later.run("BEGIN; SELECT FROM event_hours FOR UPDATE")
-        earlier = thread.submit(store.clean_up, now)
+        earlier = thread.submit(_clean_up, store, now)
         _wait_for_waiting(audit)
         audit.insert((LEAP_DAY, "login", None, "firebase-google"))
-        later.run(f"{_roll_up_at(now)}; COMMIT")
+        later.run(f"{_at(now, ROLL_UP)}; COMMIT")
         earlier.result()
     assert audit.marks() == 0
     audit.check(store, now)
@@ -414,9 +420,9 @@ def test_a_count_that_gave_way_leaves_the_marks_that_it_has_seen(
     _roll_up(store, now)
     audit.insert((LEAP_DAY, "login", None, "google"))
     with closing(postgres.connect(audit.database)) as earlier, ThreadPoolExecutor(1) as thread:
-        earlier.run(f"BEGIN; {_roll_up_at(now)}")
+        earlier.run(f"BEGIN; {_at(now, ROLL_UP)}")
         audit.insert((LEAP_DAY, "login", None, "firebase-google"))
-        later = thread.submit(store.clean_up, now)
+        later = thread.submit(_clean_up, store, now)
         _wait_for_waiting(audit)
         earlier.run("COMMIT")
         later.result()
@@ -425,12 +431,6 @@ def test_a_count_that_gave_way_leaves_the_marks_that_it_has_seen(
     _roll_up(store, now)
     assert audit.marks() == 0
     audit.check(store, now)
-
-
-def _roll_up_at(now: float) -> str:
-    """Write the statement with its parameters."""
-    at, oldest = (datetime.fromtimestamp(now - age, UTC) for age in (0, MOST_DAYS * DAY))
-    return ROLL_UP.replace("$1", f"'{at}'").replace("$2", f"'{oldest}'")
 
 
 def _wait_for_waiting(audit: Audit) -> None:
@@ -453,7 +453,7 @@ def test_several_instances_that_count_at_once_while_events_come_and_go_are_right
         for _ in range(15):
             at = LEAP_DAY + timedelta(minutes=chance.randrange(3 * 24 * 60))
             if seed < len(stores):
-                stores[seed].clean_up(now)
+                _clean_up(stores[seed], now)
             elif chance.random() < 0.7:
                 audit.insert(*[_event(chance, at)] * 3)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +11,10 @@ import pytest
 
 from shared.errors import EmailTaken
 from shared.store import Credentials, ExternalMatch, Store
-from shared.tokens import SESSION_SECONDS
 from shared.users import ExternalIdentity, User
-from tests.support.stores import CLIENT, NOW, credentials, session_of, stored
+from tests.support.stores import CLIENT, credentials, pass_time, session_of, stored
 
-ADA = "ada@example.com"
+ADA, DAY = "ada@example.com", 86400
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
 FIREBASE = ExternalIdentity("https://securetoken.google.com/project", "f1")
 OTHER = ExternalIdentity("https://accounts.google.com", "2")
@@ -31,55 +31,53 @@ def _create(
 
 
 def _find(store: Store, *identities: ExternalIdentity, key: str = ADA) -> ExternalMatch | None:
-    return store.find_external(identities, key, CLIENT, NOW)
+    return store.find_external(identities, key, CLIENT)
 
 
 def _link(
     store: Store, user: User, *identities: ExternalIdentity, drops: bool = False
 ) -> User | None:
     found = stored(store, user)[1]
-    return store.link(
-        found, identities, provider="google", drops_password=drops, client=CLIENT, now=NOW
-    )
+    return store.link(found, identities, provider="google", drops_password=drops, client=CLIENT)
 
 
 def test_a_revoked_session_has_no_user_and_another_one_of_the_user_has(store: Store) -> None:
     user = _create(store)
     session, other = session_of(user), session_of(user)
     for _ in range(2):
-        store.revoke_session(session, CLIENT, NOW)
+        store.revoke_session(session, CLIENT)
     assert store.user(user.id, sid=session.sid) is None
     assert store.account(user.id, sid=session.sid) is None
-    assert store.begin_reauthentication(session, CLIENT, NOW).credentials is None
-    assert not store.revoke_all_sessions(session, CLIENT, NOW)
+    assert store.begin_reauthentication(session, CLIENT).credentials is None
+    assert not store.revoke_all_sessions(session, CLIENT)
     assert store.user(user.id, sid=other.sid) == user
 
 
 def test_ending_all_sessions_raises_the_epoch_once(store: Store) -> None:
     user = _create(store)
     session = session_of(user)
-    assert store.revoke_all_sessions(session, CLIENT, NOW)
-    assert not store.revoke_all_sessions(session, CLIENT, NOW)
+    assert store.revoke_all_sessions(session, CLIENT)
+    assert not store.revoke_all_sessions(session, CLIENT)
     found = store.user(user.id)
     assert found is not None
     assert found.epoch == user.epoch + 1
-    assert store.begin_reauthentication(session, CLIENT, NOW).credentials is None
-    assert store.begin_reauthentication(session_of(found), CLIENT, NOW).credentials is not None
+    assert store.begin_reauthentication(session, CLIENT).credentials is None
+    assert store.begin_reauthentication(session_of(found), CLIENT).credentials is not None
 
 
 def test_a_session_of_nobody_can_be_revoked_and_proves_nothing(store: Store) -> None:
     for user_id in (str(uuid.uuid4()), "not a UUID"):
         session = session_of(User(user_id, "gone@example.com", None, "local"))
-        store.revoke_session(session, CLIENT, NOW)
-        assert not store.revoke_all_sessions(session, CLIENT, NOW)
-        assert store.begin_reauthentication(session, CLIENT, NOW).credentials is None
+        store.revoke_session(session, CLIENT)
+        assert not store.revoke_all_sessions(session, CLIENT)
+        assert store.begin_reauthentication(session, CLIENT).credentials is None
         assert store.account(user_id, sid=session.sid) is None
 
 
 def test_a_changed_password_replaces_the_hash_and_raises_the_epoch(store: Store) -> None:
     user = _create(store)
     attempt, found = stored(store, user)
-    changed = store.change_password(attempt, found, "new", NOW)
+    changed = store.change_password(attempt, found, "new")
     assert changed is not None
     assert changed.epoch == user.epoch + 1
     assert credentials(store, ADA) == Credentials(changed, "new")
@@ -92,7 +90,7 @@ def test_of_two_password_changes_at_once_one_wins(store: Store) -> None:
 
     def change(number: int) -> User | None:
         barrier.wait()
-        return store.change_password(*attempts[number], f"new {number}", NOW)
+        return store.change_password(*attempts[number], f"new {number}")
 
     with ThreadPoolExecutor(4) as threads:
         outcomes = list(threads.map(change, range(4)))
@@ -103,7 +101,7 @@ def test_of_two_password_changes_at_once_one_wins(store: Store) -> None:
 def test_a_first_password_can_be_set(store: Store) -> None:
     user = _create(store, ADA, GOOGLE, password=None)
     attempt, found = stored(store, user)
-    assert store.change_password(attempt, found, "first", NOW) is not None
+    assert store.change_password(attempt, found, "first") is not None
     after = credentials(store, ADA)
     assert after is not None
     assert after.password_hash == "first"
@@ -113,8 +111,8 @@ def test_a_deleted_user_is_gone_with_their_identities_and_the_address_is_free(st
     user = _create(store, ADA, GOOGLE)
     eve = _create(store, "eve@example.com", OTHER)
     first, second = stored(store, user), stored(store, user)
-    assert store.delete_user(*first, NOW)
-    assert not store.delete_user(*second, NOW)
+    assert store.delete_user(*first)
+    assert not store.delete_user(*second)
     assert store.user(user.id) is None
     assert _find(store, GOOGLE) is None
     assert _create(store, ADA, GOOGLE).id != user.id
@@ -124,8 +122,8 @@ def test_a_deleted_user_is_gone_with_their_identities_and_the_address_is_free(st
 def test_a_user_who_changed_meanwhile_is_not_deleted(store: Store) -> None:
     user = _create(store)
     attempt, found = stored(store, user)
-    assert store.change_password(*stored(store, user), "new", NOW)
-    assert not store.delete_user(attempt, found, NOW)
+    assert store.change_password(*stored(store, user), "new")
+    assert not store.delete_user(attempt, found)
     assert store.user(user.id) is not None
 
 
@@ -191,10 +189,8 @@ def test_linking_can_drop_the_password_and_with_it_all_sessions(store: Store) ->
 def test_a_user_who_changed_meanwhile_is_not_linked(store: Store) -> None:
     user = _create(store)
     found = stored(store, user)[1]
-    assert store.change_password(*stored(store, user), "new", NOW)
-    linked = store.link(
-        found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT, now=NOW
-    )
+    assert store.change_password(*stored(store, user), "new")
+    linked = store.link(found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT)
     assert linked is None
     assert _find(store, GOOGLE, key="nobody@example.com") is None
 
@@ -228,9 +224,10 @@ def test_an_account_tells_all_but_the_hash(store: Store) -> None:
 
 def test_what_has_expired_is_cleaned_up_and_nothing_else(store: Store) -> None:
     user = _create(store)
-    old, young = session_of(user), session_of(user, now=NOW + 100)
-    store.revoke_session(old, CLIENT, NOW)
-    store.revoke_session(young, CLIENT, NOW)
-    store.clean_up(NOW + SESSION_SECONDS + 50)
+    old, young = (session_of(user, now=time.time() - days * DAY) for days in (29, 20))
+    store.revoke_session(old, CLIENT)
+    store.revoke_session(young, CLIENT)
+    pass_time(store, 9 * DAY)
+    store.clean_up()
     assert store.user(user.id, sid=young.sid) is None
     assert store.user(user.id) == user

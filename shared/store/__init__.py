@@ -36,8 +36,10 @@ class Attempt:
 
     credentials: Credentials | None
     """None where there is nobody, and where the account has no attempt left."""
-    locked_until: float | None
-    """Where the account has no attempt left."""
+    locked_for: float | None
+    """Seconds, where the account has no attempt left."""
+    at: float
+    """When it was counted, by the store's clock, in seconds since the Unix epoch."""
     account: str
     """The pseudonym of the address, for the log."""
     keys: Keys
@@ -101,12 +103,13 @@ class FallbackStatus:
 class Store(Protocol):
     """Every method may raise StoreUnavailable. All are safe to call from several threads.
 
-    `client` is who asks, for counting and for the audit; `now` is in seconds since the Unix epoch.
+    `client` is who asks, for counting and for the audit. What is opened, ended or deleted by time
+    is so by the store's own clock: where many instances share a store, it is nobody's.
     What changes a user does so only if the user is still as the caller has seen them, and returns
     None otherwise.
     """
 
-    def reserve_sign_up(self, client: Client, now: float) -> None:
+    def reserve_sign_up(self, client: Client) -> None:
         """Count a sign-up of the client's network. Raises TooManyAttempts."""
         ...
 
@@ -125,31 +128,29 @@ class Store(Protocol):
         """
         ...
 
-    def begin_login(self, key: str, client: Client, now: float) -> Attempt:
+    def begin_login(self, key: str, client: Client) -> Attempt:
         """Count an attempt to log in, and find the user with this email key.
 
         Raises TooManyAttempts where the client's network has no attempt left.
         """
         ...
 
-    def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
+    def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Count an attempt to prove the password again, and find the session's user.
 
         There is none where the session has ended. Raises TooManyAttempts as `begin_login` does.
         """
         ...
 
-    def end_login(self, attempt: Attempt, now: float) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         """Forget the attempts on the account, for it has succeeded; the network is known now."""
         ...
 
-    def change_password(
-        self, attempt: Attempt, found: Credentials, new: str, now: float
-    ) -> User | None:
+    def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Store a new hash, raise the epoch, and forget the attempts as `end_login` does."""
         ...
 
-    def delete_user(self, attempt: Attempt, found: Credentials, now: float) -> bool:
+    def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete the user with all that is theirs; tell whether there was one to delete."""
         ...
 
@@ -165,16 +166,16 @@ class Store(Protocol):
         """Find all that is stored about the user, as `user` does."""
         ...
 
-    def revoke_session(self, session: Session, client: Client, now: float) -> None:
+    def revoke_session(self, session: Session, client: Client) -> None:
         """End one session. Repeating it changes nothing."""
         ...
 
-    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
+    def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """End all sessions of the session's user; tell whether it was still going on itself."""
         ...
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
+        self, identities: Sequence[ExternalIdentity], key: str, client: Client
     ) -> ExternalMatch | None:
         """Find who has one of the identities, the first first, or else the email key.
 
@@ -190,12 +191,11 @@ class Store(Protocol):
         provider: str,
         drops_password: bool,
         client: Client,
-        now: float,
     ) -> User | None:
         """Give a user identities. Dropping the password ends all sessions as well."""
         ...
 
-    def clean_up(self, now: float) -> bool:
+    def clean_up(self) -> bool:
         """Delete a bounded number of expired rows; tell whether there may be more to do."""
         ...
 

@@ -1,5 +1,8 @@
 """Counts attempts by the rules of `shared.throttling`, in SQL and in memory.
 
+In SQL the database's clock alone says when a lock ends: instances' clocks differ, and one that is
+wrong must neither open a lock nor keep one shut. In memory it is a clock that nobody can set.
+
 A row says how many attempts are left; below none, it is locked until it expires. What is denied
 spends nothing of the counts after it, but they are written all the same: a statement that did less
 for some accounts would take less time.
@@ -8,6 +11,8 @@ for some accounts would take less time.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shared.errors import TooManyAttempts
@@ -23,18 +28,33 @@ MOST_IN_MEMORY = 20_000
 """Rows; whoever has that many networks can make memory forget the oldest."""
 
 
+def after(seconds: str) -> str:
+    """Write the time that is so many seconds, a parameter's name, from now."""
+    return f"CURRENT_TIMESTAMP + {seconds}::float8 * interval '1 second'"
+
+
+def _lasts(column: str, seconds: str) -> str:
+    """Tell whether a time that was set to `seconds` from then has not come yet.
+
+    One that lies further ahead than it can have been set was written by a clock that ran ahead,
+    and has come. The minute is for who waited for the row while another wrote it.
+    """
+    return f"({column} > CURRENT_TIMESTAMP AND {column} <= {after(seconds)} + interval '1 minute')"
+
+
 def spend(limit: str) -> str:
     """Take what a new row lacks of its limit, 0 or 1, from the row that is there already.
 
     -1 is the first denial and -2 every further one. A denial does not prolong the lock. `limit`
-    is a parameter's name, and now is $2.
+    is a parameter's name, and $2 for how many seconds a lock lasts.
     """
     return f"""ON CONFLICT (key) DO UPDATE SET
-        remaining = CASE WHEN a.expires_at <= $2::timestamptz THEN excluded.remaining
-            ELSE greatest(a.remaining - ({limit}::int - excluded.remaining), -2) END,
-        expires_at = CASE WHEN a.expires_at <= $2::timestamptz
-            OR (a.remaining > 0 AND excluded.remaining < {limit}::int)
-            THEN excluded.expires_at ELSE a.expires_at END"""
+        remaining = CASE WHEN {_lasts("a.expires_at", "$2")}
+            THEN greatest(a.remaining - ({limit}::int - excluded.remaining), -2)
+            ELSE excluded.remaining END,
+        expires_at = CASE WHEN {_lasts("a.expires_at", "$2")}
+            AND (a.remaining <= 0 OR excluded.remaining = {limit}::int)
+            THEN a.expires_at ELSE excluded.expires_at END"""
 
 
 def begin(found: str, kind: str) -> str:
@@ -44,26 +64,28 @@ def begin(found: str, kind: str) -> str:
     account. The audit's row says that the attempt failed, until `succeed` corrects it; of what a
     network's lock denies only the first is written, or a flood would fill the table.
 
-    $1 and from $14 on are those of `found`; $2 now, $3 the end of a lock, $4 to $8 the keys, $9 to
-    $11 the limits, $12 and $13 the address's pseudonym and the client for the audit. Gives who
-    denies, the event, until when, and the user.
+    $1 and from $14 on are those of `found`; $2 and $3 for how many seconds a lock lasts and a
+    network is known, $4 to $8 the keys, $9 to $11 the limits, $12 and $13 the address's pseudonym
+    and the client for the audit. Gives who denies, the event, for how many seconds, the database's
+    time, and the user.
     """
     return f"""
     WITH found AS (
         {found}
     ), client AS (
         INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-        VALUES ($4, $9::int - 1, $3::timestamptz)
+        VALUES ($4, $9::int - 1, {after("$2")})
         {spend("$9")} RETURNING remaining, expires_at
     ), login AS (
         INSERT INTO auth_attempts AS a (key, remaining, expires_at)
         SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $5 ELSE $7 END,
-            $10::int - (remaining >= 0)::int, $3::timestamptz FROM client
-        {spend("$10")} RETURNING remaining, expires_at, known_until > $2::timestamptz AS known
+            $10::int - (remaining >= 0)::int, {after("$2")} FROM client
+        {spend("$10")} RETURNING remaining, expires_at,
+            {_lasts("known_until", "$3")} AS known
     ), account AS (
         INSERT INTO auth_attempts AS a (key, remaining, expires_at)
         SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $6 ELSE $8 END,
-            $11::int - (c.remaining >= 0 AND l.remaining >= 0 AND NOT known)::int, $3::timestamptz
+            $11::int - (c.remaining >= 0 AND l.remaining >= 0 AND NOT known)::int, {after("$2")}
         FROM client c, login l
         {spend("$11")} RETURNING remaining, expires_at
     ), outcome AS (
@@ -75,7 +97,7 @@ def begin(found: str, kind: str) -> str:
         FROM client c, login l, account a
     ), event AS (
         INSERT INTO auth_events (at, kind, user_id, actor, client, provider)
-        SELECT $2::timestamptz, CASE WHEN denied_by = '{CLIENT}'
+        SELECT CURRENT_TIMESTAMP, CASE WHEN denied_by = '{CLIENT}'
                 OR (denied_by = '{ACCOUNT}' AND f.id IS NOT NULL)
             THEN '{kind}_throttled' ELSE '{kind}_failed' END,
             f.id, CASE WHEN f.id IS NULL THEN $12 END, $13,
@@ -83,7 +105,7 @@ def begin(found: str, kind: str) -> str:
         FROM outcome LEFT JOIN found f ON true WHERE remaining > -2 RETURNING id
     )
     SELECT CASE WHEN o.denied_by = '{CLIENT}' OR EXISTS (SELECT FROM found) THEN o.denied_by END,
-        e.id, o.locked_until, f.*
+        e.id, extract(epoch FROM o.locked_until - CURRENT_TIMESTAMP)::float8, CURRENT_TIMESTAMP, f.*
     FROM outcome o LEFT JOIN event e ON true LEFT JOIN found f ON o.denied_by IS NULL
     """
 
@@ -93,8 +115,8 @@ def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
 
     `then` gives a row where it was done; only then is the audit told of the `kind`. `more` comes
     after the rest, and `also` finds what a first call did whose answer was lost. $1 to $3 are the
-    keys in the order of locking, $4 to $6 their limits, $7 until when the network is known, $8 the
-    event; from $9 on they are those of `then`.
+    keys in the order of locking, $4 to $6 their limits, $7 for how many seconds the network is
+    known, $8 the event; from $9 on they are those of `then`.
     """
     return f"""
     WITH done AS (
@@ -103,7 +125,7 @@ def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
         UPDATE auth_attempts SET remaining = least(remaining + 1, $4::int) WHERE key = $1
         AND EXISTS (SELECT FROM auth_events WHERE id = $8::uuid AND kind <> '{kind}') RETURNING 1
     ), login AS (
-        UPDATE auth_attempts SET remaining = $5::int, known_until = $7::timestamptz
+        UPDATE auth_attempts SET remaining = $5::int, known_until = {after("$7")}
         WHERE key = $2 AND (SELECT count(*) FROM client) >= 0 RETURNING 1
     ), account AS (
         UPDATE auth_attempts SET remaining = $6::int
@@ -119,27 +141,38 @@ def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
 class MemoryAttempts:
     """The same in memory, for one process; it forgets with it."""
 
-    def __init__(self, limits: Limits, pseudonyms: Pseudonyms) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        pseudonyms: Pseudonyms,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Begin without any attempt."""
+        self._clock = clock
         self._limits = limits
         self._pseudonyms = pseudonyms
         self._rows: dict[str, _Row] = {}
         self._counting = threading.Lock()
 
-    def begin(
-        self, kind: str, found: Credentials | None, key: str, client: Client, now: float
-    ) -> Attempt:
+    def begin(self, kind: str, found: Credentials | None, key: str, client: Client) -> Attempt:
         """Count an attempt on whoever was found for the email key. Raises TooManyAttempts."""
         account = self._pseudonyms.of(key)
         keys = Keys.of(account, self._pseudonyms.of(client.network))
+        now = self._clock()
         denied_by, until = self._begin(keys, now, is_somebody=found is not None)
         if denied_by == CLIENT:
             raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
-        return Attempt(None if denied_by else found, until if denied_by else None, account, keys)
+        return Attempt(
+            credentials=None if denied_by else found,
+            locked_for=until - now if denied_by else None,
+            at=time.time(),
+            account=account,
+            keys=keys,
+        )
 
-    def sign_up(self, client: Client, now: float) -> None:
+    def sign_up(self, client: Client) -> None:
         """Count a sign-up. Raises TooManyAttempts."""
-        key = sign_up_key(self._pseudonyms.of(client.network))
+        key, now = sign_up_key(self._pseudonyms.of(client.network)), self._clock()
         with self._counting:
             row = self._spend(key, self._limits.sign_up, now)
         if row.remaining < 0:
@@ -170,18 +203,20 @@ class MemoryAttempts:
             is_denied = is_somebody and account.remaining < 0 and not is_known
             return ACCOUNT if is_denied else None, account.expires_at
 
-    def succeed(self, keys: Keys, now: float) -> None:
+    def succeed(self, keys: Keys) -> None:
         """Forget an attempt that was counted, and those on its account before it."""
         with self._counting:
             if client := self._rows.get(keys.client):
                 client.remaining = min(client.remaining + 1, self._limits.client)
             if login := self._rows.get(keys.login):
-                login.remaining, login.known_until = self._limits.login, now + KNOWN_SECONDS
+                login.remaining = self._limits.login
+                login.known_until = self._clock() + KNOWN_SECONDS
             if account := self._rows.get(keys.account):
                 account.remaining = self._limits.account
 
-    def clean_up(self, now: float) -> None:
+    def clean_up(self) -> None:
         """Forget what has expired."""
+        now = self._clock()
         with self._counting:
             self._rows = {key: row for key, row in self._rows.items() if row.done_at > now}
 
@@ -206,7 +241,7 @@ class _Row:
     def __init__(self, remaining: int, expires_at: float) -> None:
         self.remaining = remaining
         self.expires_at = expires_at
-        self.known_until = 0.0
+        self.known_until = float("-inf")
 
     @property
     def done_at(self) -> float:

@@ -56,11 +56,11 @@ class FallbackStore:
         self._file = JsonFileStore(settings, is_fallback=True)
         self._snapshot = Snapshot.of(settings)
 
-    def reserve_sign_up(self, client: Client, now: float) -> None:
+    def reserve_sign_up(self, client: Client) -> None:
         """Count in Postgres or, in an outage, in memory."""
         self._serve(
-            lambda: self._postgres.reserve_sign_up(client, now),
-            (lambda: self._file.reserve_sign_up(client, now)) if self._is_full else None,
+            lambda: self._postgres.reserve_sign_up(client),
+            (lambda: self._file.reserve_sign_up(client)) if self._is_full else None,
         )
 
     def create_user(
@@ -86,37 +86,37 @@ class FallbackStore:
                 raise EmailTaken
         return self._file.create_user(user, password_hash)
 
-    def begin_login(self, key: str, client: Client, now: float) -> Attempt:
+    def begin_login(self, key: str, client: Client) -> Attempt:
         """Ask Postgres, the file for who is pending, and the snapshot in an outage."""
         return self._serve(
-            lambda: self._begin_login(key, client, now),
-            lambda: self._begin_offline(key, client, now),
+            lambda: self._begin_login(key, client),
+            lambda: self._begin_offline(key, client),
         )
 
-    def _begin_login(self, key: str, client: Client, now: float) -> Attempt:
+    def _begin_login(self, key: str, client: Client) -> Attempt:
         try:
             record = self._pending(key=key)  # The file first, as in `user`.
         except StoreUnavailable:
             # The user may be in it, so that a password that fails may be right all the same.
-            return replace(self._postgres.begin_login(key, client, now), is_offline=True)
-        attempt = self._postgres.begin_login(key, client, now)
-        is_known = attempt.credentials is not None or attempt.locked_until is not None
+            return replace(self._postgres.begin_login(key, client), is_offline=True)
+        attempt = self._postgres.begin_login(key, client)
+        is_known = attempt.credentials is not None or attempt.locked_for is not None
         if record is None or is_known:
             return attempt
         if self._is_settled(record):  # Perhaps since it was asked.
-            return self._postgres.begin_login(key, client, now)
+            return self._postgres.begin_login(key, client)
         found = users_file.credentials(record)
-        counted = self._file.attempts.begin("login", found, key, client, now)
+        counted = self._file.attempts.begin("login", found, key, client)
         return replace(counted, event=attempt.event)
 
-    def _begin_offline(self, key: str, client: Client, now: float) -> Attempt:
-        found = self._known(key, now)
+    def _begin_offline(self, key: str, client: Client) -> Attempt:
+        found = self._known(key)
         if found is not None:
             found = replace(found, user=replace(found.user, is_degraded=True))
-        attempt = self._file.attempts.begin("login", found, key, client, now)
+        attempt = self._file.attempts.begin("login", found, key, client)
         return replace(attempt, is_offline=True)
 
-    def _known(self, key: str, now: float) -> Credentials | None:
+    def _known(self, key: str) -> Credentials | None:
         """Find whoever has the email key without asking Postgres. Raises StoreAway.
 
         Other users of the file than the pending are those of a time before Postgres: the snapshot
@@ -126,35 +126,33 @@ class FallbackStore:
         if self._pending(key=key):
             return found
         try:
-            return self._snapshot.find(key, now, self._settings.snapshot_max_age)
+            return self._snapshot.find(key, time.time(), self._settings.snapshot_max_age)
         except NoSnapshot:
             if found is None or self._snapshot.is_outdated(found.user.id):
                 raise
             return found
 
-    def end_login(self, attempt: Attempt, now: float) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         """Forget the attempts where they are counted."""
-        self._file.end_login(attempt, now)
+        self._file.end_login(attempt)
         if attempt.event:
-            self._postgres.end_login(attempt, now)
+            self._postgres.end_login(attempt)
 
-    def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
+    def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Ask Postgres. Who is pending has to wait until Postgres has them."""
         if self._is_pending(session.user.id):
             raise StoreUnavailable(cause="the user is pending, and cannot be changed")
-        return self._postgres.begin_reauthentication(session, client, now)
+        return self._postgres.begin_reauthentication(session, client)
 
-    def change_password(
-        self, attempt: Attempt, found: Credentials, new: str, now: float
-    ) -> User | None:
+    def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Change it in Postgres; the snapshot has the old one."""
         with self._outdating(found.user.id):
-            return self._postgres.change_password(attempt, found, new, now)
+            return self._postgres.change_password(attempt, found, new)
 
-    def delete_user(self, attempt: Attempt, found: Credentials, now: float) -> bool:
+    def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete it in Postgres; the snapshot has it still."""
         with self._outdating(found.user.id):
-            return self._postgres.delete_user(attempt, found, now)
+            return self._postgres.delete_user(attempt, found)
 
     def link(
         self,
@@ -164,7 +162,6 @@ class FallbackStore:
         provider: str,
         drops_password: bool,
         client: Client,
-        now: float,
     ) -> User | None:
         """Link in Postgres; the snapshot may have a password that this drops."""
         with self._outdating(found.user.id):
@@ -174,7 +171,6 @@ class FallbackStore:
                 provider=provider,
                 drops_password=drops_password,
                 client=client,
-                now=now,
             )
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
@@ -207,29 +203,29 @@ class FallbackStore:
         found = self._file.account(user_id, sid=sid) or self._postgres.account(user_id, sid=sid)
         return found and replace(found, user=user)
 
-    def revoke_session(self, session: Session, client: Client, now: float) -> None:
+    def revoke_session(self, session: Session, client: Client) -> None:
         """Revoke in Postgres; of who is pending in the file, and in Postgres if it is there."""
         if not self._is_pending(session.user.id):
-            self._postgres.revoke_session(session, client, now)
+            self._postgres.revoke_session(session, client)
             return
-        self._file.revoke_session(session, client, now)
+        self._file.revoke_session(session, client)
         with self._if_pending(session.user.id):
-            self._postgres.revoke_session(session, client, now)
+            self._postgres.revoke_session(session, client)
 
-    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
+    def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch where `revoke_session` revokes."""
         if not self._is_pending(session.user.id):
-            return self._postgres.revoke_all_sessions(session, client, now)
-        ended = self._file.revoke_all_sessions(session, client, now)
+            return self._postgres.revoke_all_sessions(session, client)
+        ended = self._file.revoke_all_sessions(session, client)
         with self._if_pending(session.user.id):
-            ended |= self._postgres.revoke_all_sessions(session, client, now)
+            ended |= self._postgres.revoke_all_sessions(session, client)
         return ended
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
+        self, identities: Sequence[ExternalIdentity], key: str, client: Client
     ) -> ExternalMatch | None:
         """Ask Postgres."""
-        return self._serve(lambda: self._postgres.find_external(identities, key, client, now), None)
+        return self._serve(lambda: self._postgres.find_external(identities, key, client), None)
 
     def express_session_user(self, sid: str) -> User | None:
         """Ask Postgres."""
@@ -239,14 +235,14 @@ class FallbackStore:
         """Delete in Postgres."""
         self._postgres.delete_express_session(sid)
 
-    def clean_up(self, now: float) -> bool:
+    def clean_up(self) -> bool:
         """Clean up both sides, and take a snapshot if it is time for one."""
-        self._file.clean_up(now)
+        self._file.clean_up()
         try:
-            return self._postgres.clean_up(now)
+            return self._postgres.clean_up()
         finally:  # Whatever it could not do, logins of an outage need the snapshot.
             if not self._postgres.database.breaker.is_open:
-                self._renew_snapshot(now)
+                self._renew_snapshot(time.time())
 
     def _renew_snapshot(self, now: float) -> None:
         interval = self._settings.snapshot_interval

@@ -28,6 +28,7 @@ from shared.store.users_file import PENDING, REVOKED, Record, Users
 from shared.strict_json import InvalidJson
 from shared.throttling import Pseudonyms
 from shared.timestamps import from_iso, now_iso
+from shared.tokens import SESSION_SECONDS
 from shared.users import ExternalIdentity, User
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ class JsonFileStore:
         pseudonyms = Pseudonyms(settings.session_secrets)
         self.attempts = attempts.MemoryAttempts(settings.limits, pseudonyms)
 
-    def reserve_sign_up(self, client: Client, now: float) -> None:
+    def reserve_sign_up(self, client: Client) -> None:
         """Count in memory."""
-        self.attempts.sign_up(client, now)
+        self.attempts.sign_up(client)
 
     def create_user(
         self,
@@ -117,37 +118,35 @@ class JsonFileStore:
                     return True
             return False
 
-    def begin_login(self, key: str, client: Client, now: float) -> Attempt:
+    def begin_login(self, key: str, client: Client) -> Attempt:
         """Count in memory, and find the record that holds the email key."""
-        return self.attempts.begin("login", self.credentials(key), key, client, now)
+        return self.attempts.begin("login", self.credentials(key), key, client)
 
-    def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
+    def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Count as a login, and find the record of the session."""
         record = self._going_on(self._read(), session)
         found = users_file.credentials(record) if record else None
         key = email_key(session.user.email)
-        return self.attempts.begin("reauthentication", found, key, client, now)
+        return self.attempts.begin("reauthentication", found, key, client)
 
     def credentials(self, key: str) -> Credentials | None:
         """Find the record that holds the email key."""
         record = self._read().by_key.get(key)
         return users_file.credentials(record) if record else None
 
-    def end_login(self, attempt: Attempt, now: float) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         """Fill up the counts."""
-        self.attempts.succeed(attempt.keys, now)
+        self.attempts.succeed(attempt.keys)
 
-    def change_password(
-        self, attempt: Attempt, found: Credentials, new: str, now: float
-    ) -> User | None:
+    def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Replace the record where it is as it was found."""
-        self.end_login(attempt, now)
+        self.end_login(attempt)
         epoch = found.user.epoch + 1
         return self._change(found, lambda _: {"password": new, "epoch": epoch})
 
-    def delete_user(self, attempt: Attempt, found: Credentials, now: float) -> bool:
+    def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Leave the record out where it is as it was found."""
-        self.end_login(attempt, now)
+        self.end_login(attempt)
         with self._changing() as users:
             record = users.by_id.get(found.user.id)
             if record is None or users_file.credentials(record) != found:
@@ -183,16 +182,18 @@ class JsonFileStore:
             events=[],
         )
 
-    def revoke_session(self, session: Session, client: Client, now: float) -> None:
+    def revoke_session(self, session: Session, client: Client) -> None:
         """Keep the sid with the user's record, and forget those that have ended anyway."""
         with self._changing() as users:
             record = users.by_id.get(session.user.id)
             if record is not None:
+                # For as long again, because the clock may run ahead just now, and be corrected.
+                now = time.time() - SESSION_SECONDS
                 revoked = {s: end for s, end in record.get(REVOKED, {}).items() if end > now}
                 revoked[session.sid] = session.ends_at
                 self._replace(users, record, {REVOKED: revoked})
 
-    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
+    def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
         with self._changing() as users:
             record = self._going_on(users, session)
@@ -206,7 +207,6 @@ class JsonFileStore:
         identities: Sequence[ExternalIdentity],
         key: str,
         client: Client,
-        now: float,
     ) -> ExternalMatch | None:
         """Look for the identities first, and for the address only where nobody is there."""
         users = self._read()
@@ -229,7 +229,6 @@ class JsonFileStore:
         provider: str,
         drops_password: bool,
         client: Client,
-        now: float,
     ) -> User | None:
         """Replace the record where it is as it was found."""
 
@@ -244,9 +243,9 @@ class JsonFileStore:
 
         return self._change(found, change, identities)
 
-    def clean_up(self, now: float) -> bool:
+    def clean_up(self) -> bool:
         """Forget attempts; revoked sessions are forgotten by the next one of their user."""
-        self.attempts.clean_up(now)
+        self.attempts.clean_up()
         return False
 
     def statistics(self, window: Window) -> Statistics:

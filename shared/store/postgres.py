@@ -15,7 +15,7 @@ from shared.connection import Row
 from shared.database import Database, PoolCounts
 from shared.emails import email_key
 from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
-from shared.statistics import DAY, MONTH, MOST_DAYS, WEEK, Statistics, Window
+from shared.statistics import DAY, MONTH, WEEK, Statistics, Window
 from shared.store import (
     Account,
     Attempt,
@@ -62,18 +62,17 @@ class PostgresStore:
         self._audit_seconds = settings.audit_days * DAY
         self._pseudonyms = Pseudonyms(settings.session_secrets)
 
-    def reserve_sign_up(self, client: Client, now: float) -> None:
+    def reserve_sign_up(self, client: Client) -> None:
         """Count under the network's key for sign-ups."""
-        ((is_allowed, until),) = self.database.execute(
+        ((is_allowed, seconds),) = self.database.execute(
             statements.RESERVE_SIGN_UP,
             sign_up_key(self._pseudonyms.of(client.network)),
-            _timestamp(now),
-            _timestamp(now + self._limits.lockout_seconds),
+            str(self._limits.lockout_seconds),
             str(self._limits.sign_up),
             client.coarse,
         )
         if not is_allowed:
-            raise TooManyAttempts(until.timestamp() - now, event="signup_throttled")
+            raise TooManyAttempts(seconds, event="signup_throttled")
 
     def create_user(
         self,
@@ -104,11 +103,11 @@ class PostgresStore:
             raise EmailTaken
         return _user(rows[0])
 
-    def begin_login(self, key: str, client: Client, now: float) -> Attempt:
+    def begin_login(self, key: str, client: Client) -> Attempt:
         """Count under three keys, and find the row that holds the email key."""
-        return self._begin(statements.BEGIN_LOGIN, "login", key, key, client, now)
+        return self._begin(statements.BEGIN_LOGIN, "login", key, key, client)
 
-    def begin_reauthentication(self, session: Session, client: Client, now: float) -> Attempt:
+    def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Count as a login, and find the row with the session's id and epoch."""
         user = session.user
         return self._begin(
@@ -117,7 +116,6 @@ class PostgresStore:
             _uuid(user.id),
             email_key(user.email),
             client,
-            now,
             str(user.epoch),
             session.sid,
         )
@@ -129,17 +127,16 @@ class PostgresStore:
         wanted: str | None,
         key: str,
         client: Client,
-        now: float,
         *more: str,
     ) -> Attempt:
         account = self._pseudonyms.of(key)
         keys = Keys.of(account, self._pseudonyms.of(client.network))
         limits = self._limits
-        ((denied_by, event, until, *row),) = self.database.execute(
+        ((denied_by, event, seconds, at, *row),) = self.database.execute(
             statement,
             wanted,
-            _timestamp(now),
-            _timestamp(now + limits.lockout_seconds),
+            str(limits.lockout_seconds),
+            str(KNOWN_SECONDS),
             keys.client,
             keys.login,
             keys.account,
@@ -153,25 +150,26 @@ class PostgresStore:
             *more,
         )
         if denied_by == attempts.CLIENT:
-            raise TooManyAttempts(
-                until.timestamp() - now, event=f"{kind}_throttled", account=account
-            )
-        found = None if row[0] is None else _credentials(row)
-        return Attempt(found, until.timestamp() if denied_by else None, account, keys, str(event))
+            raise TooManyAttempts(seconds, event=f"{kind}_throttled", account=account)
+        return Attempt(
+            credentials=None if row[0] is None else _credentials(row),
+            locked_for=seconds if denied_by else None,
+            at=at.timestamp(),
+            account=account,
+            keys=keys,
+            event=str(event),
+        )
 
-    def end_login(self, attempt: Attempt, now: float) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         """Fill up the counts, and correct the event."""
-        self._succeed(statements.END_LOGIN, attempt, now)
+        self._succeed(statements.END_LOGIN, attempt)
 
-    def change_password(
-        self, attempt: Attempt, found: Credentials, new: str, now: float
-    ) -> User | None:
+    def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
         user = found.user
         rows = self._succeed(
             statements.CHANGE_PASSWORD,
             attempt,
-            now,
             user.id,
             str(user.epoch),
             found.password_hash,
@@ -179,18 +177,16 @@ class PostgresStore:
         )
         return _user(rows[0]) if rows else None
 
-    def delete_user(self, attempt: Attempt, found: Credentials, now: float) -> bool:
+    def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete where the row is as it was found; its identities follow."""
         user = found.user
         return bool(
             self._succeed(
-                statements.DELETE_USER, attempt, now, user.id, str(user.epoch), found.password_hash
+                statements.DELETE_USER, attempt, user.id, str(user.epoch), found.password_hash
             )
         )
 
-    def _succeed(
-        self, statement: str, attempt: Attempt, now: float, *more: str | None
-    ) -> list[Row]:
+    def _succeed(self, statement: str, attempt: Attempt, *more: str | None) -> list[Row]:
         keys, limits = attempt.keys, self._limits
         return self.database.execute(
             statement,
@@ -200,7 +196,7 @@ class PostgresStore:
             str(limits.client),
             str(limits.login),
             str(limits.account),
-            _timestamp(now + KNOWN_SECONDS),
+            str(KNOWN_SECONDS),
             attempt.event,
             *more,
         )
@@ -240,39 +236,36 @@ class PostgresStore:
             ],
         )
 
-    def revoke_session(self, session: Session, client: Client, now: float) -> None:
+    def revoke_session(self, session: Session, client: Client) -> None:
         """Insert the sid, until the session would have ended."""
         self.database.execute(
             statements.REVOKE_SESSION,
             session.sid,
             _timestamp(session.ends_at),
-            _timestamp(now),
             _uuid(session.user.id),
             client.coarse,
         )
 
-    def revoke_all_sessions(self, session: Session, client: Client, now: float) -> bool:
+    def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
         rows = self.database.execute(
             statements.REVOKE_ALL,
             _uuid(session.user.id),
             str(session.user.epoch),
             session.sid,
-            _timestamp(now),
             client.coarse,
             str(uuid.uuid4()),
         )
         return bool(rows)
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, client: Client, now: float
+        self, identities: Sequence[ExternalIdentity], key: str, client: Client
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
         rows = self.database.execute(
             statements.FIND_EXTERNAL,
             _pairs(identities),
             key,
-            _timestamp(now),
             client.coarse,
             str(uuid.uuid4()),
         )
@@ -289,7 +282,6 @@ class PostgresStore:
         provider: str,
         drops_password: bool,
         client: Client,
-        now: float,
     ) -> User | None:
         """Update where the row is as it was found, and insert the identities that it lacks."""
         user = found.user
@@ -302,7 +294,6 @@ class PostgresStore:
                 found.password_hash,
                 provider,
                 str(drops_password),
-                _timestamp(now),
                 client.coarse,
                 str(uuid.uuid4()),
             )
@@ -312,14 +303,10 @@ class PostgresStore:
             raise
         return _user(rows[0]) if rows else None
 
-    def clean_up(self, now: float) -> bool:
+    def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
-        ((most,),) = self.database.execute(
-            statements.CLEAN_UP, _timestamp(now), _timestamp(now - self._audit_seconds)
-        )
-        ((hours,),) = self.database.execute(
-            statistics.ROLL_UP, _timestamp(now), _timestamp(now - MOST_DAYS * DAY)
-        )
+        ((most,),) = self.database.execute(statements.CLEAN_UP, str(self._audit_seconds))
+        ((hours,),) = self.database.execute(statistics.ROLL_UP)
         self._correct_keys()
         return int(most) == statements.MOST_DELETED or int(hours) == statistics.MOST_HOURS
 

@@ -1,5 +1,8 @@
 """What the Postgres store says: all SQL about users that requests need.
 
+What is deleted, opened or ended by time is so by the database's clock, never by an instance's:
+one instance whose clock is wrong would do it for all. What happens is written down by that clock.
+
 Parameters are text, and each statement may be repeated. `u` is a user, `g` a given identity.
 """
 
@@ -7,25 +10,27 @@ from __future__ import annotations
 
 import re
 
-from shared.store.attempts import begin, spend, succeed
+from shared.store.attempts import after, begin, spend, succeed
 
 MOST_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""
 MOST_DELETED = 1000
 """Expired rows of each table that are deleted at once."""
+KEPT_HOURS = 24
+"""For which a revocation outlives its session, whose cookie an instance with a slow clock takes."""
 
 _USER = "u.id, u.email, u.name, u.provider, u.epoch"
 
 RESERVE_SIGN_UP = f"""
 WITH reserved AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-    VALUES ($1, $4::int - 1, $3::timestamptz)
-    {spend("$4")} RETURNING remaining, expires_at
+    VALUES ($1, $3::int - 1, {after("$2")})
+    {spend("$3")} RETURNING remaining, expires_at
 ), event AS (
     INSERT INTO auth_events (at, kind, client)
-    SELECT $2::timestamptz, 'signup_throttled', $5 FROM reserved WHERE remaining = -1
+    SELECT CURRENT_TIMESTAMP, 'signup_throttled', $4 FROM reserved WHERE remaining = -1
 )
-SELECT remaining >= 0, expires_at FROM reserved
+SELECT remaining >= 0, extract(epoch FROM expires_at - CURRENT_TIMESTAMP)::float8 FROM reserved
 """
 _GIVEN = """(
     SELECT e->>0 AS issuer, e->>1 AS subject, n
@@ -102,11 +107,11 @@ UPDATE users SET password = $3 WHERE id = $1::uuid AND password = $2 RETURNING i
 """
 REVOKE_SESSION = """
 WITH revoked AS (
-    INSERT INTO revoked_sessions (sid, ends_at, user_id) VALUES ($1, $2::timestamptz, $4::uuid)
+    INSERT INTO revoked_sessions (sid, ends_at, user_id) VALUES ($1, $2::timestamptz, $3::uuid)
     ON CONFLICT (sid) DO NOTHING RETURNING sid
 )
 INSERT INTO auth_events (at, kind, user_id, client)
-SELECT $3::timestamptz, 'logout', $4::uuid, $5 FROM revoked
+SELECT CURRENT_TIMESTAMP, 'logout', $3::uuid, $4 FROM revoked
 """
 REVOKE_ALL = """
 WITH raised AS (
@@ -114,9 +119,9 @@ WITH raised AS (
     AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $3) RETURNING id
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
-    SELECT $6::uuid, $4::timestamptz, 'logout_everywhere', id, $5 FROM raised
+    SELECT $5::uuid, CURRENT_TIMESTAMP, 'logout_everywhere', id, $4 FROM raised
 )
-SELECT id FROM raised UNION ALL SELECT user_id FROM auth_events WHERE id = $6::uuid
+SELECT id FROM raised UNION ALL SELECT user_id FROM auth_events WHERE id = $5::uuid
 """
 FIND_EXTERNAL = f"""
 WITH matched AS (
@@ -127,7 +132,7 @@ WITH matched AS (
     SELECT (SELECT count(*) FROM matched) = json_array_length($1::json) AS has_all
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client, provider)
-    SELECT $5::uuid, $3::timestamptz, 'login', id, $4, coalesce(provider, 'local')
+    SELECT $4::uuid, CURRENT_TIMESTAMP, 'login', id, $3, coalesce(provider, 'local')
     FROM linked JOIN users USING (id), complete WHERE has_all
     ON CONFLICT (id) DO NOTHING
 )
@@ -144,7 +149,7 @@ WITH target AS (
     RETURNING {_USER}
 ), identity AS ({_ADD_IDENTITIES}), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
-    SELECT $9::uuid, $7::timestamptz, 'identity_linked', id, $8 FROM target
+    SELECT $8::uuid, CURRENT_TIMESTAMP, 'identity_linked', id, $7 FROM target
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM target
@@ -159,13 +164,15 @@ def _expired(table: str, key: str, condition: str) -> str:
     )) RETURNING 1"""
 
 
+_ENDED = f"ends_at <= CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
+_OLD = "at <= CURRENT_TIMESTAMP - $1::float8 * interval '1 second'"
 CLEAN_UP = f"""
 WITH attempts AS (
-    {_expired("auth_attempts", "key", "greatest(expires_at, known_until) <= $1::timestamptz")}
+    {_expired("auth_attempts", "key", "greatest(expires_at, known_until) <= CURRENT_TIMESTAMP")}
 ), sessions AS (
-    {_expired("revoked_sessions", "sid", "ends_at <= $1::timestamptz")}
+    {_expired("revoked_sessions", "sid", _ENDED)}
 ), events AS (
-    {_expired("auth_events", "id", "at <= $2::timestamptz")}
+    {_expired("auth_events", "id", _OLD)}
 )
 SELECT greatest((SELECT count(*) FROM attempts), (SELECT count(*) FROM sessions),
     (SELECT count(*) FROM events))

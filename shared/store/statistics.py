@@ -19,7 +19,7 @@ from datetime import date
 from typing import Any
 
 from shared.connection import Row
-from shared.statistics import Events, Statistics
+from shared.statistics import MOST_DAYS, Events, Statistics
 
 MOST_HOURS = 24
 """That are counted at once, so that it takes no longer than a statement may."""
@@ -37,12 +37,12 @@ _COUNTS = """(
     ) counted
 )"""
 _NEXT = "(SELECT max(hour) + interval '1 hour' FROM event_hours)"
-# $1 is now, but the triggers go by the database's clock, whatever the caller's says; nothing before
-# $2 is of use. The hours are in order, so that no two roll-ups wait for each other in a circle.
+# Nothing before the days that can be asked for is of use. The hours are in order, so that no two
+# roll-ups wait for each other in a circle.
 ROLL_UP = f"""
 WITH bounds AS (
-    SELECT least($1::timestamptz, CURRENT_TIMESTAMP) - interval '3 hours' AS latest,
-        date_trunc('hour', greatest(next, $2::timestamptz), 'UTC') AS next
+    SELECT CURRENT_TIMESTAMP - interval '3 hours' AS latest, date_trunc('hour',
+            greatest(next, CURRENT_TIMESTAMP - interval '{MOST_DAYS * 24} hours'), 'UTC') AS next
     FROM (SELECT coalesce({_NEXT}, (SELECT min(at) FROM auth_events)) AS next) found
     WHERE next IS NOT NULL
 ), due AS (

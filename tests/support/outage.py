@@ -73,7 +73,7 @@ class Site:
 
     def take_snapshot(self) -> None:
         """Take one as a running instance does."""
-        self.app.store.clean_up(time.time())
+        self.app.store.clean_up()
         assert self.health()["fallback"]["snapshot"]
 
 

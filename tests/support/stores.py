@@ -1,4 +1,4 @@
-"""What tests ask of a store and of the accounts in it, as one client at one time."""
+"""What tests ask of a store and of the accounts in it, as one client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from shared import accounts
 from shared.clients import Client
 from shared.passwords import PasswordHasher
 from shared.store import Attempt, Credentials, Store
+from shared.store.fallback import FallbackStore
+from shared.store.json_file import JsonFileStore
+from shared.store.postgres import PostgresStore
 from shared.tokens import Session, SessionTokens
 from shared.users import User
 from tests.support.emulator import SECRET
@@ -15,11 +18,35 @@ CLIENT = Client("203.0.113.7")
 TOKENS = SessionTokens([SECRET])
 
 
-def credentials(store: Store, key: str, *, now: float = NOW) -> Credentials | None:
+_AGE = """
+WITH attempts AS (
+    UPDATE auth_attempts SET expires_at = expires_at - s, known_until = known_until - s
+    FROM cast($1 AS interval) s
+), sessions AS (
+    UPDATE revoked_sessions SET ends_at = ends_at - s FROM cast($1 AS interval) s
+)
+UPDATE auth_events SET at = at - s FROM cast($1 AS interval) s
+"""
+
+
+def pass_time(store: Store, seconds: float) -> None:
+    """Make what is stored so much older: nobody can set the clock that a store goes by."""
+    if isinstance(store, FallbackStore):
+        pass_time(store._postgres, seconds)
+        pass_time(store._file, seconds)
+    elif isinstance(store, PostgresStore):
+        store.database.execute(_AGE, f"{seconds} seconds")
+    elif isinstance(store, JsonFileStore):
+        for row in store.attempts._rows.values():
+            row.expires_at -= seconds
+            row.known_until -= seconds
+
+
+def credentials(store: Store, key: str) -> Credentials | None:
     """Look up an address as a login does that succeeds, so that no attempt is missing after it."""
-    attempt = store.begin_login(key, CLIENT, now)
-    assert attempt.locked_until is None
-    store.end_login(attempt, now)
+    attempt = store.begin_login(key, CLIENT)
+    assert attempt.locked_for is None
+    store.end_login(attempt)
     return attempt.credentials
 
 
@@ -28,9 +55,9 @@ def session_of(user: User, *, now: float = NOW, method: str = "password") -> Ses
     return TOKENS.read(TOKENS.issue(user, now, method=method).text, now)
 
 
-def stored(store: Store, user: User, now: float = NOW) -> tuple[Attempt, Credentials]:
+def stored(store: Store, user: User) -> tuple[Attempt, Credentials]:
     """Find a user as a change of the password does."""
-    attempt = store.begin_reauthentication(session_of(user), CLIENT, now)
+    attempt = store.begin_reauthentication(session_of(user), CLIENT)
     assert attempt.credentials is not None
     return attempt, attempt.credentials
 
@@ -44,9 +71,8 @@ def sign_up(store: Store, hasher: PasswordHasher, email: str, password: str) -> 
         name=None,
         password_min_length=8,
         client=CLIENT,
-        now=NOW,
     )
 
 
 def log_in(store: Store, hasher: PasswordHasher, email: str, password: str) -> User:
-    return accounts.log_in(store, hasher, email=email, password=password, client=CLIENT, now=NOW)
+    return accounts.log_in(store, hasher, email=email, password=password, client=CLIENT)
