@@ -40,7 +40,7 @@ def dashboard(call: Call) -> Response:
         started=_moment(metrics.STARTED_AT),
         width=charts.WIDTH,
         height=charts.HEIGHT,
-        alerts=_alerts(now),
+        alerts=_alerts(),
         database=_database(),
         latencies=_latencies(),
         **_figures(call, now),
@@ -60,7 +60,7 @@ def _template() -> Template:
     return environment.get_template("dashboard.html")
 
 
-def _alerts(now: float) -> list[dict[str, Any]]:
+def _alerts() -> list[dict[str, Any]]:
     return [
         {
             "name": alert.name,
@@ -68,7 +68,7 @@ def _alerts(now: float) -> list[dict[str, Any]]:
             "is_firing": alert.is_firing,
             "since": alert.since and _moment(alert.since),
         }
-        for alert in runtime.alerts().judge(runtime.away_since(), now)
+        for alert in runtime.alerts().judge(runtime.seconds_away(), time.monotonic())
     ]
 
 

@@ -1,13 +1,15 @@
 """Whether something is wrong with this process: a few rules over its last minutes.
 
 Each process judges what it sees itself, when it serves requests; probes are enough. Every change of
-a state is told once, to the log and to a webhook.
+a state is told once, to the log and to a webhook. `now` is a reading of `time.monotonic()`: minutes
+pass by it whatever becomes of the clock, which is only told to people.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -39,7 +41,7 @@ class Alert:
     sentence: str
     is_firing: bool = False
     since: float | None = None
-    """When it took this state; None from the start on."""
+    """When it took this state, in seconds since the Unix epoch; None from the start on."""
 
     @property
     def state(self) -> str:
@@ -67,7 +69,7 @@ class Alerts:
         self._judging = threading.Lock()
         self._checking = threading.Lock()
         self._minutes: list[_Minute] = []
-        self._next_check = 0.0
+        self._next_check = float("-inf")
         self._told: set[str] = set()
         """What the webhook knows to be firing."""
         self._states: dict[str, Alert] = {}
@@ -91,9 +93,9 @@ class Alerts:
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time to check."""
-        return not self._next_check - CHECK_SECONDS <= now < self._next_check
+        return now >= self._next_check
 
-    def check(self, away_since: float | None, webhook: str | None, now: float) -> None:
+    def check(self, away: float | None, webhook: str | None, now: float) -> None:
         """Judge, unless somebody else is at it, and tell the webhook what it does not know.
 
         What it did not take it is told again at the next check, if it is still so.
@@ -102,29 +104,29 @@ class Alerts:
             return
         try:
             self._next_check = now + CHECK_SECONDS
-            for alert in self.judge(away_since, now):
+            for alert in self.judge(away, now):
                 if webhook and alert.is_firing != (alert.name in self._told):
-                    self._tell(alert, webhook, now)
+                    self._tell(alert, webhook)
         finally:
             self._checking.release()
 
-    def judge(self, away_since: float | None, now: float) -> list[Alert]:
+    def judge(self, away: float | None, now: float) -> list[Alert]:
         """Give the state of each rule, and log what has changed.
 
-        `away_since` is when the database was found to be away, if it is.
+        `away` is for how many seconds the database has been away, if it is.
         """
         with self._judging:
-            for judged in self._judge(away_since, now):
+            for judged in self._judge(away or 0.0, now):
                 known = self._states.get(judged.name) or replace(judged, is_firing=False)
                 is_new = judged.is_firing != known.is_firing
-                alert = replace(judged, since=now if is_new else known.since)
+                alert = replace(judged, since=time.time() if is_new else known.since)
                 self._states[alert.name] = alert
                 if is_new:
                     severity: log.Severity = "ERROR" if alert.is_firing else "WARNING"
                     log.write(severity, alert.sentence, alert=alert.name, state=alert.state)
             return list(self._states.values())
 
-    def _judge(self, away_since: float | None, now: float) -> list[Alert]:
+    def _judge(self, away: float, now: float) -> list[Alert]:
         with self._counting:
             self._minute(now)
             requests = sum(minute.requests for minute in self._minutes)
@@ -134,7 +136,6 @@ class Alerts:
             failures = sum((minute.failures for minute in self._minutes), Counter[str]())
         limits = self._thresholds
         rate = errors / requests if requests >= LEAST_REQUESTS else 0.0
-        away = now - away_since if away_since is not None else 0.0
         client, most = failures.most_common(1)[0] if failures else ("nowhere", 0)
         slow_rate = slow / logins if logins >= LEAST_REQUESTS else 0.0
         return [
@@ -163,18 +164,18 @@ class Alerts:
 
     def _minute(self, now: float) -> _Minute:
         number = int(now // 60)
-        self._minutes = [m for m in self._minutes if number - MINUTES < m.number <= number]
+        self._minutes = [m for m in self._minutes if number - MINUTES < m.number]
         if not self._minutes or self._minutes[-1].number != number:
             self._minutes.append(_Minute(number))
         return self._minutes[-1]
 
-    def _tell(self, alert: Alert, webhook: str, now: float) -> None:
+    def _tell(self, alert: Alert, webhook: str) -> None:
         from shared import outbound  # What it needs is loaded for nobody else.
 
         members = {
             "alert": alert.name,
             "state": alert.state,
-            "at": to_iso(now),
+            "at": to_iso(time.time()),
             "text": f"{alert.state}: {alert.sentence}",
         }
         try:

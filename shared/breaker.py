@@ -36,11 +36,17 @@ class Breaker:
         self._closed.set()
         self.since: float | None = None
         """When it opened, in seconds since the Unix epoch; None while it is closed."""
+        self._opened_at = 0.0
 
     @property
     def is_open(self) -> bool:
         """Tell whether calls are refused."""
         return self.since is not None
+
+    @property
+    def seconds(self) -> float | None:
+        """For how many seconds it has been open; None while it is closed."""
+        return None if self.since is None else time.monotonic() - self._opened_at
 
     def check(self) -> None:
         """Raise StoreAway, at once, while the breaker is open."""
@@ -52,6 +58,7 @@ class Breaker:
         with self._changing:
             if self.is_open:
                 return
+            self._opened_at = time.monotonic()
             self.since = time.time()
             self._closed = threading.Event()
             prober = threading.Thread(target=self._watch, args=(self._closed,), daemon=True)
@@ -70,9 +77,8 @@ class Breaker:
             self._close()
 
     def _close(self) -> None:
-        if self.since is not None:
-            seconds = round(time.time() - self.since, 1)
-            log.write("WARNING", "The database is no longer away", seconds=seconds)
+        if (seconds := self.seconds) is not None:
+            log.write("WARNING", "The database is no longer away", seconds=round(seconds, 1))
         self.since = None
         self._closed.set()
 

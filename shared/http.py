@@ -283,7 +283,7 @@ def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -
     if serving.is_offline:
         call.log["offline"] = True
     _finish(call, response)
-    if runtime.alerts().is_due(time.time()):
+    if runtime.alerts().is_due(time.monotonic()):
         call.afterwards(runtime.check_alerts)
     for function in call.later:
         response.call_on_close(functools.partial(_afterwards, call, function))
@@ -372,7 +372,7 @@ def _log(call: Call, status: int) -> None:
         severity = "ERROR"
     elif call.failure in (401, 403, 429) or call.is_streaming:
         severity = "WARNING"
-    seconds, now = time.perf_counter() - call.started, time.time()
+    seconds, now = time.perf_counter() - call.started, time.monotonic()
     client = str(call.log.get("client", ""))
     runtime.alerts().record(call.function, call.failure or status, seconds, client, now)
     outcome = str(call.log.get("code", "ok"))

@@ -8,6 +8,7 @@ whole login.
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Mapping
@@ -110,7 +111,7 @@ class IdTokens:
             raise InvalidIdentityToken(cause="another algorithm, or no kid")
         if header.keys() & _FOREIGN_KEYS:
             raise InvalidIdentityToken(cause="a header that brings its own key or rules")
-        certificate = self._certificates.get(kid, now)
+        certificate = self._certificates.get(kid, time.monotonic())
         if certificate is None:
             raise InvalidIdentityToken(cause="the kid is none of the provider's")
         from google.auth import jwt

@@ -127,14 +127,14 @@ def alerts() -> Alerts:
 
 def check_alerts() -> None:
     """See, now and then, whether something is wrong, after an answer that nobody waits for."""
-    alerts().check(away_since(), settings().alert_webhook, time.time())
+    alerts().check(seconds_away(), settings().alert_webhook, time.monotonic())
 
 
-def away_since() -> float | None:
-    """Tell when the database was found to be away, if it is, without asking it."""
+def seconds_away() -> float | None:
+    """Tell for how long the database has been away, if it is, without asking it."""
     # A process that was only probed has no store, and needs none for this.
     fallback = store().fallback() if _store.cache_info().currsize else None
-    return fallback.since if fallback else None
+    return fallback.away if fallback else None
 
 
 @functools.cache

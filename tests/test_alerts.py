@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +36,12 @@ def _alerts(**thresholds: float) -> Alerts:
     return Alerts(Thresholds(**nothing | thresholds))  # type: ignore[arg-type]
 
 
-def _firing(alerts: Alerts, away_since: float | None = None, now: float = NOW) -> set[str]:
-    return {alert.name for alert in alerts.judge(away_since, now) if alert.is_firing}
+def _firing(alerts: Alerts, away: float | None = None, now: float = NOW) -> set[str]:
+    return {alert.name for alert in alerts.judge(away, now) if alert.is_firing}
 
 
-def _since(alerts: Alerts, away_since: float | None, now: float) -> float | None:
-    (alert,) = (a for a in alerts.judge(away_since, now) if a.name == "database_away")
+def _since(alerts: Alerts, away: float | None, now: float) -> float | None:
+    (alert,) = (a for a in alerts.judge(away, now) if a.name == "database_away")
     return alert.since
 
 
@@ -103,11 +104,13 @@ def test_one_slow_login_of_twenty_fires() -> None:
 
 def test_an_absent_database_fires_after_its_time_and_ends_with_its_return() -> None:
     alerts = _alerts(database_away=60)
-    assert _firing(alerts, NOW - 59) == set()
-    assert _firing(alerts, NOW - 60) == {"database_away"}
-    assert _since(alerts, NOW - 60, NOW + 1) == NOW
+    assert _firing(alerts, 59) == set()
+    before = time.time()
+    assert _firing(alerts, 60) == {"database_away"}
+    began = time.time()
+    assert before <= (_since(alerts, 61, NOW + 1) or 0) <= began
     assert _firing(alerts, None, NOW + 2) == set()
-    assert _since(alerts, None, NOW + 3) == NOW + 2
+    assert began <= (_since(alerts, None, NOW + 3) or 0) <= time.time()
 
 
 def test_a_threshold_of_zero_is_off() -> None:
@@ -115,7 +118,7 @@ def test_a_threshold_of_zero_is_off() -> None:
     _serve(alerts, 1000, 503)
     _serve(alerts, 1000, 401)
     _serve(alerts, 1000, seconds=100)
-    assert _firing(alerts, NOW - 10**6) == set()
+    assert _firing(alerts, 10**6) == set()
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
@@ -124,11 +127,11 @@ def test_what_the_webhook_did_not_take_is_told_again_and_its_secret_is_not_in_th
 ) -> None:
     alerts = _alerts(database_away=60)
     webhook.status = status
-    alerts.check(NOW - 60, webhook.url, NOW)
-    assert _firing(alerts, NOW - 60) == {"database_away"}
+    alerts.check(60, webhook.url, NOW)
+    assert _firing(alerts, 60) == {"database_away"}
     webhook.status = 200
     for _ in range(2):
-        alerts.check(NOW - 60, webhook.url, NOW)
+        alerts.check(60, webhook.url, NOW)
     assert webhook.states() == [("database_away", "firing")]
     output = capsys.readouterr().out
     first, second = (json.loads(line) for line in output.splitlines())
@@ -142,24 +145,23 @@ def test_while_the_webhook_is_silent_it_is_told_once_and_everybody_else_knows(
 ) -> None:
     alerts = _alerts(database_away=60)
     webhook.is_answering.clear()
-    telling = threading.Thread(target=alerts.check, args=(NOW - 60, webhook.url, NOW))
+    telling = threading.Thread(target=alerts.check, args=(60, webhook.url, NOW))
     telling.start()
     until(lambda: webhook.told)
-    alerts.check(NOW - 60, webhook.url, NOW)
-    assert _firing(alerts, NOW - 60) == {"database_away"}
+    alerts.check(60, webhook.url, NOW)
+    assert _firing(alerts, 60) == {"database_away"}
     assert telling.is_alive()
     webhook.is_answering.set()
     telling.join()
     assert webhook.states() == [("database_away", "firing")]
 
 
-def test_a_check_is_due_every_few_seconds_also_after_the_clock_was_set_back() -> None:
+def test_a_check_is_due_at_once_and_then_every_few_seconds() -> None:
     alerts = _alerts()
     assert alerts.is_due(NOW)
     alerts.check(None, None, NOW)
     assert not alerts.is_due(NOW + CHECK_SECONDS / 2)
     assert alerts.is_due(NOW + CHECK_SECONDS)
-    assert alerts.is_due(NOW - 3600)
 
 
 def test_a_worker_tells_of_its_database_and_of_guessing_once_each(

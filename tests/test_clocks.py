@@ -1,15 +1,23 @@
-"""One instance's clock is wrong, and the others' promises hold all the same."""
+"""Where an instance's clock is wrong, or is set, what was promised holds all the same."""
 
 from __future__ import annotations
 
+import functools
+import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from shared import runtime
+from shared.breaker import Breaker
+from shared.errors import StoreAway
 from shared.users import User
+from tests.support import outage
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.waiting import until
@@ -147,3 +155,102 @@ def test_a_lock_that_ends_later_than_it_can_have_been_set_has_ended(site: Site) 
         for _ in range(6):
             _log_in(client, "ada@example.com", "a wrong guess")
         assert _log_in(client, "ada@example.com") == 401
+
+
+# When the clock is set
+
+
+class Clocks:
+    """What this process reads, of which both can be set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wrong_by = 0.0
+        self.passed = 0.0
+        wall, monotonic = time.time, time.monotonic
+        monkeypatch.setattr(time, "time", lambda: wall() + self.wrong_by + self.passed)
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + self.passed)
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+def test_after_the_clock_ran_ahead_snapshots_are_taken_and_what_expired_is_deleted_as_before(
+    postgres: Server, database: str, tmp_path: Path, clocks: Clocks
+) -> None:
+    def expired() -> list[list[Any]]:
+        return postgres.run("SELECT FROM auth_attempts WHERE key = 'expired'", database)
+
+    with outage.running_site(postgres, database, tmp_path, FALLBACK="readonly") as site:
+        clocks.wrong_by = 6 * HOUR
+        outage.token_of(site.sign_up("ada@example.com"))
+        taken_at = site.app.store.fallback().snapshot  # type: ignore[union-attr]
+        assert taken_at is not None
+        clocks.wrong_by = 0
+        assert taken_at > time.time() + 5 * HOUR
+        clocks.passed = runtime.CLEAN_UP_SECONDS
+        postgres.run(
+            "INSERT INTO auth_attempts (key, remaining, expires_at)"
+            " VALUES ('expired', 0, '2020-01-01Z')",
+            database,
+        )
+        assert site.log_in("ada@example.com").status_code == 200
+        assert expired() == []
+        taken_at = site.app.store.fallback().snapshot  # type: ignore[union-attr]
+        assert taken_at is not None
+        assert taken_at < time.time()
+
+
+def test_in_an_outage_in_which_the_clock_is_corrected_the_snapshot_serves(
+    postgres: Server, database: str, tmp_path: Path, clocks: Clocks
+) -> None:
+    with outage.running_site(postgres, database, tmp_path, FALLBACK="readonly") as site:
+        clocks.wrong_by = 6 * HOUR
+        site.sign_up("ada@example.com")
+        site.take_snapshot()
+        site.leave()
+        clocks.wrong_by = 0
+        assert site.log_in("ada@example.com").status_code == 200
+
+
+@pytest.mark.parametrize("wrong_by", [6 * HOUR, -6 * HOUR])
+def test_an_outage_lasts_as_long_as_it_lasts_whatever_becomes_of_the_clock(
+    clocks: Clocks, capsys: pytest.CaptureFixture[str], wrong_by: float
+) -> None:
+    def probe(_: float) -> None:
+        raise StoreAway
+
+    tried = Breaker(probe, lambda: None)
+    tried.trip()
+    clocks.wrong_by = wrong_by
+    clocks.passed = 50
+    assert 50 <= (tried.seconds or 0) < 110
+    tried.close()
+    assert tried.seconds is None
+    _, line = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert 50 <= line["seconds"] < 110
+
+
+def test_an_alert_goes_by_how_long_the_database_has_been_away(
+    postgres: Server, database: str, tmp_path: Path, clocks: Clocks
+) -> None:
+    def states() -> dict[str, str]:
+        seconds, now = runtime.seconds_away(), time.monotonic()
+        return {alert.name: alert.state for alert in runtime.alerts().judge(seconds, now)}
+
+    variables = {"FALLBACK": "off", "ALERT_DATABASE_AWAY": "60"}
+    with (
+        outage.running_site(postgres, database, tmp_path, **variables) as site,
+        ExitStack() as stack,
+    ):
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(runtime, "settings", lambda: site.app.settings)
+        patch.setattr(runtime, "_store", functools.cache(lambda: site.app.store))
+        runtime.store()
+        site.leave()
+        assert site.log_in("ada@example.com").status_code == 503
+        clocks.wrong_by = 6 * HOUR
+        assert states()["database_away"] == "resolved"
+        clocks.wrong_by, clocks.passed = -6 * HOUR, 60
+        assert states()["database_away"] == "firing"

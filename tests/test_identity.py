@@ -15,6 +15,7 @@ from shared.identity import Identity, IdTokens, Provider
 from tests.support.forged import forged_tokens
 from tests.support.google import (
     AUDIENCE,
+    MAX_AGE,
     SERVICE_ACCOUNT,
     CertificateServer,
     Key,
@@ -61,6 +62,18 @@ def test_times_may_differ_by_ten_seconds_and_not_by_more(tokens: IdTokens) -> No
         _refusal(tokens, KEY.token(claims), now)
     # The caller's clock counts as well as google-auth's own.
     assert _refusal(tokens, KEY.token(), now + 3600) == "expired or not valid yet"
+
+
+def test_a_key_that_was_withdrawn_is_believed_no_longer_because_the_clock_ran_ahead(
+    tokens: IdTokens, google: CertificateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = KEY.token()
+    assert _refusal(tokens, token, time.time() + 6 * 3600) == "expired or not valid yet"
+    tokens.verify(token, AUDIENCE, time.time())
+    google.keys[:] = [Key("key-2")]
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + MAX_AGE)
+    assert "kid" in _refusal(tokens, token)
 
 
 @pytest.mark.parametrize(

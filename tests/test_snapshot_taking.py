@@ -9,7 +9,7 @@ import resource
 import time
 import tracemalloc
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from shared import files
 from shared.config import Settings
 from shared.connection import Connection
-from shared.errors import StoreBusy, StoreUnavailable
+from shared.errors import StoreAway, StoreBusy, StoreUnavailable
 from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import Snapshot
 from shared.transfer.__main__ import transfer
@@ -32,7 +32,8 @@ from tests.support.relay import FORWARD, Mode, Relay
 from tests.support.stores import NOW
 from tests.support.transfers import HASH, Target, user
 
-AGE = 3600.0
+AGE = HOUR = 3600.0
+DAY = 24 * HOUR
 
 
 @pytest.fixture
@@ -239,16 +240,68 @@ def test_a_disk_that_times_out_is_not_taken_for_another_process(
     assert not isinstance(raised.value, StoreBusy)
 
 
-def test_who_takes_one_keeps_nothing_of_the_old(target: Target, path: Path) -> None:
+def test_who_takes_one_keeps_nothing_of_the_old(
+    target: Target, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = _write(path)
     assert snapshot.find("ada@example.com", NOW, AGE)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    for seconds in (0, 1):
-        snapshot.invalidate(f"before {seconds}", NOW)
-    snapshot.invalidate("after", NOW + 2)
+    for number in range(2):
+        snapshot.invalidate(f"before {number}")
+    write = snapshot.write
+
+    def write_while_another_changes(rows: Iterable[Sequence[Any]], *, taken_at: float) -> int:
+        snapshot.invalidate("meanwhile")
+        return write(rows, taken_at=taken_at)
+
+    monkeypatch.setattr(snapshot, "write", write_while_another_changes)
     snapshot.take(target.database, NOW + 1)
     assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
-    assert set(snapshot._invalid) == {"after"}
+    assert set(snapshot._invalid) == {"meanwhile"}
+
+
+# When the clock is set
+
+
+@pytest.mark.parametrize("wrong_by", [6 * HOUR, 100 * DAY])
+def test_who_took_one_when_the_clock_ran_ahead_believes_it_for_its_time_and_no_longer(
+    target: Target, path: Path, monkeypatch: pytest.MonkeyPatch, wrong_by: float
+) -> None:
+    target.apply([user(1)])
+    snapshot = _snapshot(path)
+    snapshot.take(target.database, NOW + wrong_by)
+    real = time.monotonic
+    for moment in (NOW + wrong_by, NOW):
+        assert snapshot.find("user1@example.com", moment, AGE)
+    monkeypatch.setattr(time, "monotonic", lambda: real() + AGE)
+    for moment in (NOW + wrong_by, NOW, NOW - AGE):
+        with pytest.raises(StoreAway, match="age"):
+            snapshot.find("user1@example.com", moment, AGE)
+
+
+def test_one_of_the_future_is_believed_by_nobody_but_the_process_that_took_it(
+    target: Target, path: Path
+) -> None:
+    target.apply([user(1)])
+    snapshot = _snapshot(path)
+    snapshot.take(target.database, NOW + 6 * HOUR)
+    assert snapshot.find("user1@example.com", NOW, AGE)
+    with pytest.raises(StoreAway, match="age"):
+        _snapshot(path).find("user1@example.com", NOW, AGE)
+
+
+def test_the_clock_cannot_make_a_change_older_than_the_snapshot_before_it(
+    target: Target, path: Path
+) -> None:
+    target.apply([user(1)])
+    snapshot = _snapshot(path)
+    snapshot.take(target.database, NOW + 6 * HOUR)
+    found = snapshot.find("user1@example.com", NOW + 6 * HOUR, AGE)
+    assert found is not None
+    snapshot.invalidate(found.user.id)
+    assert snapshot.find("user1@example.com", NOW, AGE) is None
+    snapshot.take(target.database, NOW)
+    assert snapshot.find("user1@example.com", NOW, AGE)
 
 
 # The command

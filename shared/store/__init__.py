@@ -94,6 +94,8 @@ class FallbackStatus:
     """The policy: full, readonly or off."""
     since: float | None = None
     """When the database was found to be away, if it is."""
+    away: float | None = None
+    """For how many seconds it has been away."""
     pending: int = 0
     """Sign-ups that the database lacks still."""
     snapshot: float | None = None

@@ -265,8 +265,12 @@ class FallbackStore:
             pending = len(self._file.pending())
         except StoreUnavailable:
             pending = 0
-        since = self._postgres.database.breaker.since
-        return FallbackStatus(self._settings.fallback, since, pending, self._snapshot.taken_at())
+        return replace(
+            self._postgres.fallback(),
+            mode=self._settings.fallback,
+            pending=pending,
+            snapshot=self._snapshot.taken_at(),
+        )
 
     def pool(self) -> PoolCounts:
         """Count Postgres' connections."""
@@ -329,4 +333,4 @@ class FallbackStore:
         try:
             yield
         finally:
-            self._snapshot.invalidate(user_id, time.time())
+            self._snapshot.invalidate(user_id)

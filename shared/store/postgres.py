@@ -356,7 +356,8 @@ class PostgresStore:
 
     def fallback(self) -> FallbackStatus:
         """Nothing serves."""
-        return FallbackStatus("off", self.database.breaker.since)
+        breaker = self.database.breaker
+        return FallbackStatus("off", breaker.since, breaker.seconds)
 
     def pool(self) -> PoolCounts:
         """Count."""

@@ -5,6 +5,10 @@ order of the email keys' bytes; the last line is an HMAC-SHA256 of everything be
 derived from the session secret and the database's name. Nothing of it is believed before that was
 checked. It is searched where it lies, so that a million users take no memory; and it is read, not
 mapped, because a mapped file that somebody cuts off would end the process.
+
+Its age is the greater of what the clock says and of what has passed since this process took it or
+first believed it, so that it is believed for no longer because the clock was set back. Of one that
+was taken in the future only the process that took it knows the age; nobody else believes it.
 """
 
 from __future__ import annotations
@@ -70,6 +74,7 @@ class _Refusal(NamedTuple):
 
     stamp: tuple[int, ...]
     at: float
+    """By `time.monotonic()`."""
     cause: str | None
 
 
@@ -86,7 +91,10 @@ class Snapshot:
         self._reading = threading.Lock()
         self._verified: _Verified | None = None
         self._refusal: _Refusal | None = None
+        self._known: tuple[tuple[int, ...], float] | None = None
+        """A file whose age is known, and when it was taken by `time.monotonic()`."""
         self._invalid: dict[str, float] = {}
+        """Whom this process has changed, and when, by the same."""
         self._had_one = False
 
     @classmethod
@@ -112,10 +120,12 @@ class Snapshot:
                     stack.enter_context(files.locked(self._path, 0))
                 except TimeoutError as error:
                     raise StoreBusy(cause="another process is taking the snapshot") from error
-                deadline = time.monotonic() + database.timeout
+                began = time.monotonic()
+                deadline = began + database.timeout
                 connection = stack.enter_context(database.direct_connection(deadline))
                 connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 count = self.write(_rows(connection, database.timeout), taken_at=now)
+                known = files.stamp(self._path.lstat()), began
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
             raise StoreUnavailable(cause=cause) from error
@@ -125,7 +135,7 @@ class Snapshot:
         with self._reading:
             self._had_one = True
             self._forget()  # The old file, which takes up room until its last reader closes it.
-            self._forget_invalid(now)
+            self._know(*known)
         return count
 
     def write(self, rows: Iterable[Sequence[Any]], *, taken_at: float) -> int:
@@ -148,11 +158,11 @@ class Snapshot:
 
         Raises NoSnapshot, and StoreAway where the file must not be believed.
         """
-        taken_at, found = self._find(key, now, max_age)
+        since, found = self._find(key, now, max_age)
         if found is None:
             return None
         _, user_id, email, name, provider, epoch, password = found
-        if self._invalid.get(user_id, 0) >= taken_at:
+        if self._invalid.get(user_id, float("-inf")) >= since:
             return None
         user = User(user_id, email, name, provider or "local", epoch)
         return Credentials(user, password)
@@ -171,11 +181,14 @@ class Snapshot:
     def _find(self, key: str, now: float, max_age: float) -> tuple[float, list[Any] | None]:
         with self._reading:
             try:
-                snapshot = self._open(now)
+                snapshot = self._open()
                 age = now - snapshot.taken_at
-                if not -SKEW_SECONDS <= age <= max_age:
+                since = self._since(snapshot, age)
+                if since is not None:
+                    age = max(age, time.monotonic() - since)
+                if since is None or age > max_age:
                     raise self._refused(f"its age is {age:.0f} s, and the limit is {max_age:.0f} s")
-                return snapshot.taken_at, _search(snapshot, key)
+                return since, _search(snapshot, key)
             except FileNotFoundError:
                 raise NoSnapshot(cause=f"there is no snapshot {self._path}") from None
             except OSError as error:
@@ -192,19 +205,32 @@ class Snapshot:
             return None
         return taken_at if 0 <= taken_at <= _LAST_DATE else None
 
-    def invalidate(self, user_id: str, now: float) -> None:
+    def invalidate(self, user_id: str) -> None:
         """Give the user no more from a snapshot that was taken before now."""
         with self._reading:
-            self._invalid[user_id] = now
+            self._invalid[user_id] = time.monotonic()
 
-    def _open(self, now: float) -> _Verified:
+    def _since(self, snapshot: _Verified, age: float) -> float | None:
+        """Tell when a file was taken by `time.monotonic()`, where that can be known."""
+        if self._known is None or self._known[0] != snapshot.stamp:
+            if age < -SKEW_SECONDS:
+                return None
+            self._know(snapshot.stamp, time.monotonic() - max(age, 0))
+        return self._known and self._known[1]
+
+    def _know(self, stamp: tuple[int, ...], since: float) -> None:
+        """Note when a file was taken, and forget whose change it has."""
+        self._known = stamp, since
+        self._invalid = {user_id: at for user_id, at in self._invalid.items() if at >= since}
+
+    def _open(self) -> _Verified:
         """Give the file as it is now, verified once. Raises StoreAway, OSError and ValueError."""
         stamp = files.stamp(self._path.lstat())
         if self._verified is not None and self._verified.stamp == stamp:
             return self._verified
         self._forget()
-        last = self._refusal
-        if last is not None and last.stamp == stamp and 0 <= now - last.at < REFUSED_SECONDS:
+        last, now = self._refusal, time.monotonic()
+        if last is not None and last.stamp == stamp and now - last.at < REFUSED_SECONDS:
             raise StoreAway(cause=last.cause)
         with files.open_regular(self._path) as file:
             try:
@@ -213,7 +239,6 @@ class Snapshot:
                 self._refusal = _Refusal(stamp, now, error.cause)
                 raise
         self._had_one = True
-        self._forget_invalid(self._verified.taken_at)
         return self._verified
 
     def _verify(self, descriptor: int) -> _Verified:
@@ -249,10 +274,6 @@ class Snapshot:
         """Let go of the file."""
         with self._reading:
             self._forget()
-
-    def _forget_invalid(self, taken_at: float) -> None:
-        """Forget whose change a snapshot of that time has."""
-        self._invalid = {user_id: at for user_id, at in self._invalid.items() if at >= taken_at}
 
     def _refused(self, reason: str) -> StoreAway:
         return StoreAway(cause=f"the snapshot {self._path} is not believed: {reason}")
