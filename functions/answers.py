@@ -54,7 +54,7 @@ def begin_session(
     tokens = runtime.tokens()
     old = call.session_token
     try:
-        sessions.log_out(runtime.store, tokens, old, None, client=call.client, now=now)
+        sessions.log_out(runtime.store, tokens, old, None, client=call.client)
     except StoreUnavailable as error:
         call.log["cause"] = f"the browser's previous session goes on: {error}"
     token = tokens.issue(user, now, method=method, auth_time=auth_time)

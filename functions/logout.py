@@ -20,19 +20,16 @@ def logout(call: Call) -> Response:
     session ends as well, because its row would outlive the cookie. Where the session cannot be
     ended now, the cookies stay: without them nobody could try again.
     """
-    now = time.time()
     everywhere = call.body.get("everywhere", False)
     if not isinstance(everywhere, bool):
         raise InvalidInput("everywhere", "The everywhere must be true or false")
     call.afterwards(runtime.clean_up)
     tokens, token = runtime.tokens(), call.session_token
     if everywhere:
-        session = sessions.read(tokens, token, now)
+        session = sessions.read(tokens, token, time.time())
         sessions.log_out_everywhere(runtime.store(), session, call.express_sid, client=call.client)
     else:
-        sessions.log_out(
-            runtime.store, tokens, token, call.express_sid, client=call.client, now=now
-        )
+        sessions.log_out(runtime.store, tokens, token, call.express_sid, client=call.client)
     call.log["event"] = "logout_everywhere" if everywhere else "logout"
     response = answer({"message": "Logged out successfully"})
     clear_session(call, response)

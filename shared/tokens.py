@@ -63,6 +63,7 @@ class Session:
     """Until then the signature alone is enough."""
     ends_at: int
     """Until then the store can renew it."""
+    issued_at: int
     auth_time: int
     """When the user proved who they are (OpenID Connect Core, section 2)."""
     auth_method: str
@@ -133,7 +134,14 @@ class SessionTokens:
         return IssuedToken(text, ends_at - issued_at)
 
     def read(self, token: str, now: float) -> Session:
-        """Give the session of a token that is ours and has not ended.
+        """Give the session of a token that is ours and has not ended. Raises InvalidToken."""
+        session = self.verify(token)
+        if session.issued_at > now + SKEW_SECONDS or now >= session.ends_at:
+            raise InvalidToken("the session has ended or has not begun")
+        return session
+
+    def verify(self, token: str) -> Session:
+        """Give the session of a token that is ours, whenever it goes on.
 
         Raises InvalidToken for anything else. The header must be exactly one of ours, so that
         `alg`, `jwk`, `jku`, `x5u`, `crit` and `b64` are never the sender's to choose.
@@ -159,8 +167,6 @@ class SessionTokens:
         issued_at, latest = claims["iat"], claims["iat"] + SESSION_SECONDS
         if not claims["auth_time"] <= issued_at <= claims["exp"] <= claims["session_exp"] <= latest:
             raise InvalidToken("the times contradict each other")
-        if issued_at > now + SKEW_SECONDS or now >= claims["session_exp"]:
-            raise InvalidToken("the session has ended or has not begun")
         return Session(
             user=User(
                 id=claims["sub"],
@@ -173,6 +179,7 @@ class SessionTokens:
             sid=claims["sid"],
             expires_at=claims["exp"],
             ends_at=claims["session_exp"],
+            issued_at=issued_at,
             auth_time=claims["auth_time"],
             auth_method=claims["auth_method"],
         )

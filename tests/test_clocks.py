@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +17,10 @@ import pytest
 from shared import runtime
 from shared.breaker import Breaker
 from shared.errors import StoreAway
+from shared.tokens import SESSION_SECONDS, SessionTokens
 from shared.users import User
 from tests.support import outage
-from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.waiting import until
 
@@ -140,6 +142,49 @@ def test_what_is_written_down_of_an_instance_whose_clock_runs_ahead_is_of_no_tim
         client.post("/api/logout", json={"everywhere": True})
     assert site.run("SELECT kind FROM auth_events WHERE at > now()") == []
     assert len(site.run("SELECT FROM auth_events")) >= 4
+
+
+@pytest.mark.parametrize("wrong_by", [-HOUR, 31 * DAY])
+def test_who_logs_out_where_the_clock_is_wrong_is_logged_out_everywhere(
+    site: Site, wrong_by: float
+) -> None:
+    right, wrong = site.start(), site.start(wrong_by=wrong_by)
+    with right.client(headers=HOME) as client:
+        _sign_up(client, "ada@example.com")
+        cookie = client.cookies["session"]
+    with wrong.client(headers=HOME, cookies={"session": cookie}) as client:
+        assert client.post("/api/logout").status_code == 200
+    assert not _may_change_the_password(right, cookie)
+
+
+def test_where_the_clock_is_slow_a_session_that_was_logged_out_does_not_live_again_at_its_end(
+    site: Site,
+) -> None:
+    right, slow = site.start(), site.start(wrong_by=-HOUR)
+    with right.client(headers=HOME) as client:
+        user = _sign_up(client, "ada@example.com")
+        begun = time.time() - SESSION_SECONDS - HOUR / 2
+        cookie = SessionTokens([SECRET]).issue(user, begun).text
+        assert _may_change_the_password(slow, cookie), "it goes on, by the clock there"
+    headers = {"Cookie": f"session={cookie}"}
+    with slow.client(headers=headers) as client:
+        assert client.post("/api/logout").status_code == 200
+    site.clean_up_by(site.start())
+    assert not _may_change_the_password(slow, cookie)
+
+
+def test_how_fresh_a_sign_in_is_goes_by_the_databases_clock(site: Site) -> None:
+    slow = site.start(wrong_by=-HOUR)
+    user = User(str(uuid.uuid4()), "ada@example.com", None, "google")
+    site.run(
+        "INSERT INTO users (id, email, email_key, provider)"
+        f" VALUES ('{user.id}', '{user.email}', '{user.email}', 'google')"
+    )
+    signed_in = time.time() - HOUR - 5 * MINUTE
+    cookie = SessionTokens([SECRET]).issue(user, signed_in, method="google").text
+    with slow.client(headers=HOME | {"Cookie": f"session={cookie}"}) as client:
+        answer = client.post("/api/password", json={"newPassword": NEW})
+    assert (answer.status_code, answer.json()["code"]) == (403, "reauthentication_required")
 
 
 def test_a_lock_that_ends_later_than_it_can_have_been_set_has_ended(site: Site) -> None:

@@ -63,8 +63,8 @@ class Device:
             raise NotAuthenticated
         store.end_login(attempt)
 
-    def log_out(self, now: float) -> None:
-        sessions.log_out(lambda: self._store, TOKENS, self._token, None, client=CLIENT, now=now)
+    def log_out(self, _now: float) -> None:
+        sessions.log_out(lambda: self._store, TOKENS, self._token, None, client=CLIENT)
 
     def log_out_everywhere(self, now: float) -> None:
         sessions.log_out_everywhere(self._store, self.session(now), None, client=CLIENT)

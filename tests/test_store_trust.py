@@ -222,6 +222,20 @@ def test_an_account_tells_all_but_the_hash(store: Store) -> None:
     assert "hash" not in repr(account).replace("has_password", "")
 
 
+def test_a_logout_while_the_clock_runs_ahead_revives_no_session_that_was_logged_out_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, now = _create(store), time.time()
+    first, second = session_of(user, now=now), session_of(user, now=now)
+    store.revoke_session(first, CLIENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now + 31 * DAY)
+        store.revoke_session(second, CLIENT)
+        store.clean_up()
+    for session in (first, second):
+        assert store.user(user.id, sid=session.sid) is None
+
+
 def test_what_has_expired_is_cleaned_up_and_nothing_else(store: Store) -> None:
     user = _create(store)
     old, young = (session_of(user, now=time.time() - days * DAY) for days in (29, 20))

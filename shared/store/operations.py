@@ -40,7 +40,8 @@ UPDATE users SET epoch = $3::int WHERE id = $1::uuid AND epoch < $3::int
 _PART = "UPDATE users SET epoch = $2::int + 1 WHERE id = $1::uuid AND epoch <= $2::int"
 _AUDIT = """
 INSERT INTO auth_events (id, at, kind, user_id)
-VALUES ($1::uuid, coalesce($2::timestamptz, now()), $3, $4::uuid) ON CONFLICT (id) DO NOTHING
+VALUES ($1::uuid, least($2::timestamptz, CURRENT_TIMESTAMP), $3, $4::uuid)
+ON CONFLICT (id) DO NOTHING
 """
 
 
