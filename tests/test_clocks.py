@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -185,6 +186,23 @@ def test_how_fresh_a_sign_in_is_goes_by_the_databases_clock(site: Site) -> None:
     with slow.client(headers=HOME | {"Cookie": f"session={cookie}"}) as client:
         answer = client.post("/api/password", json={"newPassword": NEW})
     assert (answer.status_code, answer.json()["code"]) == (403, "reauthentication_required")
+
+
+@pytest.mark.parametrize(
+    ("wrong_by", "told"), [(0, []), (DAY, [(DAY, "ahead of")]), (-HOUR, [(HOUR, "behind")])]
+)
+def test_an_operator_is_told_once_of_a_clock_that_is_wrong(
+    site: Site, wrong_by: float, told: list[tuple[float, str]]
+) -> None:
+    instance = site.start(wrong_by=wrong_by)
+    with instance.client(headers=HOME) as client:
+        for _ in range(2):
+            assert client.get("/api/health").json()["database"]["status"] == "connected"
+            _log_in(client, "ada@example.com")
+    sentence = r"The clock here is (\d+) seconds (ahead of|behind) the database's"
+    found = [re.fullmatch(sentence, line["message"]) for line in instance.log()]
+    expected: list[Any] = [(pytest.approx(seconds, abs=MINUTE), order) for seconds, order in told]
+    assert [(int(match[1]), match[2]) for match in found if match] == expected
 
 
 def test_a_lock_that_ends_later_than_it_can_have_been_set_has_ended(site: Site) -> None:

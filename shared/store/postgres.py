@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from shared import log
 from shared.config import Settings
 from shared.connection import Row
 from shared.database import Database, PoolCounts
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 HEALTH_TIMEOUT = 3.0
 """Seconds that a health probe waits, all in all."""
+SKEW_SECONDS = 5.0
+"""By which the database's clock and the one here may differ before an operator is told."""
+SKEW_PAUSE = 600.0
+"""Seconds between two warnings of that."""
 
 _UNIQUE_VIOLATION = "23505"
 _UNDEFINED_TABLE, _DATA_EXCEPTION = "42P01", "22"
@@ -61,6 +66,7 @@ class PostgresStore:
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * DAY
         self._pseudonyms = Pseudonyms(settings.session_secrets)
+        self._next_warning = float("-inf")
 
     def reserve_sign_up(self, client: Client) -> None:
         """Count under the network's key for sign-ups."""
@@ -131,7 +137,7 @@ class PostgresStore:
     ) -> Attempt:
         account = self._pseudonyms.of(key)
         keys = Keys.of(account, self._pseudonyms.of(client.network))
-        limits = self._limits
+        limits, began = self._limits, time.time()
         ((denied_by, event, seconds, at, *row),) = self.database.execute(
             statement,
             wanted,
@@ -149,6 +155,7 @@ class PostgresStore:
             client.coarse,
             *more,
         )
+        self._compare_clocks(began, at)
         if denied_by == attempts.CLIENT:
             raise TooManyAttempts(seconds, event=f"{kind}_throttled", account=account)
         return Attempt(
@@ -351,8 +358,23 @@ class PostgresStore:
 
     def health(self) -> DatabaseHealth:
         """Ask for the time and the version."""
+        began = time.time()
         ((timestamp, version),) = self.database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
+        self._compare_clocks(began, timestamp)
         return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.pool())
+
+    def _compare_clocks(self, began: float, at: datetime) -> None:
+        """Warn, now and then, where the clock here is wrong by the database's.
+
+        `at` is the database's time in a round trip that began at a time by the clock here.
+        """
+        ahead, behind = began - at.timestamp(), at.timestamp() - time.time()
+        seconds, now = max(ahead, behind), time.monotonic()
+        if seconds <= SKEW_SECONDS or now < self._next_warning:
+            return
+        self._next_warning = now + SKEW_PAUSE
+        order = "ahead of" if ahead > 0 else "behind"
+        log.write("WARNING", f"The clock here is {seconds:.0f} seconds {order} the database's")
 
     def fallback(self) -> FallbackStatus:
         """Nothing serves."""
