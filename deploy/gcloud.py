@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from deploy.errors import Failed
+from shared.strict_json import loads
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -51,7 +51,7 @@ class Gcloud:
 
     def ask_json(self, *arguments: str) -> Any:
         """Give what a command prints with `--format=json`. Raises Refused."""
-        return json.loads(self.ask(*arguments, "--format=json") or "null")
+        return loads(self.ask(*arguments, "--format=json") or "null")
 
     def do(self, command: list[str]) -> None:
         """Show a command, as a shell takes it, and run it. Raises Failed."""

@@ -19,9 +19,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deploy.errors import Failed, NotReady
+from shared.strict_json import loads
 
 TIMEOUT = 40.0
 """Seconds for one answer: an instance and a database that both have to wake up."""
+MAX_ANSWER = 1 << 20
+"""Bytes of one answer that are read."""
 
 Say = Callable[[str], None]
 
@@ -84,17 +87,17 @@ class Probe:
         )
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
-                return _answer(response.status, response.read())
+                return _answer(response.status, response.read(MAX_ANSWER))
         except urllib.error.HTTPError as error:
             with error:
-                return _answer(error.code, error.read())
+                return _answer(error.code, error.read(MAX_ANSWER))
         except (OSError, HTTPException) as error:
             return Answer(0, {}, f"no answer: {getattr(error, 'reason', None) or error!r}")
 
 
 def _answer(status: int, content: bytes) -> Answer:
     try:
-        body = json.loads(content or b"{}")
+        body = loads(content or b"{}")
     except ValueError:
         body = None
     if not isinstance(body, dict):

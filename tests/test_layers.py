@@ -157,4 +157,4 @@ def test_a_deployment_knows_of_the_code_its_settings_only_and_nothing_knows_of_i
     assert not any(name.startswith("deploy") for imports in IMPORTS.values() for name in imports)
     trees = [ast.parse(path.read_text()) for path in (ROOT / "deploy").glob("*.py")]
     used = {name for tree in trees for name in _imports(ast.walk(tree)) if name in IMPORTS}
-    assert used <= {"shared.config", "shared.database_url"}
+    assert used <= {"shared.config", "shared.database_url", "shared.strict_json"}

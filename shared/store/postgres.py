@@ -29,6 +29,7 @@ from shared.store import (
     statements,
     statistics,
 )
+from shared.store.columns import parse_json
 from shared.store.preparation import prepare
 from shared.throttling import KNOWN_SECONDS, Keys, Pseudonyms, sign_up_key
 from shared.timestamps import to_iso
@@ -236,10 +237,10 @@ class PostgresStore:
             created_at=created_at and to_iso(created_at),
             updated_at=updated_at and to_iso(updated_at),
             has_password=has_password,
-            identities=[ExternalIdentity(*pair) for pair in json.loads(identities or "[]")],
+            identities=[ExternalIdentity(*pair) for pair in parse_json(identities)],
             events=[
                 event | {"at": to_iso(datetime.fromisoformat(event["at"]))}
-                for event in json.loads(events or "[]")
+                for event in parse_json(events)
             ],
         )
 

@@ -29,6 +29,7 @@ from shared.connection import Connection
 from shared.database import Database
 from shared.errors import StoreAway, StoreBusy, StoreUnavailable
 from shared.store import Credentials
+from shared.strict_json import loads
 from shared.users import User
 
 SKEW_SECONDS = 60.0
@@ -200,8 +201,8 @@ class Snapshot:
         """Tell when the snapshot was taken, as it says itself: nothing is verified."""
         try:
             with files.open_regular(self._path) as file:
-                taken_at = float(json.loads(file.readline(200))["taken_at"])
-        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+                taken_at = float(loads(file.readline(200))["taken_at"])
+        except (OSError, ValueError, TypeError, KeyError, OverflowError):
             return None
         return taken_at if 0 <= taken_at <= _LAST_DATE else None
 
@@ -255,7 +256,7 @@ class Snapshot:
             if not any(hmac.compare_digest(digest, given) for digest in expected):
                 raise self._refused("its signature is not ours, or not for this database")
             first, _, _ = os.pread(descriptor, _LINE_MOST, 0).partition(b"\n")
-            header = json.loads(first)
+            header = loads(first)
             if header["format"] != _FORMAT:
                 raise self._refused("its format is another version's")
             return _Verified(
@@ -307,7 +308,7 @@ def _search(snapshot: _Verified, key: str) -> list[Any] | None:
         block = os.pread(snapshot.descriptor, 2 * _LINE_MOST, offset)
         start = block.rfind(b"\n", 0, middle - offset) + 1
         end = block.index(b"\n", middle - offset)
-        line: list[Any] = json.loads(block[start:end])
+        line: list[Any] = loads(block[start:end])
         here = line[0].encode()
         if here == wanted:
             return line

@@ -13,13 +13,13 @@ an event takes the rest of the two hours after which its hour is counted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
 from shared.connection import Row
 from shared.statistics import MOST_DAYS, Events, Statistics
+from shared.store.columns import parse_json
 
 MOST_HOURS = 24
 """That are counted at once, so that it takes no longer than a statement may."""
@@ -105,7 +105,7 @@ NAMES = {ROLL_UP: "roll_up", STATISTICS: "statistics"}
 
 def read(row: Row) -> Statistics:
     """Make of the row of STATISTICS what it says."""
-    users, events, hours = (json.loads(column or "[]") for column in row)
+    users, events, hours = map(parse_json, row)
     found = Statistics(events=_events(events, hours))
     for day, provider, number, last_week, last_month in users:
         found.users[provider] += number

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from shared.database import Database
 from shared.errors import TransferRefused
 from shared.store import batches, staging
+from shared.store.columns import parse_json
 from shared.transfer.records import Record, digest, to_json
 from shared.transfer.steps import Event, Progress, transaction
 
@@ -34,7 +35,7 @@ def export(
     count = 0
     with transaction(database, write=False) as connection:
         for *columns, pairs, held, revoked in batches.export(connection):
-            identities = tuple((i, s) for i, s in json.loads(pairs)) if pairs else ()
+            identities = tuple((i, s) for i, s in parse_json(pairs))
             record = Record._make((*columns, identities))
             row_digest = digest(record)
             if row_digest.hex() != held:
@@ -47,7 +48,7 @@ def export(
                     f"User {record.id} has a time that no file can hold."
                 ) from None
             if revoked:
-                row["revokedSessions"] = json.loads(revoked)
+                row["revokedSessions"] = parse_json(revoked)
             text = json.dumps(row, indent=2, ensure_ascii=False)
             write((",\n  " if count else "[\n  ").encode() + text.replace("\n", "\n  ").encode())
             count += 1

@@ -11,12 +11,14 @@ import hashlib
 import json
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from shared import files
 from shared.errors import InvalidSource
+from shared.strict_json import MAX_DEPTH, depth
 from shared.transfer.records import InvalidRow
 
 CHUNK = 128 * 1024
@@ -101,6 +103,7 @@ class Source:
         self._hash = hashlib.sha256()
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._buffer = ""
+        self._shallow = ""
         self._position = 0
         self._line = 1
         self._ended = False
@@ -186,13 +189,15 @@ class Source:
         """Scan one value, reading on for as long as it is incomplete."""
         while True:
             try:
-                value, end = _SCANNER.raw_decode(self._buffer, self._position)
-            except RecursionError:
-                raise self._invalid("is nested too deeply") from None
+                value, end = _SCANNER.raw_decode(self._shallow, self._position)
             except ValueError as error:
+                if len(self._shallow) < len(self._buffer):
+                    raise self._invalid("is nested too deeply") from None
                 if not self._more():
                     raise self._invalid("breaks off or is no JSON") from error
             else:
+                if _is_too_deep(self._buffer[self._position : end]):
+                    raise self._invalid("is nested too deeply")
                 if end < len(self._buffer) or not self._more():
                     self._row = (self._position, end)
                     self._position = end
@@ -237,6 +242,7 @@ class Source:
         self.bytes_read += len(chunk)
         self._line += self._buffer.count("\n", 0, self._position)
         self._buffer, self._position = rest + text, 0
+        self._shallow = _shallow(self._buffer)
         return True
 
     def _invalid(self, problem: str) -> InvalidSource:
@@ -246,10 +252,31 @@ class Source:
 
 
 def _parse_line(line: str) -> object:
+    if _is_too_deep(line):
+        return InvalidRow("The line is nested too deeply.")
     try:
         return _SCANNER.decode(line)
-    except (ValueError, RecursionError):
+    except ValueError:
         return InvalidRow("The line is not JSON.")
+
+
+def _is_too_deep(text: str) -> bool:
+    return depth(text.encode()) > MAX_DEPTH
+
+
+def _shallow(buffer: str) -> str:
+    """Cut off, before it is scanned, what begins outside of any text and gets too deep.
+
+    The array around the rows counts as well, and so does the object around that, if they begin
+    in this buffer: how deep a row is by itself is measured once it can be told where it ends.
+    """
+    if depth(buffer.encode()) <= MAX_DEPTH + 2:
+        return buffer
+    return buffer[
+        : bisect_left(
+            range(len(buffer)), MAX_DEPTH + 3, key=lambda end: depth(buffer[:end].encode())
+        )
+    ]
 
 
 def _members(pairs: list[tuple[str, Any]]) -> object:

@@ -80,16 +80,24 @@ def environment(**settings: str) -> dict[str, str]:
 
 @contextmanager
 def running_emulator(
-    target: str = "api", output: str = "", source: str = f"{ROOT}/main.py", **settings: str
+    target: str = "api",
+    output: str = "",
+    source: str = f"{ROOT}/main.py",
+    stack: str = "",
+    **settings: str,
 ) -> Iterator[Emulator]:
-    """Start functions-framework with the settings, and stop it afterwards."""
+    """Start functions-framework with the settings, and stop it afterwards.
+
+    `stack` is the size of a thread's stack in KiB, where the system's own shall not be used.
+    """
+    limited = ["sh", "-c", 'ulimit -s "$0" && exec "$@"', stack] if stack else []
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
         path = Path(output or f"{folder}/output")
         port = free_port()
         with path.open("wb") as file:
             process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "functions_framework",
+                    *limited, sys.executable, "-m", "functions_framework",
                     "--source", source, "--target", target,
                     "--host", "127.0.0.1", "--port", str(port),
                 ],
