@@ -165,6 +165,23 @@ def test_a_session_that_names_no_user_is_nobodys_and_no_error(
     assert _log_out(moved, express.sign(sid)).json() == LOGGED_OUT
 
 
+def test_a_session_that_is_nested_too_deeply_for_the_server_is_nobodys(
+    moved: Emulator, postgres: Server, old_database: str
+) -> None:
+    note = f"{'[' * 5000}{']' * 5000}"
+    sid = uuid.uuid4().hex
+    express.add(postgres, old_database, sid, f'{{"userId": "{ADA["id"]}", "note": {note}}}')
+    postgres.run(f"ALTER DATABASE {old_database} SET max_stack_depth = '100kB'")
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{old_database}'"
+    postgres.run(end)
+    try:
+        assert _is_refused(_get(moved, express.sign(sid)))
+        assert "stack depth limit exceeded" in postgres.log()
+    finally:
+        postgres.run(f"ALTER DATABASE {old_database} RESET max_stack_depth")
+        postgres.run(end)
+
+
 def test_an_unknown_sid_is_nobodys_even_if_it_is_sql(moved: Emulator) -> None:
     for sid in ("unknown", "' OR ''='", "x'; DROP TABLE session; --", "%", "$1", "{}", "\\"):
         assert _is_refused(_get(moved, express.sign(sid.replace(" ", "/**/"))))

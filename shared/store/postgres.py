@@ -47,7 +47,7 @@ SKEW_PAUSE = 600.0
 """Seconds between two warnings of that."""
 
 _UNIQUE_VIOLATION = "23505"
-_UNDEFINED_TABLE, _DATA_EXCEPTION = "42P01", "22"
+_UNDEFINED_TABLE, _DATA_EXCEPTION, _TOO_COMPLEX = "42P01", "22", "54001"
 
 
 class PostgresStore:
@@ -350,8 +350,9 @@ class PostgresStore:
         try:
             return self.database.execute(statement, sid)
         except StoreFault as error:
-            # There was no old server, or SQL cannot read a `sess` as JSON.parse can (\u0000).
-            if error.sqlstate.startswith((_UNDEFINED_TABLE, _DATA_EXCEPTION)):
+            # There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and
+            # deep nesting.
+            if error.sqlstate.startswith((_UNDEFINED_TABLE, _DATA_EXCEPTION, _TOO_COMPLEX)):
                 return []
             raise StoreRefused(
                 cause=f"the table session is not connect-pg-simple's: {error}"
