@@ -7,6 +7,7 @@ another attempt. Only logging in lets errors of the socket through, to `shared.d
 
 from __future__ import annotations
 
+import io
 import select
 import ssl
 import struct
@@ -18,19 +19,33 @@ from typing import Any
 import pg8000.core
 import pg8000.exceptions
 import scramp
-from scramp.core import ClientStage
+from scramp.core import ClientStage, IterationCount
 
 from shared import metrics
 from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway, StoreFault, StoreRefused, StoreSlow, StoreUnavailable
+from shared.strict_json import loads
 
 Row = list[Any]
 
 STATEMENT_GRACE = 0.25
 """Seconds that the server has to say itself that a statement took too long."""
 
-_SCRAM = (10, 11, 12)
-"""The authentication requests of SASL: begin, continue, final."""
+MAX_LOGIN = 64 * 1024
+MAX_ANSWER = 8 * 1024 * 1024
+MAX_TRANSFER_ANSWER = 64 * 1024 * 1024
+"""Bytes of all that a server says: at a login, and in answer to one flight of a request or of a
+transfer, which fetches its rows by the thousand."""
+MAX_ITERATIONS = 600_000
+"""Of PBKDF2, for which a server may ask: half a second of work, in which no deadline is heeded.
+PostgreSQL's default is 4,096, and OWASP's advice this."""
+
+_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
+"""Authentication requests."""
+_MECHANISMS = frozenset({b"SCRAM-SHA-256", b"SCRAM-SHA-256-PLUS"})
+_LENGTH = struct.Struct("!i")
+_JSON_TYPES = (114, 3802)
+"""The OIDs of json and jsonb."""
 
 _RETRY_CONNECT = frozenset({"53300", "57P01", "57P02"})
 _STARTING = "57P03"
@@ -83,6 +98,21 @@ class _CopyBegins(Exception):
     """The server waits for the rows of a COPY."""
 
 
+class _Answers(io.BufferedRWPair):
+    """What the server says, up to `left` bytes: pg8000 believes every length that it is told."""
+
+    left = MAX_LOGIN
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes. Raises StoreRefused where they are too many."""
+        if size is None or size < 0:
+            raise StoreRefused(cause="the server gave a message a length that no message has")
+        if size > self.left:
+            raise StoreRefused(cause="the server's answer is longer than any that is expected")
+        self.left -= size
+        return super().read(size)
+
+
 class DeadlineSocket(ssl.SSLSocket):
     """Bounds everything until `deadline`, where a timeout bounds each single operation."""
 
@@ -103,6 +133,11 @@ class DeadlineSocket(ssl.SSLSocket):
         self.settimeout(remaining(self.deadline))
         return super().send(*args, **kwargs)
 
+    def makefile(self, *_: Any, **__: Any) -> _Answers:  # type: ignore[override]  # only pg8000's call
+        """Give what pg8000 reads and writes."""
+        raw = super().makefile("rwb", buffering=0)
+        return _Answers(raw, raw)
+
 
 class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 has no types
     """A pg8000 connection that sends a parameterised statement in one flight with one Sync.
@@ -114,6 +149,8 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
 
     completed = 0
     position: int | None = None
+    max_answer = MAX_ANSWER
+    """Bytes of the answer to what is sent in one flight."""
 
     def __init__(self, url: DatabaseUrl, tls: DeadlineSocket) -> None:
         """Log in over an established TLS connection.
@@ -123,6 +160,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """
         self._tls = tls
         self._channel_binding_required = url.require_channel_binding
+        self._is_logged_in = False
         self.used_at = time.monotonic()
         startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
         if url.options:
@@ -142,6 +180,9 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         except StoreRefused:
             self.close()
             raise
+        self._is_logged_in = True
+        for oid in _JSON_TYPES:
+            self.register_in_adapter(oid, loads)
 
     def set_deadline(self, deadline: float) -> None:
         """Bound everything that follows by this reading of `time.monotonic()`."""
@@ -226,15 +267,74 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
                 buffers.close()
         self._tls.close()
 
+    def handle_messages(self, context: Any) -> None:
+        """Read the answer to one flight, as far as it is no longer than it may be."""
+        self._sock.left = self.max_answer
+        super().handle_messages(context)
+
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
-        """Refuse to show the password to a server that doesn't ask by SCRAM, if required."""
+        """Answer SCRAM-SHA-256 and nothing else, whoever asks; see `_check_authentication`."""
         (request,) = struct.unpack_from("!i", data)
-        if self._channel_binding_required:
-            if request != 0 and request not in _SCRAM:
+        if self._is_logged_in:
+            raise ValueError("asked for the password again")
+        if request == _SASL:
+            offered = _MECHANISMS.intersection(data[4:].split(b"\0"))
+            if self._channel_binding_required and b"SCRAM-SHA-256-PLUS" not in offered:
                 raise _no_channel_binding()
-            if request == 10 and b"SCRAM-SHA-256-PLUS" not in data:
-                raise _no_channel_binding()
-        super().handle_AUTHENTICATION_REQUEST(data, context)
+            if not offered:
+                raise _not_answered("offers no SCRAM-SHA-256")
+            # pg8000 would take the strongest of all that are offered.
+            data = data[:4] + b"\0".join(sorted(offered)) + b"\0\0"
+            super().handle_AUTHENTICATION_REQUEST(data, context)
+        elif request == _SASL_CONTINUE:
+            try:
+                self.auth.set_server_first(data[4:].decode())
+                is_bearable = int(self.auth.iterations) <= MAX_ITERATIONS
+            except scramp.ScramException as error:
+                raise _no_challenge() from error
+            if not is_bearable:
+                raise _no_challenge()
+            self._send_message(pg8000.core.PASSWORD, self.auth.get_client_final().encode())
+            self._sock.flush()
+        elif request in (_OK, _SASL_FINAL):
+            super().handle_AUTHENTICATION_REQUEST(data, context)
+        else:
+            kinds = {_CLEARTEXT: "in clear text", _MD5: "as an MD5 hash"}
+            raise _not_answered(f"asks for it {kinds.get(request, f'by method {request}')}")
+
+    def handle_PARAMETER_STATUS(self, data: bytes, context: Any) -> None:  # noqa: ARG002, N802  # likewise
+        """Refuse another encoding than was asked for; keep nothing, because nothing is needed."""
+        name, _, value = data.partition(b"\0")
+        encoding = value.rstrip(b"\0").upper().replace(b"-", b"")
+        if name == b"client_encoding" and encoding != b"UTF8":
+            raise StoreRefused(
+                cause="the server speaks another client_encoding than UTF8, which it was asked for"
+            )
+
+    def handle_NOTICE_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Keep none: nobody reads them."""
+
+    def handle_NOTIFICATION_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Keep none: nothing listens."""
+
+    def handle_DATA_ROW(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Read a row, and refuse lengths that don't fit it; pg8000 would give what there is."""
+        row: Row = []
+        position = 2
+        for convert in context.input_funcs:
+            (length,) = _LENGTH.unpack_from(data, position)
+            position += 4
+            if length == -1:
+                row.append(None)
+                continue
+            if length < 0:
+                raise ValueError("a negative length")
+            end = position + length
+            row.append(convert(str(data[position:end], "utf-8")))
+            position = end
+        if context.input_funcs and position != len(data):
+            raise ValueError("a row of another length")
+        context.rows.append(row)
 
     def handle_COMMAND_COMPLETE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
         """Count it, because the server gives no position for an error while a statement runs."""
@@ -244,17 +344,22 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     def handle_ERROR_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
         """Keep the position, whatever kind of error this becomes."""
         super().handle_ERROR_RESPONSE(data, context)
-        position = context.error.args[0].get("P")
+        fields = context.error.args[0]
+        if "C" not in fields:
+            raise ValueError("an error without a code")
+        position = fields.get("P")
         self.position = int(position) if position else None
 
     def _check_authentication(self) -> None:
-        """Refuse a server that broke the exchange off with a yes; pg8000 would believe it."""
+        """Refuse a server that didn't prove itself; pg8000 would believe one that says yes."""
         auth = getattr(self, "auth", None)
-        if auth is not None and auth.stage is not ClientStage.set_server_final:
+        if auth is None:
+            raise _not_answered(
+                "let us in without it (trust, cert, or PgBouncer's auth_type = any)"
+            )
+        if auth.stage is not ClientStage.set_server_final:
             raise _no_proof()
-        if self._channel_binding_required and (
-            auth is None or auth.mechanism_name != "SCRAM-SHA-256-PLUS"
-        ):
+        if self._channel_binding_required and auth.mechanism_name != "SCRAM-SHA-256-PLUS":
             raise _no_channel_binding()
 
 
@@ -329,8 +434,24 @@ def _is_timeout(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
 
 
+def _not_answered(deed: str) -> StoreRefused:
+    return StoreRefused(
+        cause=f"no password was sent: the server {deed}, and only SCRAM-SHA-256 is answered. "
+        "PgBouncer needs auth_type = scram-sha-256; PostgreSQL needs scram-sha-256 in pg_hba.conf, "
+        "and a password that was set with password_encryption = scram-sha-256"
+    )
+
+
 def _no_proof() -> StoreRefused:
     return StoreRefused(cause="the server did not prove that it knows the password")
+
+
+def _no_challenge() -> StoreRefused:
+    least = IterationCount.MIN_ITERATION_COUNT
+    return StoreRefused(
+        cause="the server's challenge is not answered: SCRAM needs "
+        f"{least} to {MAX_ITERATIONS} iterations and a nonce and a salt of the usual form"
+    )
 
 
 def _no_channel_binding() -> StoreRefused:

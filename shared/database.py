@@ -21,7 +21,7 @@ from types import MappingProxyType
 from shared import log, metrics, scope
 from shared.breaker import Breaker
 from shared.config import Settings
-from shared.connection import STATEMENT_GRACE, Connection, Lost, Rejected, Row
+from shared.connection import MAX_TRANSFER_ANSWER, STATEMENT_GRACE, Connection, Lost, Rejected, Row
 from shared.database_url import DatabaseUrl
 from shared.dialing import dial, make_tls_context
 from shared.errors import (
@@ -150,6 +150,7 @@ class Database:
         connection = self._dial_with_retries(self.url.direct_host(), deadline)
         try:
             connection.set_deadline(deadline)
+            connection.max_answer = MAX_TRANSFER_ANSWER
             yield connection
         except Lost as error:
             raise error.error from error

@@ -21,7 +21,7 @@ from shared.database_url import DatabaseUrl
 from shared.errors import StoreAway, StoreRefused, StoreUnavailable
 from tests.support.certificates import Authority
 from tests.support.emulator import running_emulator
-from tests.support.impostor import READY, Impostor, authentication, error, message
+from tests.support.impostor import READY, Impostor, authentication, error, log_in, message
 from tests.support.postgres import Server, free_port, running_pgbouncer, running_postgres
 from tests.support.relay import Relay
 
@@ -222,27 +222,6 @@ def test_a_server_that_skips_its_own_proof_is_refused_and_asked_nothing(
     assert heard in ([b""], [message(b"X")]), "nothing but good-bye"
 
 
-@pytest.mark.parametrize("request_code", [3, 5])
-def test_a_password_is_not_given_without_scram_where_binding_is_required(
-    tmp_path: Path, request_code: int
-) -> None:
-    authority = Authority(tmp_path)
-    heard = []
-
-    def ask(tls: ssl.SSLSocket, _: int) -> None:
-        tls.sendall(authentication(request_code, b"salt"))
-        heard.append(tls.recv(4096))
-
-    with Impostor(authority, ask) as impostor:
-        url = _url(impostor, authority, bound=True)
-        with (
-            closing(Database(url, SETTINGS)) as pool,
-            pytest.raises(StoreRefused, match="no password was sent"),
-        ):
-            pool.execute("SELECT 1")
-    assert heard in ([b""], [message(b"X")]), "nothing but good-bye"
-
-
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -326,7 +305,7 @@ def test_a_server_that_wakes_up_is_waited_for_and_one_that_refuses_is_not(
         if number < awake_at:
             tls.sendall(error(sqlstate, text))
         else:
-            tls.sendall(authentication(0) + READY)
+            log_in(tls)
         tls.recv(4096)
 
     with Impostor(authority, wake_slowly) as impostor:

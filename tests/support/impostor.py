@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+import scramp
+
 from tests.support.certificates import Authority
 
 READY = b"Z\x00\x00\x00\x05I"
@@ -32,6 +34,37 @@ def error(sqlstate: str, text: str) -> bytes:
     """Frame a fatal error."""
     fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": text}
     return message(b"E", b"".join(f"{k}{v}\0".encode() for k, v in fields.items()) + b"\0")
+
+
+def log_in(
+    tls: ssl.SSLSocket,
+    *,
+    password: str = "canary",
+    iterations: int = 4096,
+    mechanisms: bytes = b"SCRAM-SHA-256",
+    more: bytes = READY,
+) -> None:
+    """Let a client in as PostgreSQL does, which proves to it that the password is known.
+
+    `more` follows in the same breath.
+    """
+    mechanism = scramp.ScramMechanism("SCRAM-SHA-256")
+    known = mechanism.make_auth_info(password, iterations)
+    server = mechanism.make_server(lambda _: known)
+    tls.sendall(authentication(10, mechanisms + b"\0\0"))
+    _, _, first = _hear(tls).partition(b"SCRAM-SHA-256\0")
+    server.set_client_first(first[4:].decode())
+    tls.sendall(authentication(11, server.get_server_first().encode()))
+    server.set_client_final(_hear(tls)[5:].decode())
+    final = server.get_server_final().encode()
+    tls.sendall(authentication(12, final) + authentication(0) + more)
+
+
+def _hear(tls: ssl.SSLSocket) -> bytes:
+    heard = tls.recv(4096)
+    if not heard.startswith(b"p"):
+        raise ConnectionResetError("the client has gone")
+    return heard
 
 
 class Impostor:

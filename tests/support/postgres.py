@@ -261,7 +261,9 @@ def running_postgres(
 
 
 @contextmanager
-def running_pgbouncer(server: Server, *, server_connections: int) -> Iterator[PgBouncer]:
+def running_pgbouncer(
+    server: Server, *, server_connections: int, auth_type: str = "scram-sha-256"
+) -> Iterator[PgBouncer]:
     """Start a PgBouncer in transaction mode before the server."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     assert program, "the caller checks that PgBouncer is there"
@@ -278,7 +280,7 @@ def running_pgbouncer(server: Server, *, server_connections: int) -> Iterator[Pg
             f"* = host=localhost port={server.port}\n"
             "[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = scram-sha-256\nauth_file = {folder}/users.txt\n"
+            f"auth_type = {auth_type}\nauth_file = {folder}/users.txt\n"
             "pool_mode = transaction\n"
             f"default_pool_size = {server_connections}\n"
             "max_client_conn = 1000\n"
