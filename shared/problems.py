@@ -30,6 +30,14 @@ _STATUS: dict[type[errors.AuthError], int] = {
     errors.Unavailable: 503,
 }
 
+_RENAMED = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+"""RFC 9110's names; before Python 3.13 its library has those of RFC 7231."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -43,9 +51,13 @@ class Problem:
     """What the request's line in the log says of it."""
 
 
+def _phrase(status: int) -> str:
+    return _RENAMED.get(status) or HTTPStatus(status).phrase
+
+
 def of_status(status: int) -> HttpError:
     """Make an error of which no more is known than its status, such as the framework's."""
-    sentence = HTTPStatus(status).phrase
+    sentence = _phrase(status)
     return HttpError(status, sentence.lower().replace(" ", "_"), sentence)
 
 
@@ -82,7 +94,7 @@ def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
         headers["WWW-Authenticate"] = f'Cookie realm="AI-Coder", cookie-name="{cookie_name}"'
     members = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": _phrase(status),
         "status": status,
         "detail": sentence,
         "code": code,

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +201,23 @@ def test_its_problems_say_what_the_errors_say(document: Document) -> None:
         problem = example["value"]
         if "code" in problem:
             assert problem["code"] == code
-            assert problem["title"] == HTTPStatus(problem["status"]).phrase
+            assert problem["title"] == problems.of_status(problem["status"]).sentence
             assert problem["detail"] == problem["error"] == sentences.get(code, problem["error"])
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "title"),
+    [
+        (405, "method_not_allowed", "Method Not Allowed"),
+        (413, "content_too_large", "Content Too Large"),
+        (414, "uri_too_long", "URI Too Long"),
+        (416, "range_not_satisfiable", "Range Not Satisfiable"),
+        (422, "unprocessable_content", "Unprocessable Content"),
+    ],
+)
+def test_a_status_has_one_name_on_every_python(status: int, code: str, title: str) -> None:
+    found = problems.of_status(status)
+    assert (found.code, found.sentence) == (code, title)
 
 
 def test_schemathesis_finds_nothing_else_than_it_says(
