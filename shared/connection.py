@@ -30,6 +30,12 @@ Row = list[Any]
 
 STATEMENT_GRACE = 0.25
 """Seconds that the server has to say itself that a statement took too long."""
+LIFT_LIMITS = """\
+SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN (
+    'statement_timeout', 'lock_timeout', 'transaction_timeout',
+    'idle_in_transaction_session_timeout'
+)"""
+"""Begins a long transaction: what a role or a database has set is meant for requests."""
 
 MAX_LOGIN = 64 * 1024
 MAX_ANSWER = 8 * 1024 * 1024
@@ -185,7 +191,12 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             self.register_in_adapter(oid, loads)
 
     def set_deadline(self, deadline: float) -> None:
-        """Bound everything that follows by this reading of `time.monotonic()`."""
+        """Bound everything that follows by this reading of `time.monotonic()`.
+
+        On the server, too: each statement brings along how long it may take, and inherits nothing
+        from those before it. A script that begins a transaction is sent before there is one that
+        could be bounded, and has the session's own limits.
+        """
         self._tls.deadline = deadline
 
     def execute(self, statement: str, *parameters: str | None) -> list[Row]:
@@ -201,8 +212,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(statement, columns=[], input_funcs=[])
         with _translated():
-            seconds = remaining(self._tls.deadline) - STATEMENT_GRACE
-            milliseconds = str(max(1, int(seconds * 1000)))
+            milliseconds = str(self._milliseconds())
             limit = _extended("SELECT set_config('statement_timeout', $1, true)", (milliseconds,))
             self._sock.write(limit + messages + pg8000.core.SYNC_MSG)
             self._sock.flush()
@@ -216,9 +226,14 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         After an error of the server's, `completed` counts the statements that it had completed,
         and `position` is the character, from 1, at which it saw the error, where it tells.
         """
-        self.completed, self.position = 0, None
         with _translated():
-            rows: list[Row] = self.execute_simple(sql).rows or []
+            limit = self._limit()
+            self.completed, self.position = -bool(limit), None
+            try:
+                rows: list[Row] = self.execute_simple(limit + sql).rows or []
+            finally:
+                if self.position is not None:
+                    self.position -= len(limit)
             return rows
 
     @contextmanager
@@ -229,7 +244,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """
         context = pg8000.core.Context(statement, stream=_CopyBegins)
         with _translated(), suppress(_CopyBegins):
-            self.send_QUERY(statement)
+            self.send_QUERY(self._limit() + statement)
             self._sock.flush()
             self.handle_messages(context)
 
@@ -242,6 +257,16 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             self._sock.write(pg8000.core.COPY_DONE_MSG)
             self._sock.flush()
             self.handle_messages(context)
+
+    def _limit(self) -> str:
+        """Give what bounds the rest of a script; outside a transaction nothing could."""
+        if self._transaction_status != pg8000.core.IN_TRANSACTION:
+            return ""
+        return f"SET LOCAL statement_timeout = {self._milliseconds()}; "
+
+    def _milliseconds(self) -> int:
+        """Count what the server may take. Raises TimeoutError past the deadline."""
+        return max(1, int((remaining(self._tls.deadline) - STATEMENT_GRACE) * 1000))
 
     def handle_COPY_IN_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
         """Give control back to `copy_in`; pg8000 would pull the rows out of a stream."""

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from shared import log, sql_script
-from shared.connection import STATEMENT_GRACE, Connection, Lost, Row
+from shared.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, Lost, Row
 from shared.database import Database
 from shared.errors import StoreFault, StoreRefused, StoreSlow, StoreUnavailable
 
@@ -214,6 +214,7 @@ def _opening(seconds: float) -> str:
     # The server gives up by itself, so that nobody waits for a lock whose holder has gone.
     return f"""\
 BEGIN;
+{LIFT_LIMITS};
 SET LOCAL client_connection_check_interval = '1s';
 SET LOCAL statement_timeout = {max(1, int(seconds * 1000))};
 SELECT pg_advisory_xact_lock({LOCK_KEY});

@@ -142,8 +142,8 @@ def test_it_is_of_one_moment(target: Target, path: Path, monkeypatch: pytest.Mon
     target.apply([user(1), user(2)])
     real = snapshot_module._rows
 
-    def rows(connection: Connection, seconds: float) -> Iterator[list[Any]]:
-        found = real(connection, seconds)
+    def rows(connection: Connection) -> Iterator[list[Any]]:
+        found = real(connection)
         yield next(found)
         target.run("UPDATE users SET password = 'changed'")
         target.run("DELETE FROM users WHERE email = 'user2@example.com'")

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from shared import files
 from shared.config import Settings
-from shared.connection import Connection
+from shared.connection import LIFT_LIMITS, Connection
 from shared.database import Database
 from shared.errors import StoreAway, StoreBusy, StoreUnavailable
 from shared.store import Credentials
@@ -34,6 +34,8 @@ from shared.users import User
 
 SKEW_SECONDS = 60.0
 """By which a snapshot may seem to have been taken in the future."""
+FETCH_SECONDS = 60.0
+"""For sorting all users, and then for each thousand of them; a server that takes longer is away."""
 REFUSED_SECONDS = 5.0
 """For which a file that is not believed is not read again, unless it was changed."""
 
@@ -47,6 +49,11 @@ and in an email key 12, where Unicode writes it as three."""
 _LAST_DATE = 253_402_300_799.0
 """The end of the year 9999: there is no date after it."""
 _FETCH_ROWS = 1000
+_BEGIN = (
+    f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {LIFT_LIMITS};"
+    # Of an instance that is put to sleep between two requests.
+    f"SET LOCAL idle_in_transaction_session_timeout = '{2 * FETCH_SECONDS:.0f}s'"
+)
 _USERS = """
 DECLARE users NO SCROLL CURSOR FOR
 SELECT email_key, id::text, email, name, provider, epoch, password FROM users
@@ -124,8 +131,8 @@ class Snapshot:
                 began = time.monotonic()
                 deadline = began + database.timeout
                 connection = stack.enter_context(database.direct_connection(deadline))
-                connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                count = self.write(_rows(connection, database.timeout), taken_at=now)
+                connection.run_script(_BEGIN)
+                count = self.write(_rows(connection), taken_at=now)
                 known = files.stamp(self._path.lstat()), began
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
@@ -280,13 +287,13 @@ class Snapshot:
         return StoreAway(cause=f"the snapshot {self._path} is not believed: {reason}")
 
 
-def _rows(connection: Connection, seconds: float) -> Iterator[list[Any]]:
-    """Stream the users; a server that says nothing for so many seconds is away."""
+def _rows(connection: Connection) -> Iterator[list[Any]]:
+    """Stream the users."""
     connection.run_script(_USERS)
-    connection.set_deadline(time.monotonic() + seconds)
+    connection.set_deadline(time.monotonic() + FETCH_SECONDS)
     while fetched := connection.execute(f"FETCH {_FETCH_ROWS} FROM users"):
         yield from fetched
-        connection.set_deadline(time.monotonic() + seconds)
+        connection.set_deadline(time.monotonic() + FETCH_SECONDS)
 
 
 def _lines(rows: Iterable[Sequence[Any]], taken_at: float) -> Iterator[bytes]:

@@ -8,12 +8,11 @@ and ends it with a COMMIT, or by closing the connection.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from shared.connection import Connection, Row
+from shared.connection import LIFT_LIMITS, Connection, Row
 from shared.errors import StoreUnavailable, TransferRefused
 
 LOCK_KEY = 4_101_202_612
@@ -24,6 +23,8 @@ ORPHAN_CHECK = "2s"
 """After which a statement ends whose client has gone."""
 IDLE_SECONDS = 60
 """After which a write is undone whose client says nothing, as one does that lost its network."""
+READING_IDLE_SECONDS = 3600
+"""After which one ends that only reads, and keeps nobody waiting."""
 FETCH_ROWS = 1000
 FETCH_BLOCKS = 10
 
@@ -86,6 +87,7 @@ _TABLES = {
 _NULL = r"\N"
 _NULLS = f"{_NULL}\t" * 13
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_LOCK = f"SELECT pg_advisory_xact_lock({LOCK_KEY})"
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNADOPTED = """
 SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
@@ -249,17 +251,15 @@ SELECT string_agg(line, '' ORDER BY row) FROM (
 """
 
 
-def begin(connection: Connection, deadline: float, *, write: bool) -> None:
-    """Begin a transaction with an empty staging table.
+def begin(connection: Connection, *, write: bool) -> None:
+    """Begin a transaction with an empty staging table, bounded by the connection's deadline alone.
 
     Without `write` the transaction is read-only: nothing but the staging table can change in it,
     and what the schema still lacks is replaced by empty tables of its own. Raises TransferRefused
     where the users table is the old server's still.
     """
-    milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
     opening = (
-        f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'};"
-        f"SET LOCAL statement_timeout = {milliseconds};"
+        f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'}; {LIFT_LIMITS};"
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
         f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
         "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
@@ -269,9 +269,9 @@ def begin(connection: Connection, deadline: float, *, write: bool) -> None:
         # The server takes a digest to be as cheap as a sum.
         "SET LOCAL parallel_setup_cost = 100; SET LOCAL parallel_tuple_cost = 0.01;"
         "SET LOCAL ai_coder.as_given = 'on';"
+        "SET LOCAL idle_in_transaction_session_timeout = "
+        f"'{IDLE_SECONDS if write else READING_IDLE_SECONDS}s';"
     )
-    if write:
-        opening += f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';"
     connection.run_script(opening + _STAGING)
     if connection.execute(_UNADOPTED)[0][0]:
         raise TransferRefused(
@@ -293,13 +293,18 @@ def lock(connection: Connection) -> None:
     Raises StoreUnavailable where another one doesn't end.
     """
     try:
-        connection.run_script(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+        connection.run_script(_LOCK)
     except StoreUnavailable as error:
         if str(error.cause).startswith(_LOCK_NOT_AVAILABLE):
             raise StoreUnavailable(
                 cause=f"another import or rollback has not ended within {LOCK_SECONDS} s"
             ) from error
         raise
+
+
+def wait_for_end(connection: Connection) -> None:
+    """Wait until whoever has the lock of `lock` has ended, up to the connection's deadline."""
+    connection.run_script(f"SET LOCAL lock_timeout = 0; {_LOCK}")
 
 
 @contextmanager

@@ -106,10 +106,10 @@ def transaction(
     It has `seconds`, but to begin no more than a request has: a database that is silent is away.
     Raises StoreUnavailable, and TransferRefused where the schema is not ready for it.
     """
-    deadline = time.monotonic() + seconds
-    with database.direct_connection(time.monotonic() + database.timeout) as connection:
-        staging.begin(connection, deadline, write=write)
-        connection.set_deadline(deadline)
+    now = time.monotonic()
+    with database.direct_connection(now + min(seconds, database.timeout)) as connection:
+        staging.begin(connection, write=write)
+        connection.set_deadline(now + seconds)
         yield connection
 
 
@@ -127,8 +127,8 @@ def commit(
         deadline = time.monotonic() + CHECK_SECONDS
         try:
             with database.direct_connection(deadline) as fresh:
-                staging.begin(fresh, deadline, write=True)
-                staging.lock(fresh)  # Waits until the other one has ended.
+                staging.begin(fresh, write=True)
+                staging.wait_for_end(fresh)
                 done = is_done(fresh)
         except StoreUnavailable as second:
             raise CommitUnknown(

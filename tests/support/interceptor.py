@@ -6,6 +6,7 @@ comes at a point of the protocol and not at a point in time.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import ssl
@@ -20,6 +21,7 @@ from tests.support.postgres import Server
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _HEAD = struct.Struct("!ci")
+_LIMIT = re.compile(r"^SET LOCAL statement_timeout = \d+; ")
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class Message:
 
     @property
     def sql(self) -> str:
-        """The statement of a Query or a Parse, else nothing."""
+        """The statement of a Query or a Parse, without its time limit, else nothing."""
         if self.sender == "client" and self.kind in "QP":
-            return self.body.lstrip(b"\0").split(b"\0")[0].decode()
+            sql = self.body.lstrip(b"\0").split(b"\0")[0].decode()
+            return _LIMIT.sub("", sql)
         return ""
 
     @property
