@@ -156,14 +156,19 @@ WHERE s.id = shared.id AND s.verdict = 'new'
 _SHARED_IDENTITIES = """
 WITH claimed AS (
     SELECT i.* FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict = 'new'
+), pairs AS (
+    -- Each of an identity's rows with the first other one: to join all with all would not end.
+    SELECT row, CASE WHEN row_number() OVER rank = 1 THEN lead(row) OVER rank
+        ELSE first_value(row) OVER rank END AS other_row
+    FROM claimed
+    WHERE (issuer, subject) IN (
+        SELECT issuer, subject FROM claimed GROUP BY 1, 2 HAVING count(*) > 1
+    )
+    WINDOW rank AS (PARTITION BY issuer, subject ORDER BY row)
 )
 UPDATE staged_users s SET verdict = 'duplicate', other_row = shared.other_row,
     reason = 'The other row has one of its identities.'
-FROM (
-    SELECT mine.row, min(other.row) AS other_row
-    FROM claimed mine JOIN claimed other USING (issuer, subject)
-    WHERE mine.row <> other.row GROUP BY mine.row
-) shared
+FROM (SELECT row, min(other_row) AS other_row FROM pairs GROUP BY row) shared
 WHERE s.row = shared.row
 """
 _LATEST = """
@@ -196,14 +201,16 @@ UPDATE staged_users s SET base = held, verdict = CASE
     ELSE 'altered' END
 FROM found WHERE s.row = found.row
 """
-# But a new user may have an address that its owner is just giving up: changes are written first.
 _EMAIL_TAKEN = """
 UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
 WHERE s.verdict = '{verdict}' AND u.{column} = s.{column} AND u.id <> s.id
-  AND NOT (s.verdict = 'new' AND EXISTS (
+"""
+# But a new user may have an address that its owner is just giving up: changes are written first.
+_GIVEN_UP = """
+AND NOT EXISTS (
     SELECT FROM staged_users o
     WHERE o.id = u.id AND o.verdict = 'changed' AND o.{column} <> s.{column}
-  ))
+)
 """
 _IDENTITY_TAKEN = """
 UPDATE staged_users s SET verdict = 'identity_taken', other_id = taken.user_id
@@ -361,15 +368,17 @@ def classify(connection: Connection) -> None:
         connection.run_script(f"{_SHARED_IDS}; {_DUPLICATE_EMAILS}")
     connection.run_script(f"{_SPREAD_IDENTITIES}; ANALYZE staged_identities; {_SHARED_IDENTITIES}")
     if any(is_any(connection, table) for table in ("users", "import_records", "applied_ops")):
-        connection.run_script(f"{_COMPARE}; {_IDENTITY_TAKEN}")
+        # Once more, or the server would join as if nobody had changed.
+        connection.run_script(f"{_COMPARE}; {_IDENTITY_TAKEN}; ANALYZE staged_users (verdict)")
         find_taken_emails(connection)
 
 
 def find_taken_emails(connection: Connection) -> None:
     """Reject what would be written under the address of another user."""
     for verdict in (CHANGED, NEW):  # In this order: who is rejected gives no address up.
+        statement = _EMAIL_TAKEN + (_GIVEN_UP if verdict == NEW else "")
         for column in ("email_key", "email"):
-            connection.run_script(_EMAIL_TAKEN.format(verdict=verdict, column=column))
+            connection.run_script(statement.format(verdict=verdict, column=column))
 
 
 def counts(connection: Connection) -> dict[str, int]:
