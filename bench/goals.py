@@ -23,12 +23,12 @@ from bench.load import (
 )
 from bench.report import Measurement
 from bench.servers import PASSWORD, floor, make_environment, ours, running, start_milliseconds
+from shared.bulkhead import CALLERS_PER_HASH
 from shared.config import Settings
-from shared.passwords import ADMITTED_PER_HASH
 from tests.support.postgres import USER, Server
 
 CLIENTS = 8
-LOGIN_CLIENTS = ADMITTED_PER_HASH * Settings().hash_concurrency
+LOGIN_CLIENTS = CALLERS_PER_HASH * Settings().hash_concurrency
 """As many as are admitted at once: one more would be refused, and any 503 ends the measurement."""
 MEGABYTE = 1_000_000
 

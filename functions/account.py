@@ -40,6 +40,7 @@ def _delete(call: Call, session: Session) -> Response:
     accounts.delete_account(
         runtime.store(),
         runtime.hasher(),
+        runtime.gate(),
         session,
         password=call.optional_text("password"),
         client=call.client,

@@ -105,6 +105,7 @@ def _latencies() -> list[_Latency]:
     rows = [_latency(f"{name} requests", series) for name, series in sorted(requests.items())]
     for name, histogram in (
         ("password hashes", metrics.HASHES),
+        ("waits for a place to hash", metrics.PLACE_WAITS),
         ("database statements", metrics.QUERIES),
         ("database connects", metrics.CONNECTS),
         ("waits for a connection", metrics.WAITS),

@@ -19,6 +19,7 @@ def login(call: Call) -> Response:
     user = accounts.log_in(
         runtime.store(),
         runtime.hasher(),
+        runtime.gate(),
         email=call.text("email"),
         password=call.text("password"),
         client=call.client,

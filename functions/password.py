@@ -22,6 +22,7 @@ def password(call: Call) -> Response:
     user = accounts.change_password(
         runtime.store(),
         runtime.hasher(),
+        runtime.gate(),
         sessions.read(runtime.tokens(), call.session_token, now),
         current=call.optional_text("currentPassword"),
         new=call.text("newPassword"),

@@ -19,6 +19,7 @@ def signup(call: Call) -> Response:
     user = accounts.sign_up(
         runtime.store(),
         runtime.hasher(),
+        runtime.gate(),
         email=call.text("email"),
         password=call.text("password"),
         name=call.optional_text("name"),

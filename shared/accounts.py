@@ -1,7 +1,7 @@
 """The rules of accounts with a password. Knows neither HTTP nor SQL.
 
-Whatever a password has to prove is counted by the store first; `hasher.admission` bounds how many
-do that at once.
+Whatever a password has to prove passes the gate, is counted by the store, and only then costs a
+hash. Whoever the gate refuses has not been counted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shared.errors import (
     TooManyAttempts,
     WrongPassword,
 )
+from shared.gate import Gate
 from shared.normal_forms import normalized
 from shared.password_policy import check_new_password
 from shared.passwords import PasswordHasher
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 def sign_up(
     store: Store,
     hasher: PasswordHasher,
+    gate: Gate,
     *,
     email: str,
     password: str,
@@ -56,14 +58,16 @@ def sign_up(
         password, min_length=password_min_length, field="password", email=key, name=name
     )
     user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
-    with hasher.admission():
-        store.reserve_sign_up(client)
+    with gate.sign_up(client):
+        with gate.sign_ups.learning(client.network):
+            store.reserve_sign_up(client)
         return store.create_user(user, hasher.hash(password), client=client)
 
 
 def log_in(
     store: Store,
     hasher: PasswordHasher,
+    gate: Gate,
     *,
     email: str,
     password: str,
@@ -76,8 +80,9 @@ def log_in(
     where the client's network has none; and Overloaded. In an outage StoreAway takes the place of
     InvalidCredentials: an outage must not read as a wrong password.
     """
-    with hasher.admission():
-        attempt = store.begin_login(email_key(email), client)
+    with gate.attempt(client, "login"):
+        with gate.attempts.learning(client.network):
+            attempt = store.begin_login(email_key(email), client)
         found = attempt.credentials
         stored = found.password_hash if found else None
         if not hasher.verify(password, stored) or found is None or stored is None:
@@ -101,6 +106,7 @@ def log_in(
 def change_password(
     store: Store,
     hasher: PasswordHasher,
+    gate: Gate,
     session: Session,
     *,
     current: str | None,
@@ -116,9 +122,9 @@ def change_password(
     check_new_password(
         new, min_length=password_min_length, field="newPassword", email=user.email, name=user.name
     )
-    with hasher.admission():
+    with gate.attempt(client, "reauthentication"):
         attempt, found = _prove_again(
-            store, hasher, session, "currentPassword", current, client=client
+            store, hasher, gate, session, "currentPassword", current, client=client
         )
         changed = store.change_password(attempt, found, hasher.hash(new))
     if changed is None:
@@ -129,14 +135,17 @@ def change_password(
 def delete_account(
     store: Store,
     hasher: PasswordHasher,
+    gate: Gate,
     session: Session,
     *,
     password: str | None,
     client: Client,
 ) -> None:
     """Delete the session's user with all that is theirs. Raises as `change_password` does."""
-    with hasher.admission():
-        attempt, found = _prove_again(store, hasher, session, "password", password, client=client)
+    with gate.attempt(client, "reauthentication"):
+        attempt, found = _prove_again(
+            store, hasher, gate, session, "password", password, client=client
+        )
         if not store.delete_user(attempt, found):
             raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
 
@@ -152,6 +161,7 @@ def own_account(store: Store, session: Session) -> Account:
 def _prove_again(
     store: Store,
     hasher: PasswordHasher,
+    gate: Gate,
     session: Session,
     field: str,
     password: str | None,
@@ -163,7 +173,8 @@ def _prove_again(
     Raises NotAuthenticated, TooManyAttempts, ReauthenticationRequired, WrongPassword, and
     InvalidInput where the password is missing.
     """
-    attempt = store.begin_reauthentication(session, client)
+    with gate.attempts.learning(client.network):
+        attempt = store.begin_reauthentication(session, client)
     if attempt.locked_for is not None:
         raise TooManyAttempts(attempt.locked_for, event="reauthentication_throttled")
     found, event = attempt.credentials, "reauthentication_failed"

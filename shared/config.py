@@ -94,6 +94,8 @@ class Settings:
     express_sessions: bool = True
     bcrypt_rounds: int = 12
     hash_concurrency: int = field(default_factory=_usable_cpus)
+    threads: int = field(default_factory=lambda: 4 * (os.cpu_count() or 1))
+    """Of the server: functions-framework reads the same variable, with the same default."""
     password_min_length: int = 8
     limits: Limits = field(default_factory=Limits)
     audit_days: int = 90
@@ -184,6 +186,7 @@ class _Reader:
             express_sessions=self.boolean("EXPRESS_SESSIONS", default=default.express_sessions),
             bcrypt_rounds=rounds,
             hash_concurrency=self.number("HASH_CONCURRENCY", default.hash_concurrency, 1, 64),
+            threads=self.number("THREADS", default.threads, 1, 1000),
             password_min_length=self.number(
                 "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64
             ),

@@ -181,6 +181,11 @@ REQUESTS = Histogram(
 HASHES = Histogram(
     "password_hash_duration_seconds", "How long the hashes of one password took.", "operation"
 )
+PLACE_WAITS = Histogram(
+    "password_place_wait_time_seconds",
+    "How long a caller waited for a place to have a password hashed, and what came of it.",
+    "outcome",
+)
 QUERIES = Histogram(
     "db_client_operation_duration_seconds",
     "How long a statement took on its connection.",

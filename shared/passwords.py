@@ -5,8 +5,8 @@ them goes through HMAC-SHA256 first and is stored in the format of passlib's `bc
 version 2, so that no byte is ignored. The old server did neither: it hashed the first 72 bytes
 as typed.
 
-Hashing is what keeps this system busy, so it is bounded here, in two ways: how many hashes are
-computed at once, and how many callers may be on their way to one.
+Hashing is what keeps this system busy, so it is bounded here how many hashes are computed at once;
+how many callers may be on their way to one is for `shared.bulkhead`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from contextlib import contextmanager
 import bcrypt
 
 from shared import metrics
-from shared.errors import Overloaded
 from shared.normal_forms import normalized
 
 MAX_BYTES = 72
@@ -31,9 +30,6 @@ MAX_BYTES = 72
 
 MIN_ROUNDS, MAX_ROUNDS = 4, 14
 """A stored hash of a higher cost is not computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
-
-ADMITTED_PER_HASH = 3
-"""Of three callers one computes, and two wait for that or talk to the store."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 _LONG = re.compile(
@@ -48,22 +44,6 @@ class PasswordHasher:
         """Take the cost of new hashes, and how many may be computed at once."""
         self.rounds = rounds
         self._computing = threading.BoundedSemaphore(concurrency)
-        self._admitted = threading.BoundedSemaphore(ADMITTED_PER_HASH * concurrency)
-
-    @contextmanager
-    def admission(self) -> Iterator[None]:
-        """Hold a place for all that belongs to a login: its work in the store and its hashes.
-
-        Raises Overloaded at once where none is free. The server has four threads a CPU, so with
-        the default concurrency a quarter of them stays free for others, even if the store is
-        silent and all who were admitted wait for it.
-        """
-        if not self._admitted.acquire(blocking=False):
-            raise Overloaded
-        try:
-            yield
-        finally:
-            self._admitted.release()
 
     def hash(self, password: str) -> str:
         """Hash a new password. The text must be encodable as UTF-8."""

@@ -18,6 +18,7 @@ from shared.errors import StoreAway, StoreUnavailable
 
 if TYPE_CHECKING:
     from shared.alerts import Alerts
+    from shared.gate import Gate
     from shared.identity import IdTokens, SignInTokens
     from shared.metrics import Gauge
     from shared.passwords import PasswordHasher
@@ -96,6 +97,11 @@ def gauges() -> list[Gauge]:
     from shared.metrics import STARTED_AT, Gauge
 
     found = [Gauge("process_start_time_seconds", "When this process started.", STARTED_AT)]
+    callers = gate().bulkhead.counts()
+    found += [
+        Gauge("password_places_held", "Callers that have a place to hash in.", callers.held),
+        Gauge("password_places_waiting", "Callers that wait for one.", callers.waiting),
+    ]
     pool, fallback = store().pool(), store().fallback()
     if pool is not None:
         found += [
@@ -146,7 +152,7 @@ def tokens() -> SessionTokens:
 
 
 def hasher() -> PasswordHasher:
-    """Give the one password hasher: two of them would admit twice as many callers."""
+    """Give the one password hasher: two of them would compute twice as many hashes at once."""
     with _making:
         return _hasher()
 
@@ -156,6 +162,20 @@ def _hasher() -> PasswordHasher:
     from shared.passwords import PasswordHasher
 
     return PasswordHasher(settings().bcrypt_rounds, concurrency=settings().hash_concurrency)
+
+
+def gate() -> Gate:
+    """Give the one gate: two of them would let in twice as many callers."""
+    with _making:
+        return _gate()
+
+
+@functools.cache
+def _gate() -> Gate:
+    from shared.bulkhead import Bulkhead
+    from shared.gate import Gate
+
+    return Gate(Bulkhead.of(settings().hash_concurrency, settings().threads))
 
 
 @functools.cache

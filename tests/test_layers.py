@@ -109,6 +109,12 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         ),
         ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         (
+            "shared.bulkhead",
+            set(IMPORTS) - {"shared", "shared.bulkhead", "shared.errors", "shared.metrics"},
+        ),
+        ("shared.gate", {"shared.http", "shared.store", "shared.accounts", "shared.passwords"}),
+        ("shared.throttling", set(IMPORTS) - {"shared.throttling", "shared.errors"}),
+        (
             "shared.password_policy",
             set(IMPORTS) - {"shared.password_policy", "shared.errors", "shared.normal_forms"},
         ),

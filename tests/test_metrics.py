@@ -98,6 +98,8 @@ def test_the_hashes_of_sign_ups_and_logins_are_timed(on_json: httpx.Client) -> N
         assert found["password_hash_duration_seconds_count", labels] == count
         assert found["password_hash_duration_seconds_sum", labels] > 0
         assert found["password_hash_duration_seconds_bucket", (("le", "+Inf"), *labels)] == count
+    assert found["password_place_wait_time_seconds_count", (("outcome", "served"),)] == 3
+    assert found["password_places_held", ()] == found["password_places_waiting", ()] == 0
 
 
 def test_statements_connects_and_round_trips_are_those_that_the_wire_sees(

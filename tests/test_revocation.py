@@ -16,7 +16,7 @@ from shared.passwords import PasswordHasher
 from shared.store import Store
 from shared.tokens import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.users import User
-from tests.support.stores import CLIENT, NOW, TOKENS, log_in, sign_up
+from tests.support.stores import CLIENT, NOW, TOKENS, log_in, make_gate, sign_up
 
 PASSWORD, NEW = "correct horse battery staple", "another long passphrase"
 HASHER = PasswordHasher(4)
@@ -73,6 +73,7 @@ class Device:
         user = accounts.change_password(
             self._store,
             HASHER,
+            make_gate(),
             self.session(now),
             current=PASSWORD,
             new=NEW,
@@ -83,7 +84,12 @@ class Device:
 
     def delete_account(self, now: float) -> None:
         accounts.delete_account(
-            self._store, HASHER, self.session(now), password=PASSWORD, client=CLIENT
+            self._store,
+            HASHER,
+            make_gate(),
+            self.session(now),
+            password=PASSWORD,
+            client=CLIENT,
         )
 
 

@@ -7,17 +7,19 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from shared import throttling
 from shared.config import Settings
+from shared.errors import StoreAway, TooManyAttempts
 from shared.passwords import PasswordHasher
 from shared.store import Store, open_store
-from shared.throttling import Keys, Pseudonyms
+from shared.throttling import ASK_AGAIN_SECONDS, Keys, Locks, Pseudonyms
 from shared.users import ExternalIdentity, User
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.postgres import Server
@@ -211,3 +213,85 @@ def test_the_database_keeps_neither_addresses_nor_networks_of_those_who_try(
     assert len(rows) >= 8
     for secret in ("ada", "canary", "example", HOME, STRANGER):
         assert secret not in str(rows)
+
+
+class Clock:
+    """A monotonic clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _learn(locks: Locks, network: str, seconds: float | None) -> None:
+    """Have the store say that the network is locked for so long, or that it is not."""
+    with suppress(TooManyAttempts), locks.learning(network):
+        if seconds is not None:
+            raise TooManyAttempts(seconds)
+
+
+def _refused_for(locks: Locks, network: str) -> int:
+    """Tell for how many seconds nobody is let through to the store; 0 if somebody is, now."""
+    try:
+        locks.check(network, event="login_throttled")
+    except TooManyAttempts as error:
+        return error.retry_after
+    return 0
+
+
+def test_a_locked_network_is_remembered_and_no_other() -> None:
+    clock = Clock()
+    locks = Locks(clock)
+    assert _refused_for(locks, HOME) == 0
+    _learn(locks, HOME, 900)
+    assert [_refused_for(locks, network) for network in (HOME, ELSEWHERE)] == [900, 0]
+    clock.now += ASK_AGAIN_SECONDS - 1
+    assert _refused_for(locks, HOME) == 900 - ASK_AGAIN_SECONDS + 1
+
+
+def test_one_caller_at_a_time_asks_the_store_again_whether_a_lock_still_stands() -> None:
+    clock = Clock()
+    locks = Locks(clock)
+    _learn(locks, HOME, 900)
+    clock.now += ASK_AGAIN_SECONDS
+    assert _refused_for(locks, HOME) == 0
+    assert [_refused_for(locks, HOME) for _ in range(3)] == [890] * 3
+    _learn(locks, HOME, None)  # An operator has deleted it.
+    assert [_refused_for(locks, HOME) for _ in range(3)] == [0] * 3
+
+
+def test_a_lock_that_the_store_could_not_be_asked_about_is_remembered_for_as_long_as_before() -> (
+    None
+):
+    clock = Clock()
+    locks = Locks(clock)
+    _learn(locks, HOME, 15)
+    clock.now += ASK_AGAIN_SECONDS
+    locks.check(HOME, event="login_throttled")
+    with pytest.raises(StoreAway), locks.learning(HOME):
+        raise StoreAway
+    assert _refused_for(locks, HOME) == 5
+    clock.now += 5
+    assert [_refused_for(locks, HOME) for _ in range(3)] == [0] * 3
+
+
+def test_a_lock_is_remembered_no_longer_than_the_store_said() -> None:
+    clock = Clock()
+    locks = Locks(clock)
+    _learn(locks, HOME, 4)
+    clock.now += 4
+    assert [_refused_for(locks, HOME) for _ in range(3)] == [0] * 3
+
+
+def test_only_so_many_locks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttling, "MAX_LOCKS", 2)
+    locks = Locks(Clock())
+    for network in (HOME, ELSEWHERE, HOME, STRANGER):
+        _learn(locks, network, 900)
+    assert [_refused_for(locks, network) for network in (HOME, ELSEWHERE, STRANGER)] == [
+        900,
+        0,
+        900,
+    ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from shared import accounts
+from shared.bulkhead import Bulkhead
 from shared.clients import Client
+from shared.gate import Gate
 from shared.passwords import PasswordHasher
 from shared.store import Attempt, Credentials, Store
 from shared.store.fallback import FallbackStore
@@ -62,17 +64,46 @@ def stored(store: Store, user: User) -> tuple[Attempt, Credentials]:
     return attempt, attempt.credentials
 
 
-def sign_up(store: Store, hasher: PasswordHasher, email: str, password: str) -> User:
+def sign_up(
+    store: Store,
+    hasher: PasswordHasher,
+    email: str,
+    password: str,
+    *,
+    gate: Gate | None = None,
+    client: Client = CLIENT,
+) -> User:
     return accounts.sign_up(
         store,
         hasher,
+        gate or make_gate(),
         email=email,
         password=password,
         name=None,
         password_min_length=8,
-        client=CLIENT,
+        client=client,
     )
 
 
-def log_in(store: Store, hasher: PasswordHasher, email: str, password: str) -> User:
-    return accounts.log_in(store, hasher, email=email, password=password, client=CLIENT)
+def log_in(
+    store: Store,
+    hasher: PasswordHasher,
+    email: str,
+    password: str,
+    *,
+    gate: Gate | None = None,
+    client: Client = CLIENT,
+) -> User:
+    return accounts.log_in(
+        store,
+        hasher,
+        gate or make_gate(),
+        email=email,
+        password=password,
+        client=client,
+    )
+
+
+def make_gate(places: int = 2, room: int = 6) -> Gate:
+    """Make a gate that nobody has passed, where nobody waits in vain because a test is slow."""
+    return Gate(Bulkhead(places, room, patience=60))
