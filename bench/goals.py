@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import imports, outages, statistics, timing
+from bench import imports, outages, starvation, statistics, timing
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -51,6 +51,7 @@ class Samples:
     outages: int
     statistics_rounds: int
     statistics_events: int
+    hostile_seconds: int
 
 
 FULL = Samples(
@@ -68,6 +69,7 @@ FULL = Samples(
     outages=8,
     statistics_rounds=10,
     statistics_events=10_000_000,
+    hostile_seconds=60,
 )
 QUICK = Samples(
     latency_rounds=6,
@@ -84,6 +86,7 @@ QUICK = Samples(
     outages=2,
     statistics_rounds=3,
     statistics_events=1_000_000,
+    hostile_seconds=10,
 )
 
 
@@ -269,6 +272,12 @@ def statistics_(bench: Bench) -> list[Measurement]:
     return statistics.measure(bench.server, samples.statistics_events, samples.statistics_rounds)
 
 
+def starvation_(bench: Bench) -> list[Measurement]:
+    """Count the logins that succeed beside hostile connections."""
+    bench.server.run(f"CREATE DATABASE starvation OWNER {USER}")
+    return starvation.measure(bench.server.url("starvation"), bench.samples.hostile_seconds)
+
+
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -280,6 +289,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "failures": failures,
     "outages": without_database,
     "statistics": statistics_,
+    "starvation": starvation_,
 }
 
 

@@ -162,10 +162,12 @@ def get(path: str, cookie: str = "", bearer: str = "") -> bytes:
     return _request("GET", path, {name: text for name, text in headers.items() if text}, b"")
 
 
-def post(path: str, **members: str) -> bytes:
-    """Write a POST request with a JSON object."""
+def post(path: str, *, forwarded_for: str = "", **members: str) -> bytes:
+    """Write a POST request with a JSON object, as a proxy passes it on where one is named."""
     body = json.dumps(members).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    if forwarded_for:
+        headers["X-Forwarded-For"] = forwarded_for
     return _request("POST", path, headers, body)
 
 
