@@ -26,4 +26,4 @@ def signup(call: Call) -> Response:
         password_min_length=call.settings.password_min_length,
         client=call.client,
     )
-    return begin_session(call, user, 201, event="signup", now=now)
+    return begin_session(call, user, 201, event="signup", now=now, method="signup")

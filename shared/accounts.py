@@ -29,7 +29,7 @@ from shared.normal_forms import normalized
 from shared.password_policy import check_new_password
 from shared.passwords import PasswordHasher
 from shared.store import Account, Attempt, Credentials, Store
-from shared.tokens import FRESH_SECONDS, NAME_MAX_LENGTH, SKEW_SECONDS, Session
+from shared.tokens import NAME_MAX_LENGTH, Session
 from shared.users import User
 
 if TYPE_CHECKING:
@@ -181,9 +181,7 @@ def _prove_again(
     if found is None:
         raise NotAuthenticated(cause="the user is gone or ended this session", event=event)
     if found.password_hash is None:
-        # By the store's clock: by one that is slow, the sign-in would be as fresh for longer.
-        age = attempt.at - session.auth_time
-        if session.auth_method != "google" or not -SKEW_SECONDS <= age <= FRESH_SECONDS:
+        if not session.has_just_proven("google", attempt.at):
             raise ReauthenticationRequired(event=event, user_id=found.user.id)
     elif password is None:
         sentence = "Please enter your current password"

@@ -84,7 +84,8 @@ class LinkRequired(AuthError):
     code = "link_required"
     sentence = (
         "An account with this email address exists already. "
-        "Log in with its password first, then sign in with Google to connect the two."
+        "Log in with its password first, then sign in with Google within ten minutes to connect "
+        "the two."
     )
 
 

@@ -2,7 +2,7 @@
 
 An identity is known by its issuer and subject, never by its address (ASVS V6.8.1). The address
 only finds an account that the identity might be joined to; who may join them is decided by
-`_is_theirs` and `_check_merge`, and `docs/SECURITY.md` has the same as a table. Knows neither HTTP
+`_is_proven` and `_check_merge`, and `docs/SECURITY.md` has the same as a table. Knows neither HTTP
 nor SQL.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shared.emails import email_key
 from shared.errors import EmailTaken, LinkRequired
-from shared.store import ExternalMatch, Store
+from shared.store import Credentials, ExternalMatch, Store
 from shared.tokens import Session
 from shared.users import User
 
@@ -30,7 +30,8 @@ def sign_in(
 ) -> tuple[User, str]:
     """Give the user whom a verified identity is, and the event: a signup, login, identity_linked.
 
-    `session` is that of whoever asks, if there is one: it proves the account's other side.
+    `session` is that of whoever asks, if there is one. Anybody may have put it into their browser,
+    so that it proves the account's other side only as `_is_proven` says.
     Raises LinkRequired and EmailTaken where the address is an account's that is not to be joined,
     and TooManyAttempts where the client's network has signed up too many.
     """
@@ -48,7 +49,7 @@ def sign_in(
         found = match.credentials
         if match.is_linked and match.has_all:
             return found.user, "login"
-        drops_password = not match.is_linked and not _is_theirs(store, session, found.user)
+        drops_password = not match.is_linked and not _is_proven(store, session, found, match.at)
         if drops_password:
             _check_merge(match, identity)
         linked = store.link(
@@ -63,10 +64,18 @@ def sign_in(
     raise EmailTaken
 
 
-def _is_theirs(store: Store, session: Session | None, user: User) -> bool:
-    """Tell whether the session is this user's and goes on: the proof of the account's side."""
+def _is_proven(store: Store, session: Session | None, found: Credentials, at: float) -> bool:
+    """Tell whether whoever asks has just logged in with the account's password.
+
+    It is to be in this very session, within ten minutes, and the session goes on. Any other one
+    proves nothing: not the old server's, not Google's, and not that of a sign-up, which chose the
+    password and never had to know it.
+    """
+    user = found.user
     return (
         session is not None
+        and found.password_hash is not None
+        and session.has_just_proven("password", at)
         and (session.user.id, session.user.epoch) == (user.id, user.epoch)
         and store.user(user.id, sid=session.sid) is not None
     )
@@ -76,8 +85,8 @@ def _check_merge(match: ExternalMatch, identity: Identity) -> None:
     """Let the provider's word alone join the account, if it may.
 
     It may where it speaks for the address, and for a user whom the old server had from Google:
-    there was no subject then, and any token was let in, so that no session of theirs is proof.
-    Either way what was there before, password and sessions, ends.
+    there was no subject then, and any token was let in. Either way what was there before, password
+    and sessions, ends, whatever session is asking.
     """
     found = match.credentials
     if match.has_identities:

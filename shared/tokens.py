@@ -67,11 +67,20 @@ class Session:
     auth_time: int
     """When the user proved who they are (OpenID Connect Core, section 2)."""
     auth_method: str
-    """How: `password`, `google`, or `express`, the old server's session."""
+    """How: `password`, `google`, `signup`, or `express`, the old server's session."""
 
     def is_fresh(self, now: float) -> bool:
         """Tell whether the session needs no look into the store."""
         return now < self.expires_at
+
+    def has_just_proven(self, method: str, at: float) -> bool:
+        """Tell whether it began by this method within the ten minutes before a time.
+
+        The time is the store's: by a clock that is slow, the proof would be fresh for longer. A
+        renewed session is as old as the proof that it began with.
+        """
+        age = at - self.auth_time
+        return self.auth_method == method and -SKEW_SECONDS <= age <= FRESH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,7 @@ class SessionTokens:
         issued_at = int(now)
         lasts = FRESH_SECONDS if user.is_degraded else SESSION_SECONDS
         ends_at = renews.ends_at if renews else issued_at + lasts
+        proven_at = issued_at if auth_time is None else auth_time
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -117,7 +127,7 @@ class SessionTokens:
             "iat": issued_at,
             "exp": min(issued_at + FRESH_SECONDS, ends_at),
             "session_exp": ends_at,
-            "auth_time": renews.auth_time if renews else min(auth_time or issued_at, issued_at),
+            "auth_time": renews.auth_time if renews else min(proven_at, issued_at),
             "auth_method": renews.auth_method if renews else method,
             "jti": secrets.token_urlsafe(16),
             "email": user.email,

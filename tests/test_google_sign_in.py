@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
 from shared.tokens import FRESH_SECONDS, SessionTokens
+from shared.users import User
 from tests.conftest import STORES
+from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
 from tests.support.postgres import Server
@@ -102,6 +105,73 @@ def test_who_has_a_password_links_by_logging_in_first(
         client.post("/api/logout")
         assert _sign_in(client, token).json()["provider"] == "local"
         assert client.post("/api/login", json=login).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def old_database(postgres: Server, make_database: Callable[..., str]) -> str:
+    """A database that the old server has its sessions in."""
+    name = make_database()
+    express.install(postgres, name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def beside_the_old_server(
+    postgres: Server, old_database: str, providers: Providers
+) -> Iterator[Emulator]:
+    """An emulator on that database that knows both providers."""
+    with running_emulator(
+        source=SIGN_IN_SOURCE,
+        DATABASE_URL=postgres.url(old_database),
+        **providers.settings | {"SESSION_SECRET": express.SECRETS},
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize("planted", ["connect.sid", "sign-up", "old login", "renewed login"])
+@pytest.mark.parametrize("domain", ["gmail.com", "example.com"])
+def test_a_session_planted_by_a_pre_hijacker_keeps_no_password_and_links_nothing(
+    beside_the_old_server: Emulator,
+    providers: Providers,
+    postgres: Server,
+    old_database: str,
+    address: str,
+    domain: str,
+    planted: str,
+) -> None:
+    email = address.replace("example.com", domain)
+    login = {"email": email, "password": PASSWORD}
+    with beside_the_old_server.client() as attacker, beside_the_old_server.client() as victim:
+        user = attacker.post("/api/signup", json=login).json()
+        cookie = f"session={attacker.cookies['session']}"
+        if planted == "connect.sid":
+            sess = json.dumps({"cookie": {}, "userId": user["id"]})
+            express.add(postgres, old_database, address, sess)
+            name, _, value = express.sign(address).partition("=")
+            victim.cookies.set(name, value)
+            assert victim.get("/api/user").json() == user
+            cookie = f"session={victim.cookies['session']}"
+        elif planted != "sign-up":
+            then = time.time() - FRESH_SECONDS - 1
+            cookie = f"session={SessionTokens([SECRET]).issue(User(**user), then).text}"
+        if planted == "renewed login":
+            renewed = attacker.get("/api/user", headers={"Cookie": cookie})
+            cookie = renewed.headers["Set-Cookie"].partition(";")[0]
+        victim.cookies.clear()
+        token = providers.google_token(email=email, sub=address)
+        response = victim.post(
+            "/api/auth/google", json={"idToken": token}, headers={"Cookie": cookie}
+        )
+        if domain == "gmail.com":
+            assert (response.status_code, response.json()["id"]) == (200, user["id"])
+            assert attacker.post("/api/login", json=login).status_code == 401
+            assert attacker.get("/api/account").status_code == 401
+            assert attacker.get("/api/account", headers={"Cookie": cookie}).status_code == 401
+            assert victim.get("/api/account").json()["hasPassword"] is False
+        else:
+            assert (response.status_code, response.json()["code"]) == (409, "link_required")
+            assert attacker.post("/api/login", json=login).status_code == 200
+            assert attacker.get("/api/account").json()["identities"] == []
 
 
 def test_a_first_password_needs_a_session_fresh_from_google(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,8 +18,9 @@ from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
 from shared.identity import Identity
 from shared.passwords import PasswordHasher
 from shared.store import Store, open_store
+from shared.tokens import FRESH_SECONDS, Session
 from shared.users import ExternalIdentity, User
-from tests.support.stores import CLIENT, credentials, log_in, session_of, sign_up
+from tests.support.stores import CLIENT, TOKENS, credentials, log_in, session_of, sign_up
 
 PASSWORD = "correct horse battery staple"
 HASHER = PasswordHasher(4)
@@ -40,21 +43,27 @@ def _authoritative(identity: Identity) -> Identity:
     return replace(identity, is_authoritative=True)
 
 
-def _sign_in(store: Store, identity: Identity, signed_in: User | None = None) -> tuple[User, bool]:
+def _sign_in(store: Store, identity: Identity, session: Session | None = None) -> tuple[User, bool]:
     """Give the user, and whether they are new."""
-    session = session_of(signed_in) if signed_in else None
     user, event = external.sign_in(store, identity, session, client=CLIENT)
     return user, event == "signup"
 
 
-def _local(store: Store, provider: str = "local", password: str | None = PASSWORD) -> User:
-    user = User(str(uuid.uuid4()), EMAIL, None, provider)
+def _session(user: User, *, age: float = 0.0, method: str = "password") -> Session:
+    """Begin a session so many seconds ago, by the stores' clocks."""
+    return session_of(user, now=time.time() - age, method=method)
+
+
+def _local(
+    store: Store, provider: str = "local", password: str | None = PASSWORD, email: str = EMAIL
+) -> User:
+    user = User(str(uuid.uuid4()), email, None, provider)
     return store.create_user(user, password and HASHER.hash(password))
 
 
-def _may_log_in(store: Store) -> bool:
+def _may_log_in(store: Store, email: str = EMAIL) -> bool:
     try:
-        log_in(store, HASHER, EMAIL, PASSWORD)
+        log_in(store, HASHER, email, PASSWORD)
     except AuthError:
         return False
     return True
@@ -98,26 +107,48 @@ def test_they_are_one_user_even_if_the_address_has_changed_between(
     assert credentials(store, "new@example.com") is None
 
 
+def _revoked(store: Store, user: User) -> Session:
+    session = _session(user)
+    store.revoke_session(session, CLIENT)
+    return session
+
+
+def _renewed(user: User) -> Session:
+    begun, now = _session(user, age=FRESH_SECONDS + 1), time.time()
+    return TOKENS.read(TOKENS.issue(user, now, renews=begun).text, now)
+
+
+SESSIONS: dict[str, Callable[[Store, User], Session | None]] = {
+    "none": lambda _store, _user: None,
+    "of a sign-up just now": lambda _store, user: _session(user, method="signup"),
+    "of the old server": lambda _store, user: _session(user, method="express"),
+    "of Google": lambda _store, user: _session(user, method="google"),
+    "of a login too long ago": lambda _store, user: _session(user, age=FRESH_SECONDS + 1),
+    "of a login too long ago, renewed": lambda _store, user: _renewed(user),
+    "ended": _revoked,
+    "ended with all others": lambda _store, user: _session(replace(user, epoch=user.epoch - 1)),
+    "of somebody else": lambda _store, user: _session(replace(user, id=str(uuid.uuid4()))),
+}
+"""What an attacker may have put into the browser of whoever signs in: none of it is a proof."""
+PROOFS: dict[str, Callable[[User], Session]] = {
+    "of a login just now": lambda user: _session(user),
+    "of a login nine minutes ago": lambda user: _session(user, age=FRESH_SECONDS - 60),
+}
+
+
 @dataclass(frozen=True)
 class Row:
-    """A user who has the address already, who asks, and what becomes of that."""
+    """A user who has the address already, and what becomes of that without a proof."""
 
     provider: str = "local"
     has_password: bool = True
     is_authoritative: bool = False
-    is_signed_in: bool = False
     error: type[AuthError] | None = None
-    keeps_password: bool = False
-    keeps_sessions: bool = False
 
 
 ROWS = {
-    "a password, not signed in, Google not authoritative": Row(error=LinkRequired),
-    "a password, not signed in, Google authoritative": Row(is_authoritative=True),
-    "a password, signed in": Row(is_signed_in=True, keeps_password=True, keeps_sessions=True),
-    "a password, signed in, Google authoritative": Row(
-        is_signed_in=True, is_authoritative=True, keeps_password=True, keeps_sessions=True
-    ),
+    "a password, Google not authoritative": Row(error=LinkRequired),
+    "a password, Google authoritative": Row(is_authoritative=True),
     "Google's of the old server, without a subject": Row(provider="google", has_password=False),
     "Firebase's of the old server": Row(provider="firebase-google", has_password=False),
     "Google's of the old server with a password": Row(provider="google", error=LinkRequired),
@@ -127,27 +158,55 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-@pytest.mark.parametrize("identity", [GOOGLE, FIREBASE], ids=["google", "firebase"])
-def test_an_account_with_the_address_is_joined_only_on_proof(
-    store: Store, identity: Identity, row: Row
+def test_without_a_proof_an_account_is_left_alone_or_loses_its_password_and_sessions(
+    store: Store, row: Row
 ) -> None:
-    holder = _local(store, row.provider, PASSWORD if row.has_password else None)
-    identity = replace(identity, is_authoritative=row.is_authoritative)
-    signed_in = holder if row.is_signed_in else None
-    if row.error:
-        with pytest.raises(row.error):
-            _sign_in(store, identity, signed_in)
-        assert store.user(holder.id) == holder
-        assert _identities(store, holder) == set()
-        assert _may_log_in(store) == row.has_password
-        return
-    user, is_new = _sign_in(store, identity, signed_in)
-    assert (user.id, is_new) == (holder.id, False)
-    assert _identities(store, user) == set(identity.identities)
-    assert _may_log_in(store) == row.keeps_password
-    assert (user.epoch == holder.epoch) == row.keeps_sessions
-    assert user.provider == (holder.provider if row.is_signed_in else identity.provider)
-    assert _sign_in(store, identity) == (user, False)
+    for number, (name, session) in enumerate(SESSIONS.items()):
+        email = f"ada{number}@example.com"
+        holder = _local(store, row.provider, PASSWORD if row.has_password else None, email)
+        other, asking = _session(holder), session(store, holder)
+        also = (ExternalIdentity(GOOGLE_ISSUER, f"{number}"),)
+        identity = replace(
+            FIREBASE,
+            subject=f"f{number}",
+            email=email,
+            also=also,
+            is_authoritative=row.is_authoritative,
+        )
+        if row.error:
+            with pytest.raises(row.error):
+                _sign_in(store, identity, asking)
+            assert store.user(holder.id, sid=other.sid) == holder, name
+            assert _identities(store, holder) == set(), name
+            assert _may_log_in(store, email) == row.has_password, name
+            continue
+        user, is_new = _sign_in(store, identity, asking)
+        assert (user.id, is_new) == (holder.id, False), name
+        assert _identities(store, user) == set(identity.identities), name
+        assert not _may_log_in(store, email), name
+        assert user.epoch == holder.epoch + 1, name
+        assert user.provider == identity.provider, name
+        assert _sign_in(store, identity) == (user, False), name
+
+
+@pytest.mark.parametrize("session", PROOFS.values(), ids=PROOFS)
+@pytest.mark.parametrize("provider", ["local", "google"])
+@pytest.mark.parametrize("identity", [GOOGLE, FIREBASE, _authoritative(GOOGLE)])
+def test_who_has_just_logged_in_with_the_password_links_and_keeps_password_and_sessions(
+    store: Store, identity: Identity, provider: str, session: Callable[[User], Session]
+) -> None:
+    holder = _local(store, provider)
+    assert _sign_in(store, identity, session(holder)) == (holder, False)
+    assert _identities(store, holder) == set(identity.identities)
+    assert _may_log_in(store)
+    assert _sign_in(store, identity) == (holder, False)
+
+
+def test_a_password_that_is_gone_is_proven_by_no_session(store: Store) -> None:
+    holder = _local(store, "local", None)
+    with pytest.raises(EmailTaken):
+        _sign_in(store, GOOGLE, _session(holder))
+    assert _identities(store, holder) == set()
 
 
 def test_another_person_with_the_address_never_gets_the_account(store: Store) -> None:
@@ -158,36 +217,26 @@ def test_another_person_with_the_address_never_gets_the_account(store: Store) ->
     assert _identities(store, owner) == set(GOOGLE.identities)
 
 
-def test_a_session_of_somebody_else_is_no_proof_and_their_account_is_left_alone(
-    store: Store,
-) -> None:
+def test_the_owner_alone_can_give_the_account_a_second_person_at_google(store: Store) -> None:
+    """Such as one whose Workspace account was made anew."""
     holder = _local(store)
+    _sign_in(store, GOOGLE, _session(holder))
+    for worthless in (None, _session(holder, method="google")):
+        with pytest.raises(EmailTaken):
+            _sign_in(store, OTHER, worthless)
+    assert _sign_in(store, OTHER, _session(holder)) == (holder, False)
+    assert _identities(store, holder) == {*GOOGLE.identities, *OTHER.identities}
+
+
+def test_a_session_at_another_address_links_nothing_to_its_own_account(store: Store) -> None:
+    _local(store)
     eve = store.create_user(User(str(uuid.uuid4()), "eve@example.com", None, "local"), "hash")
     with pytest.raises(LinkRequired):
-        _sign_in(store, GOOGLE, signed_in=eve)
-    other, is_new = _sign_in(store, replace(GOOGLE, email="new@example.com"), signed_in=eve)
+        _sign_in(store, GOOGLE, _session(eve))
+    new, is_new = _sign_in(store, replace(GOOGLE, email="new@example.com"), _session(eve))
     assert is_new
-    assert other.id not in (eve.id, holder.id)
+    assert new.id != eve.id
     assert _identities(store, eve) == set()
-
-
-def test_a_session_that_has_ended_is_no_proof(store: Store) -> None:
-    holder = _local(store)
-    session = session_of(holder)
-    store.revoke_session(session, CLIENT)
-    with pytest.raises(LinkRequired):
-        external.sign_in(store, GOOGLE, session, client=CLIENT)
-    current = session_of(holder)
-    assert store.revoke_all_sessions(current, CLIENT)
-    with pytest.raises(LinkRequired):
-        external.sign_in(store, GOOGLE, current, client=CLIENT)
-
-
-def test_a_linked_user_goes_on_with_both_the_password_and_google(store: Store) -> None:
-    holder = _local(store)
-    _sign_in(store, GOOGLE, signed_in=holder)
-    assert _may_log_in(store)
-    assert _sign_in(store, GOOGLE) == (holder, False)
 
 
 def test_a_sign_up_with_a_password_never_takes_googles_account(store: Store) -> None:

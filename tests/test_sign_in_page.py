@@ -429,6 +429,7 @@ def test_who_must_link_is_led_to_the_password_and_then_to_google(
         expect(page.get_by_label("Email").locator("visible=true")).to_be_focused()
         _log_in(page, address)
         _is_signed_in(page, address)
+        expect(page.locator("#with-google")).to_contain_text("Your password stays if you have")
         page.get_by_role("button", name=CLIENT_ID).click()
         expect(page.get_by_role("status")).to_have_text("You have signed in with Google.")
         _is_signed_in(page, address)

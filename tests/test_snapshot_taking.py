@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from shared import files
 from shared.config import Settings
 from shared.connection import Connection
+from shared.emails import email_key
 from shared.errors import StoreAway, StoreBusy, StoreUnavailable
 from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import Snapshot
@@ -110,11 +111,14 @@ def test_keys_are_found_however_they_are_spelled(target: Target, path: Path) -> 
 def test_the_longest_columns_fit_in_a_line(target: Target, path: Path, character: str) -> None:
     with target.server.connect(target.name) as connection:
         connection.run(
-            "INSERT INTO users (email, name, password, provider, epoch)"
-            " VALUES (:long, :long, :long, :short, 2147483647)",
-            long=character * 255, short=character * 50,
+            "INSERT INTO users (email, email_key, name, password, provider, epoch)"
+            " VALUES (:long, :key, :long, :long, :short, 2147483647)",
+            long=character * 255, key=email_key(character * 255), short=character * 50,
         )  # fmt: skip
-    target.run("INSERT INTO users (email) VALUES ('\t'), ('a@example.com'), ('\U0010ffff')")
+    target.run(
+        "INSERT INTO users (email, email_key)"
+        " VALUES ('\t', ''), ('a@example.com', 'a@example.com'), ('\U0010ffff', '\U0010ffff')"
+    )
     snapshot = _snapshot(path)
     assert snapshot.take(target.database, NOW) == 4
     for email, key in target.run("SELECT email, email_key FROM users"):

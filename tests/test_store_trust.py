@@ -132,15 +132,25 @@ def test_a_user_is_found_by_any_identity_and_without_one_by_the_address(store: S
     local = _create(store, "eve@example.com")
     for given, key in (((GOOGLE,), "x@example.com"), ((FIREBASE, GOOGLE), ADA)):
         match = _find(store, *given, key=key)
+        assert match is not None
         assert match == ExternalMatch(
-            Credentials(user, "hash"), is_linked=True, has_all=True, has_identities=True
+            Credentials(user, "hash"),
+            is_linked=True,
+            has_all=True,
+            has_identities=True,
+            at=match.at,
         )
     match = _find(store, OTHER, GOOGLE)
     assert match is not None
     assert (match.credentials.user, match.is_linked, match.has_all) == (user, True, False)
     match = _find(store, OTHER, key="eve@example.com")
+    assert match is not None
     assert match == ExternalMatch(
-        Credentials(local, "hash"), is_linked=False, has_all=False, has_identities=False
+        Credentials(local, "hash"),
+        is_linked=False,
+        has_all=False,
+        has_identities=False,
+        at=match.at,
     )
     assert _find(store, OTHER, key="nobody@example.com") is None
 

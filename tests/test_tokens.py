@@ -158,6 +158,30 @@ def test_a_renewal_keeps_the_session_and_its_end(tokens: SessionTokens) -> None:
     assert second.expires_at == first.ends_at
 
 
+@pytest.mark.parametrize(
+    ("method", "proven_at", "asked", "is_proof"),
+    [
+        ("password", None, "password", True),
+        ("password", NOW - FRESH_SECONDS, "password", True),
+        ("password", NOW - FRESH_SECONDS - 1, "password", False),
+        ("password", 0, "password", False),
+        ("password", None, "google", False),
+        ("google", None, "google", True),
+        ("google", None, "password", False),
+        ("express", None, "password", False),
+        ("signup", None, "password", False),
+    ],
+)
+def test_a_session_proves_the_way_that_it_began_for_ten_minutes_whatever_renews_it(
+    tokens: SessionTokens, method: str, proven_at: int | None, asked: str, is_proof: bool
+) -> None:
+    first = tokens.read(tokens.issue(USER, NOW, method=method, auth_time=proven_at).text, NOW)
+    renewed = tokens.read(tokens.issue(USER, NOW, renews=first).text, NOW)
+    for session in (first, renewed):
+        assert session.has_just_proven(asked, NOW) is is_proof
+        assert not session.has_just_proven(asked, NOW + FRESH_SECONDS + 1)
+
+
 @pytest.mark.parametrize("method", ["password", "google", "express"])
 def test_a_renewal_keeps_when_and_how_the_user_proved_who_they_are(
     tokens: SessionTokens, method: str

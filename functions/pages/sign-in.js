@@ -97,7 +97,8 @@ function show(id, user) {
   const provider = user?.provider ?? "local";
   withGoogle.hidden = !withGoogle.dataset.clientId || provider !== "local";
   withGoogle.querySelector("p").textContent = user
-    ? "Sign in with Google as well, to connect the two:"
+    ? "Sign in with Google as well, to connect the two. Your password stays if you have logged in " +
+      "with it within the last ten minutes:"
     : "Or sign in with Google:";
 }
 

@@ -61,6 +61,8 @@ class ExternalMatch:
     """Whether every one of the identities is somebody's already."""
     has_identities: bool
     """Whether the user has any identity."""
+    at: float
+    """When this was so, by the store's clock, in seconds since the Unix epoch."""
 
 
 @dataclass(frozen=True, slots=True)

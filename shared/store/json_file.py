@@ -219,6 +219,7 @@ class JsonFileStore:
             is_linked=bool(linked),
             has_all=len(linked) == len(identities),
             has_identities=bool(users_file.identities(record)),
+            at=time.time(),
         )
 
     def link(

@@ -279,8 +279,10 @@ class PostgresStore:
         )
         if not rows:
             return None
-        *columns, is_linked, has_all, has_identities = rows[0]
-        return ExternalMatch(_credentials(columns), is_linked, has_all, has_identities)
+        *columns, is_linked, has_all, has_identities, at = rows[0]
+        return ExternalMatch(
+            _credentials(columns), is_linked, has_all, has_identities, at.timestamp()
+        )
 
     def link(
         self,

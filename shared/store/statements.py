@@ -137,7 +137,7 @@ WITH matched AS (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
-    EXISTS (SELECT FROM identities i WHERE i.user_id = u.id)
+    EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP
 FROM users u, complete
 WHERE u.id = coalesce((SELECT id FROM linked), (SELECT id FROM users WHERE email_key = $2))
 """
