@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shared.errors import TooManyAttempts
@@ -141,14 +140,8 @@ def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
 class MemoryAttempts:
     """The same in memory, for one process; it forgets with it."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        pseudonyms: Pseudonyms,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, limits: Limits, pseudonyms: Pseudonyms) -> None:
         """Begin without any attempt."""
-        self._clock = clock
         self._limits = limits
         self._pseudonyms = pseudonyms
         self._rows: dict[str, _Row] = {}
@@ -158,7 +151,7 @@ class MemoryAttempts:
         """Count an attempt on whoever was found for the email key. Raises TooManyAttempts."""
         account = self._pseudonyms.of(key)
         keys = Keys.of(account, self._pseudonyms.of(client.network))
-        now = self._clock()
+        now = time.monotonic()
         denied_by, until = self._begin(keys, now, is_somebody=found is not None)
         if denied_by == CLIENT:
             raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
@@ -172,7 +165,7 @@ class MemoryAttempts:
 
     def sign_up(self, client: Client) -> None:
         """Count a sign-up. Raises TooManyAttempts."""
-        key, now = sign_up_key(self._pseudonyms.of(client.network)), self._clock()
+        key, now = sign_up_key(self._pseudonyms.of(client.network)), time.monotonic()
         with self._counting:
             row = self._spend(key, self._limits.sign_up, now)
         if row.remaining < 0:
@@ -210,13 +203,13 @@ class MemoryAttempts:
                 client.remaining = min(client.remaining + 1, self._limits.client)
             if login := self._rows.get(keys.login):
                 login.remaining = self._limits.login
-                login.known_until = self._clock() + KNOWN_SECONDS
+                login.known_until = time.monotonic() + KNOWN_SECONDS
             if account := self._rows.get(keys.account):
                 account.remaining = self._limits.account
 
     def clean_up(self) -> None:
         """Forget what has expired."""
-        now = self._clock()
+        now = time.monotonic()
         with self._counting:
             self._rows = {key: row for key, row in self._rows.items() if row.done_at > now}
 
