@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -130,6 +131,21 @@ def test_of_a_networks_flood_one_row_is_kept_and_every_line(
     assert kinds == ["login_failed"] * 6 + ["login_throttled"]
     events = [line["event"] for line in audited.log() if "event" in line]
     assert events == ["login_failed"] * 6 + ["login_throttled"] * 6
+
+
+def test_of_a_session_that_ended_long_ago_a_logout_writes_nothing(
+    postgres: Server, database: str
+) -> None:
+    store = open_store(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
+    user = User("x", "x@example.com", None, "local")
+    for days in (32, 30.5):
+        session = session_of(user, now=time.time() - days * 86400)
+        for _ in range(2):
+            store.revoke_session(session, CLIENT)
+            store.clean_up()
+    assert [row[0] for row in _rows(postgres, database)] == ["logout"]
+    assert postgres.run("SELECT sid FROM revoked_sessions", database) == [[session.sid]]
+    store.close()
 
 
 def test_what_is_older_than_the_audit_is_kept_is_deleted_a_thousand_at_a_time(

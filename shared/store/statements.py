@@ -105,9 +105,11 @@ AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $2)
 REPLACE_HASH = """
 UPDATE users SET password = $3 WHERE id = $1::uuid AND password = $2 RETURNING id
 """
-REVOKE_SESSION = """
+_FORGOTTEN = f"CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
+REVOKE_SESSION = f"""
 WITH revoked AS (
-    INSERT INTO revoked_sessions (sid, ends_at, user_id) VALUES ($1, $2::timestamptz, $3::uuid)
+    INSERT INTO revoked_sessions (sid, ends_at, user_id)
+    SELECT $1, $2::timestamptz, $3::uuid WHERE $2::timestamptz > {_FORGOTTEN}
     ON CONFLICT (sid) DO NOTHING RETURNING sid
 )
 INSERT INTO auth_events (at, kind, user_id, client)
@@ -164,13 +166,12 @@ def _expired(table: str, key: str, condition: str) -> str:
     )) RETURNING 1"""
 
 
-_ENDED = f"ends_at <= CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
 _OLD = "at <= CURRENT_TIMESTAMP - $1::float8 * interval '1 second'"
 CLEAN_UP = f"""
 WITH attempts AS (
     {_expired("auth_attempts", "key", "greatest(expires_at, known_until) <= CURRENT_TIMESTAMP")}
 ), sessions AS (
-    {_expired("revoked_sessions", "sid", _ENDED)}
+    {_expired("revoked_sessions", "sid", f"ends_at <= {_FORGOTTEN}")}
 ), events AS (
     {_expired("auth_events", "id", _OLD)}
 )
