@@ -38,9 +38,9 @@ class Certificates:
     def get(self, kid: str, now: float) -> str | None:
         """Give the certificate of that name, or None where the provider has none.
 
-        `now` is a reading of `time.monotonic()`: a clock that is set makes nothing fresh or stale.
         Raises IdentityUnavailable where that cannot be known. An unknown name, which anybody can
-        invent, makes us ask again, but not more often than every PAUSE_SECONDS.
+        invent, makes us ask again, but not more often than every PAUSE_SECONDS. `now` is a reading
+        of `time.monotonic()`: to set the clock makes nothing fresh or stale.
         """
         certificates, until = self._kept
         is_kept = kid in certificates and now < until + STALE_SECONDS

@@ -280,6 +280,19 @@ def test_a_user_who_was_changed_is_not_given_until_a_later_snapshot(path: Path) 
     assert _find(snapshot, "ada@example.com", NOW + 1)
 
 
+def test_a_change_is_not_in_the_snapshot_of_another_process_because_the_clock_was_set_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = _write(path, "ada@example.com")
+    found = _snapshot(path).find("ada@example.com", NOW, AGE)
+    assert found is not None
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "time", lambda: NOW + 1200)
+    snapshot.invalidate(found.user.id)
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 1500)
+    assert _find(snapshot, "ada@example.com", NOW + 900) is None
+
+
 def test_what_the_file_says_of_its_time_is_told_unverified(path: Path) -> None:
     assert _snapshot(path).taken_at() is None
     snapshot = _write(path, "ada@example.com")

@@ -86,6 +86,29 @@ class _Refusal(NamedTuple):
     cause: str | None
 
 
+class _Change(NamedTuple):
+    """When this process changed a user."""
+
+    monotonic: float
+    wall: float
+
+
+class _Known(NamedTuple):
+    """A file whose age is known."""
+
+    stamp: tuple[int, ...]
+    since: float
+    """When it was taken, by `time.monotonic()`."""
+    taken_at: float | None
+    """The same by the wall clock, where another process took it: then `since` is worked out."""
+
+    def has(self, change: _Change) -> bool:
+        """Tell whether the file was taken after a change, by each clock that tells."""
+        return change.monotonic < self.since and (
+            self.taken_at is None or change.wall < self.taken_at
+        )
+
+
 class Snapshot:
     """The file of one database's users. Safe to share between threads."""
 
@@ -99,10 +122,8 @@ class Snapshot:
         self._reading = threading.Lock()
         self._verified: _Verified | None = None
         self._refusal: _Refusal | None = None
-        self._known: tuple[tuple[int, ...], float] | None = None
-        """A file whose age is known, and when it was taken by `time.monotonic()`."""
-        self._invalid: dict[str, float] = {}
-        """Whom this process has changed, and when, by the same."""
+        self._known: _Known | None = None
+        self._invalid: dict[str, _Change] = {}
         self._had_one = False
 
     @classmethod
@@ -133,7 +154,7 @@ class Snapshot:
                 connection = stack.enter_context(database.direct_connection(deadline))
                 connection.run_script(_BEGIN)
                 count = self.write(_rows(connection), taken_at=now)
-                known = files.stamp(self._path.lstat()), began
+                known = _Known(files.stamp(self._path.lstat()), began, None)
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
             raise StoreUnavailable(cause=cause) from error
@@ -143,7 +164,7 @@ class Snapshot:
         with self._reading:
             self._had_one = True
             self._forget()  # The old file, which takes up room until its last reader closes it.
-            self._know(*known)
+            self._know(known)
         return count
 
     def write(self, rows: Iterable[Sequence[Any]], *, taken_at: float) -> int:
@@ -166,11 +187,12 @@ class Snapshot:
 
         Raises NoSnapshot, and StoreAway where the file must not be believed.
         """
-        since, found = self._find(key, now, max_age)
+        known, found = self._find(key, now, max_age)
         if found is None:
             return None
         _, user_id, email, name, provider, epoch, password = found
-        if self._invalid.get(user_id, float("-inf")) >= since:
+        change = self._invalid.get(user_id)
+        if change is not None and not known.has(change):
             return None
         user = User(user_id, email, name, provider or "local", epoch)
         return Credentials(user, password)
@@ -186,17 +208,17 @@ class Snapshot:
         """Tell whether a file of a time before Postgres must not be believed about the user."""
         return self._had_one or user_id in self._invalid
 
-    def _find(self, key: str, now: float, max_age: float) -> tuple[float, list[Any] | None]:
+    def _find(self, key: str, now: float, max_age: float) -> tuple[_Known, list[Any] | None]:
         with self._reading:
             try:
                 snapshot = self._open()
                 age = now - snapshot.taken_at
-                since = self._since(snapshot, age)
-                if since is not None:
-                    age = max(age, time.monotonic() - since)
-                if since is None or age > max_age:
+                known = self._age_of(snapshot, age)
+                if known is not None:
+                    age = max(age, time.monotonic() - known.since)
+                if known is None or age > max_age:
                     raise self._refused(f"its age is {age:.0f} s, and the limit is {max_age:.0f} s")
-                return since, _search(snapshot, key)
+                return known, _search(snapshot, key)
             except FileNotFoundError:
                 raise NoSnapshot(cause=f"there is no snapshot {self._path}") from None
             except OSError as error:
@@ -216,20 +238,23 @@ class Snapshot:
     def invalidate(self, user_id: str) -> None:
         """Give the user no more from a snapshot that was taken before now."""
         with self._reading:
-            self._invalid[user_id] = time.monotonic()
+            self._invalid[user_id] = _Change(time.monotonic(), time.time())
 
-    def _since(self, snapshot: _Verified, age: float) -> float | None:
-        """Tell when a file was taken by `time.monotonic()`, where that can be known."""
-        if self._known is None or self._known[0] != snapshot.stamp:
+    def _age_of(self, snapshot: _Verified, age: float) -> _Known | None:
+        """Tell when a file was taken whose age is this by the wall clock, if that can be known."""
+        if self._known is None or self._known.stamp != snapshot.stamp:
             if age < -SKEW_SECONDS:
                 return None
-            self._know(snapshot.stamp, time.monotonic() - max(age, 0))
-        return self._known and self._known[1]
+            since = time.monotonic() - max(age, 0)
+            self._know(_Known(snapshot.stamp, since, snapshot.taken_at))
+        return self._known
 
-    def _know(self, stamp: tuple[int, ...], since: float) -> None:
+    def _know(self, known: _Known) -> None:
         """Note when a file was taken, and forget whose change it has."""
-        self._known = stamp, since
-        self._invalid = {user_id: at for user_id, at in self._invalid.items() if at >= since}
+        self._known = known
+        self._invalid = {
+            user_id: change for user_id, change in self._invalid.items() if not known.has(change)
+        }
 
     def _open(self) -> _Verified:
         """Give the file as it is now, verified once. Raises StoreAway, OSError and ValueError."""
