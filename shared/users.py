@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeGuard
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What the database takes for one, in lower case."""
 PROVIDERS = ("local", "google", "firebase-google")
 """Who vouches for users: this system, by a password, or somebody else."""
+MAX_EPOCH = 2**31 - 2**16
+"""The highest epoch that a file may give a user; the column has room for those who add to it."""
+EPOCH_PROBLEM = f"The epoch is not a whole number from 0 to {MAX_EPOCH}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +35,18 @@ class ExternalIdentity:
 
     issuer: str
     subject: str
+
+
+def is_epoch(value: object) -> TypeGuard[int]:
+    """Tell whether a file may say so of a user."""
+    return type(value) is int and 0 <= value <= MAX_EPOCH
+
+
+def next_epoch(epoch: int) -> int:
+    """Give an epoch that ends all sessions of this one.
+
+    After the highest it is one halfway, which nobody comes to by counting: what was let in before
+    there was a highest must not keep a user from ending sessions. Its twin in SQL is
+    `shared.store.statements.next_epoch`.
+    """
+    return epoch + 1 if epoch < MAX_EPOCH else MAX_EPOCH // 2

@@ -29,7 +29,7 @@ from shared.strict_json import InvalidJson
 from shared.throttling import Pseudonyms
 from shared.timestamps import from_iso, now_iso
 from shared.tokens import SESSION_SECONDS
-from shared.users import ExternalIdentity, User
+from shared.users import ExternalIdentity, User, next_epoch
 
 if TYPE_CHECKING:
     from shared.clients import Client
@@ -141,7 +141,7 @@ class JsonFileStore:
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Replace the record where it is as it was found."""
         self.end_login(attempt)
-        epoch = found.user.epoch + 1
+        epoch = next_epoch(found.user.epoch)
         return self._change(found, lambda _: {"password": new, "epoch": epoch})
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
@@ -199,7 +199,7 @@ class JsonFileStore:
             record = self._going_on(users, session)
             if record is None:
                 return False
-            self._replace(users, record, {"epoch": session.user.epoch + 1})
+            self._replace(users, record, {"epoch": next_epoch(session.user.epoch)})
             return True
 
     def find_external(
@@ -239,7 +239,7 @@ class JsonFileStore:
                 "identities": users_file.with_identities(record, identities),
             }
             if drops_password:
-                changes |= {"password": None, "epoch": found.user.epoch + 1}
+                changes |= {"password": None, "epoch": next_epoch(found.user.epoch)}
             return changes
 
         return self._change(found, change, identities)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from shared.store.attempts import after, begin, spend, succeed
+from shared.users import MAX_EPOCH
 
 MOST_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""
@@ -18,6 +19,12 @@ MOST_DELETED = 1000
 """Expired rows of each table that are deleted at once."""
 KEPT_HOURS = 24
 """For which a revocation outlives its session, whose cookie an instance with a slow clock takes."""
+
+
+def next_epoch(epoch: str) -> str:
+    """Give the twin of `shared.users.next_epoch`."""
+    return f"(CASE WHEN {epoch} < {MAX_EPOCH} THEN {epoch} + 1 ELSE {MAX_EPOCH // 2} END)"
+
 
 _USER = "u.id, u.email, u.name, u.provider, u.epoch"
 
@@ -69,9 +76,9 @@ END_LOGIN = succeed("login", "SELECT 1")
 # A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
 CHANGE_PASSWORD = succeed(
     "password_changed",
-    f"""UPDATE users u SET password = $12, epoch = $10::int + 1
+    f"""UPDATE users u SET password = $12, epoch = {next_epoch("$10::int")}
         WHERE id = $9::uuid AND ((epoch = $10::int AND password IS NOT DISTINCT FROM $11)
-            OR (epoch = $10::int + 1 AND password = $12))
+            OR (epoch = {next_epoch("$10::int")} AND password = $12))
         RETURNING {_USER}""",
 )
 # An import remembers the hash that it replaced, and whom it brought, so that it brings them once.
@@ -115,9 +122,9 @@ WITH revoked AS (
 INSERT INTO auth_events (at, kind, user_id, client)
 SELECT CURRENT_TIMESTAMP, 'logout', $3::uuid, $4 FROM revoked
 """
-REVOKE_ALL = """
+REVOKE_ALL = f"""
 WITH raised AS (
-    UPDATE users SET epoch = epoch + 1 WHERE id = $1::uuid AND epoch = $2::int
+    UPDATE users SET epoch = {next_epoch("epoch")} WHERE id = $1::uuid AND epoch = $2::int
     AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $3) RETURNING id
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
@@ -145,7 +152,8 @@ WHERE u.id = coalesce((SELECT id FROM linked), (SELECT id FROM users WHERE email
 """
 LINK = f"""
 WITH target AS (
-    UPDATE users u SET provider = $5, epoch = epoch + $6::bool::int,
+    UPDATE users u SET provider = $5,
+        epoch = CASE WHEN $6::bool THEN {next_epoch("epoch")} ELSE epoch END,
         password = CASE WHEN $6::bool THEN NULL ELSE password END
     WHERE id = $2::uuid AND epoch = $3::int AND password IS NOT DISTINCT FROM $4
     RETURNING {_USER}

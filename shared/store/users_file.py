@@ -9,7 +9,7 @@ from typing import Any
 from shared.emails import email_key
 from shared.store import Credentials
 from shared.strict_json import InvalidJson, loads
-from shared.users import UUID, ExternalIdentity, User
+from shared.users import EPOCH_PROBLEM, UUID, ExternalIdentity, User, is_epoch
 
 Record = dict[str, Any]
 
@@ -40,13 +40,14 @@ def parse(data: bytes) -> list[Record]:
             isinstance(record, dict)
             and all(isinstance(record.get(name), str) for name in ("id", "email"))
             and all(isinstance(record.get(name), str | None) for name in _OPTIONAL_TEXTS)
-            and type(record.get("epoch", 0)) is int
             and _are_identities(record.get("identities", []))
             and _are_ends(record.get(REVOKED, {}))
             and (PENDING not in record or _is_operation(record[PENDING]))
         )
         if not sound:
             raise InvalidJson(f"Entry {number} is not a user.")
+        if not is_epoch(record.get("epoch", 0)):
+            raise InvalidJson(f"Entry {number}: {EPOCH_PROBLEM}")
     return records
 
 

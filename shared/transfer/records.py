@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from shared.emails import email_key
 from shared.passwords import hash_problem
 from shared.timestamps import to_iso
-from shared.users import PROVIDERS
+from shared.users import EPOCH_PROBLEM, PROVIDERS, is_epoch
 
 TEXT_MAX_LENGTH = 255
 """Characters: the width of the columns `email`, `password` and `name`; so long are identities."""
@@ -37,7 +37,6 @@ _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _64_BITS = 2**64 - 1
 _HEX = "\\x"  # As PostgreSQL begins bytes.
-_MAX_INTEGER = 2**31 - 1
 _SID = re.compile(r"[\x21-\x7e]{1,255}")
 _LATEST_END = 253_402_300_799
 """The last second of the year 9999."""
@@ -216,8 +215,8 @@ def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
 
 def _epoch(row: dict[str, Any]) -> int:
     epoch = row.get("epoch", 0)
-    if type(epoch) is not int or not 0 <= epoch <= _MAX_INTEGER:
-        raise InvalidRow("The epoch is not a whole number from 0 on.")
+    if not is_epoch(epoch):
+        raise InvalidRow(EPOCH_PROBLEM)
     return epoch
 
 
