@@ -15,7 +15,7 @@ from shared.errors import StoreUnavailable
 from shared.store import Store, open_store, statements
 from shared.store.json_file import JsonFileStore
 from shared.users import MAX_EPOCH, ExternalIdentity, User, next_epoch
-from tests.support.stores import CLIENT, NOW, session_of, stored
+from tests.support.stores import CLIENT, session_of, stored
 from tests.support.transfers import HASH, Target, user
 
 OTHER_HASH = f"{HASH[:-1]}a"
@@ -43,19 +43,17 @@ def test_an_epoch_that_cannot_be_right_is_refused_by_name(
 
 
 def _change_password(store: Store, found: User) -> User | None:
-    return store.change_password(*stored(store, found), OTHER_HASH, NOW)
+    return store.change_password(*stored(store, found), OTHER_HASH)
 
 
 def _log_out_everywhere(store: Store, found: User) -> User | None:
-    assert store.revoke_all_sessions(session_of(found), CLIENT, NOW)
+    assert store.revoke_all_sessions(session_of(found), CLIENT)
     return store.user(found.id)
 
 
 def _adopt(store: Store, found: User) -> User | None:
     _, credentials = stored(store, found)
-    return store.link(
-        credentials, [GOOGLE], provider="google", drops_password=True, client=CLIENT, now=NOW
-    )
+    return store.link(credentials, [GOOGLE], provider="google", drops_password=True, client=CLIENT)
 
 
 @pytest.mark.parametrize("end", [_change_password, _log_out_everywhere, _adopt])

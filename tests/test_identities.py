@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.emails import email_key
+from shared.users import MAX_EPOCH
 from tests.support.postgres import Server
 from tests.support.transfers import HASH, Target
 
@@ -63,7 +64,7 @@ def canonical_users(draw: st.DrawFn) -> list[dict[str, Any]]:
             ("createdAt", _iso(created)),
             ("updatedAt", _iso(draw(st.none() | MOMENT))),
             ("identities", entries or None),
-            ("epoch", draw(st.sampled_from([None, 1, 2**31 - 1]))),
+            ("epoch", draw(st.sampled_from([None, 1, MAX_EPOCH]))),
         ]
         if email_key(email) not in keys:
             keys.add(email_key(email))

@@ -110,7 +110,10 @@ def test_a_user_who_linked_an_identity_in_postgres_has_changed_there(target: Tar
 
 def test_what_changed_in_the_source_is_brought_in_its_order_and_taken_back(target: Target) -> None:
     target.apply([_of(1, "b", "a"), _of(2, "c"), user(3)])
-    tables = "SELECT u, i FROM users u LEFT JOIN identities i ON i.user_id = u.id ORDER BY 1, 2"
+    tables = (
+        "SELECT to_jsonb(u) - 'epoch', i FROM users u LEFT JOIN identities i ON i.user_id = u.id"
+        " ORDER BY 1, 2"
+    )
     before = target.psql(tables)
     applied, _ = target.apply([_of(1, "z", "a", "b"), _of(2), _of(3, "d")])
     assert nonzero(applied.plan.counts) == {"changed": 3}

@@ -9,6 +9,7 @@ from datetime import datetime
 from shared.connection import Connection, Row
 from shared.errors import TransferRefused
 from shared.store import staging
+from shared.store.statements import next_epoch
 
 REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
 """What became of a batch's user at its rollback, beside KEPT; and who came later."""
@@ -45,16 +46,26 @@ SELECT count(*) FROM (
 _PREVIOUS_IDENTITIES = """
 jsonb_populate_recordset(NULL::identities, coalesce(r.previous->'identities', '[]'))
 """
+# A record without a user's columns is of somebody whom the batch brought.
+_BROUGHT = "r.previous->>'id' IS NULL"
+_HIGHER_EPOCH = "greatest(u.epoch, (r.previous->>'epoch')::int)"
 _JUDGE = f"""
 INSERT INTO rolled_back_users
 SELECT r.user_id, u.email,
-    -- What ended sessions must not be taken back.
-    r.previous || jsonb_build_object('epoch', greatest(u.epoch, (r.previous->>'epoch')::int)), CASE
+    -- What ended sessions must not be taken back; and who loses a way to log in again loses those
+    -- that it began.
+    r.previous || jsonb_build_object('epoch', CASE
+        WHEN r.previous->>'password' IS DISTINCT FROM u.password OR EXISTS (
+            SELECT FROM identities held WHERE held.user_id = u.id AND NOT EXISTS (
+                SELECT FROM {_PREVIOUS_IDENTITIES} p
+                WHERE (p.issuer, p.subject) = (held.issuer, held.subject)
+            )
+        ) THEN {next_epoch(_HIGHER_EPOCH)} ELSE {_HIGHER_EPOCH} END), CASE
     WHEN u.id IS NULL THEN 'gone'
     WHEN {staging.DIGEST} <> r.digest THEN 'kept'
     -- Who signed up in an outage is in the file only until they are here.
-    WHEN r.previous IS NULL AND EXISTS (SELECT FROM applied_ops WHERE user_id = u.id) THEN 'kept'
-    WHEN r.previous IS NULL THEN 'removed'
+    WHEN {_BROUGHT} AND EXISTS (SELECT FROM applied_ops WHERE user_id = u.id) THEN 'kept'
+    WHEN {_BROUGHT} THEN 'removed'
     WHEN EXISTS (
         SELECT FROM users o WHERE o.id <> r.user_id
         AND (o.email_key = r.previous->>'email_key' OR o.email = r.previous->>'email')
@@ -81,6 +92,22 @@ DELETE FROM identities USING rolled_back_users r
 WHERE identities.user_id = r.user_id AND r.verdict = 'restored';
 INSERT INTO identities
 SELECT p.* FROM rolled_back_users r, {_PREVIOUS_IDENTITIES} p WHERE r.verdict = 'restored'
+"""
+# The batch before has brought them as they are now, but for the epoch: it can be rolled back as
+# well, and this one be brought again.
+_RAISE_RECORDS = f"""
+WITH held AS MATERIALIZED (
+    SELECT u.id, u.epoch, {staging.DIGEST} AS digest
+    FROM rolled_back_users t JOIN {staging.HELD} ON u.id = t.user_id WHERE t.verdict = 'restored'
+)
+UPDATE import_records r SET digest = held.digest, previous = coalesce(r.previous, '{{}}')
+    || jsonb_build_object('raised', coalesce((r.previous->>'raised')::int, 0)
+        + held.epoch - (this.previous->>'epoch')::int)
+FROM held JOIN import_records this ON this.user_id = held.id AND this.batch = $1::bigint
+WHERE held.epoch > (this.previous->>'epoch')::int AND r.user_id = held.id AND r.batch = (
+    SELECT max(batch) FROM import_records b
+    WHERE b.user_id = this.user_id AND b.batch < this.batch
+)
 """
 # A record of whom the rollback kept still tells that an import brought them, and what.
 _FORGET = """
@@ -169,6 +196,7 @@ def roll_back(connection: Connection, number: int, run_by: str) -> dict[str, int
     connection.run_script(f"ANALYZE rolled_back_users; {_REMOVE}; {_RESTORE}")
     if connection.execute(_RESTORED_WRONGLY)[0][0]:
         raise TransferRefused("The database does not hold what was to be restored: rolled back.")
+    connection.execute(_RAISE_RECORDS, batch)
     connection.execute(_FORGET, batch)
     connection.execute(_CLOSE, batch, run_by)
     found = dict(

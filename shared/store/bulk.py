@@ -10,7 +10,7 @@ import json
 from shared.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable
 from shared.store import staging, statements
-from shared.store.staging import DIGEST, HELD, USER_COLUMNS
+from shared.store.staging import DIGEST, HELD, USER_COLUMNS, digest_with
 
 INDEX_LOCK_TIMEOUT = "1s"
 INDEX_LATER_ROWS = 10_000
@@ -35,7 +35,13 @@ _PROOF = f"""
 SELECT count(*), count(*) FILTER (WHERE held.digest = s.digest)
 FROM staged_users s LEFT JOIN (SELECT u.id, {DIGEST} AS digest FROM {HELD} {{}}) held
     ON held.id = s.id
-WHERE s.verdict IN {_WRITTEN}
+WHERE s.verdict IN {_WRITTEN} AND s.raised = 0
+"""
+# The source's digest has the epoch from before it was raised.
+_PROOF_OF_RAISED = f"""
+SELECT count(*), count(*) FILTER (WHERE {digest_with("u.epoch - s.raised")} = s.digest)
+FROM staged_users s LEFT JOIN {HELD} ON u.id = s.id
+WHERE s.verdict IN {_WRITTEN} AND s.raised > 0
 """
 # The advisory lock makes it safe; a sequence would go on even where nothing is committed.
 _NEXT_BATCH = "SELECT coalesce(max(number), 0) + 1 FROM import_batches"
@@ -51,15 +57,24 @@ VALUES ($1::bigint, $2, $3, $4, $5, $6::jsonb, $7)
 _RECORD_CHANGED = f"""
 INSERT INTO import_records (user_id, batch, digest, previous)
 SELECT u.id, $1::bigint, s.digest, to_jsonb(u) || coalesce(i.member, '{{}}')
+    || CASE WHEN s.raised > 0 THEN jsonb_build_object('raised', s.raised) ELSE '{{}}' END
 FROM staged_users s JOIN {HELD} ON u.id = s.id
 WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
 """
 _UPDATE_CHANGED = f"""
 UPDATE users u SET email = s.email, email_key = s.email_key, password = s.password,
     name = s.name, provider = s.provider, created_at = {_moment("s.created_at")},
-    updated_at = {_moment("s.updated_at")}, epoch = s.epoch
+    updated_at = {_moment("s.updated_at")}, epoch = s.epoch + s.raised
 FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = $1::bigint
 WHERE u.id = s.id AND s.verdict = 'changed'
+"""
+_RECORD_RAISED = f"""
+WITH held AS MATERIALIZED (
+    SELECT u.id, {DIGEST} AS digest FROM staged_users s JOIN {HELD} ON u.id = s.id
+    WHERE s.verdict = 'changed' AND s.raised > 0
+)
+UPDATE import_records r SET digest = held.digest FROM held
+WHERE r.user_id = held.id AND r.batch = $1::bigint
 """
 _KEEP_UNRECORDED = """
 UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXISTS (
@@ -129,14 +144,17 @@ WHERE contype = 'f' AND confrelid = $1::regclass AND conrelid = 'identities'::re
 """
 
 
-def holds_all(connection: Connection, *, many: bool) -> bool:
+def holds_all(connection: Connection, *, many: bool, changed: bool) -> bool:
     """Tell whether each user who was written is held as the source says.
 
     The users' digests are computed from the users themselves: of all of them, by parallel workers,
     which cannot read a temporary table and so work beneath the join, where many were written.
     """
-    expected, held = connection.execute(_PROOF.format("OFFSET 0" if many else ""))[0]
-    return bool(expected == held)
+    proofs = [_PROOF.format("OFFSET 0" if many else "")]
+    if changed:  # Nobody else's epoch is raised.
+        proofs.append(_PROOF_OF_RAISED)
+    counted = [connection.execute(proof)[0] for proof in proofs]
+    return all(expected == held for expected, held in counted)
 
 
 def write(connection: Connection, found: dict[str, int]) -> int:
@@ -153,6 +171,8 @@ def write(connection: Connection, found: dict[str, int]) -> int:
         connection.run_script(_INSERT_NEW)
         staging.find_taken_emails(connection)
     connection.run_script(_WRITE_IDENTITIES)
+    if found[staging.CHANGED]:
+        connection.execute(_RECORD_RAISED, str(number))
     record = _RECORD_NEW.format(number)
     if not (is_large and _insert_unindexed(connection, "import_records", record)):
         connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.

@@ -16,6 +16,7 @@ from shared import log
 from shared.connection import Connection
 from shared.emails import email_key
 from shared.errors import StoreRefused
+from shared.store.statements import next_epoch
 
 LOCK_KEY = 4_101_202_613
 """The advisory lock under which a batch is corrected."""
@@ -27,6 +28,7 @@ LEAST_SECONDS = 1.0
 """For a batch."""
 
 IS_PENDING = "SELECT EXISTS (SELECT FROM pending_email_keys)"
+NAMES = {IS_PENDING: "pending_email_keys"}
 _HAS_LIST = "SELECT to_regclass('pending_email_keys') IS NOT NULL"
 _COUNT = "SELECT count(*) FROM pending_email_keys"
 _BEGIN = f"""
@@ -62,7 +64,7 @@ removed AS (
     AND i.created_at >= (SELECT applied_at FROM schema_migrations WHERE version = 2)
     RETURNING user_id, issuer, subject
 ), ended AS (
-    UPDATE users SET epoch = least(epoch, 2147483646) + 1 WHERE id IN (SELECT user_id FROM removed)
+    UPDATE users SET epoch = {next_epoch("epoch")} WHERE id IN (SELECT user_id FROM removed)
 )
 INSERT INTO auth_events (at, kind, user_id, actor)
 SELECT CURRENT_TIMESTAMP, '{UNLINKED}', user_id, concat(issuer, ' ', subject) FROM removed

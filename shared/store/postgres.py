@@ -62,7 +62,7 @@ class PostgresStore:
             settings.database_url,
             settings,
             prepare=prepared,
-            names=statements.NAMES | statistics.NAMES,
+            names=statements.NAMES | statistics.NAMES | email_keys.NAMES,
         )
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * DAY

@@ -65,14 +65,23 @@ HELD = """(users u LEFT JOIN (
             to_jsonb(identities) ORDER BY created_at, issuer, subject)) AS member
     FROM identities GROUP BY user_id
 ) i ON i.user_id = u.id)"""
-# The twin of `shared.transfer.records.canonical`, over a row of HELD. `concat` leaves NULLs
-# out, and `timestamptz_send` gives the 64 bits as they are, at a third of the cost of `extract`.
-DIGEST = """sha256(convert_to(concat(
-    u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
-    length(u.password), ':', u.password, length(u.name), ':', u.name,
-    length(u.provider), ':', u.provider,
-    timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', u.epoch, i.texts
-), 'UTF8'))"""
+
+
+def digest_with(epoch: str) -> str:
+    """Give the twin of `shared.transfer.records.canonical`, over a row of HELD, but for its epoch.
+
+    `concat` leaves NULLs out, and `timestamptz_send` gives the 64 bits as they are, at a third of
+    the cost of `extract`.
+    """
+    return f"""sha256(convert_to(concat(
+        u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
+        length(u.password), ':', u.password, length(u.name), ':', u.name,
+        length(u.provider), ':', u.provider,
+        timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', {epoch}, i.texts
+    ), 'UTF8'))"""
+
+
+DIGEST = digest_with("u.epoch")
 _TABLES = {
     "users": "(id uuid, email text, email_key text, password text, name text, provider text,"
     " created_at timestamptz, updated_at timestamptz, epoch integer)",
@@ -98,7 +107,7 @@ _STAGING = """
 CREATE TEMP TABLE staged_users (
     row bigint, id uuid, email text, email_key text, password text, name text, provider text,
     created_at bigint, updated_at bigint, epoch integer, identities jsonb, revoked jsonb,
-    operation uuid, digest bytea,
+    operation uuid, digest bytea, raised integer NOT NULL DEFAULT 0,
     verdict text, reason text, other_row bigint, other_id uuid, base bytea
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_identities (
@@ -173,16 +182,19 @@ WHERE s.row = shared.row
 """
 _LATEST = """
 latest AS (
-    SELECT DISTINCT ON (user_id) user_id, digest, batch, b.applied_at
+    SELECT DISTINCT ON (user_id) user_id, digest, batch, b.applied_at,
+           coalesce((previous->>'raised')::int, 0) AS raised
     FROM import_records JOIN import_batches b ON b.number = batch
     ORDER BY user_id, batch DESC
 )
 """
+# `raised` is by how much a user's epoch is above the source's, because imports have ended sessions.
 _COMPARE = f"""
 WITH {_LATEST}, found AS (
     SELECT s.row, u.id AS user_id, u.email_key, u.updated_at, {DIGEST} AS held,
-           s.epoch < u.epoch AS revives, s.digest AS staged, s.email_key AS staged_key,
-           latest.digest AS brought,
+           CASE WHEN latest.raised > 0 THEN {digest_with("u.epoch - latest.raised")} END AS lowered,
+           coalesce(latest.raised, 0) AS raised, s.epoch + latest.raised < u.epoch AS revives,
+           s.digest AS staged, s.email_key AS staged_key, latest.digest AS brought,
            latest.applied_at
     FROM staged_users s
     LEFT JOIN {HELD} ON u.id = s.id
@@ -191,15 +203,30 @@ WITH {_LATEST}, found AS (
     WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL
         OR outcome IN ('created', 'present')) -- A reconciliation has brought them.
 )
-UPDATE staged_users s SET base = held, verdict = CASE
+UPDATE staged_users s SET base = held, raised = found.raised, verdict = CASE
     WHEN found.user_id IS NULL THEN 'deleted'
-    WHEN held = staged THEN 'identical'
+    WHEN staged IN (held, lowered) THEN 'identical'
     WHEN held = brought AND revives THEN 'kept' -- Or sessions that were ended would go on.
     WHEN held = brought THEN 'changed'
     WHEN brought IS NULL AND found.email_key <> staged_key THEN 'id_taken'
     WHEN brought IS NULL OR found.updated_at > applied_at THEN 'kept'
     ELSE 'altered' END
 FROM found WHERE s.row = found.row
+"""
+# Sessions end that the source has ended, and those of whoever loses a way to log in: the old server
+# knows no epoch. A source whose epoch is above all that were held has ended them by itself.
+_RAISE = """
+WITH lost AS (
+    SELECT DISTINCT s.row FROM staged_users s JOIN identities held ON held.user_id = s.id
+    LEFT JOIN staged_identities given ON (given.row, given.issuer, given.subject)
+        = (s.row, held.issuer, held.subject)
+    WHERE s.verdict = 'changed' AND given.row IS NULL
+)
+UPDATE staged_users s SET raised = greatest(s.epoch, u.epoch + (
+    s.epoch + s.raised > u.epoch OR s.password IS DISTINCT FROM u.password
+    OR s.row IN (SELECT row FROM lost)
+)::int) - s.epoch
+FROM users u WHERE s.verdict = 'changed' AND u.id = s.id
 """
 _EMAIL_TAKEN = """
 UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
@@ -371,6 +398,7 @@ def classify(connection: Connection) -> None:
         # Once more, or the server would join as if nobody had changed.
         connection.run_script(f"{_COMPARE}; {_IDENTITY_TAKEN}; ANALYZE staged_users (verdict)")
         find_taken_emails(connection)
+        connection.run_script(_RAISE)
 
 
 def find_taken_emails(connection: Connection) -> None:
