@@ -30,6 +30,7 @@ _PLACEHOLDER = re.compile(
 _HTTPS = re.compile(r"https://[^/?#@\s]+(?:[/?][!-~]*)?")
 _ORIGIN = re.compile(r"https?://[^/?#@*\s]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_COOKIE_NAME_MAX_LENGTH = 64
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _SERVICE_ACCOUNT = re.compile(r"[^@\s]+@([a-z0-9-]+\.)+gserviceaccount\.com")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]+\.apps\.googleusercontent\.com")
@@ -332,6 +333,11 @@ class _Reader:
         name = self.text("COOKIE_NAME") or ("__Host-session" if secure else "session")
         if not _TOKEN.fullmatch(name):
             self.problems.append("COOKIE_NAME must be an HTTP token, such as __Host-session.")
+        if len(name) > _COOKIE_NAME_MAX_LENGTH:
+            self.problems.append(
+                f"COOKIE_NAME may have at most {_COOKIE_NAME_MAX_LENGTH} characters, because "
+                "browsers drop a cookie that is too long as a whole."
+            )
         if name.startswith(("__Host-", "__Secure-")) and not secure:
             self.problems.append(
                 "COOKIE_NAME begins with a prefix that browsers accept over HTTPS only, and "

@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.errors import StoreRefused
 from shared.session_keys import SessionKey
-from shared.strict_json import InvalidJson, loads
+from shared.strict_json import InvalidJson, check_text, loads
 from shared.users import User
 
 TYPE = "ai-coder-session+jwt"
@@ -30,6 +32,8 @@ SESSION_SECONDS = 30 * 24 * 60 * 60
 SKEW_SECONDS = 10
 MAX_LENGTH = 4096
 """Bytes of a token, because browsers drop larger cookies."""
+MAX_ISSUED_LENGTH = MAX_LENGTH - 160
+"""Without the cookie's name and attributes. Whatever the columns of `users` can hold fits."""
 NAME_MAX_LENGTH = 100
 """Characters of a name. It travels in the token; the old system's names can be longer."""
 
@@ -47,6 +51,10 @@ _CLAIMS: dict[str, tuple[type, ...]] = {
     "name": (str, type(None)),
     "provider": (str,),
 }
+
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What a name in a users file may hold, and no claim."""
 
 
 class InvalidToken(Exception):
@@ -113,7 +121,13 @@ class SessionTokens:
 
         `auth_time` is when the user proved who they are by the `method`, if it was not now. A
         degraded user's session cannot be renewed: it ends when it is no longer fresh.
+        Raises StoreRefused for a user of whom no token could be read again: only a users file can
+        have one, with texts that are no text or far longer than the columns of a database.
         """
+        try:
+            check_text([user.id, user.email, user.provider])
+        except InvalidJson as error:
+            raise _unfit() from error
         issued_at = int(now)
         lasts = FRESH_SECONDS if user.is_degraded else SESSION_SECONDS
         ends_at = renews.ends_at if renews else issued_at + lasts
@@ -131,7 +145,7 @@ class SessionTokens:
             "auth_method": renews.auth_method if renews else method,
             "jti": secrets.token_urlsafe(16),
             "email": user.email,
-            "name": user.name and user.name[:NAME_MAX_LENGTH],
+            "name": user.name and _NO_TEXT.sub("\ufffd", user.name[:NAME_MAX_LENGTH]),
             "provider": user.provider,
         }
         if user.is_degraded:
@@ -141,6 +155,8 @@ class SessionTokens:
             raise ValueError("the first key has to sign")
         signed = f"{_encode(_header(key))}.{_encode(claims)}"
         text = f"{signed}.{_base64url(sign(signed.encode()))}"
+        if len(text) > MAX_ISSUED_LENGTH:
+            raise _unfit()
         return IssuedToken(text, ends_at - issued_at)
 
     def read(self, token: str, now: float) -> Session:
@@ -203,8 +219,13 @@ def _header(key: SessionKey) -> dict[str, str]:
     return {"alg": key.algorithm, "typ": TYPE, "kid": key.kid}
 
 
+def _unfit() -> StoreRefused:
+    return StoreRefused(cause="no session can hold the id, the address or the provider of a user")
+
+
 def _encode(value: dict[str, Any]) -> str:
-    return _base64url(json.dumps(value, separators=(",", ":")).encode())
+    # As UTF-8: escapes would take 6 bytes for a letter, and 12 for what is beyond the first plane.
+    return _base64url(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def _base64url(data: bytes) -> str:

@@ -331,6 +331,7 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("DATABASE_MAX_CONNECTIONS", "0", "from 1 to 100"),
         ("COOKIE_NAME", "a b", "HTTP token"),
         ("COOKIE_NAME", "__Host-session", "HTTPS only"),
+        ("COOKIE_NAME", "x" * 65, "at most 64 characters"),
         ("ADMIN_TOKEN", "tooshort", "shorter than 32 bytes"),
         ("ADMIN_TOKEN", f"{OTHER_SECRET}é", "to fit into a header"),
         ("ADMIN_TOKEN", f"{OTHER_SECRET} {OTHER_SECRET}", "to fit into a header"),
