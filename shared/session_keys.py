@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _MAKE_ONE = "make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
 
 
@@ -33,6 +34,8 @@ class SessionKey:
     """None in a key that only verifies."""
     jwk: dict[str, str] | None = None
     """The public key as others get it (RFC 7517); None in a secret."""
+    is_canonical: Callable[[bytes], bool] = field(repr=False, default=lambda _: True)
+    """Whether a verified signature is the one of its two spellings that `sign` gives."""
 
 
 def parse(text: str) -> tuple[SessionKey, ...]:
@@ -87,13 +90,32 @@ def _read(number: int, label: str, pem: bytes) -> SessionKey:
     kid = _thumbprint(jwk)
     jwk |= {"alg": algorithm, "use": "sig", "kid": kid}
 
+    is_canonical = _CANONICAL[algorithm]
+
     def sign(data: bytes) -> bytes:
-        return bytes(scheme.sign(data, private))
+        signature = bytes(scheme.sign(data, private))
+        return signature if is_canonical(signature) else _twin(signature)
 
     def verify(data: bytes, signature: bytes) -> bool:
         return bool(scheme.verify(data, public, signature))
 
-    return SessionKey(kid, algorithm, verify, sign if private else None, jwk)
+    return SessionKey(kid, algorithm, verify, sign if private else None, jwk, is_canonical)
+
+
+def _is_low(signature: bytes) -> bool:
+    return int.from_bytes(signature[32:]) <= _P256_ORDER // 2
+
+
+def _is_only_one(_: bytes) -> bool:
+    return True
+
+
+_CANONICAL = {"ES256": _is_low, "EdDSA": _is_only_one}
+
+
+def _twin(signature: bytes) -> bytes:
+    """Give the other signature of the same key and data, which anybody can make: s is n - s."""
+    return signature[:32] + (_P256_ORDER - int.from_bytes(signature[32:])).to_bytes(32)
 
 
 def _thumbprint(jwk: dict[str, str]) -> str:

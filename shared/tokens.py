@@ -21,7 +21,7 @@ from typing import Any
 from shared.errors import StoreRefused
 from shared.session_keys import SessionKey
 from shared.strict_json import InvalidJson, check_text, loads
-from shared.users import User
+from shared.users import MAX_EPOCH, User
 
 TYPE = "ai-coder-session+jwt"
 """The explicit `typ` of RFC 8725, section 3.11: no other kind of token passes for a session."""
@@ -34,6 +34,9 @@ MAX_LENGTH = 4096
 """Bytes of a token, because browsers drop larger cookies."""
 MAX_ISSUED_LENGTH = MAX_LENGTH - 160
 """Without the cookie's name and attributes. Whatever the columns of `users` can hold fits."""
+VERSION = 2
+"""Of the tokens that are issued. Those without one, of the code before, may have either of the two
+signatures that ES256 knows for one text; from this version on it is the lower."""
 NAME_MAX_LENGTH = 100
 """Characters of a name. It travels in the token; the old system's names can be longer."""
 
@@ -51,8 +54,7 @@ _CLAIMS: dict[str, tuple[type, ...]] = {
     "name": (str, type(None)),
     "provider": (str,),
 }
-
-
+_SID = re.compile(r"[!-~]{1,255}")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """What a name in a users file may hold, and no claim."""
 
@@ -128,6 +130,8 @@ class SessionTokens:
             check_text([user.id, user.email, user.provider])
         except InvalidJson as error:
             raise _unfit() from error
+        if not 0 <= user.epoch <= MAX_EPOCH:
+            raise _unfit()
         issued_at = int(now)
         lasts = FRESH_SECONDS if user.is_degraded else SESSION_SECONDS
         ends_at = renews.ends_at if renews else issued_at + lasts
@@ -144,6 +148,7 @@ class SessionTokens:
             "auth_time": renews.auth_time if renews else min(proven_at, issued_at),
             "auth_method": renews.auth_method if renews else method,
             "jti": secrets.token_urlsafe(16),
+            "ver": VERSION,
             "email": user.email,
             "name": user.name and _NO_TEXT.sub("\ufffd", user.name[:NAME_MAX_LENGTH]),
             "provider": user.provider,
@@ -183,16 +188,9 @@ class SessionTokens:
         if not key.verify(signed.encode(), _decode(signature)):
             raise InvalidToken("not our signature")
         claims = _parse(encoded_claims)
-        if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
-            raise InvalidToken("not from us or not for us")
-        for name, kinds in _CLAIMS.items():
-            if type(claims.get(name)) not in kinds:  # Exactly: a bool is an int to isinstance.
-                raise InvalidToken(f"claim {name} is missing or of the wrong type")
-        if claims.get("degraded", True) is not True:
-            raise InvalidToken("claim degraded is not true")
-        issued_at, latest = claims["iat"], claims["iat"] + SESSION_SECONDS
-        if not claims["auth_time"] <= issued_at <= claims["exp"] <= claims["session_exp"] <= latest:
-            raise InvalidToken("the times contradict each other")
+        if "ver" in claims and not key.is_canonical(_decode(signature)):
+            raise InvalidToken("not our spelling of the signature")
+        _check(claims)
         return Session(
             user=User(
                 id=claims["sub"],
@@ -205,7 +203,7 @@ class SessionTokens:
             sid=claims["sid"],
             expires_at=claims["exp"],
             ends_at=claims["session_exp"],
-            issued_at=issued_at,
+            issued_at=claims["iat"],
             auth_time=claims["auth_time"],
             auth_method=claims["auth_method"],
         )
@@ -215,12 +213,35 @@ class SessionTokens:
         return {"keys": [key.jwk for key in self._keys.values() if key.jwk]}
 
 
+def _check(claims: dict[str, Any]) -> None:
+    """Raise InvalidToken where signed claims are not those of a session."""
+    if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
+        raise InvalidToken("not from us or not for us")
+    for name, kinds in _CLAIMS.items():
+        if type(claims.get(name)) not in kinds:  # Exactly: a bool is an int to isinstance.
+            raise InvalidToken(f"claim {name} is missing or of the wrong type")
+    try:
+        check_text([text for name, text in claims.items() if name != "name"])
+    except InvalidJson as error:
+        raise InvalidToken("a claim that no text can be") from error
+    if not _SID.fullmatch(claims["sid"]) or not 0 <= claims["epoch"] <= MAX_EPOCH:
+        raise InvalidToken("claim sid or epoch is out of range")
+    if claims.get("degraded", True) is not True:
+        raise InvalidToken("claim degraded is not true")
+    issued_at, latest = claims["iat"], claims["iat"] + SESSION_SECONDS
+    times = [0, claims["auth_time"], issued_at, claims["exp"], claims["session_exp"], latest]
+    if times != sorted(times):
+        raise InvalidToken("the times contradict each other")
+
+
 def _header(key: SessionKey) -> dict[str, str]:
     return {"alg": key.algorithm, "typ": TYPE, "kid": key.kid}
 
 
 def _unfit() -> StoreRefused:
-    return StoreRefused(cause="no session can hold the id, the address or the provider of a user")
+    return StoreRefused(
+        cause="no session can hold the id, the address, the provider or the epoch of a user"
+    )
 
 
 def _encode(value: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from typing import TypeGuard
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What the database takes for one, in lower case."""
+MAX_EPOCH = 2**31 - 1
+"""What its column can hold."""
 PROVIDERS = ("local", "google", "firebase-google")
 """Who vouches for users: this system, by a password, or somebody else."""
 MAX_EPOCH = 2**31 - 2**16

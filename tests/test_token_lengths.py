@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
+import time
 from pathlib import Path
 
 import httpx
@@ -13,8 +16,9 @@ from hypothesis import strategies as st
 from shared.errors import StoreRefused
 from shared.passwords import PasswordHasher
 from shared.session_keys import parse
-from shared.tokens import NAME_MAX_LENGTH, SESSION_SECONDS, SessionTokens
+from shared.tokens import FRESH_SECONDS, NAME_MAX_LENGTH, SESSION_SECONDS, SessionTokens
 from shared.users import User
+from tests.support.emulator import SECRET as EMULATOR_SECRET
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.session_keys import make_ed25519, make_p256, private_pem
@@ -103,6 +107,8 @@ def test_half_a_character_in_a_name_keeps_nobody_out(name: str) -> None:
         User(ID, "a@example.com", None, "p" * 4000),
         User(ID, "a\ud800@example.com", None, "local"),
         User("\0", "a@example.com", None, "local"),
+        User(ID, "a@example.com", None, "local", epoch=2**31),
+        User(ID, "a@example.com", None, "local", epoch=-1),
     ],
 )
 def test_who_fits_no_token_gets_none(user: User) -> None:
@@ -111,6 +117,51 @@ def test_who_fits_no_token_gets_none(user: User) -> None:
 
 
 # Over real HTTP
+
+
+def _forged(**claims: object) -> str:
+    """Sign a stale token with anything in it, as somebody who has the secret might."""
+    now = time.time() - 2 * FRESH_SECONDS
+    token = SessionTokens([EMULATOR_SECRET]).issue(User(ID, "a@example.com", None, "local"), now)
+    header, encoded, _ = token.text.split(".")
+    known = json.loads(base64.urlsafe_b64decode(encoded + "=="))
+    signed = f"{header}.{_base64url(json.dumps(known | claims).encode())}".encode()
+    signature = hmac.digest(EMULATOR_SECRET.encode(), signed, "sha256")
+    return f"{signed.decode()}.{_base64url(signature)}"
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sid": "x\0y"},
+        {"sid": "\ud800"},
+        {"sid": "x" * 2000},
+        {"sub": "\0"},
+        {"sub": "\ud800"},
+        {"email": "\0@example.com"},
+        {"email": "\ud800@example.com"},
+        {"epoch": 2**31},
+        {"epoch": -(2**70)},
+    ],
+)
+def test_a_signed_token_that_no_statement_could_take_is_401(
+    emulator: Emulator, claims: dict[str, object]
+) -> None:
+    token = _forged(**claims)
+    body = {"currentPassword": PASSWORD, "password": PASSWORD, "newPassword": PASSWORD + "!"}
+    with emulator.client(headers={"Cookie": f"session={token}"}) as client:
+        for method, path in (("GET", "/api/user"), ("GET", "/api/account")):
+            assert client.request(method, path).status_code == 401
+        for method, path in (("POST", "/api/password"), ("DELETE", "/api/account")):
+            assert client.request(method, path, json=body).status_code == 401
+        for everywhere in (False, True):
+            answer = client.post("/api/logout", json={"everywhere": everywhere})
+            assert answer.status_code == (401 if everywhere else 200)
+
 
 LONG = "ж" * 240 + "@example.com"
 NAMES = {
@@ -158,7 +209,7 @@ def test_who_is_in_a_users_file_logs_in_and_stays_so(tmp_path: Path) -> None:
             credentials = {"email": "x@example.com", "password": PASSWORD}
             assert client.post("/api/login", json=credentials).status_code == 503
             assert not list(client.cookies)
-        assert "no session can hold the id, the address or the provider" in running.output()
+        assert "no session can hold the id, the address, the provider" in running.output()
 
 
 def test_who_signs_up_with_the_longest_texts_stays_logged_in(emulator: Emulator) -> None:

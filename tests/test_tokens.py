@@ -57,7 +57,22 @@ def _sign(signed: str, algorithm: str, key: Any) -> str:
     if algorithm == "none":
         return f"{signed}."
     signature = jwt.get_algorithm_by_name(algorithm).sign(signed.encode(), key)
+    if algorithm == "ES256" and not _is_low(signature):
+        signature = _twin(signature)
     return f"{signed}.{_encode(signature)}"
+
+
+def _twin(signature: bytes) -> bytes:
+    """Give the other ES256 signature of the same text, which anybody can make."""
+    return signature[:32] + (ORDER - int.from_bytes(signature[32:])).to_bytes(32)
+
+
+def _is_low(signature: bytes) -> bool:
+    return int.from_bytes(signature[32:]) <= ORDER // 2
+
+
+def _raw_signature(token: str) -> bytes:
+    return base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")
 
 
 @dataclass(frozen=True)
@@ -378,14 +393,49 @@ def test_an_es256_signature_is_its_two_numbers_and_nothing_else() -> None:
             issuer.tokens.read(f"{signed}.{_encode(each)}", NOW)
 
 
-def test_the_other_spelling_of_an_es256_signature_is_the_same_session() -> None:
-    """Anybody can make it, so nothing may ever depend on the token's own text."""
+def test_the_other_spelling_of_an_es256_signature_is_refused() -> None:
     issuer = ISSUERS["ES256"]
-    token = issuer.tokens.issue(USER, NOW).text
-    signed, _, signature = token.rpartition(".")
-    raw = base64.urlsafe_b64decode(signature + "==")
-    twin = raw[:32] + (ORDER - int.from_bytes(raw[32:])).to_bytes(32)
-    assert issuer.tokens.read(f"{signed}.{_encode(twin)}", NOW) == issuer.tokens.read(token, NOW)
+    for _ in range(20):
+        token = issuer.tokens.issue(USER, NOW).text
+        raw = _raw_signature(token)
+        assert _is_low(raw)
+        assert issuer.tokens.read(token, NOW).user == USER
+        with pytest.raises(InvalidToken, match="spelling"):
+            issuer.tokens.read(f"{token.rpartition('.')[0]}.{_encode(_twin(raw))}", NOW)
+
+
+def test_a_session_of_the_code_before_goes_on_whichever_signature_it_has() -> None:
+    issuer = ISSUERS["ES256"]
+    token = issuer.forge(without=("ver",))
+    raw = _raw_signature(token)
+    for signature in (raw, _twin(raw)):
+        session = issuer.tokens.read(f"{token.rpartition('.')[0]}.{_encode(signature)}", NOW)
+        assert session.user == USER
+        renewed = issuer.tokens.issue(USER, NOW + 700, renews=session).text
+        assert issuer.tokens.read(renewed, NOW + 700).sid == session.sid
+        twin = f"{renewed.rpartition('.')[0]}.{_encode(_twin(_raw_signature(renewed)))}"
+        with pytest.raises(InvalidToken, match="spelling"):
+            issuer.tokens.read(twin, NOW + 700)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {name: value}
+        for name, value in itertools.product(
+            ("sub", "sid", "email", "provider", "jti", "auth_method"),
+            ("\0", "x\0y", "\ud800", "\udfff\ud800"),
+        )
+    ]
+    + [{"sid": value} for value in ("", " ", "a b", "é", "\x7f", "x" * 256, "x" * 2500)]
+    + [{"epoch": value} for value in (-1, 2**31, 10**40)]
+    + [{"auth_time": -1}, {"auth_time": -(10**40)}, {"sub": "x" * 10_000}, {"x": ["\0"]}],
+)
+def test_a_signed_token_with_what_no_statement_could_take_is_refused(
+    issuer: Issuer, claims: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidToken):
+        issuer.tokens.read(issuer.forge(claims), NOW)
 
 
 def test_an_altered_token_is_refused_wherever_it_was_altered(tokens: SessionTokens) -> None:
