@@ -49,7 +49,8 @@ PAGES = {
 
 def api(request: flask.Request) -> flask.Response:
     """Route a request to the function that has its path."""
-    name = ROUTES.get(request.path) or PAGES.get(request.path)
+    path = http.path(request)
+    name = ROUTES.get(path) or PAGES.get(path)
     return _entry_point(name)(request) if name else http.not_found(request)
 
 

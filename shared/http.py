@@ -198,6 +198,19 @@ def not_found(request: Request) -> Response:
     return _fail(request, no_such_path())
 
 
+def path(request: Request) -> str:
+    """Give the path as the client has sent it: no other spelling of it is the same path.
+
+    The server's own has each escape decoded and the slashes at its beginning made one. A target
+    may be a path or a whole URL (RFC 9112, section 3.2).
+    """
+    target: str = request.environ.get("RAW_URI", request.path).partition("?")[0]
+    scheme, is_whole, rest = target.partition("://")
+    if is_whole and scheme.lower() in ("http", "https"):
+        return "/" + rest.partition("/")[2]
+    return target
+
+
 def no_such_path() -> HttpError:
     """Answer as if the function did not exist."""
     return HttpError(404, "not_found", "There is nothing at this address")
@@ -249,7 +262,7 @@ def _end_stream(call: Call, lines: Generator[dict[str, Any], None, None]) -> Non
 
 def adopt(app: Flask) -> None:
     """Make functions-framework's own Flask app answer in JSON as well, and redirect nobody."""
-    app.url_map.merge_slashes = False
+    app.url_map.merge_slashes = app.url_map.strict_slashes = False
     app.register_error_handler(HTTPException, _framework_error)
     app.register_error_handler(500, _framework_error)
     # Its own lines are no JSON, and quote the texts of errors.

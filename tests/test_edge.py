@@ -254,6 +254,72 @@ def test_an_unknown_path_is_a_json_404_and_never_a_redirect(emulator: Emulator, 
             assert response.json()["code"] == "not_found"
 
 
+ALIASES = [
+    "//api/user",
+    "///api/user",
+    "/api//user",
+    "/api/user/",
+    "/api/user//",
+    "/api/./user",
+    "/api/x/../user",
+    "/./api/user",
+    "/../api/user",
+    "/api%2Fuser",
+    "/api%2fuser",
+    "/%61pi/user",
+    "/api/use%72",
+    "/api/user%00",
+    "/api/user%20",
+    "/api/user;x=y",
+    "/api/user;",
+    "/api/user#x",
+    "/api/user%3F",
+    "/api/user%23",
+    "/api\\user",
+    "/API/USER",
+    "/Api/user",
+    "/api/user.json",
+    "http://x//api/user",
+    "http://x/api%2Fuser",
+    "http://x",
+    "http://x?/api/user",
+    "http:///x/api/user",
+    "ftp://x/api/user",
+    "x://api/user",
+    "%2Fapi/user",
+]
+
+
+@pytest.mark.parametrize("target", ALIASES)
+def test_a_path_has_one_spelling_and_every_other_is_404(emulator: Emulator, target: str) -> None:
+    request = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    status = _exchange(emulator, request).split(b" ", 2)[1]
+    assert status == (b"400" if target.startswith("%") else b"404")
+
+
+def test_a_target_that_is_no_path_is_404(emulator: Emulator) -> None:
+    for line in (b"OPTIONS *", b"CONNECT x:80", b"CONNECT /api/user:80"):
+        answer = _exchange(emulator, line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/user",
+        "/api/user?",
+        "/api/user?a=b%2F/..",
+        "http://x/api/user",
+        "HTTP://x:80/api/user?a",
+    ],
+)
+def test_a_path_may_have_a_query_and_be_part_of_a_whole_url(
+    emulator: Emulator, target: str
+) -> None:
+    request = f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    assert _exchange(emulator, request).startswith(b"HTTP/1.1 401 ")
+
+
 def test_every_problem_has_the_members_of_rfc_9457_and_the_old_pages_error(
     emulator: Emulator,
 ) -> None:
