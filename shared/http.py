@@ -257,7 +257,7 @@ def _end_stream(call: Call, lines: Generator[dict[str, Any], None, None]) -> Non
         lines.close()
     except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
         _describe(call, error)
-    _log(call, 200)
+    _afterwards(call, functools.partial(_log, call, 200))
 
 
 def adopt(app: Flask) -> None:
@@ -296,16 +296,21 @@ def _respond(request: Request, name: str, produce: Callable[[Call], Response]) -
     if serving.is_offline:
         call.log["offline"] = True
     _finish(call, response)
+    _afterwards(call, functools.partial(_conclude, call, response))
+    return response
+
+
+def _conclude(call: Call, response: Response) -> None:
     if runtime.alerts().is_due(time.monotonic()):
         call.afterwards(runtime.check_alerts)
     for function in call.later:
         response.call_on_close(functools.partial(_afterwards, call, function))
     if not call.is_streaming:
         _log(call, response.status_code)
-    return response
 
 
 def _afterwards(call: Call, function: Callable[[], None]) -> None:
+    """Do what cannot undo the answer, which is decided."""
     try:
         function()
     except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log

@@ -20,7 +20,10 @@ _ENCODER = json.JSONEncoder(default=str)
 
 
 def write(severity: Severity, message: str, **fields: object) -> None:
-    """Write one line. A `None` among the fields is left out."""
+    """Write one line, or nothing where that is impossible: what was logged is done all the same.
+
+    A `None` among the fields is left out.
+    """
     line: dict[str, object] = {
         "severity": severity,
         "time": datetime.now(UTC).isoformat(),
@@ -28,6 +31,7 @@ def write(severity: Severity, message: str, **fields: object) -> None:
     }
     line |= scope.names()
     line |= {name: value for name, value in fields.items() if value is not None}
-    with contextlib.suppress(OSError):  # A full disk must not undo what a request has done.
+    # The output may be a full disk or a broken pipe, or closed: then there is no sys.stdout.
+    with contextlib.suppress(Exception):
         sys.stdout.write(_ENCODER.encode(line) + "\n")
         sys.stdout.flush()

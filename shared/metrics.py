@@ -11,6 +11,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,8 +43,7 @@ class Counter:
         """Add one."""
         with _adding:
             self.total += 1
-        for listener in _listeners:
-            listener(self, 1, ())
+        _hand_over(self, 1, ())
 
     def lines(self) -> Iterator[str]:
         """Give Prometheus' lines."""
@@ -66,8 +66,7 @@ class Histogram:
             series = self._series[values]
             series.counts[bisect_left(BUCKETS, value)] += 1
             series.total += value
-        for listener in _listeners:
-            listener(self, value, values)
+        _hand_over(self, value, values)
 
     def series(self) -> dict[Labels, Series]:
         """Copy what there is."""
@@ -133,6 +132,12 @@ class Series:
                 return lower + (BUCKETS[index] - lower) * (rank - below) / count
             below += count
         return BUCKETS[-1]
+
+
+def _hand_over(instrument: Counter | Histogram, value: float, labels: Labels) -> None:
+    for listener in _listeners:
+        with suppress(Exception):  # What is counted has happened, and goes on.
+            listener(instrument, value, labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from shared import metrics
 from tests.support.emulator import Emulator, running_emulator
+from tests.support.in_process import served
 from tests.support.waiting import until
 
 JSON = {"Content-Type": "application/json"}
@@ -143,15 +146,46 @@ def test_a_body_that_ends_early_is_400_and_not_taken_for_a_whole_one(emulator: E
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
-def test_what_cannot_be_logged_does_not_undo_a_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "redirection",
+    [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full", ">/dev/full 2>/dev/full", ">{pipe}"],
+)
+def test_what_cannot_be_logged_does_not_undo_a_request(tmp_path: Path, redirection: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     with (
-        running_emulator(output="/dev/full", USERS_FILE=str(tmp_path / "users.json")) as full,
-        full.client() as client,
+        running_emulator(
+            redirection=redirection.format(pipe=pipe), USERS_FILE=str(tmp_path / "users.json")
+        ) as mute,
+        mute.client() as client,
     ):
-        response = client.post(
-            "/api/signup", json={"email": "ada@example.com", "password": PASSWORD}
-        )
-        assert response.status_code == 201
+        os.close(reader)
+        credentials = {"email": "ada@example.com", "password": PASSWORD}
+        assert client.post("/api/signup", json=credentials).status_code == 201
+        assert client.get("/api/user").status_code == 200
+        assert client.post("/api/login", json=credentials).status_code == 200
+        assert client.get("/api/nothing").json()["code"] == "not_found"
+    users = json.loads((tmp_path / "users.json").read_text())
+    assert [user["email"] for user in users] == ["ada@example.com"]
+
+
+@pytest.mark.parametrize("broken", ["alerts.Alerts.record", "alerts.Alerts.is_due", "listener"])
+def test_what_cannot_be_counted_does_not_undo_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with served(USERS_FILE=str(tmp_path / "users.json")) as app:
+        if broken == "listener":
+            monkeypatch.setattr(metrics, "_listeners", [fail])
+        else:
+            monkeypatch.setattr(f"shared.{broken}", fail)
+        body = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
+        answer = app.send("POST", "/api/signup", JSON.items(), body)
+        assert answer.status_code == 201
+        assert "ada@example.com" in app.stored_users()
 
 
 def test_a_client_that_hangs_up_within_its_body_harms_nobody(emulator: Emulator) -> None:

@@ -84,20 +84,23 @@ def running_emulator(
     output: str = "",
     source: str = f"{ROOT}/main.py",
     stack: str = "",
+    redirection: str = "",
     **settings: str,
 ) -> Iterator[Emulator]:
     """Start functions-framework with the settings, and stop it afterwards.
 
-    `stack` is the size of a thread's stack in KiB, where the system's own shall not be used.
+    `stack` is the size of a thread's stack in KiB, where the system's own shall not be used. A
+    shell's `redirection` can take its standard streams away.
     """
-    limited = ["sh", "-c", 'ulimit -s "$0" && exec "$@"', stack] if stack else []
+    limit = f"ulimit -s {stack} && " if stack else ""
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
         path = Path(output or f"{folder}/output")
         port = free_port()
         with path.open("wb") as file:
             process = subprocess.Popen(
                 [
-                    *limited, sys.executable, "-m", "functions_framework",
+                    "sh", "-c", f'{limit}exec "$@" {redirection}', "sh",
+                    sys.executable, "-m", "functions_framework",
                     "--source", source, "--target", target,
                     "--host", "127.0.0.1", "--port", str(port),
                 ],
