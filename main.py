@@ -74,4 +74,7 @@ telemetry.export_from_workers(runtime.gauges)
 # Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():
+    from shared import server
+
     http.adopt(flask.current_app)
+    server.install()

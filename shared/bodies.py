@@ -10,13 +10,15 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from flask import Request
 
+from shared import framing
 from shared.errors import HttpError
 from shared.strict_json import InvalidJson, check_text, loads
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-MAX_JSON = 16 * 1024
+MAX_JSON = framing.MAX_BODY
+"""Bytes. The server has received as many before a function sees the request."""
 MAX_STREAM = 512 * 1024 * 1024
 """Bytes."""
 
@@ -47,7 +49,7 @@ class BodyStream(io.RawIOBase):
             try:
                 data = self._source.read(len(view))
             except Exception as error:  # noqa: BLE001  # each server has its own for a broken body
-                self._failure = _incomplete("The body could not be read")
+                self._failure = _unreadable(error)
                 self._failure.__cause__ = error
             else:
                 self._read += len(data)
@@ -97,7 +99,7 @@ def _read(request: Request) -> bytes:
     try:
         data = request.stream.read(MAX_JSON + 1) if length <= MAX_JSON else b""
     except Exception as error:  # Each server has its own errors for a body that breaks off.
-        raise _incomplete("The body could not be read") from error
+        raise _unreadable(error) from error
     if len(data) < length <= MAX_JSON:
         raise _incomplete("The body is shorter than its Content-Length")
     if length > MAX_JSON or len(data) > MAX_JSON:
@@ -114,6 +116,13 @@ def _check_type(request: Request, *types: str) -> None:
         )
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise HttpError(415, "unsupported_encoding", "The body must not be compressed")
+
+
+def _unreadable(error: Exception) -> HttpError:
+    # Werkzeug raises its own error while it handles the server's; the kernel's timeout is this one.
+    if isinstance(error.__context__ or error, BlockingIOError):
+        return HttpError(408, "request_timeout", "The body stopped arriving")
+    return _incomplete("The body could not be read")
 
 
 def _incomplete(sentence: str) -> HttpError:

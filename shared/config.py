@@ -102,6 +102,9 @@ class Settings:
     audit_days: int = 90
     allowed_origins: frozenset[str] = frozenset()
     trusted_proxies: int = 0
+    request_timeout: float = 10.0
+    stream_timeout: float = 30.0
+    keep_alive_timeout: float = 75.0
     admin_token: str | None = field(default=None, repr=False)
     admin_audience: str | None = None
     admin_service_accounts: frozenset[str] = frozenset()
@@ -195,6 +198,11 @@ class _Reader:
             audit_days=self.number("AUDIT_DAYS", default.audit_days, 1, 3650),
             allowed_origins=self.allowed_origins(),
             trusted_proxies=self.trusted_proxies(),
+            request_timeout=self.number("REQUEST_TIMEOUT", default.request_timeout, 0.1, 300),
+            stream_timeout=self.number("STREAM_TIMEOUT", default.stream_timeout, 0.1, 3600),
+            keep_alive_timeout=self.number(
+                "KEEP_ALIVE_TIMEOUT", default.keep_alive_timeout, 1, 3600
+            ),
             admin_token=self.admin_token(secure=secure),
             admin_audience=self.text("ADMIN_AUDIENCE"),
             admin_service_accounts=self.admin_service_accounts(),

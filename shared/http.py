@@ -171,6 +171,7 @@ def endpoint(
                 raise no_such_path()
             origin = call.request.headers.get("Origin")
             if call.request.method == "OPTIONS" and origins.is_allowed(origin, call.settings):
+                bodies.read_json(call.request, "none")
                 return _preflight(methods)
             _check(call, methods)
             if admin:
@@ -269,6 +270,11 @@ def adopt(app: Flask) -> None:
     app.logger.disabled = True
 
 
+def refusal(error: Exception, method: str = "") -> Response:
+    """Answer, in the server's stead, a request that has no function, and log it."""
+    return _fail(Request({"REQUEST_METHOD": method, "wsgi.input": io.BytesIO()}), error)
+
+
 def _framework_error(error: HTTPException) -> Response:
     cause = getattr(error, "original_exception", None)
     return _fail(request, cause or error)
@@ -359,7 +365,7 @@ def _problem(call: Call, error: Exception) -> Response:
     if call.takes_basic and problem.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="AI-Coder", charset="UTF-8"'
     # functions-framework reads what is left of a body into memory before it answers, unless the
-    # answer is streamed; the server then drains it within its own bounds.
+    # answer is streamed.
     return Response(iter([text]), problem.status, headers, content_type="application/problem+json")
 
 

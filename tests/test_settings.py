@@ -346,6 +346,9 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
         ("ALERT_WEBHOOK_URL", "https://user:pass@hooks.example.com/", "must be an https URL"),
         ("ALERT_ERROR_RATE", "5", "from 0 to 1"),
         ("DATABASE_SLOW_QUERY", "-1", "from 0 to 300"),
+        ("REQUEST_TIMEOUT", "0", "from 0.1 to 300"),
+        ("STREAM_TIMEOUT", "inf", "from 0.1 to 3600"),
+        ("KEEP_ALIVE_TIMEOUT", "0", "from 1 to 3600"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_sentence(name: str, value: str, sentence: str) -> None:

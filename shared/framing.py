@@ -1,0 +1,168 @@
+"""How much of a request has arrived, told from its bytes, so that no thread has to wait for it.
+
+What the bytes mean is decided by the server's own parser, which gets the same ones. Here it is only
+decided when they are enough for it: the head, and the body, if that is a small one (RFC 9112).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+
+from shared.errors import HttpError
+
+MAX_LINE = 8190
+"""Bytes of the request line."""
+MAX_FIELDS = 100
+MAX_FIELD = 8190
+"""Bytes of a header field."""
+MAX_HEAD = 32 * 1024
+"""Bytes of request line and header fields together."""
+MAX_BODY = 16 * 1024
+"""Bytes of a body that is waited for; a longer one is left to whoever serves the request."""
+
+_MAX_CHUNKS = 2 * MAX_BODY
+"""Bytes of a chunked body as it is sent, as long as it is a small one."""
+_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+_FIELD = re.compile(
+    rb"\r\n(content-length|transfer-encoding|expect):[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE
+)
+_HEXADECIMAL = re.compile(rb"[0-9a-fA-F]+")
+_CRLF = b"\r\n"
+
+
+class Arrival(Enum):
+    """How much is there."""
+
+    PARTIAL = auto()
+    """More must come."""
+    WHOLE = auto()
+    """All of it, or enough to see that it is malformed."""
+    LARGE = auto()
+    """The head of a request whose body is not a small one: its Content-Length says so, or more than
+    MAX_BODY of it are there."""
+
+
+def line_too_long() -> HttpError:
+    """Refuse a request line of more than MAX_LINE bytes."""
+    return HttpError(414, "uri_too_long", f"The address may have at most {MAX_LINE} bytes")
+
+
+def head_too_large() -> HttpError:
+    """Refuse more than MAX_FIELDS, MAX_FIELD or MAX_HEAD. Browsers send so much as cookies."""
+    sentence = "The header fields are too large. Deleting this site's cookies may help."
+    return HttpError(431, "headers_too_large", sentence)
+
+
+class Arriving:
+    """One request, as it arrives. What follows it on its connection may be among the bytes."""
+
+    def __init__(self) -> None:
+        """Begin with no byte."""
+        self.data = bytearray()
+        self.expects_continue = False
+        """Whether the client waits for `100 Continue` before it sends the body."""
+        self._searched = 0
+        self._body = -1
+        """Where the body begins; -1 before the head has ended."""
+        self._length: int | None = None
+        """The body's Content-Length; None for a chunked one."""
+        self._is_malformed = False
+        self._chunk = 0
+        """Where the chunk begins that is not there yet."""
+        self._decoded = 0
+        """Bytes of the body in the chunks before."""
+        self._trailers = 0
+        """How far the trailers were searched for their end."""
+
+    def add(self, data: bytes) -> Arrival:
+        """Take the bytes that have arrived. Raises HttpError for what is too long."""
+        self.data += data
+        if self._body < 0 and not self._find_body():
+            return Arrival.PARTIAL
+        if self._is_malformed:
+            return Arrival.WHOLE
+        if self._length is None:
+            return self._chunks()
+        if self._length > MAX_BODY:
+            return Arrival.LARGE
+        is_whole = len(self.data) - self._body >= self._length
+        return Arrival.WHOLE if is_whole else Arrival.PARTIAL
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the head has arrived."""
+        return self._body >= 0
+
+    def _find_body(self) -> bool:
+        end = _END.search(self.data, self._searched)
+        self._searched = max(0, len(self.data) - len(b"\r\n\r"))
+        # One empty line may come first (RFC 9112, section 2.2).
+        longest = len(_CRLF) + MAX_LINE + len(_CRLF)
+        if len(self.data) > longest and self.data.find(b"\n", len(_CRLF), longest) < 0:
+            raise line_too_long()
+        if (end.end() if end else len(self.data)) > MAX_HEAD:
+            raise head_too_large()
+        if end is None:
+            return False
+        self._body = self._chunk = end.end()
+        if end[0] == b"\n":
+            self._is_malformed = True
+        else:
+            self._read_head(bytes(self.data[: self._body]))
+        return True
+
+    def _read_head(self, head: bytes) -> None:
+        fields: dict[bytes, list[bytes]] = {}
+        for name, value in _FIELD.findall(head):
+            fields.setdefault(name.lower(), []).append(value.lower())
+        lengths, codings = fields.get(b"content-length", []), fields.get(b"transfer-encoding", [])
+        expected = fields.get(b"expect", [])
+        is_chunked = any(c.strip(b" \t") == b"chunked" for c in b",".join(codings).split(b","))
+        # The parser refuses each of these.
+        self._is_malformed = (
+            any(expectation != b"100-continue" for expectation in expected)
+            or (bool(codings) and (bool(lengths) or not is_chunked))
+            or len(lengths) > 1
+            or not all(length.isdigit() for length in lengths)
+        )
+        if self._is_malformed:
+            return
+        is_new = head.lstrip(_CRLF).partition(_CRLF)[0].endswith(b" HTTP/1.1")
+        self.expects_continue = bool(expected) and is_new
+        if not codings:
+            # int() refuses thousands of digits.
+            digits = lengths[0].lstrip(b"0") if lengths else b""
+            self._length = int(digits[:20] or b"0")
+
+    def _chunks(self) -> Arrival:
+        """Look at the chunks that are there (RFC 9112, section 7.1)."""
+        while (end := self.data.find(_CRLF, self._chunk)) >= 0:
+            digits = bytes(self.data[self._chunk : end]).partition(b";")[0].rstrip(b" \t")
+            if not _HEXADECIMAL.fullmatch(digits):
+                return Arrival.WHOLE
+            size = int(digits, 16)
+            begin = end + len(_CRLF)
+            if size == 0:
+                return self._last_chunk(begin)
+            if self._decoded + min(size, len(self.data) - begin) > MAX_BODY:
+                return Arrival.LARGE
+            if len(self.data) < begin + size + len(_CRLF):
+                return self._more_chunks()
+            if not self.data.startswith(_CRLF, begin + size):
+                return Arrival.WHOLE
+            self._decoded += size
+            self._chunk = begin + size + len(_CRLF)
+        return self._more_chunks()
+
+    def _last_chunk(self, trailers: int) -> Arrival:
+        start = max(trailers, self._trailers)
+        if self.data.startswith(_CRLF, trailers) or _END.search(self.data, start):
+            return Arrival.WHOLE
+        self._trailers = len(self.data) - len(b"\r\n\r")
+        return self._more_chunks()
+
+    def _more_chunks(self) -> Arrival:
+        if len(self.data) - self._body > _MAX_CHUNKS:
+            raise HttpError(413, "body_too_large", f"The body may have at most {MAX_BODY} bytes")
+        return Arrival.PARTIAL

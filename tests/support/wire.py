@@ -1,0 +1,88 @@
+"""Raw connections: requests byte by byte, and answers as they come."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.emulator import Emulator
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, whole."""
+
+    status: int
+    headers: dict[str, str]
+    """By their names in lower case."""
+    body: bytes
+
+    def problem(self) -> Any:
+        """Read the body as a problem."""
+        assert self.headers["content-type"] == "application/problem+json"
+        return json.loads(self.body)
+
+
+class Wire:
+    """A client's connection."""
+
+    def __init__(self, emulator: Emulator, *, receive_buffer: int = 0, seconds: float = 30) -> None:
+        """Connect; `receive_buffer` is what the client's kernel takes of answers unread."""
+        host, port = emulator.url.removeprefix("http://").split(":")
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(seconds)
+        self.socket.connect((host, int(port)))
+        self._received = b""
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> bool:
+        """Send, and tell whether the server still takes it."""
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            return False
+        return True
+
+    def answer(self) -> Answer:
+        """Wait for the next answer. Raises EOFError where the server has closed instead."""
+        head, body = self._until(b"\r\n\r\n").split(b"\r\n\r\n", 1)
+        line, *fields = head.decode("latin-1").split("\r\n")
+        headers = {n.lower(): v for n, v in (field.split(": ", 1) for field in fields)}
+        status = int(line.split()[1])
+        length = int(headers.get("content-length", 0)) if status >= 200 else 0
+        while len(body) < length:
+            body += self._more()
+        self._received = body[length:]
+        return Answer(status, headers, body[:length])
+
+    def until(self, text: bytes) -> bytes:
+        """Wait for a text, and give all that has come."""
+        self._until(text)
+        return self._received
+
+    def is_closed(self) -> bool:
+        """Wait for the server to close, and tell whether it did so without another byte."""
+        with suppress(ConnectionError):
+            return not self._received and not self.socket.recv(65536)
+        return True
+
+    def _until(self, text: bytes) -> bytes:
+        while text not in self._received:
+            self._received += self._more()
+        return self._received
+
+    def _more(self) -> bytes:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError(self._received)
+        return data
