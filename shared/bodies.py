@@ -119,8 +119,8 @@ def _check_type(request: Request, *types: str) -> None:
 
 
 def _unreadable(error: Exception) -> HttpError:
-    # Werkzeug raises its own error while it handles the server's; the kernel's timeout is this one.
-    if isinstance(error.__context__ or error, BlockingIOError):
+    # This is the kernel's timeout. Werkzeug raises its own error while it handles the server's.
+    if BlockingIOError in (type(error), type(error.__context__)):
         return HttpError(408, "request_timeout", "The body stopped arriving")
     return _incomplete("The body could not be read")
 

@@ -23,6 +23,8 @@ from contextlib import suppress
 from email.utils import formatdate
 from enum import Enum, auto
 from functools import partial
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import functions_framework._http.gunicorn as framework
@@ -145,6 +147,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Take a new connection; where there are too many, in the place of one that waits."""
         try:
             sock, client = listener.accept()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)
+            # The kernel's, because Python's own cost a system call before each.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._timeout)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, self._timeout)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 self._make_room()
@@ -152,10 +158,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns += 1
         if self.nr_conns >= self.worker_connections:
             self._make_room()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)
-        # The kernel's, because Python's own cost a system call before each.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._timeout)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, self._timeout)
         self._await_request(Connection(self.cfg, sock, client, listener.getsockname()))
 
     def handle(self, conn: Connection) -> bool:
@@ -284,10 +286,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
 
     def _make_room(self) -> None:
-        for phase in (Phase.IDLE, Phase.LINGERING, Phase.UNREAD, Phase.ARRIVING):
-            for conn in self._waiting[phase]:
-                self._drop(conn)
-                return
+        longest = [
+            (deadline - self._seconds[phase], conn)
+            for phase, waiting in self._waiting.items()
+            for conn, deadline in islice(waiting.items(), 1)
+        ]
+        if longest:
+            self._drop(min(longest, key=itemgetter(0))[1])
 
     def _wait(
         self,

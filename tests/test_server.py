@@ -332,6 +332,9 @@ def test_a_streamed_body_that_falls_silent_is_over(hasty: Emulator) -> None:
         problem = wire.answer().problem()
         assert (problem["status"], problem["code"]) == (408, "request_timeout")
         assert wire.is_closed()
+    with Wire(hasty) as wire:
+        wire.send(_stream(b"Transfer-Encoding: chunked") + b"fffff\r\n" + b"x" * 20_000)
+        assert b'"code": "request_timeout"' in wire.until(b'"error"')
 
 
 # Refusals of requests that are still being sent.
@@ -456,6 +459,13 @@ def test_more_connections_than_there_may_be_cost_those_that_wait_longest(tmp_pat
             wire.send(LIVEZ[:-4])
         _everybody_is_answered(emulator)
         assert emulator.descriptors() < 200
+        # Who has only just come is not among them, although no byte has come yet.
+        with Wire(emulator) as late:
+            for _ in range(30):
+                stack.enter_context(Wire(emulator)).send(b"G")
+            _everybody_is_answered(emulator, 1)
+            late.send(LIVEZ)
+            assert late.answer().status == 200
 
 
 # The end, and what of the frameworks is used.
