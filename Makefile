@@ -8,9 +8,12 @@ BIN := $(VENV)/bin
 LOAD = saved=$$(export -p); if [ -f $(1) ]; then set -a; . ./$(1); set +a; fi; eval "$$saved";
 LOAD_ENV = $(call LOAD,.env)
 
+# What a caller sets reaches a shell in its environment, never in its text: a quote in it is a quote.
+export PYTHON PRODUCTION WORKERS
+
 # What is deployed has a file of its own, so that no setting of development gets there.
 PRODUCTION ?= .env.production
-DEPLOY = $(call LOAD,$(PRODUCTION)) $(BIN)/python -m deploy
+DEPLOY = $(call LOAD,"$$PRODUCTION") set -f; $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
@@ -19,13 +22,14 @@ DEPLOY = $(call LOAD,$(PRODUCTION)) $(BIN)/python -m deploy
 
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
 WORKERS ?= 3
-SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE = -n "$$WORKERS" --dist loadfile --no-loadscope-reorder
 
 # Beside the wheel's 17 and Debian's 15; they have no TLS, without which only SQL can be tried.
 POSTGRES_VERSIONS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 18.4.0-beta.17
 
 # The move, from USERS_FILE to DATABASE_URL; options go into ARGS: make migrate ARGS='--yes'
-TRANSFER = $(LOAD_ENV) $(BIN)/python -m shared.transfer
+# They are split at spaces, and a shell does nothing else with them (`set -f`: no * either).
+TRANSFER = $(LOAD_ENV) set -f; $(BIN)/python -m shared.transfer
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +56,7 @@ postgres-versions: ## Fetch the versions of PostgreSQL on which only some tests 
 	  $(foreach version,$(POSTGRES_VERSIONS),postgres-$(firstword $(subst ., ,$(version)))@npm:@embedded-postgres/linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@$(version))
 
 soak: $(VENV)/.dev ## Serve under load with a fault every few seconds, for ten minutes
-	@$(BIN)/python -m tests.soak $(ARGS)
+	@set -f; $(BIN)/python -m tests.soak $$ARGS
 
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff format --check .
@@ -66,59 +70,59 @@ bench: $(VENV)/.dev ## Measure against floors of the same run (some minutes)
 	$(BIN)/python -m bench
 
 migrate-dry-run: $(VENV)/.runtime ## Tell what migrate would do with each user, and write nothing
-	@$(TRANSFER) plan $(ARGS)
+	@$(TRANSFER) plan $$ARGS
 
 migrate-backup: $(VENV)/.runtime ## Copy USERS_FILE beside itself, byte for byte
-	@$(TRANSFER) backup $(ARGS)
+	@$(TRANSFER) backup $$ARGS
 
 migrate: $(VENV)/.runtime ## Bring the users of USERS_FILE to DATABASE_URL, proven before it counts
-	@$(TRANSFER) apply $(ARGS)
+	@$(TRANSFER) apply $$ARGS
 
 migrate-verify: $(VENV)/.runtime ## Compare every user of USERS_FILE with DATABASE_URL
-	@$(TRANSFER) verify $(ARGS)
+	@$(TRANSFER) verify $$ARGS
 
 migrate-status: $(VENV)/.runtime ## List what was imported and rolled back
-	@$(TRANSFER) status $(ARGS)
+	@$(TRANSFER) status $$ARGS
 
 migrate-rollback: $(VENV)/.runtime ## Take an import back: make migrate-rollback BATCH=…
-	@$(TRANSFER) rollback $(if $(BATCH),'$(BATCH)') $(ARGS)
+	@$(TRANSFER) rollback $$ARGS
 
 migrate-reconcile: $(VENV)/.runtime ## Bring who signed up during an outage to DATABASE_URL
-	@$(TRANSFER) reconcile $(ARGS)
+	@$(TRANSFER) reconcile $$ARGS
 
 snapshot: $(VENV)/.runtime ## Copy what logins need beside USERS_FILE, for an outage
-	@$(TRANSFER) snapshot $(ARGS)
+	@$(TRANSFER) snapshot $$ARGS
 
 export: $(VENV)/.runtime ## Write all users to a new file in the old server's shape
-	@$(TRANSFER) export $(ARGS)
+	@$(TRANSFER) export $$ARGS
 
 migrate-schema: $(VENV)/.runtime ## Apply pending migrations to DATABASE_URL by hand
-	@$(TRANSFER) schema apply $(ARGS)
+	@$(TRANSFER) schema apply $$ARGS
 
 migrate-schema-status: $(VENV)/.runtime ## Tell which migrations DATABASE_URL has
-	@$(TRANSFER) schema status $(ARGS)
+	@$(TRANSFER) schema status $$ARGS
 
 migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would run
-	@$(TRANSFER) schema plan $(ARGS)
+	@$(TRANSFER) schema plan $$ARGS
 
 deploy-setup: $(VENV)/.runtime ## Make what a deployment needs in the project, once (DRY_RUN=1 shows)
-	@$(DEPLOY) setup $(ARGS)
+	@$(DEPLOY) setup $$ARGS
 
 deploy: $(VENV)/.runtime ## Check, deploy and try; FUNCTION=login alone; DRY_RUN=1 prints commands
-	@$(DEPLOY) apply $(ARGS)
+	@$(DEPLOY) apply $$ARGS
 
 rollback: $(VENV)/.runtime ## Serve the previous revision again (DRY_RUN=1 shows which)
-	@$(DEPLOY) rollback $(ARGS)
+	@$(DEPLOY) rollback $$ARGS
 
 smoke: $(VENV)/.runtime ## Try a deployment as a user would, and leave nothing: make smoke URL=…
-	@$(DEPLOY) smoke $(ARGS)
+	@$(DEPLOY) smoke $$ARGS
 
 clean: ## Remove the environment and the caches, but not .data
 	rm -rf $(VENV) .venv-bench .venv-postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 
 $(VENV)/.runtime: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	"$$PYTHON" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

@@ -15,12 +15,17 @@ from deploy.checks import Findings
 from deploy.errors import Failed, NotReady
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place
+from deploy.words import DOMAIN, MEMORY, PROJECT, REGION, REVISION, SERVICE
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, envvar="DRY_RUN", help="Print the commands, and change nothing."
 )
-project_option = click.option("--project", envvar="PROJECT", default="", help="gcloud's if absent.")
-region_option = click.option("--region", envvar="REGION", default="", help="Such as us-east5.")
+project_option = click.option(
+    "--project", type=PROJECT, envvar="PROJECT", default="", help="gcloud's if absent."
+)
+region_option = click.option(
+    "--region", type=REGION, envvar="REGION", default="", help="Such as us-east5."
+)
 url_option = click.option("--url", envvar="URL", help="The service, as its users reach it.")
 
 
@@ -40,15 +45,18 @@ def _size_options(command: Callable[..., None]) -> Callable[..., None]:
     for name in ("cpu", "memory", "concurrency", "min_instances", "max_instances"):
         value: Any = getattr(default, name)
         option = f"--{name.replace('_', '-')}"
-        command = click.option(option, envvar=name.upper(), default=value, show_default=True)(
-            command
-        )
+        kind = MEMORY if name == "memory" else click.IntRange(min=0)
+        command = click.option(
+            option, type=kind, envvar=name.upper(), default=value, show_default=True
+        )(command)
     return command
 
 
 @deploy.command()
 @click.option("--function", type=click.Choice(services.FUNCTIONS), envvar="FUNCTION")
-@click.option("--service", envvar="SERVICE", help="Another name for the service of that one.")
+@click.option(
+    "--service", type=SERVICE, envvar="SERVICE", help="Another name for the service of that one."
+)
 @click.option(
     "--front", type=click.Choice(list(services.FRONTS)), envvar="FRONT", default="run.app"
 )
@@ -158,8 +166,10 @@ def _exists(gcloud: Gcloud, place: Place, *question: str) -> bool:
 
 
 @deploy.command()
-@click.option("--service", envvar="SERVICE", default=services.API.name, show_default=True)
-@click.option("--revision", envvar="REVISION", help="Another one than the previous.")
+@click.option(
+    "--service", type=SERVICE, envvar="SERVICE", default=services.API.name, show_default=True
+)
+@click.option("--revision", type=REVISION, envvar="REVISION", help="Another one than the previous.")
 @project_option
 @region_option
 @dry_run_option
@@ -195,7 +205,9 @@ def rollback(service: str, revision: str | None, project: str, region: str, dry_
 
 @deploy.command()
 @url_option
-@click.option("--domain", envvar="PROBE_DOMAIN", default="example.com", help="Of its address.")
+@click.option(
+    "--domain", type=DOMAIN, envvar="PROBE_DOMAIN", default="example.com", help="Of its address."
+)
 def smoke(url: str | None, domain: str) -> None:
     """Sign a made-up user up, log in and out, and delete it again."""
     smoking.smoke(url or "", click.echo, domain)

@@ -201,7 +201,7 @@ def status_(command: Command) -> None:
 
 
 @action(transfer)
-@click.argument("batch")
+@click.argument("batch", envvar="BATCH")
 @yes_option
 def rollback_(command: Command, batch: str, yes: bool) -> None:
     """Take a batch back; keep and name whoever has changed or signed up since."""
