@@ -1,8 +1,8 @@
 """What hostile connections leave for others: the logins and answers that succeed beside them.
 
 The settings are those of `make deploy`. Hostile connections stay open and send the next wrong
-password as soon as they have their answer; half of the addresses are somebody's. One login a second
-has a right password and a network of its own.
+password as soon as they have their answer; half of the addresses are somebody's. Several networks
+are in as many regions. One login a second has a right password and a network of its own.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def measure(database_url: str, seconds: int) -> list[Measurement]:
             _exchange(server, _sign_up(f"guessed{number}@example.com", _home(number)), 201)
         cookie = _session_cookie(server, users[0])
         for index, scenario in enumerate(SCENARIOS):
-            networks = [f"203.0.{index}.{number + 1}" for number in range(scenario.networks)]
+            networks = [f"203.{number}.{index}.7" for number in range(scenario.networks)]
             if scenario.is_locked:
                 _lock(server, networks[0])
             run = _Run(server.port)

@@ -62,8 +62,8 @@ ADMIN_PASSED_ON = ("ADMIN_AUDIENCE", "ADMIN_SERVICE_ACCOUNT")
 """Without these and ADMIN_TOKEN nobody is an administrator: the public services never get them."""
 DECIDED = ("ENVIRONMENT", "GOOGLE_CLOUD_PROJECT", "TRUSTED_PROXIES", "HASH_CONCURRENCY")
 """Settings that are passed on, too, but depend on what is deployed where."""
-NOT_DEPLOYED = ("PORT", "USE_DATABASE", "USERS_FILE")
-"""The platform's own, and those of a users file, for which Cloud Run has no disk."""
+NOT_DEPLOYED = ("PORT", "THREADS", "USE_DATABASE", "USERS_FILE")
+"""The platform's own, what CONCURRENCY decides, and those of a users file: there is no disk."""
 
 REQUIRED_SECRETS = ("SESSION_SECRET", "DATABASE_URL")
 OPTIONAL_SECRETS = ("SESSION_PRIVATE_KEY", "ALERT_WEBHOOK_URL")
