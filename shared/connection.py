@@ -43,7 +43,7 @@ MAX_TRANSFER_ANSWER = 64 * 1024 * 1024
 """Bytes of all that a server says: at a login, and in answer to one flight of a request or of a
 transfer, which fetches its rows by the thousand."""
 MAX_ITERATIONS = 600_000
-"""Of PBKDF2, for which a server may ask: half a second of work, in which no deadline is heeded.
+"""Of PBKDF2, for which a server may ask: tenths of a second in which no deadline counts.
 PostgreSQL's default is 4,096, and OWASP's advice this."""
 
 _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 MAX_DEPTH = 100
-"""Arrays and objects inside one another: more than anybody means, less than any stack bears."""
+"""Arrays and objects inside one another: more than anybody means, less than any stack holds."""
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -47,10 +47,10 @@ def loads(data: bytes | str) -> Any:
 
 
 def depth(data: bytes) -> int:
-    """Give at least how many arrays and objects are open at once anywhere in UTF-8 JSON.
+    """Give how deep UTF-8 JSON nests, or, where that is at most MAX_DEPTH, an upper bound of it.
 
-    It is no more than MAX_DEPTH exactly where a parser needs no more, up to where it would refuse
-    the text for another reason. Takes linear time, and mostly that of counting two characters.
+    Of what is no JSON it is never less than a parser gets to see before it refuses the text. Takes
+    linear time, and does not recurse.
     """
     most = data.count(b"[") + data.count(b"{")
     if most <= MAX_DEPTH:

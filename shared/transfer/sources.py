@@ -272,11 +272,10 @@ def _shallow(buffer: str) -> str:
     """
     if depth(buffer.encode()) <= MAX_DEPTH + 2:
         return buffer
-    return buffer[
-        : bisect_left(
-            range(len(buffer)), MAX_DEPTH + 3, key=lambda end: depth(buffer[:end].encode())
-        )
-    ]
+    too_deep = MAX_DEPTH + 3
+    ends = range(len(buffer))
+    end = bisect_left(ends, too_deep, key=lambda end: depth(buffer[:end].encode()))
+    return buffer[:end]
 
 
 def _members(pairs: list[tuple[str, Any]]) -> object:
