@@ -362,6 +362,7 @@ class _Reader:
             account=self.number("MAX_ACCOUNT_ATTEMPTS", default.account, 1, most),
             client=self.number("MAX_CLIENT_ATTEMPTS", default.client, 1, most),
             sign_up=self.number("MAX_SIGNUPS", default.sign_up, 1, most),
+            success=self.number("MAX_LOGINS", default.success, 1, most),
             # The old system counts milliseconds; whoever means seconds or minutes is told so.
             lockout_seconds=self.number("LOCKOUT_TIME", milliseconds, 1000, 86_400_000) / 1000,
         )

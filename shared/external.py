@@ -33,12 +33,13 @@ def sign_in(
     `session` is that of whoever asks, if there is one. Anybody may have put it into their browser,
     so that it proves the account's other side only as `_is_proven` says.
     Raises LinkRequired and EmailTaken where the address is an account's that is not to be joined,
-    and TooManyAttempts where the client's network has signed up too many.
+    InvalidIdentityToken where the token has been used too often, and TooManyAttempts where the
+    user has signed in or the client's network has signed up too often.
     """
     identities = identity.identities
     key = email_key(identity.email)
     for _ in range(ATTEMPTS):
-        match = store.find_external(identities, key, client)
+        match = store.find_external(identities, key, identity.token, client)
         if match is None:
             user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
             store.reserve_sign_up(client)
@@ -49,6 +50,8 @@ def sign_in(
         found = match.credentials
         if match.is_linked and match.has_all:
             return found.user, "login"
+        if match.has_all:
+            raise EmailTaken(cause="the account has as many identities as one may have")
         drops_password = not match.is_linked and not _is_proven(store, session, found, match.at)
         if drops_password:
             _check_merge(match, identity)

@@ -8,18 +8,19 @@ whole login.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.certificates import Certificates
 from shared.emails import parse_new_email
 from shared.errors import InvalidIdentityToken, InvalidInput
 from shared.strict_json import InvalidJson, check_text, loads
-from shared.users import ExternalIdentity
+from shared.users import TOKEN_MAX_SECONDS, ExternalIdentity, IdToken
 
 ALGORITHM = "RS256"
 SKEW_SECONDS = 10
@@ -78,6 +79,8 @@ class Identity:
 
     An old token of Google's, or a Firebase session of months, is no fresh proof.
     """
+    token: IdToken = field(default=IdToken("", 0), compare=False)
+    """The token that says so."""
 
     @property
     def identities(self) -> tuple[ExternalIdentity, ...]:
@@ -152,10 +155,15 @@ class SignInTokens:
         """
         issuer = _parse(token)[1].get("iss")  # Believed by nobody until the provider is asked.
         if self._client_ids and issuer in self._google.issuers:
-            return self._by_google(self._google.claims(token, self._client_ids, now), now)
-        if self._firebase and self._project_id and issuer in self._firebase.issuers:
-            return self._by_firebase(self._firebase.claims(token, [self._project_id], now), now)
-        raise InvalidIdentityToken(cause="another issuer")
+            claims = self._google.claims(token, self._client_ids, now)
+            found = self._by_google(claims, now)
+        elif self._firebase and self._project_id and issuer in self._firebase.issuers:
+            claims = self._firebase.claims(token, [self._project_id], now)
+            found = self._by_firebase(claims, now)
+        else:
+            raise InvalidIdentityToken(cause="another issuer")
+        seconds = min(claims["exp"] + SKEW_SECONDS, now + TOKEN_MAX_SECONDS) - now
+        return replace(found, token=IdToken(_name_of(token), seconds))
 
     def _by_google(self, claims: Mapping[str, Any], now: float) -> Identity:
         if not isinstance(claims.get("azp", ""), str):
@@ -190,6 +198,12 @@ class SignInTokens:
             also=(ExternalIdentity(self._google.issuers[0], subject),),
             auth_time=_auth_time(claims.get("auth_time"), now),
         )
+
+
+def _name_of(token: str) -> str:
+    """Name a token by what was signed, in 128 bits: a signature may have several forms."""
+    digest = hashlib.sha256(token.rpartition(".")[0].encode()).digest()
+    return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 
 def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

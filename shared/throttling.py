@@ -5,8 +5,11 @@ one before let it pass: for the client's network; for the account from this netw
 account from all networks from which its owner has not logged in lately. So one network can lock
 nobody else out, and many networks together cannot lock out the owner at home.
 
-A key holds keyed hashes, never an address. Addresses that are nobody's share a fixed number of
-keys, so that inventing them makes no table grow, and counting them is the same work.
+What succeeds is counted as well, generously, because it writes rows: for the account, and for the
+ID token.
+
+A key holds hashes or a user's id, never an address. Addresses that are nobody's share a fixed
+number of keys, so that inventing them makes no table grow, and counting them is the same work.
 """
 
 from __future__ import annotations
@@ -43,6 +46,10 @@ class Limits:
     """For one network, whatever the accounts. What succeeds does not count."""
     sign_up: int = 50
     """Sign-ups from one network."""
+    success: int = 100
+    """Of one account, by its password or a provider's word, in `lockout_seconds` from the first."""
+    id_token: int = 20
+    """Sign-ins by one ID token, until it expires."""
     lockout_seconds: float = 900.0
 
 
@@ -86,6 +93,16 @@ class Keys:
 def sign_up_key(network: str) -> str:
     """Make the key under which the sign-ups of a network, by its pseudonym, are counted."""
     return f"sign-up {network}"
+
+
+def success_key(user_id: str) -> str:
+    """Make the key under which a user's successes are counted."""
+    return f"success {user_id}"
+
+
+def id_token_key(token_id: str) -> str:
+    """Make the key under which the uses of an ID token are counted."""
+    return f"id-token {token_id}"
 
 
 class Locks:

@@ -21,7 +21,7 @@ from typing import Any
 from shared.errors import StoreRefused
 from shared.session_keys import SessionKey
 from shared.strict_json import InvalidJson, check_text, loads
-from shared.users import MAX_EPOCH, User
+from shared.users import MAX_STORED_EPOCH, User
 
 TYPE = "ai-coder-session+jwt"
 """The explicit `typ` of RFC 8725, section 3.11: no other kind of token passes for a session."""
@@ -130,7 +130,7 @@ class SessionTokens:
             check_text([user.id, user.email, user.provider])
         except InvalidJson as error:
             raise _unfit() from error
-        if not 0 <= user.epoch <= MAX_EPOCH:
+        if not 0 <= user.epoch <= MAX_STORED_EPOCH:
             raise _unfit()
         issued_at = int(now)
         lasts = FRESH_SECONDS if user.is_degraded else SESSION_SECONDS
@@ -224,7 +224,7 @@ def _check(claims: dict[str, Any]) -> None:
         check_text([text for name, text in claims.items() if name != "name"])
     except InvalidJson as error:
         raise InvalidToken("a claim that no text can be") from error
-    if not _SID.fullmatch(claims["sid"]) or not 0 <= claims["epoch"] <= MAX_EPOCH:
+    if not _SID.fullmatch(claims["sid"]) or not 0 <= claims["epoch"] <= MAX_STORED_EPOCH:
         raise InvalidToken("claim sid or epoch is out of range")
     if claims.get("degraded", True) is not True:
         raise InvalidToken("claim degraded is not true")

@@ -8,13 +8,17 @@ from typing import TypeGuard
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What the database takes for one, in lower case."""
-MAX_EPOCH = 2**31 - 1
-"""What its column can hold."""
+MAX_STORED_EPOCH = 2**31 - 1
+"""What the column can hold."""
 PROVIDERS = ("local", "google", "firebase-google")
 """Who vouches for users: this system, by a password, or somebody else."""
 MAX_EPOCH = 2**31 - 2**16
 """The highest epoch that a file may give a user; the column has room for those who add to it."""
 EPOCH_PROBLEM = f"The epoch is not a whole number from 0 to {MAX_EPOCH}."
+TOKEN_MAX_SECONDS = 24 * 60 * 60
+"""For which the uses of an ID token are counted; Google's are good for an hour."""
+MOST_IDENTITIES = 20
+"""Of one user: a provider can be made to call one person by ever new names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,13 @@ def next_epoch(epoch: int) -> int:
     `shared.store.statements.next_epoch`.
     """
     return epoch + 1 if epoch < MAX_EPOCH else MAX_EPOCH // 2
+
+
+@dataclass(frozen=True, slots=True)
+class IdToken:
+    """Which ID token it is that was verified."""
+
+    id: str
+    seconds: float
+    """For how many its uses are counted: as long as it is still taken, TOKEN_MAX_SECONDS at most.
+    By the clock of whoever verified it, so that others may say other numbers."""

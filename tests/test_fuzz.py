@@ -23,6 +23,7 @@ import main
 from shared import identity
 from shared.tokens import SessionTokens
 from shared.users import User
+from tests.support.emulator import UNLIMITED
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 
@@ -91,10 +92,7 @@ def twins(
         "TRUSTED_PROXIES": "1",
         "USERS_FILE": str(folder / "users.json"),
     }
-    common |= dict.fromkeys(
-        ("MAX_LOGIN_ATTEMPTS", "MAX_ACCOUNT_ATTEMPTS", "MAX_CLIENT_ATTEMPTS", "MAX_SIGNUPS"),
-        "1000000",
-    )
+    common |= UNLIMITED
     absent = {"USERS_FILE": str(folder / "absent.json")}
     url = postgres.url(make_database())
     with (

@@ -56,6 +56,20 @@ def test_a_new_user_is_201_and_then_200_and_signed_in_each_time(
             assert client.get("/api/user").json() == response.json()
 
 
+def test_an_id_token_is_taken_twenty_times_and_then_another_one_is(
+    configured: Emulator, providers: Providers, address: str
+) -> None:
+    token = providers.google_token(email=address, sub=address)
+    with configured.client() as client:
+        statuses = [_sign_in(client, token).status_code for _ in range(23)]
+        assert statuses == [201, *[200] * 19, *[401] * 3]
+        refused = _sign_in(client, token)
+        assert refused.json()["code"] == "invalid_identity_token"
+        assert "set-cookie" not in refused.headers
+        assert client.get("/api/user").status_code == 200
+        assert _sign_in(client, providers.google_token(email=address, sub=address, n=1)).is_success
+
+
 def test_firebase_stores_its_own_name_and_the_same_person_is_the_same_user(
     configured: Emulator, providers: Providers, address: str
 ) -> None:

@@ -15,7 +15,7 @@ from shared.store import Store, open_store
 from shared.users import ExternalIdentity, User
 from tests.support.emulator import SECRET
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, session_of, stored
+from tests.support.stores import CLIENT, id_token, session_of, stored
 
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
 
@@ -50,7 +50,7 @@ def test_what_was_done_at_the_first_time_is_the_answer_to_the_second(
     found = stored(store, changed)[1]
     linked = store.link(found, (GOOGLE,), provider="google", drops_password=False, client=CLIENT)
     assert linked is not None
-    assert store.find_external((GOOGLE,), user.email, CLIENT) is not None
+    assert store.find_external((GOOGLE,), user.email, id_token(), CLIENT) is not None
     assert store.revoke_all_sessions(session_of(linked), CLIENT)
     last = store.user(user.id)
     assert last is not None

@@ -10,7 +10,7 @@ import pytest
 from shared import identity, runtime
 from shared.config import Settings
 from shared.identity import Identity, IdTokens, SignInTokens
-from shared.users import ExternalIdentity
+from shared.users import ExternalIdentity, IdToken
 from tests.support.google import (
     CLIENT_ID,
     PROJECT,
@@ -77,6 +77,20 @@ def test_a_person_at_firebase_is_known_by_its_identity_and_by_googles(
     )
     directly = tokens.verify(providers.google_token(), time.time())
     assert found.identities == (ExternalIdentity(FIREBASE, UID), *directly.identities)
+
+
+def test_a_token_is_known_by_what_was_signed_until_it_expires(
+    tokens: SignInTokens, providers: Providers
+) -> None:
+    now = int(time.time())
+    for mint in (providers.google_token, providers.firebase_token):
+        token = mint(exp=now + 100)
+        known = tokens.verify(token, now).token
+        assert known.seconds == 110
+        assert tokens.verify(token, now + 5).token == IdToken(known.id, 105)
+        assert known.id not in token
+        assert known.id != tokens.verify(mint(exp=now + 101), now).token.id
+        assert tokens.verify(mint(exp=now + 10**12), now).token.seconds == 86_400
 
 
 def test_the_limits_themselves_are_accepted(tokens: SignInTokens, providers: Providers) -> None:

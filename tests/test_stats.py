@@ -30,7 +30,7 @@ from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
 from tests.support.in_process import served
 from tests.support.outage import running_site
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, stored
+from tests.support.stores import CLIENT, id_token, stored
 from tests.support.waiting import until
 from tests.test_identity import KEY
 
@@ -334,7 +334,7 @@ def test_a_login_counts_for_the_provider_of_that_time_also_when_the_user_is_gone
 ) -> None:
     store, now = audit.open(), time.time()
     by_google = store.create_user(_user("eve@example.com", "google"), None, [GOOGLE])
-    assert store.find_external([GOOGLE], by_google.email, CLIENT)
+    assert store.find_external([GOOGLE], by_google.email, id_token(), CLIENT)
     by_password = store.create_user(_user("ada@example.com"), "hash")
     store.end_login(store.begin_login(by_password.email, CLIENT))
     audit.run("UPDATE users SET provider = 'firebase-google' WHERE email = 'eve@example.com'")

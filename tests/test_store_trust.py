@@ -11,8 +11,8 @@ import pytest
 
 from shared.errors import EmailTaken
 from shared.store import Credentials, ExternalMatch, Store
-from shared.users import ExternalIdentity, User
-from tests.support.stores import CLIENT, credentials, pass_time, session_of, stored
+from shared.users import MOST_IDENTITIES, ExternalIdentity, User
+from tests.support.stores import CLIENT, credentials, id_token, pass_time, session_of, stored
 
 ADA, DAY = "ada@example.com", 86400
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
@@ -31,7 +31,7 @@ def _create(
 
 
 def _find(store: Store, *identities: ExternalIdentity, key: str = ADA) -> ExternalMatch | None:
-    return store.find_external(identities, key, CLIENT)
+    return store.find_external(identities, key, id_token(), CLIENT)
 
 
 def _link(
@@ -153,6 +153,23 @@ def test_a_user_is_found_by_any_identity_and_without_one_by_the_address(store: S
         at=match.at,
     )
     assert _find(store, OTHER, key="nobody@example.com") is None
+
+
+def test_a_user_with_as_many_identities_as_one_may_have_gets_no_more(store: Store) -> None:
+    few, *more = (ExternalIdentity(FIREBASE.issuer, f"f{n}") for n in range(MOST_IDENTITIES))
+    user = _create(store, ADA, few)
+    match = _find(store, OTHER, few)
+    assert match is not None
+    assert not match.has_all
+    assert _link(store, user, *more) is not None
+    for given, is_linked in (((OTHER, few), True), ((OTHER,), False)):
+        match = _find(store, *given)
+        assert match is not None
+        assert (match.credentials.user.id, match.is_linked, match.has_all) == (
+            user.id,
+            is_linked,
+            True,
+        )
 
 
 def test_of_two_users_the_first_identity_decides(store: Store) -> None:

@@ -137,6 +137,52 @@ def test_sign_ups_of_one_network_are_bounded_and_nothing_is_computed_for_more(
         assert counted.hashes() == {"new": 2}
 
 
+def test_too_many_right_logins_are_told_so_and_wrong_ones_answered_as_ever(
+    counted: Counted,
+) -> None:
+    with counted.start(MAX_LOGINS="3", LOCKOUT_TIME="60000").client() as client:
+        client.post("/api/signup", json=ADA)
+        before = _post(client, WRONG)
+        for number in range(3):
+            assert _post(client, ADA, f"192.0.2.{number}").status_code == 200
+        refused = _post(client, ADA, ELSEWHERE)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert "set-cookie" not in refused.headers
+        counted.hashes()
+        after = _post(client, WRONG)
+        assert counted.hashes() == {"real": 1}
+        assert _without_id(after) == _without_id(before)
+
+
+def test_too_many_successes_of_an_account_lock_no_network(counted: Counted) -> None:
+    eve = ADA | {"email": "eve@example.com"}
+    limits = {"MAX_LOGINS": "2", "LOCKOUT_TIME": "60000"}
+    with counted.start(**limits).client(headers={"X-Forwarded-For": HOME}) as client:
+        client.post("/api/signup", json=eve)
+        client.post("/api/signup", json=ADA)
+        change = {"currentPassword": PASSWORD, "newPassword": "another long passphrase"}
+        calls: list[Callable[[], httpx.Response]] = [
+            lambda: _post(client, ADA),
+            lambda: client.post("/api/password", json=change),
+            lambda: client.request("DELETE", "/api/account", json={"password": PASSWORD}),
+        ]
+        assert [_post(client, ADA).status_code for _ in range(2)] == [200] * 2
+        for call in calls:
+            for _ in range(2):
+                counted.hashes()
+                assert call().status_code == 429
+                assert counted.hashes()["real"] == 1, "the password is asked first"
+            assert _post(client, WRONG).status_code == 401
+        assert _post(client, eve).status_code == 200
+        assert client.post("/api/password", json=change).status_code == 200
+        assert client.post("/api/signup", json=ADA | {"email": "bob@x.org"}).status_code == 201
+
+
+def _without_id(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.text.replace(response.json()["request_id"], "")
+
+
 def _accounts(store: Store) -> dict[str, dict[str, str]]:
     """Make every kind of account that a login must answer alike; give each one's login."""
     strong = PasswordHasher(4).hash(PASSWORD)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shared.config import Settings
 from shared.statistics import Statistics, Window
 from shared.throttling import Keys
-from shared.users import ExternalIdentity, User
+from shared.users import ExternalIdentity, IdToken, User
 
 if TYPE_CHECKING:
     from shared.clients import Client
@@ -58,7 +58,8 @@ class ExternalMatch:
     is_linked: bool
     """Whether it is by an identity."""
     has_all: bool
-    """Whether every one of the identities is somebody's already."""
+    """Whether none can be added: every one of the identities is somebody's already, or the user has
+    as many as one may have."""
     has_identities: bool
     """Whether the user has any identity."""
     at: float
@@ -147,7 +148,11 @@ class Store(Protocol):
         ...
 
     def end_login(self, attempt: Attempt) -> None:
-        """Forget the attempts on the account, for it has succeeded; the network is known now."""
+        """Count the success, and forget the attempts on the account; the network is known now.
+
+        Raises TooManyAttempts where the account has had too many successes, as do `change_password`
+        and `delete_user`, which then do nothing.
+        """
         ...
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
@@ -179,11 +184,13 @@ class Store(Protocol):
         ...
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, client: Client
+        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
     ) -> ExternalMatch | None:
         """Find who has one of the identities, the first first, or else the email key.
 
-        A user who has all of them logs in by that: the audit is written at once.
+        A user who has all of them logs in by that: the audit is written at once. The use of the
+        token is counted and, for who has an identity, the success. Raises InvalidIdentityToken
+        where the token has been used too often, and TooManyAttempts as `end_login` does.
         """
         ...
 

@@ -14,12 +14,21 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from shared.errors import TooManyAttempts
+from shared.errors import InvalidIdentityToken, TooManyAttempts
 from shared.store import Attempt, Credentials
-from shared.throttling import KNOWN_SECONDS, Keys, Limits, Pseudonyms, sign_up_key
+from shared.throttling import (
+    KNOWN_SECONDS,
+    Keys,
+    Limits,
+    Pseudonyms,
+    id_token_key,
+    sign_up_key,
+    success_key,
+)
 
 if TYPE_CHECKING:
     from shared.clients import Client
+    from shared.users import IdToken, User
 
 CLIENT, ACCOUNT = "client", "account"
 """Who denies an attempt: the client's network, or the account."""
@@ -28,12 +37,12 @@ MOST_IN_MEMORY = 20_000
 
 
 def after(seconds: str) -> str:
-    """Write the time that is so many seconds, a parameter's name, from now."""
+    """Write the time that is so many seconds, a parameter's name or a number, from now."""
     return f"CURRENT_TIMESTAMP + {seconds}::float8 * interval '1 second'"
 
 
 def _lasts(column: str, seconds: str) -> str:
-    """Tell whether a time that was set to `seconds` from then has not come yet.
+    """Tell whether a time that was set to at most `seconds` from then has not come yet.
 
     One that lies further ahead than it can have been set was written by a clock that ran ahead,
     and has come. The minute is for who waited for the row while another wrote it.
@@ -41,18 +50,21 @@ def _lasts(column: str, seconds: str) -> str:
     return f"({column} > CURRENT_TIMESTAMP AND {column} <= {after(seconds)} + interval '1 minute')"
 
 
-def spend(limit: str) -> str:
+def spend(limit: str, seconds: str = "$2", *, prolongs: bool = True) -> str:
     """Take what a new row lacks of its limit, 0 or 1, from the row that is there already.
 
-    -1 is the first denial and -2 every further one. A denial does not prolong the lock. `limit`
-    is a parameter's name, and $2 for how many seconds a lock lasts.
+    -1 is the first denial and -2 every further one. A denial does not prolong the lock; what
+    succeeds prolongs nothing at all, or whoever logs in regularly would be locked out in the end.
+    `limit` is a parameter's name, and `seconds` for how many a row lasts at most.
     """
+    lasts, unless_prolonged = _lasts("a.expires_at", seconds), ""
+    if prolongs:
+        unless_prolonged = f"AND (a.remaining <= 0 OR excluded.remaining = {limit}::int)"
     return f"""ON CONFLICT (key) DO UPDATE SET
-        remaining = CASE WHEN {_lasts("a.expires_at", "$2")}
+        remaining = CASE WHEN {lasts}
             THEN greatest(a.remaining - ({limit}::int - excluded.remaining), -2)
             ELSE excluded.remaining END,
-        expires_at = CASE WHEN {_lasts("a.expires_at", "$2")}
-            AND (a.remaining <= 0 OR excluded.remaining = {limit}::int)
+        expires_at = CASE WHEN {lasts} {unless_prolonged}
             THEN a.expires_at ELSE excluded.expires_at END"""
 
 
@@ -109,19 +121,34 @@ def begin(found: str, kind: str) -> str:
     """
 
 
-def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
-    """Make the statement that forgets an attempt and those before it, and does what follows.
+def succeed(kind: str, begun: str, then: str, more: str = "", also: str = "") -> str:
+    """Make the statement that counts a success, and does what follows unless there were too many.
 
-    `then` gives a row where it was done; only then is the audit told of the `kind`. `more` comes
-    after the rest, and `also` finds what a first call did whose answer was lost. $1 to $3 are the
-    keys in the order of locking, $4 to $6 their limits, $7 for how many seconds the network is
-    known, $8 the event; from $9 on they are those of `then`.
+    It forgets the attempts before it. A success too many gives the network nothing back, so that
+    what it writes is bounded as it is for failures.
+
+    `then` asks `allowed`, and gives a row where it was done; only then is the audit told of the
+    `kind`, and of `begun` that it was throttled where it was not allowed. `more` comes after the
+    rest, and `also` finds what a first call did whose answer was lost. $1 to $3 are the keys in the
+    order of locking, $4 to $6 their limits, $7 for how many seconds the network is known, $8 the
+    event, $9 to $11 the key of successes, their limit, and for how many seconds they are counted;
+    from $12 on they are those of `then`. Gives whether it was allowed, for how many seconds the
+    count still lasts, and the row of `then`.
     """
     return f"""
-    WITH done AS (
+    WITH again AS (
+        SELECT FROM auth_events WHERE id = $8::uuid AND kind = '{kind}'
+    ), counted AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        SELECT $9, $10::int - (NOT EXISTS (SELECT FROM again))::int, {after("$11")}
+        {spend("$10", "$11", prolongs=False)} RETURNING remaining, expires_at
+    ), allowed AS (
+        SELECT FROM counted WHERE remaining >= 0 OR EXISTS (SELECT FROM again)
+    ), done AS (
         {then}
     ), client AS (
         UPDATE auth_attempts SET remaining = least(remaining + 1, $4::int) WHERE key = $1
+        AND EXISTS (SELECT FROM allowed)
         AND EXISTS (SELECT FROM auth_events WHERE id = $8::uuid AND kind <> '{kind}') RETURNING 1
     ), login AS (
         UPDATE auth_attempts SET remaining = $5::int, known_until = {after("$7")}
@@ -130,11 +157,34 @@ def succeed(kind: str, then: str, more: str = "", also: str = "") -> str:
         UPDATE auth_attempts SET remaining = $6::int
         WHERE key = $3 AND (SELECT count(*) FROM login) >= 0 RETURNING 1
     ), event AS (
-        UPDATE auth_events SET kind = '{kind}'
-        WHERE id = $8::uuid AND EXISTS (SELECT FROM done) RETURNING 1
+        UPDATE auth_events SET kind = CASE WHEN EXISTS (SELECT FROM allowed) THEN '{kind}'
+            ELSE '{begun}_throttled' END
+        WHERE id = $8::uuid
+        AND (EXISTS (SELECT FROM done) OR NOT EXISTS (SELECT FROM allowed)) RETURNING 1
     ) {more}
-    SELECT * FROM done {also}
+    SELECT EXISTS (SELECT FROM allowed),
+        extract(epoch FROM c.expires_at - CURRENT_TIMESTAMP)::float8, d.*
+    FROM counted c LEFT JOIN (SELECT * FROM done {also}) d ON true
     """
+
+
+def succeeded(attempt: Attempt) -> User:
+    """Give the user of an attempt that has succeeded, which nobody's cannot."""
+    if attempt.credentials is None:
+        raise ValueError("an attempt on nobody cannot succeed")
+    return attempt.credentials.user
+
+
+def too_many(
+    retry_after: float, kind: str, user: User, account: str | None = None
+) -> TooManyAttempts:
+    """Make the error of a success too many; `kind` is what was tried."""
+    return TooManyAttempts(retry_after, event=f"{kind}_throttled", user_id=user.id, account=account)
+
+
+def used_up() -> InvalidIdentityToken:
+    """Make the error of an ID token that has been used too often."""
+    return InvalidIdentityToken(cause="used too often")
 
 
 class MemoryAttempts:
@@ -171,6 +221,22 @@ class MemoryAttempts:
         if row.remaining < 0:
             raise TooManyAttempts(row.expires_at - now, event="signup_throttled")
 
+    def sign_in(self, token: IdToken, linked: User | None) -> None:
+        """Count the use of an ID token, and the success of the user whom it names, if it does.
+
+        Raises InvalidIdentityToken and TooManyAttempts.
+        """
+        key, limits, now = id_token_key(token.id), self._limits, time.monotonic()
+        with self._counting:
+            use = self._spend(key, limits.id_token, now, seconds=token.seconds, prolongs=False)
+            if use.remaining < 0:
+                raise used_up()
+            if linked is None:
+                return
+            row = self._spend(success_key(linked.id), limits.success, now, prolongs=False)
+        if row.remaining < 0:
+            raise too_many(row.expires_at - now, "login", linked)
+
     def _begin(self, keys: Keys, now: float, *, is_somebody: bool) -> tuple[str | None, float]:
         """Count under three keys; tell who denies it, and until when."""
         limits = self._limits
@@ -196,16 +262,28 @@ class MemoryAttempts:
             is_denied = is_somebody and account.remaining < 0 and not is_known
             return ACCOUNT if is_denied else None, account.expires_at
 
-    def succeed(self, keys: Keys) -> None:
-        """Forget an attempt that was counted, and those on its account before it."""
+    def succeed(self, attempt: Attempt, kind: str) -> None:
+        """Count a success, and forget the attempts before it. Raises TooManyAttempts."""
+        user, now = succeeded(attempt), time.monotonic()
         with self._counting:
-            if client := self._rows.get(keys.client):
-                client.remaining = min(client.remaining + 1, self._limits.client)
-            if login := self._rows.get(keys.login):
-                login.remaining = self._limits.login
-                login.known_until = time.monotonic() + KNOWN_SECONDS
-            if account := self._rows.get(keys.account):
-                account.remaining = self._limits.account
+            row = self._spend(success_key(user.id), self._limits.success, now, prolongs=False)
+            self._forget(attempt.keys, now, gives_back=row.remaining >= 0)
+        if row.remaining < 0:
+            raise too_many(row.expires_at - now, kind, user, attempt.account)
+
+    def forget(self, keys: Keys) -> None:
+        """Forget an attempt that another store has counted as a success."""
+        with self._counting:
+            self._forget(keys, time.monotonic(), gives_back=True)
+
+    def _forget(self, keys: Keys, now: float, *, gives_back: bool) -> None:
+        client = self._rows.get(keys.client)
+        if client and gives_back:
+            client.remaining = min(client.remaining + 1, self._limits.client)
+        if login := self._rows.get(keys.login):
+            login.remaining, login.known_until = self._limits.login, now + KNOWN_SECONDS
+        if account := self._rows.get(keys.account):
+            account.remaining = self._limits.account
 
     def clean_up(self) -> None:
         """Forget what has expired."""
@@ -213,8 +291,17 @@ class MemoryAttempts:
         with self._counting:
             self._rows = {key: row for key, row in self._rows.items() if row.done_at > now}
 
-    def _spend(self, key: str, limit: int, now: float, *, is_spent: bool = True) -> _Row:
-        lock_end = now + self._limits.lockout_seconds
+    def _spend(
+        self,
+        key: str,
+        limit: int,
+        now: float,
+        *,
+        is_spent: bool = True,
+        seconds: float | None = None,
+        prolongs: bool = True,
+    ) -> _Row:
+        lock_end = now + (self._limits.lockout_seconds if seconds is None else seconds)
         row = self._rows.get(key)
         if row is None:
             while len(self._rows) >= MOST_IN_MEMORY:
@@ -222,7 +309,7 @@ class MemoryAttempts:
             row = self._rows[key] = _Row(limit, lock_end)
         elif row.expires_at <= now:
             row.remaining, row.expires_at = limit, lock_end
-        elif is_spent and row.remaining > 0:
+        elif prolongs and is_spent and row.remaining > 0:
             row.expires_at = lock_end
         row.remaining = max(row.remaining - is_spent, -2)
         return row

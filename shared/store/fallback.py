@@ -35,7 +35,7 @@ from shared.store.json_file import JsonFileStore
 from shared.store.postgres import PostgresStore
 from shared.store.snapshot import NoSnapshot, Snapshot
 from shared.store.users_file import PENDING, REVOKED, Record
-from shared.users import ExternalIdentity, User
+from shared.users import ExternalIdentity, IdToken, User
 
 if TYPE_CHECKING:
     from shared.clients import Client
@@ -133,10 +133,12 @@ class FallbackStore:
             return found
 
     def end_login(self, attempt: Attempt) -> None:
-        """Forget the attempts where they are counted."""
-        self._file.end_login(attempt)
+        """Count where the attempt is, and forget it there; memory may have counted it as well."""
         if attempt.event:
             self._postgres.end_login(attempt)
+            self._file.attempts.forget(attempt.keys)
+        else:
+            self._file.end_login(attempt)
 
     def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Ask Postgres. Who is pending has to wait until Postgres has them."""
@@ -222,10 +224,12 @@ class FallbackStore:
         return ended
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, client: Client
+        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
     ) -> ExternalMatch | None:
         """Ask Postgres."""
-        return self._serve(lambda: self._postgres.find_external(identities, key, client), None)
+        return self._serve(
+            lambda: self._postgres.find_external(identities, key, token, client), None
+        )
 
     def express_session_user(self, sid: str) -> User | None:
         """Ask Postgres."""

@@ -29,7 +29,7 @@ from shared.strict_json import InvalidJson
 from shared.throttling import Pseudonyms
 from shared.timestamps import from_iso, now_iso
 from shared.tokens import SESSION_SECONDS
-from shared.users import ExternalIdentity, User, next_epoch
+from shared.users import MOST_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 
 if TYPE_CHECKING:
     from shared.clients import Client
@@ -135,18 +135,18 @@ class JsonFileStore:
         return users_file.credentials(record) if record else None
 
     def end_login(self, attempt: Attempt) -> None:
-        """Fill up the counts."""
-        self.attempts.succeed(attempt.keys)
+        """Count, and fill up the other counts."""
+        self.attempts.succeed(attempt, "login")
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Replace the record where it is as it was found."""
-        self.end_login(attempt)
+        self.attempts.succeed(attempt, "reauthentication")
         epoch = next_epoch(found.user.epoch)
         return self._change(found, lambda _: {"password": new, "epoch": epoch})
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Leave the record out where it is as it was found."""
-        self.end_login(attempt)
+        self.attempts.succeed(attempt, "reauthentication")
         with self._changing() as users:
             record = users.by_id.get(found.user.id)
             if record is None or users_file.credentials(record) != found:
@@ -206,19 +206,22 @@ class JsonFileStore:
         self,
         identities: Sequence[ExternalIdentity],
         key: str,
+        token: IdToken,
         client: Client,
     ) -> ExternalMatch | None:
         """Look for the identities first, and for the address only where nobody is there."""
         users = self._read()
         linked = [users.by_identity[i] for i in identities if i in users.by_identity]
+        self.attempts.sign_in(token, users_file.user(linked[0]) if linked else None)
         record = linked[0] if linked else users.by_key.get(key)
         if record is None:
             return None
+        known = users_file.identities(record)
         return ExternalMatch(
             credentials=users_file.credentials(record),
             is_linked=bool(linked),
-            has_all=len(linked) == len(identities),
-            has_identities=bool(users_file.identities(record)),
+            has_all=len(linked) == len(identities) or len(known) >= MOST_IDENTITIES,
+            has_identities=bool(known),
             at=time.time(),
         )
 

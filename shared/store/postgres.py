@@ -31,9 +31,16 @@ from shared.store import (
 )
 from shared.store.columns import parse_json
 from shared.store.preparation import prepare
-from shared.throttling import KNOWN_SECONDS, Keys, Pseudonyms, sign_up_key
+from shared.throttling import (
+    KNOWN_SECONDS,
+    Keys,
+    Pseudonyms,
+    id_token_key,
+    sign_up_key,
+    success_key,
+)
 from shared.timestamps import to_iso
-from shared.users import UUID, ExternalIdentity, User
+from shared.users import UUID, ExternalIdentity, IdToken, User
 
 if TYPE_CHECKING:
     from shared.clients import Client
@@ -169,34 +176,40 @@ class PostgresStore:
         )
 
     def end_login(self, attempt: Attempt) -> None:
-        """Fill up the counts, and correct the event."""
-        self._succeed(statements.END_LOGIN, attempt)
+        """Count, fill up the other counts, and correct the event."""
+        self._succeed(statements.END_LOGIN, "login", attempt)
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
         user = found.user
-        rows = self._succeed(
+        row = self._succeed(
             statements.CHANGE_PASSWORD,
+            "reauthentication",
             attempt,
             user.id,
             str(user.epoch),
             found.password_hash,
             new,
         )
-        return _user(rows[0]) if rows else None
+        return None if row[0] is None else _user(row)
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete where the row is as it was found; its identities follow."""
         user = found.user
-        return bool(
-            self._succeed(
-                statements.DELETE_USER, attempt, user.id, str(user.epoch), found.password_hash
-            )
+        (deleted,) = self._succeed(
+            statements.DELETE_USER,
+            "reauthentication",
+            attempt,
+            user.id,
+            str(user.epoch),
+            found.password_hash,
         )
+        return deleted is not None
 
-    def _succeed(self, statement: str, attempt: Attempt, *more: str | None) -> list[Row]:
-        keys, limits = attempt.keys, self._limits
-        return self.database.execute(
+    def _succeed(self, statement: str, kind: str, attempt: Attempt, *more: str | None) -> Row:
+        """Give the row of what follows the success, of nulls where it was not done."""
+        keys, limits, user = attempt.keys, self._limits, attempts.succeeded(attempt)
+        ((is_allowed, seconds, *row),) = self.database.execute(
             statement,
             keys.client,
             keys.login,
@@ -206,8 +219,14 @@ class PostgresStore:
             str(limits.account),
             str(KNOWN_SECONDS),
             attempt.event,
+            success_key(user.id),
+            str(limits.success),
+            str(limits.lockout_seconds),
             *more,
         )
+        if not is_allowed:
+            raise attempts.too_many(seconds, kind, user, attempt.account)
+        return row
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
@@ -267,22 +286,32 @@ class PostgresStore:
         return bool(rows)
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, client: Client
+        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
-        rows = self.database.execute(
-            statements.FIND_EXTERNAL,
-            _pairs(identities),
-            key,
-            client.coarse,
-            str(uuid.uuid4()),
+        limits = self._limits
+        ((is_used_up, seconds, *columns, is_linked, has_all, has_identities, at),) = (
+            self.database.execute(
+                statements.FIND_EXTERNAL,
+                _pairs(identities),
+                key,
+                client.coarse,
+                str(uuid.uuid4()),
+                id_token_key(token.id),
+                str(limits.id_token),
+                str(token.seconds),
+                str(limits.success),
+                str(limits.lockout_seconds),
+            )
         )
-        if not rows:
+        if is_used_up:
+            raise attempts.used_up()
+        if columns[0] is None:
             return None
-        *columns, is_linked, has_all, has_identities, at = rows[0]
-        return ExternalMatch(
-            _credentials(columns), is_linked, has_all, has_identities, at.timestamp()
-        )
+        found = _credentials(columns)
+        if seconds is not None:
+            raise attempts.too_many(seconds, "login", found.user)
+        return ExternalMatch(found, is_linked, has_all, has_identities, at.timestamp())
 
     def link(
         self,

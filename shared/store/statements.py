@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 
 from shared.store.attempts import after, begin, spend, succeed
-from shared.users import MAX_EPOCH
+from shared.throttling import success_key
+from shared.users import MAX_EPOCH, MOST_IDENTITIES, TOKEN_MAX_SECONDS
 
 MOST_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""
@@ -72,23 +73,26 @@ BEGIN_REAUTHENTICATION = begin(
         AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $15)""",
     "reauthentication",
 )
-END_LOGIN = succeed("login", "SELECT 1")
+END_LOGIN = succeed("login", "login", "SELECT 1 FROM allowed")
 # A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
 CHANGE_PASSWORD = succeed(
     "password_changed",
-    f"""UPDATE users u SET password = $12, epoch = {next_epoch("$10::int")}
-        WHERE id = $9::uuid AND ((epoch = $10::int AND password IS NOT DISTINCT FROM $11)
-            OR (epoch = {next_epoch("$10::int")} AND password = $12))
+    "reauthentication",
+    f"""UPDATE users u SET password = $15, epoch = {next_epoch("$13::int")}
+        WHERE id = $12::uuid AND EXISTS (SELECT FROM allowed)
+        AND ((epoch = $13::int AND password IS NOT DISTINCT FROM $14)
+            OR (epoch = {next_epoch("$13::int")} AND password = $15))
         RETURNING {_USER}""",
 )
 # An import remembers the hash that it replaced, and whom it brought, so that it brings them once.
 DELETE_USER = succeed(
     "account_deleted",
-    """DELETE FROM users WHERE id = $9::uuid AND epoch = $10::int
-        AND password IS NOT DISTINCT FROM $11 RETURNING id""",
+    "reauthentication",
+    """DELETE FROM users WHERE id = $12::uuid AND EXISTS (SELECT FROM allowed)
+        AND epoch = $13::int AND password IS NOT DISTINCT FROM $14 RETURNING id""",
     """, forgotten AS (
         UPDATE import_records SET previous = NULL
-        WHERE user_id = $9::uuid AND EXISTS (SELECT FROM done)
+        WHERE user_id = $12::uuid AND EXISTS (SELECT FROM done)
     )""",
     """UNION ALL SELECT user_id FROM auth_events
         WHERE id = $8::uuid AND kind = 'account_deleted'""",
@@ -132,23 +136,43 @@ WITH raised AS (
 )
 SELECT id FROM raised UNION ALL SELECT user_id FROM auth_events WHERE id = $5::uuid
 """
+# The token's row is locked first, then that of the successes, which others lock alone or first. It
+# ends by what the first instance to see the token says, and is judged by what any may have said:
+# two whose clocks differ would else take turns in beginning the count anew.
 FIND_EXTERNAL = f"""
 WITH matched AS (
     SELECT i.user_id, n FROM {_GIVEN} JOIN identities i USING (issuer, subject)
 ), linked AS (
     SELECT user_id AS id FROM matched ORDER BY n LIMIT 1
+), found AS (
+    SELECT coalesce((SELECT id FROM linked), (SELECT id FROM users WHERE email_key = $2)) AS id
 ), complete AS (
-    SELECT (SELECT count(*) FROM matched) = json_array_length($1::json) AS has_all
+    SELECT (SELECT count(*) FROM matched) = json_array_length($1::json)
+        OR (SELECT count(*) FROM identities JOIN found ON user_id = id) >= {MOST_IDENTITIES}
+        AS has_all
+), token AS (
+    INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+    VALUES ($5, $6::int - 1, {after("$7")})
+    {spend("$6", str(TOKEN_MAX_SECONDS), prolongs=False)} RETURNING remaining
+), success AS (
+    INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+    SELECT '{success_key("")}' || id, $8::int - 1, {after("$9")}
+    FROM linked, token WHERE remaining >= 0
+    {spend("$8", "$9", prolongs=False)} RETURNING remaining, expires_at
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client, provider)
-    SELECT $4::uuid, CURRENT_TIMESTAMP, 'login', id, $3, coalesce(provider, 'local')
-    FROM linked JOIN users USING (id), complete WHERE has_all
+    SELECT $4::uuid, CURRENT_TIMESTAMP, CASE WHEN remaining < 0 THEN 'login_throttled'
+        ELSE 'login' END, id, $3, coalesce(provider, 'local')
+    FROM linked JOIN users USING (id), complete, success
+    WHERE remaining = -1 OR (remaining >= 0 AND has_all)
     ON CONFLICT (id) DO NOTHING
 )
-SELECT {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
+SELECT t.remaining < 0, CASE WHEN s.remaining < 0
+        THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
+    {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
     EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP
-FROM users u, complete
-WHERE u.id = coalesce((SELECT id FROM linked), (SELECT id FROM users WHERE email_key = $2))
+FROM token t CROSS JOIN complete LEFT JOIN success s ON true
+    LEFT JOIN users u ON u.id = (SELECT id FROM found)
 """
 LINK = f"""
 WITH target AS (

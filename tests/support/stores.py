@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from shared import accounts
 from shared.bulkhead import Bulkhead
 from shared.clients import Client
@@ -12,7 +14,7 @@ from shared.store.fallback import FallbackStore
 from shared.store.json_file import JsonFileStore
 from shared.store.postgres import PostgresStore
 from shared.tokens import Session, SessionTokens
-from shared.users import User
+from shared.users import IdToken, User
 from tests.support.emulator import SECRET
 
 NOW = 1_800_000_000.5
@@ -48,13 +50,19 @@ def credentials(store: Store, key: str) -> Credentials | None:
     """Look up an address as a login does that succeeds, so that no attempt is missing after it."""
     attempt = store.begin_login(key, CLIENT)
     assert attempt.locked_for is None
-    store.end_login(attempt)
+    if attempt.credentials is not None:
+        store.end_login(attempt)
     return attempt.credentials
 
 
 def session_of(user: User, *, now: float = NOW, method: str = "password") -> Session:
     """Give a session that has just begun."""
     return TOKENS.read(TOKENS.issue(user, now, method=method).text, now)
+
+
+def id_token(*, seconds: float = 3600) -> IdToken:
+    """Give an ID token that nobody has used."""
+    return IdToken(str(uuid.uuid4()), seconds)
 
 
 def stored(store: Store, user: User) -> tuple[Attempt, Credentials]:
