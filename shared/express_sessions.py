@@ -6,9 +6,10 @@ without padding (`setcookie` in express-session's index.js, `sign` in cookie-sig
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Sequence
 from urllib.parse import unquote
 
@@ -30,3 +31,12 @@ def session_id(value: str, secrets: Sequence[str]) -> str | None:
         if hmac.compare_digest(b64encode(digest).rstrip(b"="), signature):
             return sid.decode()
     return None
+
+
+def exchanged_sid(sid: str) -> str:
+    """Give the sid of the session of ours that this one is exchanged for: always the same.
+
+    So however often it is exchanged, what comes of it is one session, and ends as one.
+    """
+    digest = hashlib.sha256(b"ai-coder-auth express\0" + sid.encode()).digest()
+    return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from shared import express_sessions
 from shared.errors import NotAuthenticated
 from shared.store import Store
-from shared.tokens import InvalidToken, IssuedToken, Session, SessionTokens
+from shared.tokens import SESSION_SECONDS, InvalidToken, IssuedToken, Session, SessionTokens
 from shared.users import User
 
 if TYPE_CHECKING:
@@ -51,11 +53,14 @@ def current_user(
     Raises NotAuthenticated, and StoreUnavailable where a session cannot be looked up.
     """
     if token is None:
-        user = store().express_session_user(express_sid) if express_sid else None
+        if express_sid is None:
+            raise NotAuthenticated
+        sid = express_sessions.exchanged_sid(express_sid)
+        user = store().express_session_user(express_sid, exchanged=sid)
         # The old server knows no epoch: what ends a user's sessions here ends those there, too.
         if user is None or user.epoch > 0:
             raise NotAuthenticated
-        return user, tokens.issue(user, now, method="express")
+        return user, tokens.issue(user, now, method="express", sid=sid)
     session = _read(tokens, token, now)
     if session.is_fresh(now):
         return session.user, None
@@ -86,6 +91,10 @@ def log_out(
         session = tokens.verify(token)
     except InvalidToken:
         return
+    if session.auth_method == "express":
+        # Other exchanges of the same session may have begun until now, and would outlive it. They
+        # began before it ends, so that none goes on for longer, whatever the clock here says.
+        session = replace(session, ends_at=session.ends_at + SESSION_SECONDS)
     store().revoke_session(session, client)
 
 

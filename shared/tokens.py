@@ -117,11 +117,13 @@ class SessionTokens:
         *,
         method: str = "password",
         auth_time: int | None = None,
+        sid: str | None = None,
         renews: Session | None = None,
     ) -> IssuedToken:
         """Make a token for a new session, or a fresh one for the session it renews.
 
-        `auth_time` is when the user proved who they are by the `method`, if it was not now. A
+        `auth_time` is when the user proved who they are by the `method`, if it was not now; without
+        a `sid` the new session gets a random one. A
         degraded user's session cannot be renewed: it ends when it is no longer fresh.
         Raises StoreRefused for a user of whom no token could be read again: only a users file can
         have one, with texts that are no text or far longer than the columns of a database.
@@ -140,7 +142,7 @@ class SessionTokens:
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": user.id,
-            "sid": renews.sid if renews else secrets.token_urlsafe(16),
+            "sid": renews.sid if renews else sid or secrets.token_urlsafe(16),
             "epoch": user.epoch,
             "iat": issued_at,
             "exp": min(issued_at + FRESH_SECONDS, ends_at),

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from urllib.parse import unquote
 
 import httpx
 import pytest
 
+from shared import sessions
+from shared.config import Settings
+from shared.errors import NotAuthenticated
 from shared.express_sessions import session_id
+from shared.store import open_store
+from shared.tokens import SessionTokens
 from tests.support import express
-from tests.support.emulator import Emulator, running_emulator
+from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.express import RECORDED, SECRETS
 from tests.support.postgres import Server
+from tests.support.stores import CLIENT, TOKENS, pass_time
 
 SESSIONS = RECORDED["sessions"]
 FIRST, SECOND, *_ = SESSIONS
@@ -260,6 +268,50 @@ def test_a_logout_deletes_the_row_and_clears_both_cookies(
     assert _get(moved, express.sign("other")).status_code == 200
     again = _log_out(moved, express.sign("mine"))
     assert again.json() == LOGGED_OUT
+
+
+def test_however_often_it_is_exchanged_it_is_one_session_that_ends_as_one(
+    moved: Emulator, postgres: Server, old_database: str
+) -> None:
+    express.add(postgres, old_database, "often", ANYONE)
+    cookies = [_get(moved, express.sign("often")).cookies["session"] for _ in range(3)]
+    read = SessionTokens([SECRET]).read
+    (sid,) = {read(cookie, time.time()).sid for cookie in cookies}
+    assert "often" not in sid
+    _log_out(moved, f"session={cookies[0]}")
+    # The row is still there: the browser has sent one of its two cookies.
+    assert _is_refused(_get(moved, express.sign("often")))
+    for cookie in cookies:
+        with moved.client() as client:
+            response = client.get("/api/account", headers={"Cookie": f"session={cookie}"})
+            assert response.status_code == 401
+    assert _get(moved, express.cookie(FIRST)).status_code == 200
+
+
+def test_no_exchange_outlives_the_logout_of_an_earlier_one(postgres: Server, database: str) -> None:
+    express.install(postgres, database)
+    settings = {"DATABASE_URL": postgres.url(database), "SESSION_SECRET": SECRET}
+    now, day = time.time(), 86_400
+
+    with closing(open_store(Settings.from_env(settings))) as store:
+
+        def exchange(at: float) -> str:
+            sid = FIRST["sid"]
+            _, token = sessions.current_user(lambda: store, TOKENS, None, at, express_sid=sid)
+            assert token is not None
+            return token.text
+
+        early, late, last = (exchange(now - days * day) for days in (25, 5, 0))
+        _, renewed = sessions.current_user(lambda: store, TOKENS, early, now)
+        assert renewed is not None
+        sessions.log_out(lambda: store, TOKENS, renewed.text, None, client=CLIENT)
+        passed = 0.0
+        for token, days in ((late, 7), (late, 25), (last, 30)):
+            pass_time(store, days * day - 60 - passed)
+            passed = days * day - 60
+            store.clean_up()
+            with pytest.raises(NotAuthenticated):
+                sessions.current_user(lambda: store, TOKENS, token, now + passed)
 
 
 def test_a_forged_cookie_logs_nobody_out_but_is_cleared(moved: Emulator) -> None:

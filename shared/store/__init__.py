@@ -214,10 +214,11 @@ class Store(Protocol):
         """Count users, and what the audit has of the window."""
         ...
 
-    def express_session_user(self, sid: str) -> User | None:
+    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
         """Find the user of the old server's session with this id, which may be any text.
 
-        None where the session has expired, names no user, or there are no such sessions.
+        None where the session has expired, names no user, or there are no such sessions; and where
+        the session of ours that it is `exchanged` for was revoked.
         """
         ...
 

@@ -231,9 +231,9 @@ class FallbackStore:
             lambda: self._postgres.find_external(identities, key, token, client), None
         )
 
-    def express_session_user(self, sid: str) -> User | None:
+    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
         """Ask Postgres."""
-        return self._postgres.express_session_user(sid)
+        return self._postgres.express_session_user(sid, exchanged=exchanged)
 
     def delete_express_session(self, sid: str) -> None:
         """Delete in Postgres."""

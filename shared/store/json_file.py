@@ -260,7 +260,7 @@ class JsonFileStore:
             found.count_user(window, users_file.user(record).provider, created_at)
         return found
 
-    def express_session_user(self, sid: str) -> None:
+    def express_session_user(self, sid: str, *, exchanged: str) -> None:
         """There is none: the old server's sessions are in its database."""
 
     def delete_express_session(self, sid: str) -> None:

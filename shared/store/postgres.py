@@ -368,18 +368,18 @@ class PostgresStore:
         )
         return statistics.read(row)
 
-    def express_session_user(self, sid: str) -> User | None:
+    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
         """Join the session with its user; a `userId` that is no UUID is nobody's."""
-        rows = self._execute_express(statements.EXPRESS_USER, sid)
+        rows = self._execute_express(statements.EXPRESS_USER, sid, exchanged)
         return _user(rows[0]) if rows else None
 
     def delete_express_session(self, sid: str) -> None:
         """Delete the row."""
         self._execute_express(statements.DELETE_EXPRESS, sid)
 
-    def _execute_express(self, statement: str, sid: str) -> list[Row]:
+    def _execute_express(self, statement: str, *sids: str) -> list[Row]:
         try:
-            return self.database.execute(statement, sid)
+            return self.database.execute(statement, *sids)
         except StoreFault as error:
             # There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and
             # deep nesting.

@@ -216,7 +216,7 @@ EXPRESS_USER = f"""
 SELECT {_USER} FROM session s JOIN users u ON u.id =
     CASE WHEN s.sess->>'userId' ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$'
     THEN (s.sess->>'userId')::uuid END
-WHERE s.sid = $1 AND s.expire >= now()
+WHERE s.sid = $1 AND s.expire >= now() AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $2)
 """
 DELETE_EXPRESS = "DELETE FROM session WHERE sid = $1"
 HEALTH = "SELECT now(), current_setting('server_version')"
