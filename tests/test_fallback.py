@@ -255,6 +255,24 @@ def test_guesses_in_an_outage_are_counted(start: Callable[..., Site]) -> None:
     assert site.log_in(ADA).status_code == 503, "even the right one"
 
 
+def test_successes_in_an_outage_are_counted_and_those_of_who_is_pending_also_after_it(
+    start: Callable[..., Site],
+) -> None:
+    site = start("full", MAX_LOGINS="3")
+    site.sign_up(ADA)
+    site.take_snapshot()
+    site.leave()
+    site.sign_up(BOB)
+    for email in (ADA, BOB):
+        answers = [site.log_in(email) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
+        assert int(answers[-1].headers["Retry-After"]) > 800
+        assert site.log_in(email, "a wrong guess").status_code == 503
+    site.come_back()
+    for email in (ADA, BOB):  # Postgres counts for itself.
+        assert [site.log_in(email).status_code for _ in range(4)] == [200] * 3 + [429]
+
+
 def test_an_old_file_opens_degraded_sessions_only_where_there_was_never_a_snapshot(
     start: Callable[..., Site],
 ) -> None:
