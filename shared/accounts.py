@@ -77,8 +77,9 @@ def log_in(
 
     Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
     password, an account without a usable hash and one without an attempt left; TooManyAttempts
-    where the client's network has none; and Overloaded. In an outage StoreAway takes the place of
-    InvalidCredentials: an outage must not read as a wrong password.
+    where the client's network has none, and where the account has logged in too often of late; and
+    Overloaded. In an outage StoreAway takes the place of InvalidCredentials: an outage must not
+    read as a wrong password.
     """
     with gate.attempt(client, "login"):
         with gate.attempts.learning(client.network):

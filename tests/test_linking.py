@@ -19,7 +19,7 @@ from shared.identity import Identity
 from shared.passwords import PasswordHasher
 from shared.store import Store, open_store
 from shared.tokens import FRESH_SECONDS, Session
-from shared.users import ExternalIdentity, User
+from shared.users import MOST_IDENTITIES, ExternalIdentity, User
 from tests.support.stores import CLIENT, TOKENS, credentials, log_in, session_of, sign_up
 
 PASSWORD = "correct horse battery staple"
@@ -226,6 +226,19 @@ def test_the_owner_alone_can_give_the_account_a_second_person_at_google(store: S
             _sign_in(store, OTHER, worthless)
     assert _sign_in(store, OTHER, _session(holder)) == (holder, False)
     assert _identities(store, holder) == {*GOOGLE.identities, *OTHER.identities}
+
+
+def test_who_has_as_many_identities_as_one_may_have_signs_in_and_gets_no_more(
+    store: Store,
+) -> None:
+    holder = _local(store)
+    _sign_in(store, GOOGLE, _session(holder))
+    for number in range(MOST_IDENTITIES + 5):
+        again = replace(FIREBASE, subject=f"another {number}")
+        assert _sign_in(store, again) == (holder, False)
+    assert len(_identities(store, holder)) == MOST_IDENTITIES
+    with pytest.raises(EmailTaken):
+        _sign_in(store, OTHER, _session(holder))
 
 
 def test_a_session_at_another_address_links_nothing_to_its_own_account(store: Store) -> None:
