@@ -73,7 +73,7 @@ def _locales(server: Server) -> Iterator[str]:
     """Create a database for each kind of locale that this server can have, and give its name."""
     options = ["", _c_locale(server)]
     has_icu = server.run("SELECT 1 FROM pg_collation WHERE collname = 'tr-x-icu'")
-    if has_icu and _version(server) >= 15:
+    if has_icu and server.version >= 15:
         options.append("LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR' LOCALE 'C'")
     for number, option in enumerate(options):
         name = f"locale_{number}"
@@ -81,13 +81,8 @@ def _locales(server: Server) -> Iterator[str]:
         yield name
 
 
-def _version(server: Server) -> int:
-    ((version,),) = server.run("SELECT current_setting('server_version_num')::int / 10000")
-    return int(version)
-
-
 def _c_locale(server: Server) -> str:
-    return "LOCALE 'C'" + (" LOCALE_PROVIDER libc" if _version(server) >= 15 else "")
+    return "LOCALE 'C'" + (" LOCALE_PROVIDER libc" if server.version >= 15 else "")
 
 
 def test_on_every_version_and_locale_sql_makes_the_key_that_python_makes_or_none(
@@ -161,7 +156,7 @@ def adopt(
             load = migrations.load
             patch.setattr(migrations, "load", lambda: [m for m in load() if m.version < 7])
             bring_up_to_date(_url(postgres, name), Settings())
-        if _version(postgres) >= 16:  # Where \v is no letter v.
+        if postgres.version >= 16:  # Where \v is no letter v.
             postgres.run(_MUTILATE, name)
         return name
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 
@@ -28,9 +27,7 @@ NAMES = [
 def test_every_statement_finds_its_rows_by_an_index(
     postgres: Server, database: str, name: str
 ) -> None:
-    with closing(postgres.connect(database)) as connection:
-        connection.run("SET enable_seqscan = off")
-        plan = connection.run(f"EXPLAIN (GENERIC_PLAN) {getattr(statements, name)}")
+    plan = postgres.generic_plan(getattr(statements, name), database)
     assert "Seq Scan" not in str(plan)
 
 

@@ -28,11 +28,13 @@ SCHEMA_CHECK = 1
 """An instance's very first connection also asks which migrations have been applied."""
 
 
-@pytest.mark.parametrize(("negotiation", "at_most"), [("postgres", 6), ("direct", 5)])
+@pytest.mark.parametrize("direct", [False, True])
 def test_a_new_connection_is_ready_after_few_round_trips(
-    postgres: Server, database: str, relay: Relay, negotiation: str, at_most: int
+    postgres: Server, database: str, relay: Relay, direct: bool
 ) -> None:
-    url = DatabaseUrl.parse(postgres.url(database, port=relay.port, sslnegotiation=negotiation))
+    parameters = postgres.direct_tls if direct else {}
+    at_most = 5 if parameters else 6
+    url = DatabaseUrl.parse(postgres.url(database, port=relay.port, **parameters))
     with closing(Database(url, Settings())) as pool:
         pool.execute("SELECT 1")
         assert (relay.connections, relay.flights) == (1, at_most + 1)
@@ -47,7 +49,7 @@ def watched(
     """An emulator whose database is behind the relay, with one connection and no reuse of it."""
     express.install(postgres, database)
     with running_emulator(
-        DATABASE_URL=postgres.url(database, port=relay.port, sslnegotiation="direct"),
+        DATABASE_URL=postgres.url(database, port=relay.port, **postgres.direct_tls),
         SESSION_SECRET=express.SECRETS,
         DATABASE_MAX_CONNECTIONS="1",
         DATABASE_MAX_IDLE=request.param,
@@ -94,33 +96,39 @@ def _operations(client: httpx.Client) -> list[tuple[Callable[[], httpx.Response]
     ]
 
 
-def _wait_until_what_has_expired_is_deleted(relay: Relay, new: int) -> None:
+@pytest.fixture
+def dial(postgres: Server) -> int:
+    """The round trips of a new connection."""
+    return 5 if postgres.direct_tls else 6
+
+
+def _wait_until_what_has_expired_is_deleted(relay: Relay, new: int, dial: int) -> None:
     """Wait for the statements that follow an instance's first answer, and for a minute no other."""
     connections = SIGN_UP + CLEAN_UP if new else 1
-    until(lambda: relay.flights >= connections * 5 + SCHEMA_CHECK + SIGN_UP + CLEAN_UP)
+    until(lambda: relay.flights >= connections * dial + SCHEMA_CHECK + SIGN_UP + CLEAN_UP)
 
 
 @pytest.mark.parametrize(("watched", "new"), [("300", 0), ("0", 1)], indirect=["watched"])
 def test_each_function_makes_its_round_trips_and_those_of_a_new_connection_and_no_more(
-    watched: Emulator, relay: Relay, new: int
+    watched: Emulator, relay: Relay, new: int, dial: int
 ) -> None:
     with watched.client() as client:
         operations = _operations(client)
-        _wait_until_what_has_expired_is_deleted(relay, new)
+        _wait_until_what_has_expired_is_deleted(relay, new, dial)
         for call, round_trips, status in operations:
             relay.reset()
             assert call().status_code == status
             connections = new * round_trips
             assert (relay.connections, relay.flights) == (
                 connections,
-                connections * 5 + round_trips,
+                connections * dial + round_trips,
             )
 
 
 @pytest.mark.parametrize("watched", ["300"], indirect=True)
 def test_an_instances_first_connection_checks_the_schema_once(
-    watched: Emulator, relay: Relay
+    watched: Emulator, relay: Relay, dial: int
 ) -> None:
     with watched.client() as client:
         assert client.get("/api/health").json()["database"]["status"] == "connected"
-    assert (relay.connections, relay.flights) == (1, 5 + SCHEMA_CHECK + 1)
+    assert (relay.connections, relay.flights) == (1, dial + SCHEMA_CHECK + 1)

@@ -116,7 +116,7 @@ def correct(connection: Connection, deadline: float, report: Report = log_correc
     is not taken from that one. A schema without the list has nothing pending. Raises StoreRefused
     where time runs out: what has been done stays.
     """
-    if not has_list(connection):
+    if not has_list(connection) or not connection.execute(IS_PENDING)[0][0]:
         return
     while _take_away(connection, deadline):
         pass

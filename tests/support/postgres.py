@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -105,6 +107,25 @@ class Server:
         with self.connect(database) as connection:
             rows: list[list[Any]] = connection.run(sql)
             return rows
+
+    def generic_plan(self, statement: str, database: str) -> list[str]:
+        """Give the lines of the plan that fits any parameters, by indexes where there are any."""
+        last = max(map(int, re.findall(r"\$(\d+)", statement)), default=0)
+        nulls = f"({', '.join(['NULL'] * last)})" if last else ""
+        with self.connect(database) as connection:
+            connection.run("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+            connection.run(f"PREPARE planned AS {statement}")
+            return [line for (line,) in connection.run(f"EXPLAIN EXECUTE planned{nulls}")]
+
+    @property
+    def direct_tls(self) -> dict[str, str]:
+        """The parameter of a URL that has TLS begin at once, where the server knows that."""
+        return {"sslnegotiation": "direct"} if self.version >= 17 else {}
+
+    @property
+    def version(self) -> int:
+        """The major version."""
+        return major_version(self.programs)
 
     def log(self) -> str:
         """Read what the server has logged."""
@@ -306,6 +327,7 @@ def running_pgbouncer(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@functools.cache
 def major_version(programs: Path) -> int:
     """Ask a PostgreSQL's programs for their version, 15 for one."""
     command = [str(programs / "postgres"), "--version"]
