@@ -45,7 +45,7 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) $$ARGS
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, and the longest imports
 	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py \
