@@ -25,9 +25,11 @@ class Word(click.ParamType[str]):
         return text
 
 
+_NAME = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+
 PROJECT = Word("project of Google's", r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*|")
 REGION = Word("region of Google's", r"[a-z][a-z0-9-]*|")
-SERVICE = Word("name of a service", r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
-REVISION = Word("name of a revision", r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+SERVICE = Word("name of a service", _NAME)
+REVISION = Word("name of a revision", _NAME)
 MEMORY = Word("size of memory", r"[0-9][0-9.]*(?:[KMG]i?|k)?")
 DOMAIN = Word("domain", r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")

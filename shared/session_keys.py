@@ -35,7 +35,7 @@ class SessionKey:
     jwk: dict[str, str] | None = None
     """The public key as others get it (RFC 7517); None in a secret."""
     is_canonical: Callable[[bytes], bool] = field(repr=False, default=lambda _: True)
-    """Whether a verified signature is the one of its two spellings that `sign` gives."""
+    """Whether a verified signature is one that `sign` gives: ES256 knows two for each text."""
 
 
 def parse(text: str) -> tuple[SessionKey, ...]:
@@ -89,7 +89,6 @@ def _read(number: int, label: str, pem: bytes) -> SessionKey:
     jwk = scheme.to_jwk(public, as_dict=True)
     kid = _thumbprint(jwk)
     jwk |= {"alg": algorithm, "use": "sig", "kid": kid}
-
     is_canonical = _CANONICAL[algorithm]
 
     def sign(data: bytes) -> bytes:
@@ -106,11 +105,7 @@ def _is_low(signature: bytes) -> bool:
     return int.from_bytes(signature[32:]) <= _P256_ORDER // 2
 
 
-def _is_only_one(_: bytes) -> bool:
-    return True
-
-
-_CANONICAL = {"ES256": _is_low, "EdDSA": _is_only_one}
+_CANONICAL: dict[str, Callable[[bytes], bool]] = {"ES256": _is_low, "EdDSA": lambda _: True}
 
 
 def _twin(signature: bytes) -> bytes:

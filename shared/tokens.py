@@ -123,8 +123,8 @@ class SessionTokens:
         """Make a token for a new session, or a fresh one for the session it renews.
 
         `auth_time` is when the user proved who they are by the `method`, if it was not now; without
-        a `sid` the new session gets a random one. A
-        degraded user's session cannot be renewed: it ends when it is no longer fresh.
+        a `sid` the new session gets a random one. A degraded user's session cannot be renewed: it
+        ends when it is no longer fresh.
         Raises StoreRefused for a user of whom no token could be read again: only a users file can
         have one, with texts that are no text or far longer than the columns of a database.
         """
@@ -181,16 +181,17 @@ class SessionTokens:
         """
         if len(token) > MAX_LENGTH or token.count(".") != 2:
             raise InvalidToken("not a compact JWT")
-        signed, _, signature = token.rpartition(".")
+        signed, _, encoded_signature = token.rpartition(".")
         encoded_header, _, encoded_claims = signed.partition(".")
         header = _parse(encoded_header)
         key = self._keys.get(str(header.get("kid")))
         if key is None or header != _header(key):
             raise InvalidToken("not a header of ours")
-        if not key.verify(signed.encode(), _decode(signature)):
+        signature = _decode(encoded_signature)
+        if not key.verify(signed.encode(), signature):
             raise InvalidToken("not our signature")
         claims = _parse(encoded_claims)
-        if "ver" in claims and not key.is_canonical(_decode(signature)):
+        if "ver" in claims and not key.is_canonical(signature):
             raise InvalidToken("not our spelling of the signature")
         _check(claims)
         return Session(

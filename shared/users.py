@@ -8,12 +8,12 @@ from typing import TypeGuard
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What the database takes for one, in lower case."""
-MAX_STORED_EPOCH = 2**31 - 1
-"""What the column can hold."""
 PROVIDERS = ("local", "google", "firebase-google")
 """Who vouches for users: this system, by a password, or somebody else."""
 MAX_EPOCH = 2**31 - 2**16
 """The highest epoch that a file may give a user; the column has room for those who add to it."""
+MAX_STORED_EPOCH = 2**31 - 1
+"""The highest epoch that the column can hold."""
 EPOCH_PROBLEM = f"The epoch is not a whole number from 0 to {MAX_EPOCH}."
 TOKEN_MAX_SECONDS = 24 * 60 * 60
 """For which the uses of an ID token are counted; Google's are good for an hour."""
@@ -43,8 +43,18 @@ class ExternalIdentity:
     subject: str
 
 
+@dataclass(frozen=True, slots=True)
+class IdToken:
+    """Which verified ID token it is."""
+
+    id: str
+    seconds: float
+    """For how long its uses are counted: until it expires, TOKEN_MAX_SECONDS at most. By the clock
+    of the instance that verified it, so that another one may give another number."""
+
+
 def is_epoch(value: object) -> TypeGuard[int]:
-    """Tell whether a file may say so of a user."""
+    """Tell whether a file may give a user this epoch."""
     return type(value) is int and 0 <= value <= MAX_EPOCH
 
 
@@ -56,13 +66,3 @@ def next_epoch(epoch: int) -> int:
     `shared.store.statements.next_epoch`.
     """
     return epoch + 1 if epoch < MAX_EPOCH else MAX_EPOCH // 2
-
-
-@dataclass(frozen=True, slots=True)
-class IdToken:
-    """Which ID token it is that was verified."""
-
-    id: str
-    seconds: float
-    """For how many its uses are counted: as long as it is still taken, TOKEN_MAX_SECONDS at most.
-    By the clock of whoever verified it, so that others may say other numbers."""

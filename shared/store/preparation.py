@@ -32,8 +32,8 @@ def bring_up_to_date(
 ) -> None:
     """Do by hand what an instance's first connection does, past a pooler all the way.
 
-    And make the keys that the old server's users lack since. `report` gets the name of each file,
-    and `corrected` what was done to keys. Raises StoreUnavailable, StoreFault.
+    Also make the keys of users whom the old server has added since. `report` gets the name of each
+    file, and `corrected` what was done to keys. Raises StoreUnavailable, StoreFault.
     """
     database = Database(url, settings)
     deadline = time.monotonic() + settings.database_timeout
