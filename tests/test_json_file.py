@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from shared.store.json_file import JsonFileStore
 from shared.store.users_file import Record
 from shared.users import User
 from tests.support.emulator import ROOT, environment
-from tests.support.stores import credentials
+from tests.support.stores import CLIENT, credentials, session_of
 
 
 @pytest.fixture
@@ -69,6 +70,16 @@ def test_the_file_and_its_lock_are_private_whatever_they_were(path: Path) -> Non
         "users.json": 0o600,
         "users.json.lock": 0o600,
     }
+
+
+def test_a_logout_of_a_session_that_ended_long_ago_writes_nothing(path: Path) -> None:
+    store = _store(path)
+    user = store.create_user(_user(), "hash")
+    before = path.stat()
+    store.revoke_session(session_of(user, now=time.time() - 61 * 86400), CLIENT)
+    assert path.stat() == before
+    store.revoke_session(session_of(user, now=time.time() - 59 * 86400), CLIENT)
+    assert path.stat().st_mtime_ns > before.st_mtime_ns
 
 
 def test_members_that_this_system_does_not_know_are_kept(path: Path) -> None:

@@ -186,10 +186,11 @@ class JsonFileStore:
         """Keep the sid with the user's record, and forget those that have ended anyway."""
         with self._changing() as users:
             record = users.by_id.get(session.user.id)
-            if record is not None:
-                # For as long again, because the clock may run ahead just now, and be corrected.
-                now = time.time() - SESSION_SECONDS
-                revoked = {s: end for s, end in record.get(REVOKED, {}).items() if end > now}
+            # They are kept for as long again, because the clock may run ahead, and be corrected.
+            forgotten = time.time() - SESSION_SECONDS
+            if record is not None and session.ends_at > forgotten:
+                known = record.get(REVOKED, {})
+                revoked = {sid: end for sid, end in known.items() if end > forgotten}
                 revoked[session.sid] = session.ends_at
                 self._replace(users, record, {REVOKED: revoked})
 
