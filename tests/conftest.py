@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from shared.config import Settings
 from shared.database_url import DatabaseUrl
@@ -22,6 +23,10 @@ from tests.support.transfers import Target
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 STORES = ("json", "postgres")
 _TEMPLATE = "migrated"

@@ -97,7 +97,7 @@ def test_on_every_version_and_locale_sql_makes_the_key_that_python_makes_or_none
                 connection.run(file.read_text())
             connection.run("SET standard_conforming_strings = off")
 
-        @settings(deadline=None, max_examples=50)
+        @settings(max_examples=50)
         @given(ADDRESSES)
         def agree(addresses: list[str]) -> None:
             made = [email_key(address) for address in addresses]

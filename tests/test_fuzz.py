@@ -322,7 +322,7 @@ def test_the_table_has_every_function() -> None:
 def test_no_request_is_a_fault_or_changes_what_it_may_not_and_both_stores_answer_alike(
     twins: Twins, path: str, name: str
 ) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES)
     @given(_requests(name))
     def check(request: Request) -> None:
         answers = []

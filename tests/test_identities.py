@@ -87,9 +87,7 @@ def _file(users: list[dict[str, Any]]) -> bytes:
     return json.dumps(users, indent=2, ensure_ascii=False).encode()
 
 
-REAL = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+REAL = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @REAL
