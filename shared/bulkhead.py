@@ -120,7 +120,7 @@ class Bulkhead:
                 self._waiting.append(waiter)
         if not waiter.settled.wait(self._patience):
             with self._changing:
-                if waiter in self._waiting:  # Or it was settled after all.
+                if waiter in self._waiting:  # It may have been settled since.
                     self._waiting.remove(waiter)
         return waiter.outcome
 
