@@ -1,6 +1,8 @@
 # `make help` lists what there is to do. Only Python 3.11 or newer and make have to be there.
+#
+# What a caller sets is read by the shell, as "$${PYTHON:-python3}", and not by make, as it would be in
+# $(PYTHON): so that a quote in it is a quote, and no command.
 
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -8,12 +10,8 @@ BIN := $(VENV)/bin
 LOAD = saved=$$(export -p); if [ -f $(1) ]; then set -a; . ./$(1); set +a; fi; eval "$$saved";
 LOAD_ENV = $(call LOAD,.env)
 
-# What a caller sets reaches a shell in its environment, never in its text: a quote in it is a quote.
-export PYTHON PRODUCTION WORKERS
-
 # What is deployed has a file of its own, so that no setting of development gets there.
-PRODUCTION ?= .env.production
-DEPLOY = $(call LOAD,"$$PRODUCTION") set -f; $(BIN)/python -m deploy
+DEPLOY = $(call LOAD,"$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
@@ -21,8 +19,7 @@ DEPLOY = $(call LOAD,"$$PRODUCTION") set -f; $(BIN)/python -m deploy
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
-WORKERS ?= 3
-SIDE_BY_SIDE = -n "$$WORKERS" --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE = -n "$${WORKERS:-3}" --dist loadfile --no-loadscope-reorder
 
 # Beside the wheel's 17 and Debian's 15; they have no TLS, without which only SQL can be tried.
 POSTGRES_VERSIONS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 18.4.0-beta.17
@@ -121,8 +118,8 @@ clean: ## Remove the environment and the caches, but not .data
 	rm -rf $(VENV) .venv-bench .venv-postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 
 $(VENV)/.runtime: requirements.txt
-	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	"$$PYTHON" -m venv $(VENV)
+	@"$${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	"$${PYTHON:-python3}" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

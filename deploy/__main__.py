@@ -15,7 +15,7 @@ from deploy.checks import Findings
 from deploy.errors import Failed, NotReady
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place
-from deploy.words import DOMAIN, MEMORY, PROJECT, REGION, REVISION, SERVICE
+from deploy.words import MEMORY, PROJECT, REGION, REVISION, SERVICE
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, envvar="DRY_RUN", help="Print the commands, and change nothing."
@@ -205,9 +205,7 @@ def rollback(service: str, revision: str | None, project: str, region: str, dry_
 
 @deploy.command()
 @url_option
-@click.option(
-    "--domain", type=DOMAIN, envvar="PROBE_DOMAIN", default="example.com", help="Of its address."
-)
+@click.option("--domain", envvar="PROBE_DOMAIN", default="example.com", help="Of its address.")
 def smoke(url: str | None, domain: str) -> None:
     """Sign a made-up user up, log in and out, and delete it again."""
     smoking.smoke(url or "", click.echo, domain)

@@ -86,6 +86,54 @@ def test_options_are_split_at_spaces_and_not_read_further(made: _Made) -> None:
     assert made.run("migrate") == ["-m", "shared.transfer", "apply"]
 
 
+def test_what_is_not_set_has_its_default(made: _Made, tmp_path: Path) -> None:
+    assert made.run("test")[:4] == ["-m", "pytest", "-n", "3"]
+    assert made.run("test", "WORKERS=2")[:4] == ["-m", "pytest", "-n", "2"]
+    assert made.run("test", WORKERS="2")[:4] == ["-m", "pytest", "-n", "2"]
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {tmp_path}/venv/bin/python "$@"\n')
+    python.chmod(0o755)
+    runtime = f"{tmp_path}/other"
+    path = f"{python.parent}:{os.environ['PATH']}"
+    assert made.run(f"VENV={runtime}", f"{runtime}/.runtime", PATH=path)[-3:] == [
+        "-m", "venv", runtime,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, "of my own.env"])
+def test_a_deployment_reads_the_file_that_is_named_or_the_usual_one(
+    tmp_path: Path, name: str | None
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", tree)
+    python = tree / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$PROJECT"\n')
+    python.chmod(0o755)
+    (tree / (name or ".env.production")).write_text("PROJECT='from the file'\n")
+    done = subprocess.run(
+        ["make", "-s", "-o", ".venv/.runtime", "deploy", *([f"PRODUCTION={name}"] if name else [])],
+        cwd=tree, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "from the file\n"
+
+
+def test_make_sets_nothing_that_a_server_would_take_for_its_own(tmp_path: Path) -> None:
+    """functions-framework reads WORKERS, THREADS and more from its environment."""
+    makefile = tmp_path / "Makefile"
+    makefile.write_text(f"include {ROOT}/Makefile\nshow:\n\t@env\n")
+    environments = [
+        subprocess.run(
+            ["make", "-s", "-f", name, "show"], cwd=tmp_path, env={"PATH": os.environ["PATH"]},
+            input="show:\n\t@env\n", capture_output=True, text=True, check=True,
+        ).stdout.splitlines()
+        for name in (str(makefile), "-")
+    ]  # fmt: skip
+    ours, plain = ({line.partition("=")[0] for line in lines} for lines in environments)
+    assert ours == plain
+
+
 def test_the_interpreter_is_one_word(made: _Made, tmp_path: Path) -> None:
     odd = tmp_path / "a python; touch canary"
     odd.write_text(f'#!/bin/sh\nexec {made.canary.parent}/venv/bin/python called "$@"\n')
