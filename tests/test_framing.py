@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from shared import framing
 from shared.errors import HttpError
 from shared.framing import MAX_BODY, Arrival, Arriving
+from tests.support.emulator import ROOT
 
 EXAMPLES = 400
 GET = b"GET /api/user HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -234,3 +237,17 @@ def test_a_sound_request_is_whole_with_its_last_byte_and_not_before(
         assert arriving.add(data[at : at + 1]) is Arrival.PARTIAL
     assert arriving.add(data[-1:]) is Arrival.WHOLE
     assert _parsed(data) == body
+
+
+@pytest.mark.parametrize("name", ["Expect", "Content-Length", "Transfer-Encoding"])
+@pytest.mark.parametrize("end", [r"\rx", r"x\rx"])
+def test_a_field_full_of_blanks_is_read_in_a_time_that_grows_with_its_length(
+    name: str, end: str
+) -> None:
+    head = rf"GET / HTTP/1.1\r\n{name}:' + b' ' * 30_000 + b'{end}\r\n\r\n"
+    read = f"from shared.framing import Arriving; print(Arriving().add(b'{head}'))"
+    # In a process of its own: the time was the cube of the length, days.
+    done = subprocess.run(
+        [sys.executable, "-c", read], cwd=ROOT, capture_output=True, timeout=60, check=True
+    )
+    assert done.stdout == b"Arrival.WHOLE\n"
