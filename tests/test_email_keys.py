@@ -244,10 +244,11 @@ def test_of_two_rows_with_one_key_the_one_who_has_it_keeps_it_and_the_other_is_n
     }
 
 
-def test_a_strangers_identity_is_taken_from_a_damaged_user_and_the_sessions_end(
+def test_a_stranger_loses_identity_password_and_sessions_of_a_damaged_user(
     postgres: Server, adopt: Callable[..., str], tmp_path: Path
 ) -> None:
     name = adopt(VICTIM, "vera@example.com", "grace@example.com")
+    postgres.run("UPDATE users SET password = 'of the stranger or the owner'", name)
     for number, subject in ((1, "a stranger"), (3, "Grace herself")):
         postgres.run(
             "INSERT INTO identities (issuer, subject, user_id)"
@@ -257,10 +258,10 @@ def test_a_strangers_identity_is_taken_from_a_damaged_user_and_the_sessions_end(
     ended = run(postgres.url(name), tmp_path / "users.json", "schema", "apply")
     assert ended.code == 0, ended.error
     assert f"{_id(1)}: {GOOGLE.issuer} a stranger" in ended.output
-    assert postgres.run("SELECT email, epoch FROM users ORDER BY email", name) == [
-        ["grace@example.com", 0],
-        ["vera@example.com", 0],
-        [VICTIM, 1],
+    assert postgres.run("SELECT email, epoch, password FROM users ORDER BY email", name) == [
+        ["grace@example.com", 0, "of the stranger or the owner"],
+        ["vera@example.com", 0, "of the stranger or the owner"],
+        [VICTIM, 1, None],
     ]
     assert postgres.run("SELECT subject FROM identities", name) == [["Grace herself"]]
     events = "SELECT kind, user_id::text FROM auth_events"

@@ -56,7 +56,7 @@ WHERE u.id = g.id AND NOT EXISTS (SELECT FROM users o WHERE o.email_key = g.key)
 RETURNING u.id::text
 """
 # An address leads a provider's user to an account, so that one who was linked while the address
-# was wrong is somebody else.
+# was wrong is somebody else. Linking dropped the owner's password: one that is there is theirs.
 _CUT_OFF = f"""
 WITH given AS (SELECT e::uuid AS id FROM json_array_elements_text($1::json) e),
 removed AS (
@@ -64,7 +64,8 @@ removed AS (
     AND i.created_at >= (SELECT applied_at FROM schema_migrations WHERE version = 2)
     RETURNING user_id, issuer, subject
 ), ended AS (
-    UPDATE users SET epoch = {next_epoch("epoch")} WHERE id IN (SELECT user_id FROM removed)
+    UPDATE users SET password = NULL, epoch = {next_epoch("epoch")}
+    WHERE id IN (SELECT user_id FROM removed)
 )
 INSERT INTO auth_events (at, kind, user_id, actor)
 SELECT CURRENT_TIMESTAMP, '{UNLINKED}', user_id, concat(issuer, ' ', subject) FROM removed
@@ -92,7 +93,7 @@ class Correction:
     without: tuple[str, ...] = ()
     """Whose address another user has, in another spelling: they stay without a key."""
     cut_off: tuple[str, ...] = ()
-    """From whom an identity was taken, and whose sessions ended."""
+    """From whom identity and password were taken, and whose sessions ended."""
 
 
 Report = Callable[[Correction], None]
