@@ -16,6 +16,7 @@ from typing import Literal
 
 from shared import log
 from shared.config import Thresholds
+from shared.errors import is_server_error
 from shared.timestamps import to_iso
 
 MINUTES = 5
@@ -80,7 +81,7 @@ class Alerts:
         with self._counting:
             minute = self._minute(now)
             minute.requests += 1
-            minute.errors += status >= 500
+            minute.errors += is_server_error(status)
             if function != "login":
                 return
             if status == 200:

@@ -10,6 +10,14 @@ import math
 from typing import ClassVar
 
 
+def is_server_error(status: int) -> bool:
+    """Tell whether an answer is a failure of ours.
+
+    501 is not: it tells the client what no function here takes (RFC 9110, section 15.6.2).
+    """
+    return status >= 500 and status != 501
+
+
 class AuthError(Exception):
     """The base of every error that has an answer of its own."""
 

@@ -392,7 +392,7 @@ def _finish(call: Call, response: Response) -> None:
 
 def _log(call: Call, status: int) -> None:
     severity: log.Severity = "INFO"
-    if call.failure >= 500:
+    if errors.is_server_error(call.failure):
         severity = "ERROR"
     elif call.failure in (401, 403, 429) or call.is_streaming:
         severity = "WARNING"

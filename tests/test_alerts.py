@@ -73,6 +73,12 @@ def test_a_rate_of_errors_fires_from_its_threshold_on_and_is_over_with_its_minut
     assert webhook.states() == [("error_rate", "firing"), ("error_rate", "resolved")]
 
 
+def test_what_no_function_takes_is_no_failure_of_ours() -> None:
+    alerts = _alerts(error_rate=0.1)
+    _serve(alerts, 1000, 501)
+    assert _firing(alerts) == set()
+
+
 def test_few_requests_are_no_rate() -> None:
     alerts = _alerts(error_rate=0.1, slow_login=1)
     _serve(alerts, LEAST_REQUESTS // 2, 500)

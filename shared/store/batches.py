@@ -63,8 +63,9 @@ SELECT r.user_id, u.email,
         ) THEN {next_epoch(_HIGHER_EPOCH)} ELSE {_HIGHER_EPOCH} END), CASE
     WHEN u.id IS NULL THEN 'gone'
     WHEN {staging.DIGEST} <> r.digest THEN 'kept'
-    -- Who signed up in an outage is in the file only until they are here.
-    WHEN {_BROUGHT} AND EXISTS (SELECT FROM applied_ops WHERE user_id = u.id) THEN 'kept'
+    -- Who signed up in an outage is in the file only until they are here. Not by EXISTS, for which
+    -- all operations may be read for each user.
+    WHEN {_BROUGHT} AND u.id IN (SELECT user_id FROM applied_ops) THEN 'kept'
     WHEN {_BROUGHT} THEN 'removed'
     WHEN EXISTS (
         SELECT FROM users o WHERE o.id <> r.user_id

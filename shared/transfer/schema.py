@@ -98,7 +98,8 @@ def _show_keys(
     )
     display.users(
         "Users who were linked to a stranger's identity while their key was wrong: "
-        f"{len(unlinked)}. The identity was taken away and their sessions have ended. See "
+        f"{len(unlinked)}. The identity and the password are gone, and their sessions have "
+        "ended. See "
         "docs/SECURITY.md, Wrong keys.",
         [f"{user_id}: {identity}" for user_id, identity in unlinked],
     )
