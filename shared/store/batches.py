@@ -185,6 +185,7 @@ def roll_back(connection: Connection, number: int, run_by: str) -> dict[str, int
     where a later batch has to be rolled back first.
     """
     batch = str(number)
+    connection.run_script(staging.ANALYZE_RECORDS)
     if later := connection.execute(_LATER_BATCH, batch):
         raise TransferRefused(f"Batch {later[0][0]} changed users of this one: roll it back first.")
     connection.run_script(

@@ -164,7 +164,9 @@ def write(connection: Connection, found: dict[str, int]) -> int:
     """
     number = int(connection.execute(_NEXT_BATCH)[0][0])
     if found[staging.CHANGED]:
-        for statement in (_RECORD_CHANGED, _KEEP_UNRECORDED, _UPDATE_CHANGED):
+        connection.execute(_RECORD_CHANGED, str(number))
+        connection.run_script(staging.ANALYZE_RECORDS)
+        for statement in (_KEEP_UNRECORDED, _UPDATE_CHANGED):
             connection.execute(statement, str(number))
     is_large = found[staging.NEW] >= INDEX_LATER_ROWS
     if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):

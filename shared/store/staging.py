@@ -96,6 +96,9 @@ _TABLES = {
 _NULL = r"\N"
 _NULLS = f"{_NULL}\t" * 13
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+ANALYZE_RECORDS = "ANALYZE import_records (user_id, batch)"
+"""Before a batch is looked for: the server takes one that it has not counted to have one row, and
+would read all of them for each user."""
 _LOCK = f"SELECT pg_advisory_xact_lock({LOCK_KEY})"
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNADOPTED = """
