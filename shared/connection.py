@@ -327,7 +327,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             kinds = {_CLEARTEXT: "in clear text", _MD5: "as an MD5 hash"}
             raise _not_answered(f"asks for it {kinds.get(request, f'by method {request}')}")
 
-    def handle_PARAMETER_STATUS(self, data: bytes, context: Any) -> None:  # noqa: ARG002, N802  # likewise
+    def handle_PARAMETER_STATUS(self, data: bytes, context: Any) -> None:  # noqa: ARG002, N802  # pg8000's
         """Refuse another encoding than was asked for; keep nothing, because nothing is needed."""
         name, _, value = data.partition(b"\0")
         encoding = value.rstrip(b"\0").upper().replace(b"-", b"")

@@ -60,7 +60,7 @@ def install() -> None:
     There is no setting for it: it looks the class up by name when it begins to serve, which is
     after it has loaded main.py.
     """
-    framework.GunicornApplication = Application  # type: ignore[misc]
+    framework.GunicornApplication = Application  # type: ignore[misc]  # a class is replaced
 
 
 class Application(framework.GunicornApplication):
@@ -81,7 +81,7 @@ class Application(framework.GunicornApplication):
             # It would be a socket in the home directory, which two instances may share.
             "control_socket_disable": True,
         }
-        super().load_config()  # type: ignore[no-untyped-call]
+        super().load_config()  # type: ignore[no-untyped-call]  # it has no types
 
 
 class Phase(Enum):
@@ -97,7 +97,7 @@ class Phase(Enum):
     """That the client has read the last answer and closes."""
 
 
-class Connection(TConn):  # type: ignore[misc]
+class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
     """A client's connection."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.discarded = 0
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
     """A main loop that owns each connection until its request is there, and threads that answer."""
 
     worker_connections: int
@@ -334,7 +334,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.close()
 
 
-class Logger(glogging.Logger):  # type: ignore[misc]
+class Logger(glogging.Logger):  # type: ignore[misc]  # likewise
     """gunicorn's own lines, as JSON like all others."""
 
     def setup(self, cfg: Any) -> None:

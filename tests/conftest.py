@@ -16,6 +16,7 @@ from shared.config import Settings
 from shared.database_url import DatabaseUrl
 from shared.store import Store, open_store
 from shared.store.preparation import bring_up_to_date
+from tests.support import express
 from tests.support.emulator import UNLIMITED, Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Relay
@@ -64,6 +65,14 @@ def make_database(postgres: Server) -> Callable[..., str]:
         return name
 
     return make
+
+
+@pytest.fixture(scope="module")
+def old_database(postgres: Server, make_database: Callable[..., str]) -> str:
+    """A database that the old server has its sessions in."""
+    name = make_database()
+    express.install(postgres, name)
+    return name
 
 
 @pytest.fixture

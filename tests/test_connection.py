@@ -28,18 +28,6 @@ from tests.support.relay import Relay
 SETTINGS = Settings(database_timeout=10, database_connect_timeout=5, database_max_connections=2)
 
 
-def _url(impostor: Impostor, authority: Authority, *, bound: bool = False) -> DatabaseUrl:
-    return DatabaseUrl(
-        host="localhost",
-        port=impostor.port,
-        database="d",
-        user="u",
-        password="canary",
-        require_channel_binding=bound,
-        root_certificates=str(authority.certificate),
-    )
-
-
 # What it refuses
 
 
@@ -213,7 +201,7 @@ def test_a_server_that_skips_its_own_proof_is_refused_and_asked_nothing(
         heard.append(tls.recv(4096))
 
     with Impostor(authority, pretend) as impostor:
-        url = _url(impostor, authority, bound=bound)
+        url = impostor.url(authority, bound=bound)
         with (
             closing(Database(url, SETTINGS)) as pool,
             pytest.raises(StoreRefused, match="did not prove that it knows the password"),
@@ -309,7 +297,7 @@ def test_a_server_that_wakes_up_is_waited_for_and_one_that_refuses_is_not(
         tls.recv(4096)
 
     with Impostor(authority, wake_slowly) as impostor:
-        url = _url(impostor, authority)
+        url = impostor.url(authority)
         pool = Database(url, SETTINGS)
         deadline = time.monotonic() + 10
         if waited_for:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import unquote
 
@@ -47,14 +47,6 @@ def _log_out(server: Emulator, cookie: str) -> httpx.Response:
 
 def _is_refused(response: httpx.Response) -> bool:
     return response.status_code == 401 and "set-cookie" not in response.headers
-
-
-@pytest.fixture(scope="module")
-def old_database(postgres: Server, make_database: Callable[..., str]) -> str:
-    """A database that the old server has left its sessions in."""
-    name = make_database()
-    express.install(postgres, name)
-    return name
 
 
 @pytest.fixture(scope="module")

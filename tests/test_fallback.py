@@ -448,7 +448,7 @@ def test_a_snapshot_is_taken_when_it_is_due_and_not_before(
     site = start("readonly", SNAPSHOT_INTERVAL="100")
     store, now = site.app.store, time.time()
     for seconds, taken in ((0, 0), (99, 0), (100, 100), (250, 250), (-50, -50)):
-        monkeypatch.setattr(time, "time", lambda: now + seconds)  # noqa: B023
+        monkeypatch.setattr(time, "time", lambda at=now + seconds: at)
         store.clean_up()
         fallback = store.fallback()
         assert fallback is not None

@@ -39,18 +39,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @contextmanager
 def _pool(authority: Authority, behave: Behave, *, bound: bool = False) -> Iterator[Database]:
-    with Impostor(authority, lambda tls, _: behave(tls)) as impostor:
-        url = DatabaseUrl(
-            host="localhost",
-            port=impostor.port,
-            database="d",
-            user="u",
-            password="canary",
-            require_channel_binding=bound,
-            root_certificates=str(authority.certificate),
-        )
-        with closing(Database(url, SETTINGS)) as pool:
-            yield pool
+    with (
+        Impostor(authority, lambda tls, _: behave(tls)) as impostor,
+        closing(Database(impostor.url(authority, bound=bound), SETTINGS)) as pool,
+    ):
+        yield pool
 
 
 def _failure(pool: Database) -> str:

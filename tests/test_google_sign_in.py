@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -119,14 +119,6 @@ def test_who_has_a_password_links_by_logging_in_first(
         client.post("/api/logout")
         assert _sign_in(client, token).json()["provider"] == "local"
         assert client.post("/api/login", json=login).status_code == 200
-
-
-@pytest.fixture(scope="module")
-def old_database(postgres: Server, make_database: Callable[..., str]) -> str:
-    """A database that the old server has its sessions in."""
-    name = make_database()
-    express.install(postgres, name)
-    return name
 
 
 @pytest.fixture(scope="module")

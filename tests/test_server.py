@@ -120,7 +120,7 @@ def _line(emulator: Emulator, request_id: str) -> dict[str, Any]:
 
 def _is_idle(emulator: Emulator) -> bool:
     before = len(emulator.output())
-    time.sleep(0.5)
+    time.sleep(0.5)  # Whoever is being answered writes a line in it.
     return len(emulator.output()) == before
 
 

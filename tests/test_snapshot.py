@@ -161,7 +161,7 @@ def test_a_file_that_is_not_believed_is_not_read_again_by_each_login(
         (0, True), (1, False), (REFUSED_SECONDS - 1, False), (REFUSED_SECONDS, True),
     ):  # fmt: skip
         reads.clear()
-        monkeypatch.setattr(time, "monotonic", lambda: began + seconds)  # noqa: B023
+        monkeypatch.setattr(time, "monotonic", lambda at=began + seconds: at)
         with pytest.raises(StoreAway, match="signature"):
             _find(stranger, "ada@example.com")
         assert bool(reads) == is_read

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import scramp
 
+from shared.database_url import DatabaseUrl
 from tests.support.certificates import Authority
 
 READY = b"Z\x00\x00\x00\x05I"
@@ -79,6 +80,18 @@ class Impostor:
         self._thread = threading.Thread(target=self._serve)
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
+
+    def url(self, authority: Authority, *, bound: bool = False) -> DatabaseUrl:
+        """Name it as a database; `bound` requires channel binding."""
+        return DatabaseUrl(
+            host="localhost",
+            port=self.port,
+            database="d",
+            user="u",
+            password="canary",
+            require_channel_binding=bound,
+            root_certificates=str(authority.certificate),
+        )
 
     def __enter__(self) -> Impostor:
         self._thread.start()
