@@ -37,8 +37,8 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 	$(BIN)/python -m shared.transfer reconcile --offer || true; \
 	echo "Serving on http://127.0.0.1:$${PORT:-8080} (Ctrl-C ends it)"; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
-	  --patterns '**/*.py;**/*.sql' -d . -d functions -d shared -d shared/store \
-	  -d shared/transfer -d migrations -- \
+	  --patterns '**/*.py;**/*.sql' -d . \
+	  $$(find functions shared migrations -type d ! -name __pycache__ -exec printf -- '-d %s ' {} +) -- \
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'

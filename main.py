@@ -14,8 +14,10 @@ from typing import cast
 
 import flask
 
-from shared import http, runtime, telemetry
-from shared.config import InvalidSettings
+from shared import application
+from shared.observe import telemetry
+from shared.settings import InvalidSettings
+from shared.web import endpoint
 
 EntryPoint = Callable[[flask.Request], flask.Response]
 
@@ -49,9 +51,9 @@ PAGES = {
 
 def api(request: flask.Request) -> flask.Response:
     """Route a request to the function that has its path."""
-    path = http.path(request)
+    path = endpoint.path(request)
     name = ROUTES.get(path) or PAGES.get(path)
-    return _entry_point(name)(request) if name else http.not_found(request)
+    return _entry_point(name)(request) if name else endpoint.not_found(request)
 
 
 def __getattr__(name: str) -> EntryPoint:
@@ -66,15 +68,15 @@ def _entry_point(name: str) -> EntryPoint:
 
 
 try:
-    runtime.settings()
+    application.settings()
 except InvalidSettings as error:
     sys.exit(str(error))
-runtime.tell_of_pending()
-telemetry.export_from_workers(runtime.gauges)
+application.tell_of_pending()
+telemetry.export_from_workers(application.gauges)
 # Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():
-    from shared import server
+    from shared.web import server
 
-    http.adopt(flask.current_app)
+    endpoint.adopt(flask.current_app)
     server.install()

@@ -23,8 +23,8 @@ from bench.load import (
 )
 from bench.report import Measurement
 from bench.servers import PASSWORD, floor, make_environment, ours, running, start_milliseconds
-from shared.bulkhead import CALLERS_PER_HASH
-from shared.config import Settings
+from shared.rules.bulkhead import CALLERS_PER_HASH
+from shared.settings import Settings
 from tests.support.postgres import USER, Server
 
 CLIENTS = 8

@@ -21,7 +21,7 @@ from bench.load import CannotMeasure, Connection, get, post
 from bench.report import Measurement
 from bench.servers import PASSWORD, Running, ours, running
 from deploy.services import API, Place, settings
-from shared.throttling import Limits
+from shared.model.throttling import Limits
 
 ROUNDS = 12
 PATIENCE = 3.0

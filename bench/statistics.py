@@ -9,10 +9,10 @@ from bench.imports import psql
 from bench.load import Side, get, in_turns, milliseconds
 from bench.report import Measurement
 from bench.servers import ours, running
-from shared.config import Settings
-from shared.database_url import DatabaseUrl
-from shared.store.postgres import PostgresStore
-from shared.store.preparation import bring_up_to_date
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
+from shared.store.postgres.preparation import bring_up_to_date
+from shared.store.postgres.store import PostgresStore
 from tests.support.postgres import USER, Server
 
 EVENTS_A_USER = 10

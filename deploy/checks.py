@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from deploy import commands, regions, services
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place, Service
-from shared.config import InvalidSettings, Settings
-from shared.database_url import DatabaseUrl, InvalidDatabaseUrl
+from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
+from shared.settings import InvalidSettings, Settings
 
 
 @dataclass

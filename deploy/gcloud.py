@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from deploy.errors import Failed
-from shared.strict_json import loads
+from shared.formats.strict_json import loads
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.database_url import DatabaseUrl
+from shared.database.url import DatabaseUrl
 
 NEON = ".neon.tech"
 NEAREST = {

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deploy.errors import Failed, NotReady
-from shared.strict_json import loads
+from shared.formats.strict_json import loads
 
 TIMEOUT = 40.0
 """Seconds for one answer: an instance and a database that both have to wake up."""

@@ -6,19 +6,20 @@ import time
 
 from flask import Response
 
-from functions.answers import clear_session, user_members
-from shared import accounts, runtime, sessions
-from shared.http import Call, answer, endpoint
-from shared.tokens import Session
+from functions.responses import clear_session, user_members
+from shared import application
+from shared.credentials.session_tokens import Session
+from shared.rules import accounts, sessions
+from shared.web.endpoint import Call, answer, endpoint
 
 
 @endpoint("GET", "DELETE", body="optional")
 def account(call: Call) -> Response:
     """Give the users all that is stored about them: 200. Or delete it, on their password: 204."""
-    session = sessions.read(runtime.tokens(), call.session_token, time.time())
+    session = sessions.read(application.tokens(), call.session_token, time.time())
     if call.request.method == "DELETE":
         return _delete(call, session)
-    found = accounts.own_account(runtime.store(), session)
+    found = accounts.own_account(application.store(), session)
     call.log["user_id"] = found.user.id
     return answer(
         user_members(found.user)
@@ -36,11 +37,11 @@ def account(call: Call) -> Response:
 
 
 def _delete(call: Call, session: Session) -> Response:
-    call.afterwards(runtime.clean_up)
+    call.afterwards(application.clean_up)
     accounts.delete_account(
-        runtime.store(),
-        runtime.hasher(),
-        runtime.gate(),
+        application.store(),
+        application.hasher(),
+        application.gate(),
         session,
         password=call.optional_text("password"),
         client=call.client,

@@ -13,13 +13,15 @@ from typing import Any
 from flask import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from shared import charts, metrics, runtime
-from shared.charts import Chart
+from functions.pages import charts
+from functions.pages.charts import Chart
+from shared import application
 from shared.errors import StoreFault, StoreUnavailable
-from shared.http import Call, endpoint
-from shared.metrics import Series
-from shared.statistics import Statistics, Window
-from shared.timestamps import to_iso
+from shared.formats.timestamps import to_iso
+from shared.model.statistics import Statistics, Window
+from shared.observe import metrics
+from shared.observe.metrics import Series
+from shared.web.endpoint import Call, endpoint
 
 DAYS = 30
 SHADES = 4
@@ -68,13 +70,13 @@ def _alerts() -> list[dict[str, Any]]:
             "is_firing": alert.is_firing,
             "since": alert.since and _moment(alert.since),
         }
-        for alert in runtime.alerts().judge(runtime.seconds_away(), time.monotonic())
+        for alert in application.alerts().judge(application.seconds_away(), time.monotonic())
     ]
 
 
 def _database() -> list[tuple[str, str]]:
     """Tell what the process knows of its database, without asking it."""
-    store = runtime.store()
+    store = application.store()
     pool, fallback = store.pool(), store.fallback()
     if pool is None or fallback is None:
         return [("store", "JSON file")]
@@ -126,7 +128,7 @@ def _figures(call: Call, now: float) -> dict[str, Any]:
     """Give what the database counts, or why there is nothing of it."""
     window = Window(DAYS, now)
     try:
-        found = runtime.store().statistics(window)
+        found = application.store().statistics(window)
     except (StoreUnavailable, StoreFault) as error:
         call.log["cause"] = str(error)
         return {"problem": "There are no figures of users now: the log tells why, in `cause`."}

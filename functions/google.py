@@ -6,10 +6,11 @@ import time
 
 from flask import Response
 
-from functions.answers import begin_session
-from shared import external, runtime, sessions
+from functions.responses import begin_session
+from shared import application
 from shared.errors import NotAuthenticated
-from shared.http import Call, endpoint, no_such_path
+from shared.rules import account_linking, sessions
+from shared.web.endpoint import Call, endpoint, no_such_path
 
 
 @endpoint("POST", body="required")
@@ -18,13 +19,15 @@ def google(call: Call) -> Response:
     if not call.settings.has_google:
         raise no_such_path()
     now = time.time()
-    call.afterwards(runtime.clean_up)
-    identity = runtime.sign_in_tokens().verify(call.text("idToken"), now)
+    call.afterwards(application.clean_up)
+    identity = application.sign_in_tokens().verify(call.text("idToken"), now)
     try:
-        session = sessions.read(runtime.tokens(), call.session_token, now)
+        session = sessions.read(application.tokens(), call.session_token, now)
     except NotAuthenticated:
         session = None
-    user, event = external.sign_in(runtime.store(), identity, session, client=call.client)
+    user, event = account_linking.sign_in(
+        application.store(), identity, session, client=call.client
+    )
     return begin_session(
         call,
         user,

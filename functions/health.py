@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Response
 
-from shared import runtime
+from shared import application
 from shared.errors import StoreFault, StoreUnavailable
-from shared.http import Call, answer, endpoint
-from shared.timestamps import now_iso, to_iso
+from shared.formats.timestamps import now_iso, to_iso
+from shared.web.endpoint import Call, answer, endpoint
 
 _DISCONNECTED = {"status": "disconnected", "message": "Database not connected"}
 
@@ -21,7 +21,7 @@ def health(call: Call) -> Response:
     if call.request.path.endswith("/livez"):
         return answer(status)
     members = status | {"database": _database(call), "environment": call.settings.environment}
-    fallback = runtime.store().fallback()
+    fallback = application.store().fallback()
     if fallback is not None:
         members["fallback"] = {
             "mode": fallback.mode,
@@ -34,7 +34,7 @@ def health(call: Call) -> Response:
 
 def _database(call: Call) -> dict[str, Any]:
     try:
-        found = runtime.store().health()
+        found = application.store().health()
     except (StoreUnavailable, StoreFault) as error:
         call.log["cause"] = str(error)
         return _DISCONNECTED

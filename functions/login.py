@@ -6,20 +6,21 @@ import time
 
 from flask import Response
 
-from functions.answers import begin_session
-from shared import accounts, runtime
-from shared.http import Call, endpoint
+from functions.responses import begin_session
+from shared import application
+from shared.rules import accounts
+from shared.web.endpoint import Call, endpoint
 
 
 @endpoint("POST", body="required")
 def login(call: Call) -> Response:
     """Check an address and a password and begin a session: 200."""
     now = time.time()
-    call.afterwards(runtime.clean_up)
+    call.afterwards(application.clean_up)
     user = accounts.log_in(
-        runtime.store(),
-        runtime.hasher(),
-        runtime.gate(),
+        application.store(),
+        application.hasher(),
+        application.gate(),
         email=call.text("email"),
         password=call.text("password"),
         client=call.client,

@@ -6,10 +6,11 @@ import time
 
 from flask import Response
 
-from functions.answers import clear_session
-from shared import runtime, sessions
+from functions.responses import clear_session
+from shared import application
 from shared.errors import InvalidInput
-from shared.http import Call, answer, endpoint
+from shared.rules import sessions
+from shared.web.endpoint import Call, answer, endpoint
 
 
 @endpoint("POST", body="optional")
@@ -23,13 +24,15 @@ def logout(call: Call) -> Response:
     everywhere = call.body.get("everywhere", False)
     if not isinstance(everywhere, bool):
         raise InvalidInput("everywhere", "The everywhere must be true or false")
-    call.afterwards(runtime.clean_up)
-    tokens, token = runtime.tokens(), call.session_token
+    call.afterwards(application.clean_up)
+    tokens, token = application.tokens(), call.session_token
     if everywhere:
         session = sessions.read(tokens, token, time.time())
-        sessions.log_out_everywhere(runtime.store(), session, call.express_sid, client=call.client)
+        sessions.log_out_everywhere(
+            application.store(), session, call.express_sid, client=call.client
+        )
     else:
-        sessions.log_out(runtime.store, tokens, token, call.express_sid, client=call.client)
+        sessions.log_out(application.store, tokens, token, call.express_sid, client=call.client)
     call.log["event"] = "logout_everywhere" if everywhere else "logout"
     response = answer({"message": "Logged out successfully"})
     clear_session(call, response)

@@ -16,16 +16,16 @@ from typing import Any
 
 from flask import Response
 
-from shared.bodies import read_json
-from shared.database import Database
+from shared.database.pool import Database
 from shared.errors import InvalidInput, TransferRefused
-from shared.http import Call, endpoint, stream_answer
-from shared.store.json_file import JsonFileStore
-from shared.store.preparation import bring_up_to_date
+from shared.store.json_file.store import JsonFileStore
+from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer import importing, reconciling, rollback, status
 from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source
 from shared.transfer.steps import PATIENCE, Event, Ready, throttled, to_json
+from shared.web.endpoint import Call, endpoint, stream_answer
+from shared.web.request_body import read_json
 
 OPTIONS = ("action", "plan", "skip_invalid", "batch")
 

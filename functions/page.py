@@ -12,8 +12,8 @@ from string import Template
 
 from flask import Request, Response
 
-from shared import http, runtime
-from shared.http import Call, endpoint
+from shared import application
+from shared.web.endpoint import Call, endpoint, not_found
 
 _FILES = Path(__file__).parent / "pages"
 _TYPES = {"/sign-in.css": "text/css", "/sign-in.js": "text/javascript"}
@@ -22,8 +22,8 @@ _GOOGLE = "https://accounts.google.com/gsi"
 
 def page(request: Request) -> Response:
     """Serve the page, or answer as if there were none where the settings don't ask for it."""
-    if not runtime.settings().sign_in_page:
-        return http.not_found(request)
+    if not application.settings().sign_in_page:
+        return not_found(request)
     return sign_in_page(request)
 
 

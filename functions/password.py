@@ -6,9 +6,10 @@ import time
 
 from flask import Response
 
-from functions.answers import user_answer
-from shared import accounts, runtime, sessions
-from shared.http import Call, endpoint
+from functions.responses import user_answer
+from shared import application
+from shared.rules import accounts, sessions
+from shared.web.endpoint import Call, endpoint
 
 
 @endpoint("POST", body="required")
@@ -18,17 +19,17 @@ def password(call: Call) -> Response:
     A user without a password sets the first one right after signing in with Google.
     """
     now = time.time()
-    call.afterwards(runtime.clean_up)
+    call.afterwards(application.clean_up)
     user = accounts.change_password(
-        runtime.store(),
-        runtime.hasher(),
-        runtime.gate(),
-        sessions.read(runtime.tokens(), call.session_token, now),
+        application.store(),
+        application.hasher(),
+        application.gate(),
+        sessions.read(application.tokens(), call.session_token, now),
         current=call.optional_text("currentPassword"),
         new=call.text("newPassword"),
         password_min_length=call.settings.password_min_length,
         client=call.client,
     )
     return user_answer(
-        call, user, event="password_changed", token=runtime.tokens().issue(user, now)
+        call, user, event="password_changed", token=application.tokens().issue(user, now)
     )

@@ -6,9 +6,10 @@ import time
 
 from flask import Response
 
-from functions.answers import user_answer
-from shared import runtime, sessions
-from shared.http import Call, endpoint
+from functions.responses import user_answer
+from shared import application
+from shared.rules import sessions
+from shared.web.endpoint import Call, endpoint
 
 
 @endpoint("GET")
@@ -18,8 +19,8 @@ def session(call: Call) -> Response:
     On the way a stale session is renewed, and one of the old server exchanged for ours.
     """
     user, token = sessions.current_user(
-        runtime.store,
-        runtime.tokens(),
+        application.store,
+        application.tokens(),
         call.session_token,
         time.time(),
         express_sid=call.express_sid,

@@ -10,11 +10,11 @@ from typing import Any
 
 from flask import Response
 
-from shared import runtime
+from shared import application
 from shared.errors import InvalidInput
-from shared.http import Call, answer, endpoint
-from shared.statistics import MOST_DAYS, Events, Window
-from shared.users import PROVIDERS
+from shared.model.statistics import MOST_DAYS, Events, Window
+from shared.model.users import PROVIDERS
+from shared.web.endpoint import Call, answer, endpoint
 
 _DAYS = "30"
 _REASONS = ("unknown_account", "wrong_password", "too_many_attempts")
@@ -24,7 +24,7 @@ _REASONS = ("unknown_account", "wrong_password", "too_many_attempts")
 def stats(call: Call) -> Response:
     """Give the old server's numbers and, of the last `days`, what happened: 200."""
     window = Window(_days(call), time.time())
-    found = runtime.store().statistics(window)
+    found = application.store().statistics(window)
     days = window.each_day()
     members: dict[str, Any] = {
         "total_users": found.users.total(),

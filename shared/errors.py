@@ -1,7 +1,7 @@
 """The errors of the domain: each has a stable code and a sentence fit for the user.
 
-What the user may read is `sentence`; what only the log may read is `cause`. Which HTTP status
-an AuthError becomes is decided in `shared.problems`, and nowhere else; HttpError is the edge's own.
+What the user may read is `sentence`; what only the log may read is `cause`. Which HTTP status an
+AuthError becomes is decided in `web/problems.py` alone; HttpError is the edge's own.
 """
 
 from __future__ import annotations

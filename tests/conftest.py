@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from shared.config import Settings
-from shared.database_url import DatabaseUrl
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
 from shared.store import Store, open_store
-from shared.store.preparation import bring_up_to_date
+from shared.store.postgres.preparation import bring_up_to_date
 from tests.support import express
 from tests.support.emulator import UNLIMITED, Emulator, running_emulator
 from tests.support.postgres import Server, running_postgres

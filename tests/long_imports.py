@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
 from shared.transfer import importing
 from shared.transfer.sources import Source, open_source
 from tests.support.relay import Mode, Relay

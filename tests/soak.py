@@ -26,9 +26,9 @@ from typing import Any
 
 import httpx
 
-from shared.config import Settings
-from shared.database_url import DatabaseUrl
-from shared.store.preparation import bring_up_to_date
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
+from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer.reconciling import quarantine_of
 from tests.support import relay as relays
 from tests.support.emulator import Emulator, running_emulator

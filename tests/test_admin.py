@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import admin
-from shared.config import Settings
+from shared.credentials.id_tokens import GOOGLE, IdTokens
 from shared.errors import AdminRequired
-from shared.identity import GOOGLE, IdTokens
+from shared.rules import administrators
+from shared.settings import Settings
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import (
     AUDIENCE,
@@ -252,7 +252,7 @@ def test_every_token_presented_is_compared_once_by_digests_of_one_length(
     monkeypatch.setattr(hmac, "compare_digest", counting)
     settings = Settings(admin_token=TOKEN)
     try:
-        admin.authenticate(settings, presented, IdTokens(GOOGLE), time.time())
+        administrators.authenticate(settings, presented, IdTokens(GOOGLE), time.time())
     except AdminRequired:
         assert presented != TOKEN
     else:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.alerts import CHECK_SECONDS, LEAST_REQUESTS, MINUTES, Alerts
-from shared.config import Thresholds
+from shared.observe.alerts import CHECK_SECONDS, LEAST_REQUESTS, MINUTES, Alerts
+from shared.settings import Thresholds
 from tests.support.emulator import running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay

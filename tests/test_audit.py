@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from shared.config import Settings
+from shared.model.users import User
+from shared.settings import Settings
 from shared.store import open_store
-from shared.users import User
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, pass_time, session_of

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 import pytest
 
-from shared import breaker
-from shared.breaker import Breaker
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database import breaker
+from shared.database.breaker import Breaker
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreAway, StoreRefused, StoreSlow, StoreUnavailable
+from shared.settings import Settings
 from tests.support.postgres import Server
 from tests.support.relay import Relay
 from tests.support.waiting import until

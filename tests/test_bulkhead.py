@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from deploy.services import API, Place, settings
-from shared import bulkhead as module
-from shared.bulkhead import DISPLACED, EXPIRED, FULL, Bulkhead, Counts
-from shared.clients import Client
-from shared.config import Settings
 from shared.errors import Overloaded
+from shared.model.clients import Client
+from shared.rules import bulkhead as module
+from shared.rules.bulkhead import DISPLACED, EXPIRED, FULL, Bulkhead, Counts
+from shared.settings import Settings
 from tests.support.waiting import until
 
 SECONDS = 30

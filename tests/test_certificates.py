@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from shared import certificates
-from shared.certificates import Certificates
+from shared.credentials import certificates
+from shared.credentials.certificates import Certificates
 from shared.errors import IdentityUnavailable
 from tests.support.google import MAX_AGE, CertificateServer, Key, certificate_server
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared import clients
-from shared.clients import Client
+from shared.model import clients
+from shared.model.clients import Client
 
 PEER = "192.0.2.1"
 PROXIES = "198.51.100.7, 198.51.100.8"

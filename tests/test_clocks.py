@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import runtime
-from shared.breaker import Breaker
+from shared import application
+from shared.credentials.session_tokens import SESSION_SECONDS, SessionTokens
+from shared.database.breaker import Breaker
 from shared.errors import StoreAway
-from shared.tokens import SESSION_SECONDS, SessionTokens
-from shared.users import User
+from shared.model.users import User
 from tests.support import outage
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
@@ -259,7 +259,7 @@ class Clocks:
 @pytest.fixture
 def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     # Or a test that cleaned up just before would have done it for this one as well.
-    monkeypatch.setattr(runtime, "_next_clean_up", float("-inf"))
+    monkeypatch.setattr(application, "_next_clean_up", float("-inf"))
     return Clocks(monkeypatch)
 
 
@@ -282,7 +282,7 @@ def test_after_the_clock_ran_ahead_snapshots_are_taken_and_what_expired_is_delet
         taken_at = _taken_at(site)
         clocks.wrong_by = 0
         assert taken_at > time.time() + 5 * HOUR
-        clocks.passed = runtime.CLEAN_UP_SECONDS
+        clocks.passed = application.CLEAN_UP_SECONDS
         postgres.run(
             "INSERT INTO auth_attempts (key, remaining, expires_at)"
             " VALUES ('expired', 0, '2020-01-01Z')",
@@ -328,8 +328,8 @@ def test_an_alert_goes_by_how_long_the_database_has_been_away(
     postgres: Server, database: str, tmp_path: Path, clocks: Clocks
 ) -> None:
     def states() -> dict[str, str]:
-        seconds, now = runtime.seconds_away(), time.monotonic()
-        return {alert.name: alert.state for alert in runtime.alerts().judge(seconds, now)}
+        seconds, now = application.seconds_away(), time.monotonic()
+        return {alert.name: alert.state for alert in application.alerts().judge(seconds, now)}
 
     variables = {"FALLBACK": "off", "ALERT_DATABASE_AWAY": "60"}
     with (
@@ -337,9 +337,9 @@ def test_an_alert_goes_by_how_long_the_database_has_been_away(
         ExitStack() as stack,
     ):
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(runtime, "settings", lambda: site.app.settings)
-        patch.setattr(runtime, "_store", functools.cache(lambda: site.app.store))
-        runtime.store()
+        patch.setattr(application, "settings", lambda: site.app.settings)
+        patch.setattr(application, "_store", functools.cache(lambda: site.app.store))
+        application.store()
         site.leave()
         assert site.log_in("ada@example.com").status_code == 503
         clocks.wrong_by = 6 * HOUR

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from shared.config import Settings
-from shared.database import CONNECT_ATTEMPTS, Database
-from shared.database_url import DatabaseUrl
+from shared.database.pool import CONNECT_ATTEMPTS, Database
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreAway, StoreRefused, StoreUnavailable
+from shared.settings import Settings
 from tests.support.certificates import Authority
 from tests.support.emulator import running_emulator
 from tests.support.impostor import READY, Impostor, authentication, error, log_in, message

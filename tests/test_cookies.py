@@ -11,8 +11,8 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder, TestResponse
 
-from shared.config import Settings
-from shared.http import Call
+from shared.settings import Settings
+from shared.web.endpoint import Call
 from tests.support.emulator import SECRET
 from tests.support.express import sign
 from tests.support.in_process import Served, served

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from shared import charts
+from functions.pages import charts
 from tests.support.browser import axe, open_page, screenshot
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-import shared.database
-from shared.config import Settings
-from shared.connection import Connection
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+import shared.database.pool
+from shared.database.connection import Connection
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreBusy, StoreFault, StoreRefused, StoreUnavailable
+from shared.settings import Settings
 from tests.support.emulator import running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay
@@ -173,7 +173,7 @@ def test_who_waits_until_the_deadline_is_told_that_the_store_is_busy(pool: Datab
 def test_who_is_woken_with_too_little_time_wakes_the_next(
     postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.database, "LEAST_SECONDS", 10)
+    monkeypatch.setattr(shared.database.pool, "LEAST_SECONDS", 10)
     url = DatabaseUrl.parse(postgres.url(database))
     settings = Settings(database_max_connections=1)
     with closing(Database(url, settings)) as pool, ThreadPoolExecutor(2) as threads:
@@ -281,7 +281,7 @@ def test_requests_to_a_silent_database_leave_no_descriptor_behind(
 def test_a_failed_preparation_is_tried_again_after_a_pause_and_not_by_every_request(
     postgres: Server, database: str, pause: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.database, "PREPARE_PAUSE", pause)
+    monkeypatch.setattr(shared.database.pool, "PREPARE_PAUSE", pause)
     calls = []
 
     def prepare(_: Database, connection: Connection, __: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.database_url import DatabaseUrl, InvalidDatabaseUrl
+from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
 
 NEON = (
     "postgresql://alex:AbC123dEf@ep-cool-darkness-a1b2c3d4-pooler.us-east-2.aws.neon.tech/dbname"

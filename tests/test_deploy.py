@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from deploy import regions, services
-from shared.config import Settings
-from shared.database_url import DatabaseUrl
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
 from tests.support.emulator import ROOT, SECRET
 from tests.support.gcloud import Gcloud, WrongUse, parse
 

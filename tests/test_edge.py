@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import metrics
+from shared.observe import metrics
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.in_process import served
 from tests.support.waiting import until
@@ -170,7 +170,7 @@ def test_what_cannot_be_logged_does_not_undo_a_request(tmp_path: Path, redirecti
     assert [user["email"] for user in users] == ["ada@example.com"]
 
 
-@pytest.mark.parametrize("broken", ["alerts.Alerts.record", "alerts.Alerts.is_due", "listener"])
+@pytest.mark.parametrize("broken", ["Alerts.record", "Alerts.is_due", "listener"])
 def test_what_cannot_be_counted_does_not_undo_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -181,7 +181,7 @@ def test_what_cannot_be_counted_does_not_undo_a_request(
         if broken == "listener":
             monkeypatch.setattr(metrics, "_listeners", [fail])
         else:
-            monkeypatch.setattr(f"shared.{broken}", fail)
+            monkeypatch.setattr(f"shared.observe.alerts.{broken}", fail)
         body = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
         answer = app.send("POST", "/api/signup", JSON.items(), body)
         assert answer.status_code == 201

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import migrations
-from shared.config import Settings
-from shared.database_url import DatabaseUrl
-from shared.emails import email_key
+from shared.database import migrations
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreUnavailable
-from shared.store import email_keys
-from shared.store.postgres import PostgresStore
-from shared.store.preparation import bring_up_to_date
-from shared.users import ExternalIdentity
+from shared.model.emails import email_key
+from shared.model.users import ExternalIdentity
+from shared.settings import Settings
+from shared.store.postgres import email_keys
+from shared.store.postgres.preparation import bring_up_to_date
+from shared.store.postgres.store import PostgresStore
 from tests.support.commands import run
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.postgres import Server, running_postgres, versions

@@ -10,8 +10,8 @@ from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.emails import _PLAIN, email_key, parse_new_email
 from shared.errors import InvalidInput
+from shared.model.emails import _PLAIN, email_key, parse_new_email
 from tests.support.emulator import ROOT, environment
 
 UNTIMED = settings(deadline=None)  # The first example loads the validator.
@@ -83,7 +83,7 @@ def test_a_domain_that_is_not_the_internets_is_refused(domain: str) -> None:
 
 def test_a_plain_address_does_not_load_the_validator() -> None:
     code = (
-        "import sys; from shared.emails import parse_new_email;"
+        "import sys; from shared.model.emails import parse_new_email;"
         "parse_new_email('Ada.Lovelace+x@mail.example.co.uk'); print(*sys.modules)"
     )
     result = subprocess.run(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from shared.config import Settings
 from shared.errors import StoreUnavailable
-from shared.store import Store, open_store, statements
-from shared.store.json_file import JsonFileStore
-from shared.users import MAX_EPOCH, ExternalIdentity, User, next_epoch
+from shared.model.users import MAX_EPOCH, ExternalIdentity, User, next_epoch
+from shared.settings import Settings
+from shared.store import Store, open_store
+from shared.store.json_file.store import JsonFileStore
+from shared.store.postgres import statements
 from tests.support.stores import CLIENT, session_of, stored
 from tests.support.transfers import HASH, Target, user
 

@@ -12,12 +12,12 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from shared import sessions
-from shared.config import Settings
+from shared.credentials.express_sessions import session_id
+from shared.credentials.session_tokens import SessionTokens
 from shared.errors import NotAuthenticated
-from shared.express_sessions import session_id
+from shared.rules import sessions
+from shared.settings import Settings
 from shared.store import open_store
-from shared.tokens import SessionTokens
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.express import RECORDED, SECRETS

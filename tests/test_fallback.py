@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import Settings
+from shared.credentials.session_tokens import FRESH_SECONDS
 from shared.errors import StoreAway, StoreFault, StoreRefused
+from shared.settings import Settings
 from shared.store import open_store
-from shared.tokens import FRESH_SECONDS
 from tests.support.certificates import Authority
 from tests.support.emulator import environment
 from tests.support.outage import PASSWORD, Site, new_user, running_site, stale, token_of

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from shared import external, runtime, scope
-from shared.connection import Rejected
+from shared import application
+from shared.credentials.id_tokens import Identity
+from shared.credentials.passwords import PasswordHasher
+from shared.database.connection import Rejected
 from shared.errors import StoreAway
-from shared.identity import Identity
-from shared.passwords import PasswordHasher
+from shared.observe import request_context
+from shared.rules import account_linking
 from shared.store.fallback import FallbackStore
-from shared.store.json_file import JsonFileStore
+from shared.store.json_file.store import JsonFileStore
 from shared.transfer.reconciling import quarantine_of, reconcile
 from tests.support.outage import PASSWORD, Site, running_site, stale, token_of
 from tests.support.postgres import Server
@@ -120,8 +122,8 @@ def test_a_sign_up_with_google_is_never_taken_without_its_identity(
 
     monkeypatch.setattr(store._postgres, "find_external", find_and_leave)
     google = Identity("https://accounts.google.com", "1", ADA, is_authoritative=True)
-    with scope.request(3, {}), pytest.raises(StoreAway):
-        external.sign_in(store, google, None, client=CLIENT)
+    with request_context.request(3, {}), pytest.raises(StoreAway):
+        account_linking.sign_in(store, google, None, client=CLIENT)
     assert not site.pending()
 
 
@@ -189,7 +191,7 @@ def test_the_log_tells_that_there_is_no_snapshot_though_the_database_answers(
         yield
 
     monkeypatch.setattr(_store(site)._postgres.database, "direct_connection", refuse)
-    monkeypatch.setattr(runtime, "_next_clean_up", 0.0)
+    monkeypatch.setattr(application, "_next_clean_up", 0.0)
     capsys.readouterr()
     site.log_in(ADA)
     assert "no snapshot: cannot connect: 53300" in capsys.readouterr().out
@@ -254,7 +256,7 @@ def test_a_health_check_beside_a_server_that_starts_does_not_make_it_away(start:
 
     database.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shared.database.dial", start_slowly)
+        patch.setattr("shared.database.pool.dial", start_slowly)
         with pytest.raises(StoreAway):
             database.execute("SELECT 1", timeout=1)
     assert not database.breaker.is_open

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import pytest
 
-from shared import connection as connections
-from shared.config import Settings
-from shared.connection import MAX_ANSWER, MAX_ITERATIONS, MAX_LOGIN, MAX_TRANSFER_ANSWER
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database import connection as connections
+from shared.database.connection import MAX_ANSWER, MAX_ITERATIONS, MAX_LOGIN, MAX_TRANSFER_ANSWER
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreUnavailable
+from shared.settings import Settings
 from tests.support.certificates import Authority
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.impostor import READY, Impostor, authentication, error, log_in, message

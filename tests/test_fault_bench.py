@@ -13,10 +13,10 @@ from contextlib import closing
 import pg8000.native
 import pytest
 
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreAway, StoreRefused, StoreUnavailable
+from shared.settings import Settings
 from tests.support.postgres import USER, Server, running_pgbouncer, running_postgres
 from tests.support.relay import (
     BLACK_HOLE,

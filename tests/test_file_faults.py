@@ -23,17 +23,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from shared import config, files
-from shared.config import InvalidSettings, Settings
+from shared import files, settings
 from shared.errors import StoreUnavailable
-from shared.store.json_file import JsonFileStore
+from shared.model.users import User
+from shared.settings import InvalidSettings, Settings
+from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import backup
 from shared.transfer.__main__ import transfer
 from shared.transfer.command import FAILED, USAGE
 from shared.transfer.outputs import Outputs
 from shared.transfer.reconciling import quarantine_of, reconcile
-from shared.users import User
 from tests.support.broken_files import BrokenFiles, Call
 from tests.support.emulator import ROOT, SECRET, environment, running_emulator
 from tests.support.transfers import HASH, Target, finish
@@ -207,7 +207,7 @@ def _command(users_file: Path, *arguments: str, **env: str) -> None:
 
 
 def _development_secret(folder: Path) -> Task:
-    config._DATA = folder / "data"  # The fixture puts it back.
+    settings._DATA = folder / "data"  # The fixture puts it back.
     file = folder / "data" / "session-secret"
     return Task(
         file, lambda: Settings.from_env({}), lambda: file.exists() and len(file.read_bytes()) > 60
@@ -217,7 +217,7 @@ def _development_secret(folder: Path) -> Task:
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put back where development's data is and what SIGTERM does; give backups one name."""
-    monkeypatch.setattr(config, "_DATA", config._DATA)
+    monkeypatch.setattr(settings, "_DATA", settings._DATA)
     monkeypatch.setattr(backup, "timestamp", lambda _: "now")
     handler = signal.getsignal(signal.SIGTERM)
     yield

@@ -14,9 +14,9 @@ from gunicorn.http.errors import ParseException
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared import framing
 from shared.errors import HttpError
-from shared.framing import MAX_BODY, Arrival, Arriving
+from shared.web import framing
+from shared.web.framing import MAX_BODY, Arrival, Arriving
 from tests.support.emulator import ROOT
 
 EXAMPLES = 400
@@ -245,7 +245,7 @@ def test_a_field_full_of_blanks_is_read_in_a_time_that_grows_with_its_length(
     name: str, end: str
 ) -> None:
     head = rf"GET / HTTP/1.1\r\n{name}:' + b' ' * 30_000 + b'{end}\r\n\r\n"
-    read = f"from shared.framing import Arriving; print(Arriving().add(b'{head}'))"
+    read = f"from shared.web.framing import Arriving; print(Arriving().add(b'{head}'))"
     # In a process of its own: the time was the cube of the length, days.
     done = subprocess.run(
         [sys.executable, "-c", read], cwd=ROOT, capture_output=True, timeout=60, check=True

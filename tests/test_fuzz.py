@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 import main
-from shared import identity
-from shared.tokens import SessionTokens
-from shared.users import User
+from shared.credentials import id_tokens
+from shared.credentials.session_tokens import SessionTokens
+from shared.model.users import User
 from tests.support.emulator import UNLIMITED
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
@@ -96,7 +96,7 @@ def twins(
     absent = {"USERS_FILE": str(folder / "absent.json")}
     url = postgres.url(make_database())
     with (
-        patch.multiple(identity, **_providers_nowhere()),
+        patch.multiple(id_tokens, **_providers_nowhere()),
         served(**common) as on_json,
         served(**common | absent, DATABASE_URL=url) as on_postgres,
     ):
@@ -107,7 +107,7 @@ def _providers_nowhere() -> dict[str, Any]:
     """Give the providers with certificates that cannot be fetched, so that nobody is asked."""
     return {
         name: replace(value, certificates_url="http://127.0.0.1:1/")
-        for name, value in vars(identity).items()
+        for name, value in vars(id_tokens).items()
         if is_dataclass(value)
         and not isinstance(value, type)
         and hasattr(value, "certificates_url")

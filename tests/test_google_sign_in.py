@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from shared.tokens import FRESH_SECONDS, SessionTokens
-from shared.users import User
+from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
+from shared.model.users import User
 from tests.conftest import STORES
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator

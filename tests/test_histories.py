@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-import shared.database
-from shared import breaker
+import shared.database.pool
+from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS
+from shared.database import breaker
 from shared.store import open_store
-from shared.store.json_file import JsonFileStore
-from shared.tokens import FRESH_SECONDS, SESSION_SECONDS
+from shared.store.json_file.store import JsonFileStore
 from shared.transfer.reconciling import quarantine_of
 from tests.support.outage import Site, running_site, token_of
 from tests.support.postgres import Server
@@ -451,7 +451,7 @@ def test_in_every_history_all_that_was_acknowledged_holds(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared.database, "CONNECT_BACKOFF", 0.001)
+    monkeypatch.setattr(shared.database.pool, "CONNECT_BACKOFF", 0.001)
     monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(breaker, "PAUSE_MOST", 0.02)
     options = {

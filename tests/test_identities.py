@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.emails import email_key
-from shared.users import MAX_EPOCH
+from shared.model.emails import email_key
+from shared.model.users import MAX_EPOCH
 from tests.support.postgres import Server
 from tests.support.transfers import HASH, Target
 

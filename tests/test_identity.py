@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from shared import identity
+from shared.credentials import id_tokens
+from shared.credentials.id_tokens import Identity, IdTokens, Provider
 from shared.errors import InvalidIdentityToken
-from shared.identity import Identity, IdTokens, Provider
 from tests.support.forged import forged_tokens
 from tests.support.google import (
     AUDIENCE,
@@ -158,8 +158,8 @@ def test_an_oversized_token_is_not_even_looked_at(
 
 
 def test_google_is_asked_at_its_own_address() -> None:
-    assert Provider(ISSUERS, "https://www.googleapis.com/oauth2/v1/certs") == identity.GOOGLE
-    assert identity.firebase("project") == Provider(
+    assert Provider(ISSUERS, "https://www.googleapis.com/oauth2/v1/certs") == id_tokens.GOOGLE
+    assert id_tokens.firebase("project") == Provider(
         ("https://securetoken.google.com/project",),
         "https://www.googleapis.com/robot/v1/metadata/x509/securetoken@system.gserviceaccount.com",
     )

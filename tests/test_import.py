@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
 from shared.errors import PlanOutdated, RowsRejected, TransferRefused
+from shared.settings import Settings
 from shared.transfer import export, importing, rollback
 from shared.transfer.importing import Applied
 from shared.transfer.steps import Event, Progress

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from shared.config import Settings
 from shared.errors import TransferRefused
+from shared.model.users import MAX_EPOCH
+from shared.settings import Settings
 from shared.store import Store, open_store
 from shared.transfer import rollback
-from shared.users import MAX_EPOCH
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, session_of
 from tests.support.transfers import HASH, Target, finish, nonzero, user

@@ -23,8 +23,7 @@ import httpx
 import pytest
 
 from shared.errors import InvalidSource, StoreUnavailable, TransferRefused
-from shared.store import bulk, staging
-from shared.transfer import backup, importing, rollback
+from shared.transfer import backup, importing, rollback, staging, writing
 from shared.transfer.steps import Ready
 from tests.support.commands import Command, Ended, Stopped, run
 from tests.support.emulator import Emulator, running_emulator
@@ -401,7 +400,7 @@ def test_an_apply_that_falls_silent_does_not_keep_everyone_out(
 ) -> None:
     """As where a laptop is closed while the table is locked: the server undoes it by itself."""
     monkeypatch.setattr(staging, "IDLE_SECONDS", 0.2)
-    monkeypatch.setattr(bulk, "INDEX_LATER_ROWS", 1)
+    monkeypatch.setattr(writing, "INDEX_LATER_ROWS", 1)
     silent = importing.apply(target.database, source_of([user(1)]), batch_id="first", run_by="test")
     assert any(isinstance(event, Ready) for event in silent)
     target.run("INSERT INTO users (email) VALUES ('ada@example.com')")

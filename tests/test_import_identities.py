@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from shared import external
-from shared.config import Settings
+from shared.credentials.id_tokens import Identity
 from shared.errors import RowsRejected, TransferRefused
-from shared.identity import Identity
+from shared.model.users import ExternalIdentity, User
+from shared.rules import account_linking
+from shared.settings import Settings
 from shared.store import Store, open_store
 from shared.transfer import importing, rollback
 from shared.transfer.steps import Progress
-from shared.users import ExternalIdentity, User
 from tests.support.stores import CLIENT
 from tests.support.transfers import Target, finish, nonzero, source_of, user
 
@@ -55,7 +55,7 @@ def _on_postgres(target: Target) -> Store:
 
 
 def _sign_in(store: Store, identity: Identity) -> tuple[User, bool]:
-    user, event = external.sign_in(store, identity, None, client=CLIENT)
+    user, event = account_linking.sign_in(store, identity, None, client=CLIENT)
     return user, event == "signup"
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.credentials.session_tokens import Session
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
 from shared.store import Store, open_store
-from shared.store.json_file import JsonFileStore
-from shared.tokens import Session
+from shared.store.json_file.store import JsonFileStore
 from shared.transfer import importing
 from tests.support.interceptor import Interceptor
 from tests.support.postgres import Server

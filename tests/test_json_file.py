@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from shared import files
-from shared.config import Settings
 from shared.errors import EmailTaken, StoreBusy, StoreUnavailable
-from shared.store import json_file
-from shared.store.json_file import JsonFileStore
-from shared.store.users_file import Record
-from shared.users import User
+from shared.model.users import User
+from shared.settings import Settings
+from shared.store.json_file import store
+from shared.store.json_file.store import JsonFileStore
+from shared.store.json_file.users_file import Record
 from tests.support.emulator import ROOT, environment
 from tests.support.stores import CLIENT, credentials, session_of
 
@@ -202,7 +202,7 @@ def test_a_leftover_of_a_killed_writer_is_no_trap(path: Path, tmp_path: Path) ->
 
 
 def test_a_writer_that_waits_too_long_gives_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_file, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(store, "LOCK_TIMEOUT", 0.05)
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:

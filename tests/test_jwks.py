@@ -15,9 +15,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from shared.session_keys import parse
-from shared.tokens import AUDIENCE, FRESH_SECONDS, ISSUER, TYPE, SessionTokens
-from shared.users import User
+from shared.credentials.session_keys import parse
+from shared.credentials.session_tokens import AUDIENCE, FRESH_SECONDS, ISSUER, TYPE, SessionTokens
+from shared.model.users import User
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
 from tests.support.session_keys import make_ed25519, make_p256, public_pem
 

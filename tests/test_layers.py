@@ -49,19 +49,19 @@ def _reach(module: str) -> set[str]:
 
 def test_flask_is_known_to_the_edge_and_the_functions_only() -> None:
     users = {name for name, imports in IMPORTS.items() if any("flask" in i for i in imports)}
-    assert users <= {"main", "shared.http", "shared.bodies"} | {
+    assert users <= {"main", "shared.web.endpoint", "shared.web.request_body"} | {
         n for n in IMPORTS if n.startswith("functions.")
     }
 
 
 def test_pg8000_is_known_to_one_module() -> None:
     users = {name for name, imports in IMPORTS.items() if any("pg8000" in i for i in imports)}
-    assert users == {"shared.connection"}
+    assert users == {"shared.database.connection"}
 
 
 def test_google_auth_is_known_to_two_modules_and_loaded_by_the_first_token() -> None:
     users = {name for name, imports in IMPORTS.items() if any("google.auth" in i for i in imports)}
-    assert users == {"shared.identity", "shared.certificates"}
+    assert users == {"shared.credentials.id_tokens", "shared.credentials.certificates"}
     assert not any("google" in name for user in users for name in LOADED[user])
 
 
@@ -72,16 +72,16 @@ def test_sql_about_users_is_in_the_store_only() -> None:
         if any(f"{verb} users" in path.read_text() for verb in ("FROM", "JOIN", "INTO", "UPDATE"))
     }
     assert users == {
-        f"shared.store.{name}"
+        f"shared.{name}"
         for name in (
-            "statements",
-            "operations",
-            "email_keys",
-            "snapshot",
-            "staging",
-            "bulk",
-            "batches",
-            "statistics",
+            "store.postgres.statements",
+            "transfer.operations",
+            "store.postgres.email_keys",
+            "store.snapshot",
+            "transfer.staging",
+            "transfer.writing",
+            "transfer.batches",
+            "store.postgres.statistics",
         )
     }
 
@@ -89,42 +89,106 @@ def test_sql_about_users_is_in_the_store_only() -> None:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("shared.http", {"shared.accounts", "shared.database", "shared.store"}),
-        ("functions.login", {"shared.database", "shared.store.postgres", "shared.migrations"}),
-        ("shared.accounts", {"shared.http", "shared.database", "shared.store.postgres"}),
-        ("shared.tokens", {"shared.http", "shared.store", "shared.database", "shared.accounts"}),
-        ("shared.express_sessions", set(IMPORTS) - {"shared.express_sessions"}),
-        ("shared.store.batches", {"shared.transfer", "shared.http", "shared.accounts"}),
-        ("shared.statistics", set(IMPORTS) - {"shared.statistics"}),
-        ("shared.transfer.importing", {"shared.http", "shared.accounts", "shared.runtime"}),
-        ("shared.bodies", {"shared.http", "shared.config", "shared.accounts"}),
-        ("shared.problems", set(IMPORTS) - {"shared", "shared.errors"}),
-        ("shared.origins", {"shared.http", "shared.accounts", "shared.store"}),
-        ("shared.clients", set(IMPORTS) - {"shared.clients"}),
-        ("shared.admin", {"shared.http", "shared.runtime", "shared.store", "shared.accounts"}),
-        ("shared.identity", {"shared.http", "shared.config", "shared.store", "shared.accounts"}),
+        ("shared.web.endpoint", {"shared.rules.accounts", "shared.database.pool", "shared.store"}),
         (
-            "shared.certificates",
-            {"shared.identity", "shared.http", "shared.config", "shared.store"},
+            "functions.login",
+            {"shared.database.pool", "shared.store.postgres.store", "shared.database.migrations"},
         ),
-        ("shared.passwords", {"shared.http", "shared.store", "shared.accounts"}),
         (
-            "shared.bulkhead",
-            set(IMPORTS) - {"shared", "shared.bulkhead", "shared.errors", "shared.metrics"},
+            "shared.rules.accounts",
+            {"shared.web.endpoint", "shared.database.pool", "shared.store.postgres.store"},
         ),
-        ("shared.gate", {"shared.http", "shared.store", "shared.accounts", "shared.passwords"}),
-        ("shared.throttling", set(IMPORTS) - {"shared.throttling", "shared.errors"}),
         (
-            "shared.password_policy",
-            set(IMPORTS) - {"shared.password_policy", "shared.errors", "shared.normal_forms"},
+            "shared.credentials.session_tokens",
+            {
+                "shared.web.endpoint",
+                "shared.store",
+                "shared.database.pool",
+                "shared.rules.accounts",
+            },
         ),
-        ("shared.database", {"shared.http", "shared.store", "shared.accounts"}),
-        ("shared.dialing", {"shared.database", "shared.config", "shared.store"}),
         (
-            "shared.connection",
-            {"shared.dialing", "shared.database", "shared.config", "shared.store"},
+            "shared.credentials.express_sessions",
+            set(IMPORTS) - {"shared.credentials.express_sessions"},
         ),
-        ("shared.config", {"shared.http", "shared.store", "shared.database", "shared.log"}),
+        (
+            "shared.transfer.batches",
+            {"shared.web.endpoint", "shared.rules.accounts"},
+        ),
+        ("shared.model.statistics", set(IMPORTS) - {"shared.model.statistics"}),
+        (
+            "shared.transfer.importing",
+            {"shared.web.endpoint", "shared.rules.accounts", "shared.application"},
+        ),
+        (
+            "shared.web.request_body",
+            {"shared.web.endpoint", "shared.settings", "shared.rules.accounts"},
+        ),
+        ("shared.web.problems", set(IMPORTS) - {"shared", "shared.errors"}),
+        ("shared.web.cors", {"shared.web.endpoint", "shared.rules.accounts", "shared.store"}),
+        ("shared.model.clients", set(IMPORTS) - {"shared.model.clients"}),
+        (
+            "shared.rules.administrators",
+            {"shared.web.endpoint", "shared.application", "shared.store", "shared.rules.accounts"},
+        ),
+        (
+            "shared.credentials.id_tokens",
+            {"shared.web.endpoint", "shared.settings", "shared.store", "shared.rules.accounts"},
+        ),
+        (
+            "shared.credentials.certificates",
+            {
+                "shared.credentials.id_tokens",
+                "shared.web.endpoint",
+                "shared.settings",
+                "shared.store",
+            },
+        ),
+        (
+            "shared.credentials.passwords",
+            {"shared.web.endpoint", "shared.store", "shared.rules.accounts"},
+        ),
+        (
+            "shared.rules.bulkhead",
+            set(IMPORTS)
+            - {
+                "shared",
+                "shared.errors",
+                "shared.observe",
+                "shared.observe.metrics",
+                "shared.rules.bulkhead",
+            },
+        ),
+        (
+            "shared.rules.gate",
+            {
+                "shared.web.endpoint",
+                "shared.store",
+                "shared.rules.accounts",
+                "shared.credentials.passwords",
+            },
+        ),
+        ("shared.model.throttling", set(IMPORTS) - {"shared.model.throttling", "shared.errors"}),
+        (
+            "shared.credentials.password_policy",
+            set(IMPORTS)
+            - {"shared.credentials.password_policy", "shared.errors", "shared.formats.unicode"},
+        ),
+        ("shared.database.pool", {"shared.web.endpoint", "shared.store", "shared.rules.accounts"}),
+        ("shared.database.connecting", {"shared.database.pool", "shared.settings", "shared.store"}),
+        (
+            "shared.database.connection",
+            {
+                "shared.database.connecting",
+                "shared.database.pool",
+                "shared.settings",
+                "shared.store",
+            },
+        ),
+        (
+            "shared.settings",
+            {"shared.web.endpoint", "shared.store", "shared.database.pool", "shared.observe.log"},
+        ),
         ("shared.errors", set(IMPORTS) - {"shared.errors"}),
     ],
 )
@@ -135,7 +199,7 @@ def test_nothing_reaches_upwards(module: str, forbidden: set[str]) -> None:
 
 @pytest.mark.parametrize("entry_point", ["health", "login", "session"])
 def test_without_key_pairs_nothing_is_loaded_that_reads_or_uses_them(entry_point: str) -> None:
-    code = f"import sys, main; main.{entry_point}; main.runtime.tokens(); print(*sys.modules)"
+    code = f"import sys, main; main.{entry_point}; main.application.tokens(); print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, check=True
     )
@@ -150,11 +214,20 @@ def test_who_needs_no_administrator_does_not_load_what_verifies_one(entry_point:
     )
     loaded = set(result.stdout.decode().split())
     assert f"functions.{entry_point}" in loaded
-    assert not loaded & {"google.auth", "shared.identity", "shared.admin"}
+    assert not loaded & {
+        "google.auth",
+        "shared.credentials.id_tokens",
+        "shared.rules.administrators",
+    }
 
 
 def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:
-    heavy = {"shared.database", "shared.passwords", "shared.tokens", "shared.emails"}
+    heavy = {
+        "shared.database.pool",
+        "shared.credentials.passwords",
+        "shared.credentials.session_tokens",
+        "shared.model.emails",
+    }
     assert not _reach("main") & heavy
     assert not _reach("functions.health") & heavy
 
@@ -163,4 +236,4 @@ def test_a_deployment_knows_of_the_code_its_settings_only_and_nothing_knows_of_i
     assert not any(name.startswith("deploy") for imports in IMPORTS.values() for name in imports)
     trees = [ast.parse(path.read_text()) for path in (ROOT / "deploy").glob("*.py")]
     used = {name for tree in trees for name in _imports(ast.walk(tree)) if name in IMPORTS}
-    assert used <= {"shared.config", "shared.database_url", "shared.strict_json"}
+    assert used <= {"shared.settings", "shared.database.url", "shared.formats.strict_json"}

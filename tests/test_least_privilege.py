@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from shared.config import Settings
-from shared.store.postgres import PostgresStore
+from shared.settings import Settings
+from shared.store.postgres.store import PostgresStore
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.postgres import PASSWORD, Server
 

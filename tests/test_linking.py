@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from shared import external
-from shared.config import Settings
+from shared.credentials.id_tokens import Identity
+from shared.credentials.passwords import PasswordHasher
+from shared.credentials.session_tokens import FRESH_SECONDS, Session
 from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
-from shared.identity import Identity
-from shared.passwords import PasswordHasher
+from shared.model.users import MOST_IDENTITIES, ExternalIdentity, User
+from shared.rules import account_linking
+from shared.settings import Settings
 from shared.store import Store, open_store
-from shared.tokens import FRESH_SECONDS, Session
-from shared.users import MOST_IDENTITIES, ExternalIdentity, User
 from tests.support.stores import CLIENT, TOKENS, credentials, log_in, session_of, sign_up
 
 PASSWORD = "correct horse battery staple"
@@ -45,7 +45,7 @@ def _authoritative(identity: Identity) -> Identity:
 
 def _sign_in(store: Store, identity: Identity, session: Session | None = None) -> tuple[User, bool]:
     """Give the user, and whether they are new."""
-    user, event = external.sign_in(store, identity, session, client=CLIENT)
+    user, event = account_linking.sign_in(store, identity, session, client=CLIENT)
     return user, event == "signup"
 
 

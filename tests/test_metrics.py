@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.metrics import BUCKETS, Series
+from shared.observe.metrics import BUCKETS, Series
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay

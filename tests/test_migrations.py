@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from shared import migrations
-from shared.config import Settings
-from shared.database_url import DatabaseUrl
-from shared.emails import email_key
+from shared.database import migrations
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused
-from shared.store.preparation import bring_up_to_date
+from shared.model.emails import email_key
+from shared.settings import Settings
+from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment, running_emulator
 from tests.support.postgres import Server
 from tests.support.waiting import until
@@ -114,7 +114,7 @@ def test_twenty_instances_starting_at_once_on_an_empty_database_all_come_up(
     postgres: Server, empty: str
 ) -> None:
     code = (
-        "import sys, time; from shared.runtime import store; opened = store();"
+        "import sys, time; from shared.application import store; opened = store();"
         "time.sleep(max(0, float(sys.argv[1]) - time.time())); print(opened.user(sys.argv[2]))"
     )
     start = str(time.time() + 6)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.tokens import SessionTokens
-from shared.users import User
+from shared.credentials.session_tokens import SessionTokens
+from shared.model.users import User
 from tests.support.emulator import SECRET, running_emulator
 from tests.support.postgres import Server
 from tests.support.transfers import Target

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.credentials.passwords import PasswordHasher
 from shared.errors import InvalidSource
-from shared.passwords import PasswordHasher
-from shared.strict_json import MAX_DEPTH, InvalidJson, depth, loads
+from shared.formats.strict_json import MAX_DEPTH, InvalidJson, depth, loads
 from shared.transfer.records import InvalidRow
 from tests.support.emulator import ROOT, Emulator, environment, running_emulator
 from tests.support.transfers import source_of
@@ -191,7 +191,7 @@ _EVERY_READER = """
 import io, threading
 from shared.errors import InvalidSource, StoreRefused
 from shared.store import columns, users_file
-from shared.strict_json import InvalidJson, loads
+from shared.formats.strict_json import InvalidJson, loads
 from shared.transfer.sources import Source
 deep = {shape}
 def rows(data):
@@ -257,4 +257,4 @@ def test_nothing_parses_json_but_what_measures_it_first() -> None:
         for path in Path(ROOT, folder).rglob("*.py")
         if any(name in path.read_text() for name in parsers)
     }
-    assert users == {"shared/strict_json.py", "shared/transfer/sources.py"}
+    assert users == {"shared/formats/strict_json.py", "shared/transfer/sources.py"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.normal_forms import MOST_MARKS, normalized
+from shared.formats.unicode import MOST_MARKS, normalized
 
 
 @given(st.text())

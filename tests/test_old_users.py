@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import Settings
-from shared.passwords import PasswordHasher
+from shared.credentials.passwords import PasswordHasher
+from shared.settings import Settings
 from shared.store import open_store
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.stores import credentials

@@ -16,7 +16,8 @@ import jsonschema_rs
 import pytest
 
 import main
-from shared import errors, problems
+from shared import errors
+from shared.web import problems
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
 from tests.support.postgres import Server
@@ -163,7 +164,7 @@ def _codes_of_the_edge() -> set[tuple[str, int]]:
     """Find what is given to HttpError: its status and its code are written where it is made."""
     calls = [
         node.args
-        for path in (ROOT / "shared").glob("*.py")
+        for path in (ROOT / "shared").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         if node.func.id == "HttpError"

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
-from shared.store.preparation import bring_up_to_date
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
+from shared.store.postgres.preparation import bring_up_to_date
 from shared.store.snapshot import Snapshot
 from tests.support import relay as relays
 from tests.support.emulator import ROOT, Emulator, environment, running_emulator

@@ -18,10 +18,8 @@ import bcrypt
 import httpx
 import pytest
 
-from shared import accounts
-from shared.bulkhead import PLACES_PER_HASH, Bulkhead, Counts
-from shared.clients import Client
-from shared.config import Settings
+from shared.credentials.passwords import PasswordHasher
+from shared.credentials.session_tokens import SessionTokens
 from shared.errors import (
     InvalidCredentials,
     Overloaded,
@@ -29,11 +27,13 @@ from shared.errors import (
     TooManyAttempts,
     WrongPassword,
 )
-from shared.gate import Gate
-from shared.passwords import PasswordHasher
+from shared.model.clients import Client
+from shared.model.users import User
+from shared.rules import accounts
+from shared.rules.bulkhead import PLACES_PER_HASH, Bulkhead, Counts
+from shared.rules.gate import Gate
+from shared.settings import Settings
 from shared.store import Store, open_store
-from shared.tokens import SessionTokens
-from shared.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.stores import (

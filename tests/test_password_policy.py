@@ -10,12 +10,12 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from shared import password_policy
+from shared.credentials import password_policy
+from shared.credentials.password_policy import check_new_password
+from shared.credentials.passwords import PasswordHasher
 from shared.errors import InvalidCredentials, InvalidInput
-from shared.password_policy import check_new_password
-from shared.passwords import PasswordHasher
+from shared.model.users import User
 from shared.store import Store
-from shared.users import User
 from tests.support.emulator import Emulator
 from tests.support.stores import credentials, log_in, sign_up
 

@@ -7,8 +7,8 @@ import unicodedata
 import bcrypt
 import pytest
 
-from shared import passwords
-from shared.passwords import PasswordHasher
+from shared.credentials import passwords
+from shared.credentials.passwords import PasswordHasher
 
 HASHER = PasswordHasher(4)
 

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.clients import Client
-from shared.config import Settings
-from shared.store import open_store, statements
-from shared.users import User
+from shared.model.clients import Client
+from shared.model.users import User
+from shared.settings import Settings
+from shared.store import open_store
+from shared.store.postgres import statements
 from tests.support.emulator import UNLIMITED
 from tests.support.postgres import Server
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from shared.config import Settings
 from shared.errors import StoreAway
-from shared.store import operations
-from shared.store.json_file import JsonFileStore
-from shared.transfer import reconciling, rollback
+from shared.settings import Settings
+from shared.store.json_file.store import JsonFileStore
+from shared.transfer import operations, reconciling, rollback
 from shared.transfer.reconciling import Reconciled, quarantine_of, reconcile
 from shared.transfer.steps import Outcome
 from tests.support import commands

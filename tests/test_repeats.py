@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.config import Settings
-from shared.connection import Row
-from shared.database import Database
+from shared.database.connection import Row
+from shared.database.pool import Database
+from shared.model.users import ExternalIdentity, User
+from shared.settings import Settings
 from shared.store import Store, open_store
-from shared.users import ExternalIdentity, User
 from tests.support.emulator import SECRET
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, session_of, stored

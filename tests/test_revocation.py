@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from shared import accounts, sessions
+from shared.credentials.passwords import PasswordHasher
+from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.errors import InvalidCredentials, NotAuthenticated
-from shared.passwords import PasswordHasher
+from shared.model.users import User
+from shared.rules import accounts, sessions
 from shared.store import Store
-from shared.tokens import FRESH_SECONDS, SESSION_SECONDS, Session
-from shared.users import User
 from tests.support.stores import CLIENT, NOW, TOKENS, log_in, make_gate, sign_up
 
 PASSWORD, NEW = "correct horse battery staple", "another long passphrase"

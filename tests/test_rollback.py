@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from shared.config import Settings
 from shared.errors import TransferRefused
+from shared.settings import Settings
 from shared.store import open_store
 from shared.transfer import rollback
 from shared.transfer.rollback import RolledBack

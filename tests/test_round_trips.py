@@ -9,11 +9,11 @@ from contextlib import closing
 import httpx
 import pytest
 
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
-from shared.tokens import FRESH_SECONDS, SessionTokens
-from shared.users import User
+from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.model.users import User
+from shared.settings import Settings
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from shared import migrations
-from shared.config import Settings
-from shared.database_url import DatabaseUrl
+from shared.database import migrations
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreAway
-from shared.store.preparation import bring_up_to_date
+from shared.settings import Settings
+from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment
 from tests.support.postgres import PASSWORD, Server
 from tests.support.waiting import until

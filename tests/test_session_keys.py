@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import sessions
-from shared.config import InvalidSettings, Settings
-from shared.session_keys import InvalidSessionKeys, parse
+from shared.credentials.session_keys import InvalidSessionKeys, parse
+from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
+from shared.model.users import User
+from shared.rules import sessions
+from shared.settings import InvalidSettings, Settings
 from shared.store import Store
-from shared.tokens import FRESH_SECONDS, SessionTokens
-from shared.users import User
 from tests.support.emulator import SECRET
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
 from tests.support.stores import NOW

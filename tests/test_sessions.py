@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from shared import sessions
-from shared.config import Settings
+from shared.credentials.passwords import PasswordHasher
+from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS
 from shared.errors import NotAuthenticated, StoreUnavailable
-from shared.passwords import PasswordHasher
+from shared.model.users import User
+from shared.rules import sessions
+from shared.settings import Settings
 from shared.store import Store
-from shared.store.json_file import JsonFileStore
-from shared.tokens import FRESH_SECONDS, SESSION_SECONDS
-from shared.users import User
+from shared.store.json_file.store import JsonFileStore
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.stores import NOW, TOKENS, log_in

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared import config
-from shared.config import InvalidSettings, Settings
+from shared import settings
+from shared.settings import InvalidSettings, Settings
 from tests.support.emulator import ROOT, SECRET, environment
 
 URL = "postgresql://user:secret-canary@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require"
@@ -25,7 +25,7 @@ OTHER_SECRET = "b3RoZXIgb25lIGZvciB0aGUgdGVzdHMsIG5vd2hlcmUgZWxzZQ"
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for development's data that is not the project's own."""
     folder = tmp_path / ".data"
-    monkeypatch.setattr(config, "_DATA", folder)
+    monkeypatch.setattr(settings, "_DATA", folder)
     return folder
 
 
@@ -80,9 +80,9 @@ def test_many_processes_starting_at_once_agree_on_one_development_secret(
     tmp_path: Path,
 ) -> None:
     code = (
-        "import pathlib, sys; from shared import config;"
-        "config._DATA = pathlib.Path(sys.argv[1]);"
-        "print(config.Settings.from_env({}).session_secrets)"
+        "import pathlib, sys; from shared import settings;"
+        "settings._DATA = pathlib.Path(sys.argv[1]);"
+        "print(settings.Settings.from_env({}).session_secrets)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "shared")]
     processes = [
@@ -245,11 +245,11 @@ def test_as_many_hashes_run_at_once_as_the_process_may_use_cpus(
 ) -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from shared.config import Settings; print(Settings.from_env().hash_concurrency)"
+        "from shared.settings import Settings; print(Settings.from_env().hash_concurrency)"
     )
-    for settings, expected in (({}, b"1\n"), ({"HASH_CONCURRENCY": "3"}, b"3\n")):
+    for variables, expected in (({}, b"1\n"), ({"HASH_CONCURRENCY": "3"}, b"3\n")):
         result = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=environment(**settings),
+            [sys.executable, "-c", code], cwd=ROOT, env=environment(**variables),
             capture_output=True, check=True,
         )  # fmt: skip
         assert result.stdout == expected
@@ -382,7 +382,7 @@ def test_the_server_does_not_start_on_wrong_settings_and_says_why() -> None:
 
 
 def test_the_example_and_the_readme_name_every_setting() -> None:
-    source = (ROOT / "shared" / "config.py").read_text()
+    source = (ROOT / "shared" / "settings.py").read_text()
     example = (ROOT / ".env.example").read_text()
     readme = (ROOT / "README.md").read_text()
     names = set(re.findall(r'"([A-Z][A-Z_]+)"', source)) - {"K_SERVICE", "DEBUG"} | {"PORT"}

@@ -23,7 +23,7 @@ NEVER = (
     ".env", ".env.production", ".data/users.json", ".data/session-secret", ".venv/pyvenv.cfg",
     "session-key.pem", "users.backup.20261122T150000Z.json", "tests/canary.py", "bench/canary.py",
     "docs/canary.md", "deploy/canary.py", ".git/config", "pyproject.toml", "Makefile",
-    "shared/__pycache__/config.cpython-311.pyc", "functions/__pycache__/canary.pyc",
+    "shared/__pycache__/settings.cpython-311.pyc", "functions/__pycache__/canary.pyc",
 )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_bytecode_outlives_the_builders_touch_only_with_source_date_epoch(
         path.name.partition(".")[0] for path in before if path.read_bytes() != before[path]
     }
     assert (rewritten == set()) == is_valid
-    assert is_valid or {"main", "config", "login"} <= rewritten
+    assert is_valid or {"main", "settings", "login"} <= rewritten
 
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()

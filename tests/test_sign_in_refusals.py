@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared import identity
+from shared.credentials import id_tokens
+from shared.credentials.id_tokens import IdTokens, SignInTokens
+from shared.credentials.session_tokens import SessionTokens
 from shared.errors import InvalidIdentityToken
-from shared.identity import IdTokens, SignInTokens
-from shared.tokens import SessionTokens
-from shared.users import User
+from shared.model.users import User
 from tests.support.emulator import SECRET
 from tests.support.forged import forged_tokens
 from tests.support.google import (
@@ -42,7 +42,7 @@ def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
 @pytest.fixture
 def tokens(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> SignInTokens:
     providers.serve_this_process(monkeypatch)
-    return SignInTokens(IdTokens(identity.GOOGLE), {CLIENT_ID, OTHER_CLIENT_ID}, PROJECT)
+    return SignInTokens(IdTokens(id_tokens.GOOGLE), {CLIENT_ID, OTHER_CLIENT_ID}, PROJECT)
 
 
 def _refusal(tokens: SignInTokens, token: str, now: float | None = None) -> str:
@@ -241,7 +241,7 @@ def test_a_provider_cannot_speak_for_the_other(tokens: SignInTokens, providers: 
 def test_a_provider_that_is_not_configured_is_neither_believed_nor_asked(
     tokens: SignInTokens, providers: Providers
 ) -> None:
-    google = IdTokens(identity.GOOGLE)
+    google = IdTokens(id_tokens.GOOGLE)
     before = providers.google.requests, providers.firebase.requests
     genuine = {"google": providers.google_token(), "firebase": providers.firebase_token()}
     for verifier, refused in (

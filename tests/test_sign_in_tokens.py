@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import identity, runtime
-from shared.config import Settings
-from shared.identity import Identity, IdTokens, SignInTokens
-from shared.users import ExternalIdentity, IdToken
+from shared import application
+from shared.credentials import id_tokens
+from shared.credentials.id_tokens import Identity, IdTokens, SignInTokens
+from shared.model.users import ExternalIdentity, IdToken
+from shared.settings import Settings
 from tests.support.google import (
     CLIENT_ID,
     PROJECT,
@@ -34,7 +35,7 @@ def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
 @pytest.fixture
 def google(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> IdTokens:
     providers.serve_this_process(monkeypatch)
-    return IdTokens(identity.GOOGLE)
+    return IdTokens(id_tokens.GOOGLE)
 
 
 @pytest.fixture
@@ -206,14 +207,14 @@ def test_the_settings_say_whose_tokens_are_taken(
 ) -> None:
     providers.serve_this_process(monkeypatch)
     told = Settings(google_client_ids=(CLIENT_ID,), firebase_project_id=PROJECT)
-    monkeypatch.setattr(runtime, "settings", lambda: told)
-    runtime.google_id_tokens.cache_clear()
-    runtime._sign_in_tokens.cache_clear()
+    monkeypatch.setattr(application, "settings", lambda: told)
+    application.google_id_tokens.cache_clear()
+    application._sign_in_tokens.cache_clear()
     try:
-        tokens = runtime.sign_in_tokens()
-        assert tokens is runtime.sign_in_tokens()
+        tokens = application.sign_in_tokens()
+        assert tokens is application.sign_in_tokens()
         assert tokens.verify(providers.google_token(), time.time()).provider == "google"
         assert tokens.verify(providers.firebase_token(), time.time()).provider == "firebase-google"
     finally:
-        runtime.google_id_tokens.cache_clear()
-        runtime._sign_in_tokens.cache_clear()
+        application.google_id_tokens.cache_clear()
+        application._sign_in_tokens.cache_clear()

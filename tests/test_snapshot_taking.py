@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from shared import files
-from shared.config import Settings
-from shared.connection import Connection
-from shared.emails import email_key
+from shared.database.connection import Connection
 from shared.errors import StoreAway, StoreBusy, StoreUnavailable
+from shared.model.emails import email_key
+from shared.settings import Settings
 from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import Snapshot
 from shared.transfer.__main__ import transfer

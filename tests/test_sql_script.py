@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from shared import migrations, sql_script
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database import migrations, sql_script
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
 from tests.support.postgres import Server
 
 TRICKY = r"""

@@ -17,14 +17,15 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.config import Settings
-from shared.statistics import DAY, Events, Statistics, Window
-from shared.store import Store, open_store, operations
-from shared.store.json_file import JsonFileStore
-from shared.store.postgres import PostgresStore
-from shared.store.statements import CLEAN_UP, MOST_DELETED
-from shared.store.statistics import MOST_HOURS, ROLL_UP, STATISTICS
-from shared.users import ExternalIdentity, User
+from shared.model.statistics import DAY, Events, Statistics, Window
+from shared.model.users import ExternalIdentity, User
+from shared.settings import Settings
+from shared.store import Store, open_store
+from shared.store.json_file.store import JsonFileStore
+from shared.store.postgres.statements import CLEAN_UP, MOST_DELETED
+from shared.store.postgres.statistics import MOST_HOURS, ROLL_UP, STATISTICS
+from shared.store.postgres.store import PostgresStore
+from shared.transfer import operations
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
 from tests.support.in_process import served

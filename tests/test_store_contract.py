@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shared.errors import EmailTaken
+from shared.model.users import User
 from shared.store import Store
-from shared.users import User
 from tests.support.stores import credentials
 
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shared.errors import EmailTaken
+from shared.model.users import MOST_IDENTITIES, ExternalIdentity, User
 from shared.store import Credentials, ExternalMatch, Store
-from shared.users import MOST_IDENTITIES, ExternalIdentity, User
 from tests.support.stores import CLIENT, credentials, id_token, pass_time, session_of, stored
 
 ADA, DAY = "ada@example.com", 86400

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import bodies
-from shared.bodies import BodyStream
 from shared.errors import HttpError
+from shared.web import request_body
+from shared.web.request_body import BodyStream
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.waiting import until
 
@@ -238,14 +238,14 @@ def test_no_body_needs_no_content_type(emulator: Emulator) -> None:
 
 def test_more_than_the_limit_is_413_before_it_is_sent(emulator: Emulator) -> None:
     with _connect(emulator) as connection:
-        connection.sendall(_head(f"Content-Length: {bodies.MAX_STREAM + 1}"))
+        connection.sendall(_head(f"Content-Length: {request_body.MAX_STREAM + 1}"))
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that a test can afford to reach."""
-    monkeypatch.setattr(bodies, "MAX_STREAM", 10)
+    monkeypatch.setattr(request_body, "MAX_STREAM", 10)
 
 
 def test_a_chunked_body_over_the_limit_is_noticed_where_it_passes_it(small_limit: None) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import throttling
-from shared.config import Settings
+from shared.credentials.passwords import PasswordHasher
 from shared.errors import StoreAway, TooManyAttempts
-from shared.passwords import PasswordHasher
+from shared.model import throttling
+from shared.model.throttling import ASK_AGAIN_SECONDS, Keys, Locks, Pseudonyms
+from shared.model.users import ExternalIdentity, User
+from shared.settings import Settings
 from shared.store import Store, open_store
-from shared.throttling import ASK_AGAIN_SECONDS, Keys, Locks, Pseudonyms
-from shared.users import ExternalIdentity, User
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.postgres import Server
 

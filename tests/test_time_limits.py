@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from shared import migrations
-from shared.config import Settings
-from shared.connection import Connection, Lost
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database import migrations
+from shared.database.connection import Connection, Lost
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
 from shared.errors import StoreAway, StoreSlow, StoreUnavailable
-from shared.store import staging
-from shared.store.json_file import JsonFileStore
+from shared.settings import Settings
+from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
-from shared.transfer import importing, rollback, steps
+from shared.transfer import importing, rollback, staging, steps
 from shared.transfer.__main__ import transfer
 from shared.transfer.reconciling import quarantine_of, reconcile
 from shared.transfer.steps import Outcome

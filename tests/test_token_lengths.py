@@ -13,11 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.credentials.passwords import PasswordHasher
+from shared.credentials.session_keys import parse
+from shared.credentials.session_tokens import (
+    FRESH_SECONDS,
+    NAME_MAX_LENGTH,
+    SESSION_SECONDS,
+    SessionTokens,
+)
 from shared.errors import StoreRefused
-from shared.passwords import PasswordHasher
-from shared.session_keys import parse
-from shared.tokens import FRESH_SECONDS, NAME_MAX_LENGTH, SESSION_SECONDS, SessionTokens
-from shared.users import User
+from shared.model.users import User
 from tests.support.emulator import SECRET as EMULATOR_SECRET
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from shared.session_keys import parse
-from shared.tokens import (
+from shared.credentials.session_keys import parse
+from shared.credentials.session_tokens import (
     AUDIENCE,
     FRESH_SECONDS,
     ISSUER,
@@ -26,7 +26,7 @@ from shared.tokens import (
     Session,
     SessionTokens,
 )
-from shared.users import User
+from shared.model.users import User
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
 
 NOW = 1_800_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared import traces
+from shared.web import trace_headers
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 NAME = "logging.googleapis.com/"
@@ -36,9 +36,9 @@ def _fields(trace: str, span: str | None, *, sampled: bool) -> dict[str, object]
 def test_the_trace_context_is_read_as_w3c_and_google_write_it(
     traceparent: str | None, cloud_trace: str | None, expected: dict[str, object]
 ) -> None:
-    assert traces.fields(traceparent, cloud_trace, None) == expected
+    assert trace_headers.fields(traceparent, cloud_trace, None) == expected
 
 
 def test_with_a_project_the_trace_has_the_name_that_cloud_logging_links() -> None:
-    found = traces.fields(f"00-{TRACE}-{SPAN}-01", None, "my-project")
+    found = trace_headers.fields(f"00-{TRACE}-{SPAN}-01", None, "my-project")
     assert found[f"{NAME}trace"] == f"projects/my-project/traces/{TRACE}"

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.config import Settings
-from shared.statistics import Statistics, Window
-from shared.throttling import Keys
-from shared.users import ExternalIdentity, IdToken, User
+from shared.model.statistics import Statistics, Window
+from shared.model.throttling import Keys
+from shared.model.users import ExternalIdentity, IdToken, User
+from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.clients import Client
-    from shared.database import PoolCounts
-    from shared.tokens import Session
+    from shared.credentials.session_tokens import Session
+    from shared.database.pool import PoolCounts
+    from shared.model.clients import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +246,13 @@ class Store(Protocol):
 def open_store(settings: Settings) -> Store:
     """Make the store that the settings name. Neither connects nor reads yet."""
     if settings.use_database:
-        from shared.store.postgres import PostgresStore
+        from shared.store.postgres.store import PostgresStore
 
         if settings.fallback == "off":
             return PostgresStore(settings)
         from shared.store.fallback import FallbackStore
 
         return FallbackStore(settings)
-    from shared.store.json_file import JsonFileStore
+    from shared.store.json_file.store import JsonFileStore
 
     return JsonFileStore(settings)

@@ -6,7 +6,7 @@ asks decides, so that what Postgres may have done already is not done again here
 
 Who signed up in an outage is pending, and served from the file until Postgres has them. Whatever
 else is known without Postgres may be out of date, so that a login by it begins a degraded session
-(see `shared.tokens`).
+(see `shared.credentials.session_tokens`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from shared import scope
-from shared.config import Settings
 from shared.errors import EmailTaken, StoreAway, StoreBusy, StoreUnavailable
-from shared.statistics import Statistics, Window
+from shared.model.statistics import Statistics, Window
+from shared.model.users import ExternalIdentity, IdToken, User
+from shared.observe import request_context
+from shared.settings import Settings
 from shared.store import (
     Account,
     Attempt,
@@ -29,18 +30,17 @@ from shared.store import (
     ExternalMatch,
     FallbackStatus,
     Store,
-    users_file,
 )
-from shared.store.json_file import JsonFileStore
-from shared.store.postgres import PostgresStore
+from shared.store.json_file import users_file
+from shared.store.json_file.store import JsonFileStore
+from shared.store.json_file.users_file import PENDING, REVOKED, Record
+from shared.store.postgres.store import PostgresStore
 from shared.store.snapshot import NoSnapshot, Snapshot
-from shared.store.users_file import PENDING, REVOKED, Record
-from shared.users import ExternalIdentity, IdToken, User
 
 if TYPE_CHECKING:
-    from shared.clients import Client
-    from shared.database import PoolCounts
-    from shared.tokens import Session
+    from shared.credentials.session_tokens import Session
+    from shared.database.pool import PoolCounts
+    from shared.model.clients import Client
 
 T = TypeVar("T")
 
@@ -287,7 +287,7 @@ class FallbackStore:
 
     def _serve(self, online: Callable[[], T], offline: Callable[[], T] | None) -> T:
         """Ask Postgres or, where it is away and has not served this request before, the other."""
-        request = scope.current(self._settings.database_timeout)
+        request = request_context.current(self._settings.database_timeout)
         if request.is_offline and offline:
             return offline()
         try:

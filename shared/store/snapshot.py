@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared import files
-from shared.config import Settings
-from shared.connection import LIFT_LIMITS, Connection
-from shared.database import Database
+from shared.database.connection import LIFT_LIMITS, Connection
+from shared.database.pool import Database
 from shared.errors import StoreAway, StoreBusy, StoreUnavailable
+from shared.formats.strict_json import loads
+from shared.model.users import User
+from shared.settings import Settings
 from shared.store import Credentials
-from shared.strict_json import loads
-from shared.users import User
 
 SKEW_SECONDS = 60.0
 """By which a snapshot may seem to have been taken in the future."""

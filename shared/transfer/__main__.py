@@ -14,17 +14,19 @@ from typing import Any
 import click
 
 from shared import errors, files
-from shared.store import batches, operations, staging
-from shared.store.json_file import JsonFileStore
+from shared.formats.timestamps import to_iso
+from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
-from shared.timestamps import to_iso
 from shared.transfer import (
     backup,
+    batches,
     export,
     importing,
+    operations,
     reconciling,
     rollback,
     schema,
+    staging,
     status,
 )
 from shared.transfer.command import (

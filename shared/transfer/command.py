@@ -17,11 +17,11 @@ from typing import Any
 import click
 
 from shared import errors
-from shared.config import InvalidSettings, Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
-from shared.store.email_keys import Correction
-from shared.store.preparation import bring_up_to_date
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import InvalidSettings, Settings
+from shared.store.postgres.email_keys import Correction
+from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from shared.database import Database
+from shared.database.pool import Database
 from shared.errors import TransferRefused
-from shared.store import batches, staging
-from shared.store.columns import parse_json
+from shared.store.postgres.columns import parse_json
+from shared.transfer import batches, staging
 from shared.transfer.records import Record, digest, to_json
 from shared.transfer.steps import Event, Progress, transaction
 

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from shared.connection import Connection
-from shared.database import Database
+from shared.database.connection import Connection
+from shared.database.pool import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
-from shared.store import batches, bulk, staging
-from shared.transfer import records
+from shared.transfer import batches, records, staging, writing
 from shared.transfer.records import MEMBERS, InvalidRow, digest, parse
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
@@ -123,16 +122,16 @@ def apply(
                 f"{found.rejected} of {found.rows} rows cannot be brought over, so nothing was "
                 "written: mend them, or have the others brought (skip_invalid)."
             )
-        revoked, sid = bulk.revoke_sessions(connection)
-        bulk.settle_operations(connection)
+        revoked, sid = writing.revoke_sessions(connection)
+        writing.settle_operations(connection)
         if not found.to_write:
             if revoked:
                 yield Ready()
-                commit(database, connection, lambda fresh: bulk.is_revoked(fresh, sid))
+                commit(database, connection, lambda fresh: writing.is_revoked(fresh, sid))
             return Applied(plan=found, batch=None, revoked_sessions=revoked)
         yield Progress("verify", found.rows)
         _prove(connection, found)
-        bulk.record_batch(
+        writing.record_batch(
             connection,
             number,
             batch_id,
@@ -234,7 +233,7 @@ def _outcomes(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outco
 
 def _write(connection: Connection, found: Plan) -> int:
     try:
-        return bulk.write(connection, found.counts)
+        return writing.write(connection, found.counts)
     except StoreFault as error:
         if error.sqlstate != _UNIQUE_VIOLATION:
             raise
@@ -247,7 +246,9 @@ def _write(connection: Connection, found: Plan) -> int:
 def _prove(connection: Connection, found: Plan) -> None:
     """Compare what was read with what arrived, and what is to be held with what is held."""
     arrived = staging.arrived_sha256(connection)
-    many = found.to_write >= bulk.INDEX_LATER_ROWS
+    many = found.to_write >= writing.INDEX_LATER_ROWS
     changed = found.counts[staging.CHANGED] > 0
-    if arrived != found.users_sha256 or not bulk.holds_all(connection, many=many, changed=changed):
+    if arrived != found.users_sha256 or not writing.holds_all(
+        connection, many=many, changed=changed
+    ):
         raise TransferRefused("The database does not hold what the source says: rolled back.")

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from shared import files
-from shared.connection import Connection, Lost
-from shared.database import Database
+from shared.database.connection import Connection, Lost
+from shared.database.pool import Database
 from shared.errors import StoreRefused, StoreUnavailable
-from shared.store import operations
-from shared.store.json_file import JsonFileStore
-from shared.timestamps import now_iso
-from shared.transfer import records
+from shared.formats.timestamps import now_iso
+from shared.store.json_file.store import JsonFileStore
+from shared.transfer import operations, records
 from shared.transfer.steps import Event, Outcome, transaction
 
 OPERATION_SECONDS = 5.0

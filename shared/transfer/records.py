@@ -2,7 +2,7 @@
 
 The digest is what a proof rests on. It is SHA-256 over every member in the order of `Record`,
 each text as `<length in characters>:<text>`, or `:` where there is none; times as PostgreSQL keeps
-them, in 64 bits; a comma before each identity. `shared.store.staging` computes the same in SQL,
+them, in 64 bits; a comma before each identity. `shared.transfer.staging` computes the same in SQL,
 from what the tables hold.
 """
 
@@ -14,10 +14,10 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from shared.emails import email_key
-from shared.passwords import hash_problem
-from shared.timestamps import to_iso
-from shared.users import EPOCH_PROBLEM, PROVIDERS, is_epoch
+from shared.credentials.passwords import hash_problem
+from shared.formats.timestamps import to_iso
+from shared.model.emails import email_key
+from shared.model.users import EPOCH_PROBLEM, PROVIDERS, is_epoch
 
 TEXT_MAX_LENGTH = 255
 """Characters: the width of the columns `email`, `password` and `name`; so long are identities."""

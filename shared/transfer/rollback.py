@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from shared.connection import Connection
-from shared.database import Database
+from shared.database.connection import Connection
+from shared.database.pool import Database
 from shared.errors import StoreFault, TransferRefused
-from shared.store import batches, staging
+from shared.transfer import batches, staging
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
 
 _FOREIGN_KEY_VIOLATION = "23503"

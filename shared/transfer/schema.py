@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import click
 
-from shared import migrations
-from shared.connection import Connection
-from shared.store import email_keys
-from shared.timestamps import to_iso
+from shared.database import migrations
+from shared.database.connection import Connection
+from shared.formats.timestamps import to_iso
+from shared.store.postgres import email_keys
 from shared.transfer.command import DIFFERENT, Command, Stop, action
 from shared.transfer.steps import PATIENCE
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from shared import files
 from shared.errors import InvalidSource
-from shared.strict_json import MAX_DEPTH, depth
+from shared.formats.strict_json import MAX_DEPTH, depth
 from shared.transfer.records import InvalidRow
 
 CHUNK = 128 * 1024

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from shared.database import Database
-from shared.store import batches
-from shared.store.batches import Batch
-from shared.timestamps import to_iso
+from shared.database.pool import Database
+from shared.formats.timestamps import to_iso
+from shared.transfer import batches
+from shared.transfer.batches import Batch
 from shared.transfer.steps import transaction
 
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from shared.connection import Connection, Lost
-from shared.database import Database
+from shared.database.connection import Connection, Lost
+from shared.database.pool import Database
 from shared.errors import CommitUnknown, StoreUnavailable, TransferRefused
-from shared.store import staging
+from shared.transfer import staging
 
 PATIENCE = 3600.0
 """Seconds that a whole transfer may take."""

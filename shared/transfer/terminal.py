@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from shared.timestamps import to_iso
+from shared.formats.timestamps import to_iso
 from shared.transfer.steps import (
     Event,
     Outcome,

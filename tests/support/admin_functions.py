@@ -13,7 +13,7 @@ from flask import Response
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from shared.errors import InvalidInput, StoreAway
-from shared.http import Call, endpoint, stream_answer
+from shared.web.endpoint import Call, endpoint, stream_answer
 from tests.support.google_functions import api
 
 CHUNK = 64 * 1024

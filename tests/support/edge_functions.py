@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import main
 from shared.errors import NotAuthenticated, StoreAway
-from shared.http import Call, answer, endpoint, stream_answer
+from shared.web.endpoint import Call, answer, endpoint, stream_answer
 
 _GATE_SECONDS = 20
 _SECRET = "for no line of a log"

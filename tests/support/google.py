@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from shared import identity
-from shared.identity import Provider
+from shared.credentials import id_tokens
+from shared.credentials.id_tokens import Provider
 from tests.support.certificates import Authority
 from tests.support.emulator import ROOT
 
@@ -221,9 +221,9 @@ class Providers:
     def serve_this_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let this process ask these servers instead of Google's."""
         monkeypatch.setenv("SSL_CERT_FILE", self.settings["SSL_CERT_FILE"])
-        provider = Provider(identity.GOOGLE.issuers, self.google.url)
-        monkeypatch.setattr(identity, "GOOGLE", provider)
-        monkeypatch.setattr(identity, "FIREBASE_CERTIFICATES_URL", self.firebase.url)
+        provider = Provider(id_tokens.GOOGLE.issuers, self.google.url)
+        monkeypatch.setattr(id_tokens, "GOOGLE", provider)
+        monkeypatch.setattr(id_tokens, "FIREBASE_CERTIFICATES_URL", self.firebase.url)
 
     def google_token(self, **changes: Any) -> str:
         """Make Google's ID token; see `google_claims`."""

@@ -13,11 +13,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from main import api
-from shared import identity
+from shared.credentials import id_tokens
 
 __all__ = ["api"]
 
 if url := os.environ.get("TEST_CERTIFICATES_URL"):
-    identity.GOOGLE = replace(identity.GOOGLE, certificates_url=url)
+    id_tokens.GOOGLE = replace(id_tokens.GOOGLE, certificates_url=url)
 if url := os.environ.get("TEST_FIREBASE_CERTIFICATES_URL"):
-    identity.FIREBASE_CERTIFICATES_URL = url
+    id_tokens.FIREBASE_CERTIFICATES_URL = url

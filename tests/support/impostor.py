@@ -15,7 +15,7 @@ from types import TracebackType
 
 import scramp
 
-from shared.database_url import DatabaseUrl
+from shared.database.url import DatabaseUrl
 from tests.support.certificates import Authority
 
 READY = b"Z\x00\x00\x00\x05I"

@@ -17,8 +17,8 @@ from flask import Flask
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 from werkzeug.wrappers import Request
 
-from shared import runtime
-from shared.config import Settings
+from shared import application
+from shared.settings import Settings
 from shared.store import open_store
 from tests.support.emulator import ROOT, environment
 
@@ -96,8 +96,8 @@ class Served:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         with (
-            patch.object(runtime, "settings", lambda: self.settings),
-            patch.object(runtime, "store", lambda: self.store),
+            patch.object(application, "settings", lambda: self.settings),
+            patch.object(application, "store", lambda: self.store),
         ):
             yield
 
@@ -115,6 +115,6 @@ def served(**settings: str) -> Iterator[Served]:
 
 def forget() -> None:
     """Let the runtime make anew what it has made."""
-    for made in vars(runtime).values():
+    for made in vars(application).values():
         if hasattr(made, "cache_clear"):
             made.cache_clear()

@@ -16,13 +16,14 @@ from types import FrameType
 from typing import Any
 
 from shared import files
-from shared.config import Settings
-from shared.store import json_file, snapshot
-from shared.store.json_file import JsonFileStore
+from shared.model.users import User
+from shared.settings import Settings
+from shared.store import snapshot
+from shared.store.json_file import store
+from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
-from shared.users import User
 
-_WATCHED = {files.__file__, json_file.__file__, snapshot.__file__}
+_WATCHED = {files.__file__, store.__file__, snapshot.__file__}
 
 
 class _SignUp:

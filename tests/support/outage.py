@@ -13,7 +13,7 @@ from typing import Any
 
 from werkzeug.test import TestResponse
 
-from shared.users import User
+from shared.model.users import User
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 from tests.support.relay import Relay

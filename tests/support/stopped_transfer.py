@@ -18,12 +18,19 @@ from types import FrameType
 from typing import Any
 
 from shared import files
-from shared.store import bulk, json_file, operations, staging
-from shared.transfer import __main__, importing, outputs, reconciling, steps
+from shared.store.json_file import store
+from shared.transfer import (
+    __main__,
+    importing,
+    operations,
+    outputs,
+    reconciling,
+    staging,
+    steps,
+    writing,
+)
 
-_WATCHED = {
-    module.__file__ for module in (files, outputs, steps, operations, reconciling, json_file)
-}
+_WATCHED = {module.__file__ for module in (files, outputs, steps, operations, reconciling, store)}
 _WATCHED_FUNCTIONS = {
     importing.__file__: {"apply", "_prove"},
     staging.__file__: {"write", "_insert_unindexed", "record_batch", "report_lines"},
@@ -34,7 +41,7 @@ INDEX_LATER_ROWS = 100
 
 def main(number: signal.Signals, arguments: list[str]) -> None:
     """Run the command once for each line of standard input."""
-    bulk.INDEX_LATER_ROWS = INDEX_LATER_ROWS
+    writing.INDEX_LATER_ROWS = INDEX_LATER_ROWS
     with tempfile.TemporaryDirectory() as folder:
         count = Path(folder) / "count"
         for line in sys.stdin:

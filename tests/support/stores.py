@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import uuid
 
-from shared import accounts
-from shared.bulkhead import Bulkhead
-from shared.clients import Client
-from shared.gate import Gate
-from shared.passwords import PasswordHasher
+from shared.credentials.passwords import PasswordHasher
+from shared.credentials.session_tokens import Session, SessionTokens
+from shared.model.clients import Client
+from shared.model.users import IdToken, User
+from shared.rules import accounts
+from shared.rules.bulkhead import Bulkhead
+from shared.rules.gate import Gate
 from shared.store import Attempt, Credentials, Store
 from shared.store.fallback import FallbackStore
-from shared.store.json_file import JsonFileStore
-from shared.store.postgres import PostgresStore
-from shared.tokens import Session, SessionTokens
-from shared.users import IdToken, User
+from shared.store.json_file.store import JsonFileStore
+from shared.store.postgres.store import PostgresStore
 from tests.support.emulator import SECRET
 
 NOW = 1_800_000_000.5

@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from shared.config import Settings
-from shared.database import Database
-from shared.database_url import DatabaseUrl
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
 from shared.transfer import export, importing
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.sources import Source

@@ -1,0 +1,82 @@
+"""What the functions answer about users: who it is, and the session's cookie, set or removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Response
+
+from shared import application
+from shared.credentials import express_sessions
+from shared.errors import StoreUnavailable
+from shared.rules import sessions
+from shared.web.endpoint import Call, answer
+
+if TYPE_CHECKING:
+    from shared.credentials.session_tokens import IssuedToken
+    from shared.model.users import User
+
+
+def user_members(user: User) -> dict[str, Any]:
+    """Give what the old front end reads at the top level of an answer."""
+    return {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}
+
+
+def user_answer(
+    call: Call,
+    user: User,
+    status: int = 200,
+    *,
+    event: str | None = None,
+    token: IssuedToken | None = None,
+) -> Response:
+    """Answer with a user and, where there is a new token, its cookie; log the event."""
+    call.log |= {"user_id": user.id, "event": event}
+    response = answer(user_members(user), status)
+    if token is not None:
+        _set_cookie(call, response, token.text, token.max_age)
+    return response
+
+
+def begin_session(
+    call: Call,
+    user: User,
+    status: int = 200,
+    *,
+    event: str,
+    now: float,
+    method: str = "password",
+    auth_time: int | None = None,
+) -> Response:
+    """Answer with a user who has just proved who they are, and begin a session.
+
+    The one that this browser had ends: a new one takes its place (ASVS V7.2.4). Where the database
+    is away only the browser forgets it, for the user has signed in by now.
+    """
+    tokens = application.tokens()
+    old = call.session_token
+    try:
+        sessions.log_out(application.store, tokens, old, None, client=call.client)
+    except StoreUnavailable as error:
+        call.log["cause"] = f"the browser's previous session goes on: {error}"
+    token = tokens.issue(user, now, method=method, auth_time=auth_time)
+    return user_answer(call, user, status, event=event, token=token)
+
+
+def clear_session(call: Call, response: Response) -> None:
+    """Remove the session cookie, and the old server's; the attributes are those of setting it."""
+    _set_cookie(call, response, "", 0)
+    if call.settings.express_sessions and express_sessions.COOKIE_NAME in call.request.cookies:
+        response.delete_cookie(express_sessions.COOKIE_NAME, httponly=True)
+
+
+def _set_cookie(call: Call, response: Response, value: str, max_age: int) -> None:
+    response.set_cookie(
+        call.settings.cookie_name,
+        value,
+        max_age=max_age,
+        path="/",
+        secure=call.settings.secure,
+        httponly=True,
+        samesite="Lax",
+    )

@@ -1,0 +1,1 @@
+"""What proves who somebody is: passwords, session tokens, ID tokens, and their keys."""

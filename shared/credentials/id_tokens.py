@@ -1,0 +1,298 @@
+"""Verifies ID tokens: who somebody is in the eyes of Google, never what they may do.
+
+google-auth verifies the signature, the audience and two of the times. Left to its caller, and done
+here: taking the token apart strictly, pinning the algorithm, `iss`, `nbf`, `sub`, `email_verified`
+and what Firebase adds. It is imported when the first token comes, because it takes longer than a
+whole login.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import unicodedata
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from shared.credentials.certificates import Certificates
+from shared.errors import InvalidIdentityToken, InvalidInput
+from shared.formats.strict_json import InvalidJson, check_text, loads
+from shared.model.emails import parse_new_email
+from shared.model.users import TOKEN_MAX_SECONDS, ExternalIdentity, IdToken
+
+ALGORITHM = "RS256"
+SKEW_SECONDS = 10
+MAX_LENGTH = 8192
+"""Characters of a token; Google's have about 1,200."""
+SUBJECT_MAX_LENGTH = 255
+"""Characters (OpenID Connect Core, section 2)."""
+FIREBASE_SUBJECT_MAX_LENGTH = 128
+NAME_MAX_LENGTH = 100
+"""Characters that are kept of a name: as many as a sign-up may give."""
+
+_GMAIL = ("gmail.com", "googlemail.com")
+_FOREIGN_KEYS = {"crit", "b64", "jwk", "jku", "x5u", "x5c"}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who issues ID tokens, under which names, and where the certificates are."""
+
+    issuers: tuple[str, ...]
+    """Every `iss` that is accepted; an identity is known by the first."""
+    certificates_url: str
+    """Gives a JSON object of PEM certificates by `kid`."""
+
+
+GOOGLE = Provider(
+    ("https://accounts.google.com", "accounts.google.com"),
+    "https://www.googleapis.com/oauth2/v1/certs",
+)
+FIREBASE_CERTIFICATES_URL = (
+    "https://www.googleapis.com/robot/v1/metadata/x509/securetoken@system.gserviceaccount.com"
+)
+
+
+def firebase(project_id: str) -> Provider:
+    """Give the issuer of a Firebase project's ID tokens."""
+    return Provider((f"https://securetoken.google.com/{project_id}",), FIREBASE_CERTIFICATES_URL)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a provider vouches for: `issuer` and `subject` name them, the address is theirs."""
+
+    issuer: str
+    subject: str
+    email: str
+    """From a sign-in the address's key, which a new user may have; else as the provider has it."""
+    provider: str = "google"
+    name: str | None = None
+    is_authoritative: bool = False
+    """Whether Google itself gives the address out, so that nobody else can ever have it."""
+    also: tuple[ExternalIdentity, ...] = ()
+    """The same person at another provider, who was asked by this one."""
+    auth_time: int = 0
+    """When they proved to the provider who they are, or, where it doesn't tell, the token's `iat`.
+
+    An old token of Google's, or a Firebase session of months, is no fresh proof.
+    """
+    token: IdToken = field(default=IdToken("", 0), compare=False)
+    """The token that says so."""
+
+    @property
+    def identities(self) -> tuple[ExternalIdentity, ...]:
+        """Every name under which the person may be known here; the provider's own is the first."""
+        return ExternalIdentity(self.issuer, self.subject), *self.also
+
+
+class IdTokens:
+    """Verifies one provider's tokens. Safe to share between threads."""
+
+    def __init__(self, provider: Provider) -> None:
+        """Fetch nothing yet."""
+        self.issuers = provider.issuers
+        self._certificates = Certificates(provider.certificates_url)
+
+    def verify(self, token: str, audience: str, now: float) -> Identity:
+        """Give the identity in a token made for `audience`. Raises as `claims` does."""
+        claims = self.claims(token, (audience,), now)
+        return Identity(self.issuers[0], claims["sub"], claims["email"])
+
+    def claims(self, token: str, audiences: Collection[str], now: float) -> dict[str, Any]:
+        """Give what a token made for one of the audiences says (OpenID Connect Core, 3.1.3.7).
+
+        Raises InvalidIdentityToken, and IdentityUnavailable where the certificates that would
+        decide cannot be had. No cause quotes the token.
+        """
+        header, _ = _parse(token)
+        kid = header.get("kid")
+        # RFC 8725, section 3.1. Without a kid google-auth would try every certificate.
+        if header.get("alg") != ALGORITHM or not isinstance(kid, str):
+            raise InvalidIdentityToken(cause="another algorithm, or no kid")
+        if header.keys() & _FOREIGN_KEYS:
+            raise InvalidIdentityToken(cause="a header that brings its own key or rules")
+        certificate = self._certificates.get(kid, time.monotonic())
+        if certificate is None:
+            raise InvalidIdentityToken(cause="the kid is none of the provider's")
+        from google.auth import jwt
+        from google.auth.exceptions import GoogleAuthError
+
+        try:
+            claims = jwt.decode(
+                token,
+                certs={kid: certificate},
+                audience=list(audiences),
+                clock_skew_in_seconds=SKEW_SECONDS,
+            )
+        except GoogleAuthError as error:  # Its texts from here on quote verified claims only.
+            raise InvalidIdentityToken(cause=str(error)) from error
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InvalidIdentityToken(cause=f"no ID token ({type(error).__name__})") from error
+        if claims.get("iss") not in self.issuers:
+            raise InvalidIdentityToken(cause="another issuer")
+        _check(claims, now)
+        return dict(claims)
+
+
+class SignInTokens:
+    """Verifies the ID tokens that users sign in with: Google's, and Firebase's about Google."""
+
+    def __init__(
+        self, google: IdTokens, client_ids: Collection[str], firebase_project_id: str | None
+    ) -> None:
+        """Without client ids, or without a project, that provider's tokens are refused."""
+        self._google, self._client_ids = google, client_ids
+        self._project_id = firebase_project_id
+        self._firebase = IdTokens(firebase(firebase_project_id)) if firebase_project_id else None
+
+    def verify(self, token: str, now: float) -> Identity:
+        """Give the identity in a token, which its `iss` assigns to a provider.
+
+        Raises InvalidIdentityToken and IdentityUnavailable, as `IdTokens.claims` does.
+        """
+        issuer = _parse(token)[1].get("iss")  # Believed by nobody until the provider is asked.
+        if self._client_ids and issuer in self._google.issuers:
+            claims = self._google.claims(token, self._client_ids, now)
+            found = self._by_google(claims, now)
+        elif self._firebase and self._project_id and issuer in self._firebase.issuers:
+            claims = self._firebase.claims(token, [self._project_id], now)
+            found = self._by_firebase(claims, now)
+        else:
+            raise InvalidIdentityToken(cause="another issuer")
+        seconds = min(claims["exp"] + SKEW_SECONDS, now + TOKEN_MAX_SECONDS) - now
+        return replace(found, token=IdToken(_name_of(token), seconds))
+
+    def _by_google(self, claims: Mapping[str, Any], now: float) -> Identity:
+        if not isinstance(claims.get("azp", ""), str):
+            raise InvalidIdentityToken(cause="an authorized party that is no text")
+        return Identity(
+            issuer=self._google.issuers[0],
+            subject=claims["sub"],
+            email=_new_email(claims),
+            provider="google",
+            name=_name(claims),
+            is_authoritative=_is_given_out_by_google(claims["email"], claims.get("hd")),
+            auth_time=_auth_time(claims.get("auth_time", claims["iat"]), now),
+        )
+
+    def _by_firebase(self, claims: Mapping[str, Any], now: float) -> Identity:
+        match claims.get("firebase"):
+            case {"sign_in_provider": "google.com", "identities": {"google.com": [str(subject)]}}:
+                _check_subject(subject)
+            case {"sign_in_provider": "google.com"}:
+                raise InvalidIdentityToken(cause="not exactly one account at Google")
+            case _:
+                raise InvalidIdentityToken(cause="not signed in through Google")
+        _check_subject(claims["sub"], FIREBASE_SUBJECT_MAX_LENGTH)
+        return Identity(
+            issuer=claims["iss"],
+            subject=claims["sub"],
+            email=_new_email(claims),
+            provider="firebase-google",
+            name=_name(claims),
+            # A claim `hd` would be the project's own word.
+            is_authoritative=_is_given_out_by_google(claims["email"], None),
+            also=(ExternalIdentity(self._google.issuers[0], subject),),
+            auth_time=_auth_time(claims.get("auth_time"), now),
+        )
+
+
+def _name_of(token: str) -> str:
+    """Name a token by what was signed, in 128 bits: a signature may have several forms."""
+    digest = hashlib.sha256(token.rpartition(".")[0].encode()).digest()
+    return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+
+
+def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take a token apart, where google-auth is generous: give its header and its claims."""
+    if len(token) > MAX_LENGTH:
+        raise InvalidIdentityToken(cause="the token is too long")
+    if token.count(".") != 2:
+        raise InvalidIdentityToken(cause="no compact JWT")
+    header, claims, signature = token.split(".")
+    _decode(signature)
+    return _object(header), _object(claims)
+
+
+def _object(segment: str) -> dict[str, Any]:
+    try:
+        value = loads(_decode(segment))
+    except InvalidJson as error:
+        raise InvalidIdentityToken(cause=f"no JWT: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidIdentityToken(cause="no JWT: not a JSON object")
+    return value
+
+
+def _decode(segment: str) -> bytes:
+    """Decode base64url, and refuse every spelling but the one that an encoder gives."""
+    try:
+        data = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except ValueError as error:
+        raise InvalidIdentityToken(cause="no JWT: not base64url") from error
+    if urlsafe_b64encode(data).rstrip(b"=") != segment.encode():
+        raise InvalidIdentityToken(cause="no JWT: not canonical base64url")
+    return data
+
+
+def _check(claims: Mapping[str, Any], now: float) -> None:
+    """Check of verified claims what google-auth does not, and the times by the caller's clock."""
+    issued_at, expires_at = claims["iat"], claims["exp"]
+    not_before = claims.get("nbf", issued_at)
+    if any(type(moment) is not int for moment in (issued_at, not_before, expires_at)):
+        raise InvalidIdentityToken(cause="a time is not a whole number")
+    if not max(issued_at, not_before) - SKEW_SECONDS <= now < expires_at + SKEW_SECONDS:
+        raise InvalidIdentityToken(cause="expired or not valid yet")
+    _check_subject(claims.get("sub"))
+    email = claims.get("email")
+    if claims.get("email_verified") is not True or not isinstance(email, str):
+        raise InvalidIdentityToken(cause="no verified address")
+    if not _is_storable(email):
+        raise InvalidIdentityToken(cause="an address that no text can be")
+
+
+def _check_subject(subject: object, at_most: int = SUBJECT_MAX_LENGTH) -> None:
+    if not isinstance(subject, str) or not 0 < len(subject) <= at_most or not _is_storable(subject):
+        raise InvalidIdentityToken(cause="no usable subject")
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        check_text(text)
+    except InvalidJson:
+        return False
+    return True
+
+
+def _auth_time(moment: object, now: float) -> int:
+    if type(moment) is not int or moment > now + SKEW_SECONDS:
+        raise InvalidIdentityToken(cause="no time of authentication in the past")
+    return min(moment, int(now))
+
+
+def _new_email(claims: Mapping[str, Any]) -> str:
+    try:
+        return parse_new_email(claims["email"])
+    except InvalidInput as error:
+        raise InvalidIdentityToken(cause="an address that no new user may have") from error
+
+
+def _name(claims: Mapping[str, Any]) -> str | None:
+    """Give the name, which is only shown, or None where it is none: no token is refused for it."""
+    name = claims.get("name")
+    if not isinstance(name, str) or {"Cc", "Cs"} & set(map(unicodedata.category, name)):
+        return None
+    return unicodedata.normalize("NFC", name).strip()[:NAME_MAX_LENGTH].strip() or None
+
+
+def _is_given_out_by_google(email: str, hosted_domain: object) -> bool:
+    """Tell whether a verified address is Gmail's, or of the Workspace that Google runs for it.
+
+    The rule is Google's ("Verify the Google ID token on your server side"): of any other
+    address it only knows that somebody once received mail there.
+    """
+    domain = email.rpartition("@")[2].lower()
+    return email.isascii() and (domain in _GMAIL or domain == hosted_domain)

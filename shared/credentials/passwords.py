@@ -1,0 +1,149 @@
+"""Hashes and verifies passwords, today's way and the old server's.
+
+A new password is normalised (NFC) and hashed with bcrypt, which reads 72 bytes. What would fill
+them goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`,
+version 2, so that no byte is ignored. The old server did neither: it hashed the first 72 bytes
+as typed.
+
+Hashing is what keeps this system busy, so it is bounded here how many hashes are computed at once;
+how many callers may be on their way to one is for `shared.rules.bulkhead`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import bcrypt
+
+from shared.formats.unicode import normalized
+from shared.observe import metrics
+
+MAX_BYTES = 72
+"""What bcrypt reads. A password that fills it might be followed by anything, so it is long."""
+
+MIN_ROUNDS, MAX_ROUNDS = 4, 14
+"""A stored hash of a higher cost is not computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
+
+_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
+_LONG = re.compile(
+    r"\$bcrypt-sha256\$v=2,t=2b,r=([0-9]{1,2})\$([./A-Za-z0-9]{22})\$([./A-Za-z0-9]{31})"
+)
+
+
+class PasswordHasher:
+    """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14. Safe to share between threads."""
+
+    def __init__(self, rounds: int, *, concurrency: int = 1) -> None:
+        """Take the cost of new hashes, and how many may be computed at once."""
+        self.rounds = rounds
+        self._computing = threading.BoundedSemaphore(concurrency)
+
+    def hash(self, password: str) -> str:
+        """Hash a new password. The text must be encodable as UTF-8."""
+        normal = _normal(password)
+        salt = bcrypt.gensalt(self.rounds)
+        if len(normal) < MAX_BYTES:
+            return self._hashed(normal, salt)
+        _, _, _, salt22 = salt.decode().split("$")
+        digest = self._hashed(_condensed(normal, salt22), salt)[-31:]
+        return f"$bcrypt-sha256$v=2,t=2b,r={self.rounds}${salt22}${digest}"
+
+    def verify(self, password: str, stored: str | None) -> bool:
+        """Tell whether the password made the stored hash.
+
+        A no takes as long whatever is stored: a missing, foreign or corrupt hash is replaced by a
+        dummy, a cheaper one than today's is topped up. Only a costlier one takes longer. How often
+        a hash is computed depends on the password alone: once, or twice where it is not in NFC.
+        """
+        raw, normal = password.encode(), _normal(password)
+        if long := _usable(_LONG, stored):
+            target = f"$2b${int(long[1]):02d}${long[2]}{long[3]}".encode()
+            candidates = [_condensed(normal, long[2])]
+        elif plain := _usable(_BCRYPT, stored):
+            target = plain[0].encode()
+            candidates = [raw[:MAX_BYTES]]
+            if raw != normal and len(normal) < MAX_BYTES:
+                candidates.insert(0, normal)
+        else:
+            target, candidates = _dummy(self.rounds), [raw[:MAX_BYTES]]
+        if raw != normal and len(candidates) == 1:
+            candidates.append(candidates[0])
+        with self._timed("verify"):
+            # All of them, whether or not the first one fits.
+            outcomes = [self._matches(candidate, target) for candidate in candidates]
+        return any(outcomes)
+
+    def _hashed(self, candidate: bytes, salt: bytes) -> str:
+        with self._timed("hash"):
+            return bcrypt.hashpw(candidate, salt).decode()
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        """Compute when it is one's turn."""
+        with self._computing:
+            began = time.perf_counter()
+            yield
+        metrics.HASHES.record(time.perf_counter() - began, operation)
+
+    def _matches(self, candidate: bytes, target: bytes) -> bool:
+        try:
+            if bcrypt.checkpw(candidate, target):
+                return True
+            cost = int(target[4:6])
+        except ValueError:  # A salt that bcrypt itself refuses, at once.
+            cost = self.rounds
+            bcrypt.checkpw(candidate, _dummy(cost))
+        # Cost c takes 2**c, and 2**c + 2**c + 2**(c+1) + … + 2**(R-1) is 2**R.
+        for rounds in range(cost, self.rounds):
+            bcrypt.checkpw(candidate, _dummy(rounds))
+        return False
+
+    def needs_rehash(self, password: str, stored: str) -> bool:
+        """Tell whether a hash that just verified falls short of what `hash` would make now."""
+        normal = _normal(password)
+        if len(normal) >= MAX_BYTES:
+            cost = _LONG.fullmatch(stored)
+        else:
+            cost = _BCRYPT.fullmatch(stored)
+            raw = password.encode()
+            if cost and raw != normal:
+                with self._timed("verify"):
+                    if not bcrypt.checkpw(normal, stored.encode()):
+                        return True
+        return cost is None or int(cost[1]) < self.rounds
+
+
+def hash_problem(stored: str) -> str | None:
+    """Say in a sentence why no password could ever be verified by a stored hash; else None."""
+    found = _BCRYPT.fullmatch(stored) or _LONG.fullmatch(stored)
+    if not found:
+        return "The password's hash is not one of bcrypt."
+    if not MIN_ROUNDS <= int(found[1]) <= MAX_ROUNDS:
+        return f"The password's hash has a cost outside {MIN_ROUNDS} to {MAX_ROUNDS}."
+    return None
+
+
+def _usable(pattern: re.Pattern[str], stored: str | None) -> re.Match[str] | None:
+    found = pattern.fullmatch(stored or "")
+    return found if found and MIN_ROUNDS <= int(found[1]) <= MAX_ROUNDS else None
+
+
+def _normal(password: str) -> bytes:
+    return normalized("NFC", password).encode()
+
+
+def _condensed(normal: bytes, salt22: str) -> bytes:
+    """Give bcrypt_sha256's input, keyed with the salt so that no leaked SHA-256 fits it."""
+    return base64.b64encode(hmac.digest(salt22.encode(), normal, hashlib.sha256))
+
+
+def _dummy(rounds: int) -> bytes:
+    """Give a hash that no known password has."""
+    return f"$2b${rounds:02d}${'.' * 53}".encode()

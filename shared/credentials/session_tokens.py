@@ -1,0 +1,290 @@
+"""Issues and reads session tokens: signed JWTs that follow RFC 8725, and nothing else.
+
+A token is put together and taken apart here, because what PyJWT would let pass (duplicate members,
+padding, any `typ`, a missing `exp`) has to be refused, and because every request with a session
+comes through here. A key signs and verifies: a secret by the standard library's HMAC, a key pair
+by PyJWT. What cannot be trusted is `InvalidToken`. Time is the caller's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.credentials.session_keys import SessionKey
+from shared.errors import StoreRefused
+from shared.formats.strict_json import InvalidJson, check_text, loads
+from shared.model.users import MAX_STORED_EPOCH, User
+
+TYPE = "ai-coder-session+jwt"
+"""The explicit `typ` of RFC 8725, section 3.11: no other kind of token passes for a session."""
+ISSUER = "ai-coder-auth"
+AUDIENCE = "ai-coder"
+FRESH_SECONDS = 10 * 60
+SESSION_SECONDS = 30 * 24 * 60 * 60
+SKEW_SECONDS = 10
+MAX_LENGTH = 4096
+"""Bytes of a token, because browsers drop larger cookies."""
+MAX_ISSUED_LENGTH = MAX_LENGTH - 160
+"""Without the cookie's name and attributes. Whatever the columns of `users` can hold fits."""
+VERSION = 2
+"""Of the tokens that are issued. Those without one, of the code before, may have either of the two
+signatures that ES256 knows for one text; from this version on it is the lower."""
+NAME_MAX_LENGTH = 100
+"""Characters of a name. It travels in the token; the old system's names can be longer."""
+
+_CLAIMS: dict[str, tuple[type, ...]] = {
+    "sub": (str,),
+    "sid": (str,),
+    "jti": (str,),
+    "epoch": (int,),
+    "iat": (int,),
+    "exp": (int,),
+    "session_exp": (int,),
+    "auth_time": (int,),
+    "auth_method": (str,),
+    "email": (str,),
+    "name": (str, type(None)),
+    "provider": (str,),
+}
+_SID = re.compile(r"[!-~]{1,255}")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What a name in a users file may hold, and no claim."""
+
+
+class InvalidToken(Exception):
+    """The token is not ours, was altered, or its session has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a valid token says. Times are in seconds since the Unix epoch."""
+
+    user: User
+    sid: str
+    expires_at: int
+    """Until then the signature alone is enough."""
+    ends_at: int
+    """Until then the store can renew it."""
+    issued_at: int
+    auth_time: int
+    """When the user proved who they are (OpenID Connect Core, section 2)."""
+    auth_method: str
+    """How: `password`, `google`, `signup`, or `express`, the old server's session."""
+
+    def is_fresh(self, now: float) -> bool:
+        """Tell whether the session needs no look into the store."""
+        return now < self.expires_at
+
+    def has_just_proven(self, method: str, at: float) -> bool:
+        """Tell whether it began by this method within the ten minutes before a time.
+
+        The time is the store's: by a clock that is slow, the proof would be fresh for longer. A
+        renewed session is as old as the proof that it began with.
+        """
+        age = at - self.auth_time
+        return self.auth_method == method and -SKEW_SECONDS <= age <= FRESH_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A signed token, and for how many seconds its session can still go on."""
+
+    text: str
+    max_age: int
+
+
+class SessionTokens:
+    """Signs with the first private key or, without any, the first secret; verifies with all."""
+
+    def __init__(self, session_secrets: Sequence[str], keys: Sequence[SessionKey] = ()) -> None:
+        """Take both in the order of `SESSION_SECRET` and `SESSION_PRIVATE_KEY`."""
+        usable = [*keys, *map(_secret_key, session_secrets)]
+        self._keys = {key.kid: key for key in usable}
+        self._signing_key = usable[0]
+
+    def issue(
+        self,
+        user: User,
+        now: float,
+        *,
+        method: str = "password",
+        auth_time: int | None = None,
+        sid: str | None = None,
+        renews: Session | None = None,
+    ) -> IssuedToken:
+        """Make a token for a new session, or a fresh one for the session it renews.
+
+        `auth_time` is when the user proved who they are by the `method`, if it was not now; without
+        a `sid` the new session gets a random one. A degraded user's session cannot be renewed: it
+        ends when it is no longer fresh.
+        Raises StoreRefused for a user of whom no token could be read again: only a users file can
+        have one, with texts that are no text or far longer than the columns of a database.
+        """
+        try:
+            check_text([user.id, user.email, user.provider])
+        except InvalidJson as error:
+            raise _unfit() from error
+        if not 0 <= user.epoch <= MAX_STORED_EPOCH:
+            raise _unfit()
+        issued_at = int(now)
+        lasts = FRESH_SECONDS if user.is_degraded else SESSION_SECONDS
+        ends_at = renews.ends_at if renews else issued_at + lasts
+        proven_at = issued_at if auth_time is None else auth_time
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": user.id,
+            "sid": renews.sid if renews else sid or secrets.token_urlsafe(16),
+            "epoch": user.epoch,
+            "iat": issued_at,
+            "exp": min(issued_at + FRESH_SECONDS, ends_at),
+            "session_exp": ends_at,
+            "auth_time": renews.auth_time if renews else min(proven_at, issued_at),
+            "auth_method": renews.auth_method if renews else method,
+            "jti": secrets.token_urlsafe(16),
+            "ver": VERSION,
+            "email": user.email,
+            "name": user.name and _NO_TEXT.sub("\ufffd", user.name[:NAME_MAX_LENGTH]),
+            "provider": user.provider,
+        }
+        if user.is_degraded:
+            claims["degraded"] = True
+        key, sign = self._signing_key, self._signing_key.sign
+        if sign is None:
+            raise ValueError("the first key has to sign")
+        signed = f"{_encode(_header(key))}.{_encode(claims)}"
+        text = f"{signed}.{_base64url(sign(signed.encode()))}"
+        if len(text) > MAX_ISSUED_LENGTH:
+            raise _unfit()
+        return IssuedToken(text, ends_at - issued_at)
+
+    def read(self, token: str, now: float) -> Session:
+        """Give the session of a token that is ours and has not ended. Raises InvalidToken."""
+        session = self.verify(token)
+        if session.issued_at > now + SKEW_SECONDS or now >= session.ends_at:
+            raise InvalidToken("the session has ended or has not begun")
+        return session
+
+    def verify(self, token: str) -> Session:
+        """Give the session of a token that is ours, whenever it goes on.
+
+        Raises InvalidToken for anything else. The header must be exactly one of ours, so that
+        `alg`, `jwk`, `jku`, `x5u`, `crit` and `b64` are never the sender's to choose.
+        """
+        if len(token) > MAX_LENGTH or token.count(".") != 2:
+            raise InvalidToken("not a compact JWT")
+        signed, _, encoded_signature = token.rpartition(".")
+        encoded_header, _, encoded_claims = signed.partition(".")
+        header = _parse(encoded_header)
+        key = self._keys.get(str(header.get("kid")))
+        if key is None or header != _header(key):
+            raise InvalidToken("not a header of ours")
+        signature = _decode(encoded_signature)
+        if not key.verify(signed.encode(), signature):
+            raise InvalidToken("not our signature")
+        claims = _parse(encoded_claims)
+        if "ver" in claims and not key.is_canonical(signature):
+            raise InvalidToken("not our spelling of the signature")
+        _check(claims)
+        return Session(
+            user=User(
+                id=claims["sub"],
+                email=claims["email"],
+                name=claims["name"],
+                provider=claims["provider"],
+                epoch=claims["epoch"],
+                is_degraded="degraded" in claims,
+            ),
+            sid=claims["sid"],
+            expires_at=claims["exp"],
+            ends_at=claims["session_exp"],
+            issued_at=claims["iat"],
+            auth_time=claims["auth_time"],
+            auth_method=claims["auth_method"],
+        )
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """Give the public keys as a JWK Set (RFC 7517, section 5), which never holds a secret."""
+        return {"keys": [key.jwk for key in self._keys.values() if key.jwk]}
+
+
+def _check(claims: dict[str, Any]) -> None:
+    """Raise InvalidToken where signed claims are not those of a session."""
+    if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
+        raise InvalidToken("not from us or not for us")
+    for name, kinds in _CLAIMS.items():
+        if type(claims.get(name)) not in kinds:  # Exactly: a bool is an int to isinstance.
+            raise InvalidToken(f"claim {name} is missing or of the wrong type")
+    try:
+        check_text([text for name, text in claims.items() if name != "name"])
+    except InvalidJson as error:
+        raise InvalidToken("a claim that no text can be") from error
+    if not _SID.fullmatch(claims["sid"]) or not 0 <= claims["epoch"] <= MAX_STORED_EPOCH:
+        raise InvalidToken("claim sid or epoch is out of range")
+    if claims.get("degraded", True) is not True:
+        raise InvalidToken("claim degraded is not true")
+    issued_at, latest = claims["iat"], claims["iat"] + SESSION_SECONDS
+    times = [0, claims["auth_time"], issued_at, claims["exp"], claims["session_exp"], latest]
+    if times != sorted(times):
+        raise InvalidToken("the times contradict each other")
+
+
+def _header(key: SessionKey) -> dict[str, str]:
+    return {"alg": key.algorithm, "typ": TYPE, "kid": key.kid}
+
+
+def _unfit() -> StoreRefused:
+    return StoreRefused(
+        cause="no session can hold the id, the address, the provider or the epoch of a user"
+    )
+
+
+def _encode(value: dict[str, Any]) -> str:
+    # As UTF-8: escapes would take 6 bytes for a letter, and 12 for what is beyond the first plane.
+    return _base64url(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _parse(segment: str) -> dict[str, Any]:
+    try:
+        value = loads(_decode(segment))
+    except InvalidJson as error:
+        raise InvalidToken("not JSON") from error
+    if not isinstance(value, dict):
+        raise InvalidToken("not a JSON object")
+    return value
+
+
+def _decode(segment: str) -> bytes:
+    """Decode base64url, and refuse every spelling but the one that an encoder gives."""
+    try:
+        data = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except ValueError as error:
+        raise InvalidToken("not base64url") from error
+    if _base64url(data) != segment:
+        raise InvalidToken("not canonical base64url")
+    return data
+
+
+def _secret_key(secret: str) -> SessionKey:
+    """Name a secret without telling it: by 64 bits of a hash over at least 256."""
+    digest = hashlib.sha256(b"ai-coder-auth kid\0" + secret.encode()).digest()
+
+    def sign(data: bytes) -> bytes:
+        return hmac.digest(secret.encode(), data, "sha256")
+
+    def verify(data: bytes, signature: bytes) -> bool:
+        return hmac.compare_digest(sign(data), signature)
+
+    return SessionKey(_base64url(digest[:8]), "HS256", verify, sign)

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: from an address to an answer, within a deadline."""

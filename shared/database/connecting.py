@@ -1,0 +1,150 @@
+"""From an address to a connection that is logged in: name, TCP, verified TLS, within a deadline.
+
+No socket or ssl error leaves this module. What leaves is a `StoreUnavailable` whose cause is for
+the log, or `Rejected`, which `shared.database.pool` answers with another attempt.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import ssl
+import struct
+import threading
+import time
+from typing import Any, NoReturn
+
+from shared.database.connection import (
+    GARBLED,
+    Connection,
+    DeadlineSocket,
+    Rejected,
+    describe,
+    remaining,
+)
+from shared.database.url import DatabaseUrl
+from shared.errors import StoreAway, StoreRefused, StoreUnavailable
+from shared.observe import metrics
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_ALPN = "postgresql"
+
+
+def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
+    """Trust the given roots or the system's, and check certificate and host name, always."""
+    try:
+        context = ssl.create_default_context(cafile=url.root_certificates)
+    except (ssl.SSLError, OSError) as error:
+        raise StoreRefused(cause=f"sslrootcert cannot be used: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([_ALPN])
+    # PostgreSQL up to 17 takes no other curve by default and answers the first guess of OpenSSL
+    # with a retry, a round trip more. Every TLS 1.3 server has this one (RFC 8446, section 9.1).
+    context.set_ecdh_curve("prime256v1")
+    context.sslsocket_class = DeadlineSocket
+    return context
+
+
+def dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
+    """Connect and log in before the deadline.
+
+    Raises StoreRefused for what waiting cannot mend, StoreAway past the deadline, and Rejected
+    for the rest.
+    """
+    began = time.monotonic()
+    outcome = "failed"
+    try:
+        connection = _dial(url, context, deadline)
+        outcome = "ok"
+        return connection
+    finally:
+        metrics.CONNECTS.record(time.monotonic() - began, outcome)
+
+
+def _dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
+    plain = None
+    try:
+        plain = _connect_tcp(url, deadline)
+        if not url.direct_tls:
+            plain.settimeout(remaining(deadline))
+            plain.sendall(_SSL_REQUEST)
+            answer = plain.recv(1)
+            if answer == b"":
+                raise Rejected("the server hung up before TLS")
+            if answer != b"S":
+                raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
+        plain.settimeout(remaining(deadline))
+        tls = context.wrap_socket(plain, server_hostname=url.host)
+        assert isinstance(tls, DeadlineSocket)
+        plain = tls
+        if url.direct_tls and tls.selected_alpn_protocol() != _ALPN:
+            raise StoreRefused(cause="the server does not speak PostgreSQL over direct TLS")
+        tls.deadline = deadline
+        return Connection(url, tls)
+    except BaseException as error:  # noqa: BLE001  # always raised again, translated
+        if plain is not None:
+            plain.close()
+        _raise_from_dialing(error)
+
+
+def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
+    """Try each address of the host, none of them for more than its share of the time left."""
+    addresses = _resolve(url.host, url.port, deadline)
+    failure: OSError = OSError("the host has no address")
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.settimeout(remaining(deadline) / (len(addresses) - index))
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+def _resolve(host: str, port: int, deadline: float) -> list[Any]:
+    """Look a host's addresses up in a thread, because the system's resolver knows no deadline."""
+    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answers.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        answer = answers.get(timeout=remaining(deadline))
+    except queue.Empty:
+        raise TimeoutError("the host's name was not resolved in time") from None
+    if isinstance(answer, UnicodeError):
+        raise StoreRefused(cause="the host's name is not a valid one") from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _raise_from_dialing(error: BaseException) -> NoReturn:
+    if isinstance(error, StoreUnavailable | Rejected):
+        raise error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        raise StoreRefused(
+            cause=f"the server's certificate is not valid for this host: {error.verify_message}"
+        ) from error
+    if isinstance(error, ssl.SSLError) and not isinstance(
+        error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+    ):
+        raise StoreRefused(cause=f"TLS failed: {error.reason}") from error
+    if isinstance(error, TimeoutError):
+        raise StoreAway(cause="connecting took longer than its deadline") from error
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        raise StoreRefused(cause=f"the host's name cannot be resolved: {error.strerror}") from error
+    if isinstance(error, GARBLED):
+        raise StoreRefused(cause="the server does not speak PostgreSQL's protocol") from error
+    if isinstance(error, OSError):
+        raise Rejected(describe(error)) from error
+    raise error

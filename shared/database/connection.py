@@ -1,0 +1,514 @@
+"""One connection to Postgres: SCRAM, statements in one flight, and what their faults mean.
+
+No pg8000 error leaves this module. What leaves is a `StoreUnavailable` whose cause is for the log,
+a `StoreFault` with a SQLSTATE, or `Lost` and `Rejected`, which `shared.database.pool` answers with
+another attempt. Only logging in lets errors of the socket through, to `shared.database.connecting`.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+import ssl
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pg8000.core
+import pg8000.exceptions
+import scramp
+from scramp.core import ClientStage, IterationCount
+
+from shared.database.url import DatabaseUrl
+from shared.errors import StoreAway, StoreFault, StoreRefused, StoreSlow, StoreUnavailable
+from shared.formats.strict_json import loads
+from shared.observe import metrics
+
+Row = list[Any]
+
+STATEMENT_GRACE = 0.25
+"""Seconds that the server has to say itself that a statement took too long."""
+LIFT_LIMITS = """\
+SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN (
+    'statement_timeout', 'lock_timeout', 'transaction_timeout',
+    'idle_in_transaction_session_timeout'
+)"""
+"""Begins a long transaction: what a role or a database has set is meant for requests."""
+
+MAX_LOGIN = 64 * 1024
+MAX_ANSWER = 8 * 1024 * 1024
+MAX_TRANSFER_ANSWER = 64 * 1024 * 1024
+"""Bytes of all that a server says: at a login, and in answer to one flight of a request or of a
+transfer, which fetches its rows by the thousand."""
+MAX_ITERATIONS = 600_000
+"""Of PBKDF2, for which a server may ask: tenths of a second in which no deadline counts.
+PostgreSQL's default is 4,096, and OWASP's advice this."""
+
+_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
+"""Authentication requests."""
+_MECHANISMS = frozenset({b"SCRAM-SHA-256", b"SCRAM-SHA-256-PLUS"})
+_LENGTH = struct.Struct("!i")
+_JSON_TYPES = (114, 3802)
+"""The OIDs of json and jsonb."""
+
+_RETRY_CONNECT = frozenset({"53300", "57P01", "57P02"})
+_STARTING = "57P03"
+# Neon's proxy gives XX000 to every error of its own, and PgBouncer 08P01, so only the text tells
+# which will pass. A compute that wakes up, or a server that starts, is worth the whole deadline.
+_STARTING_TEXTS = (
+    "Couldn't connect to compute node",
+    "Too many connections attempts",
+    "Failed to acquire permit",
+    "Control plane request failed",
+    "server login has been failing",
+)
+_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "08003", "08006"})
+"""The server ended the connection: a statement that may be repeated is repeated on a new one."""
+_REPEATABLE = frozenset({"40001", "40P01"})
+_TIMED_OUT = "57014"
+_SCHEMA = frozenset({"3F000", "42501", "42703"})
+"""No such schema, no permission, no such column: for the operator to mend."""
+_UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
+"""Classes and codes that say "not now" rather than "never": connection, resources, operator,
+read-only, lock not available."""
+
+GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeError)
+"""What pg8000 makes of bytes that are not the protocol's."""
+
+
+class Lost(Exception):
+    """The statement has no answer; `repeat` tells whether another connection may give one.
+
+    `error` is what to raise where it may not, or did not.
+    """
+
+    def __init__(self, error: StoreUnavailable, *, repeat: bool = True) -> None:
+        """`repeat` is false where time has run out."""
+        self.error = error
+        self.repeat = repeat
+        super().__init__(error.cause)
+
+
+class Rejected(Exception):
+    """Dialing failed in a way that another attempt may mend; `starting` says that it will."""
+
+    def __init__(self, cause: str, *, starting: bool = False) -> None:
+        """`cause` is for the log."""
+        self.starting = starting
+        super().__init__(cause)
+
+
+class _CopyBegins(Exception):
+    """The server waits for the rows of a COPY."""
+
+
+class _Answers(io.BufferedRWPair):
+    """What the server says, up to `left` bytes: pg8000 believes every length that it is told."""
+
+    left = MAX_LOGIN
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes. Raises StoreRefused where they are too many."""
+        if size is None or size < 0:
+            raise StoreRefused(cause="the server gave a message a length that no message has")
+        if size > self.left:
+            raise StoreRefused(cause="the server's answer is longer than any that is expected")
+        self.left -= size
+        return super().read(size)
+
+
+class DeadlineSocket(ssl.SSLSocket):
+    """Bounds everything until `deadline`, where a timeout bounds each single operation."""
+
+    deadline: float
+    _is_asked = False
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        """Receive in the time that is left."""
+        if self._is_asked:
+            self._is_asked = False
+            metrics.ROUND_TRIPS.add()
+        self.settimeout(remaining(self.deadline))
+        return super().recv_into(*args, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        """Send in the time that is left."""
+        self._is_asked = True
+        self.settimeout(remaining(self.deadline))
+        return super().send(*args, **kwargs)
+
+    def makefile(self, *_: Any, **__: Any) -> _Answers:  # type: ignore[override]  # only pg8000's call
+        """Give what pg8000 reads and writes."""
+        raw = super().makefile("rwb", buffering=0)
+        return _Answers(raw, raw)
+
+
+class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 has no types
+    """A pg8000 connection that sends a parameterised statement in one flight with one Sync.
+
+    pg8000's own way sends three flights with a Sync each. Behind a pooler in transaction mode the
+    server may change at each Sync, and a client then reads another client's rows. This uses
+    pg8000's internals, which is why its version is pinned.
+    """
+
+    completed = 0
+    position: int | None = None
+    max_answer = MAX_ANSWER
+    """Bytes of the answer to what is sent in one flight."""
+
+    def __init__(self, url: DatabaseUrl, tls: DeadlineSocket) -> None:
+        """Log in over an established TLS connection.
+
+        Raises Rejected and StoreRefused for what the server or pg8000 says, TimeoutError past the
+        deadline, and, as they are, GARBLED and what else befalls the socket.
+        """
+        self._tls = tls
+        self._channel_binding_required = url.require_channel_binding
+        self._is_logged_in = False
+        self.used_at = time.monotonic()
+        startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
+        if url.options:
+            startup["options"] = url.options
+        with _login_translated():
+            super().__init__(
+                user=url.user,
+                password=url.password,
+                database=url.database,
+                application_name=url.application_name,
+                startup_params=startup,
+                sock=tls,
+                ssl_context=False,
+            )
+        try:
+            self._check_authentication()
+        except StoreRefused:
+            self.close()
+            raise
+        self._is_logged_in = True
+        for oid in _JSON_TYPES:
+            self.register_in_adapter(oid, loads)
+
+    def set_deadline(self, deadline: float) -> None:
+        """Bound everything that follows by this reading of `time.monotonic()`.
+
+        On the server, too: each statement brings along how long it may take, and inherits nothing
+        from those before it. A script that begins a transaction is sent before there is one that
+        could be bounded, and has the session's own limits.
+        """
+        self._tls.deadline = deadline
+
+    def execute(self, statement: str, *parameters: str | None) -> list[Row]:
+        """Run one statement with `$1`-style parameters in text form, and give its rows.
+
+        The server's own timeout goes ahead of it in the same flight: a connection pooler drops
+        `SET`, and both halves share the implicit transaction that ends with the Sync.
+        """
+        try:
+            messages = _extended(statement, parameters, describe=True)
+        except UnicodeEncodeError as error:
+            raise StoreFault("22021", "a parameter cannot be encoded as UTF-8") from error
+        # Rows are collected from the start, because the first one comes without a description.
+        context = pg8000.core.Context(statement, columns=[], input_funcs=[])
+        with _translated():
+            milliseconds = str(self._milliseconds())
+            limit = _extended("SELECT set_config('statement_timeout', $1, true)", (milliseconds,))
+            self._sock.write(limit + messages + pg8000.core.SYNC_MSG)
+            self._sock.flush()
+            self.handle_messages(context)
+        rows: list[Row] = context.rows
+        return rows[1:]
+
+    def run_script(self, sql: str) -> list[Row]:
+        """Run statements without parameters, as one simple query.
+
+        After an error of the server's, `completed` counts the statements that it had completed,
+        and `position` is the character, from 1, at which it saw the error, where it tells.
+        """
+        with _translated():
+            limit = self._limit()
+            self.completed, self.position = -bool(limit), None
+            try:
+                rows: list[Row] = self.execute_simple(limit + sql).rows or []
+            finally:
+                if self.position is not None:
+                    self.position -= len(limit)
+            return rows
+
+    @contextmanager
+    def copy_in(self, statement: str) -> Iterator[Callable[[bytes], None]]:
+        """Run a `COPY … FROM STDIN`, and give the function that sends a chunk of its rows.
+
+        After an error inside the block the connection is good for nothing but closing.
+        """
+        context = pg8000.core.Context(statement, stream=_CopyBegins)
+        with _translated(), suppress(_CopyBegins):
+            self.send_QUERY(self._limit() + statement)
+            self._sock.flush()
+            self.handle_messages(context)
+
+        def send(chunk: bytes) -> None:
+            with _translated():
+                self._sock.write(pg8000.core._create_message(pg8000.core.COPY_DATA, chunk))
+
+        yield send
+        with _translated():
+            self._sock.write(pg8000.core.COPY_DONE_MSG)
+            self._sock.flush()
+            self.handle_messages(context)
+
+    def _limit(self) -> str:
+        """Give what bounds the rest of a script; outside a transaction nothing could."""
+        if self._transaction_status != pg8000.core.IN_TRANSACTION:
+            return ""
+        return f"SET LOCAL statement_timeout = {self._milliseconds()}; "
+
+    def _milliseconds(self) -> int:
+        """Count what the server may take. Raises TimeoutError past the deadline."""
+        return max(1, int((remaining(self._tls.deadline) - STATEMENT_GRACE) * 1000))
+
+    def handle_COPY_IN_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
+        """Give control back to `copy_in`; pg8000 would pull the rows out of a stream."""
+        if context.stream is _CopyBegins:
+            raise _CopyBegins
+        super().handle_COPY_IN_RESPONSE(data, context)
+
+    def is_stale(self) -> bool:
+        """Tell whether the server has said something unasked, such as good-bye."""
+        poll = select.poll()
+        poll.register(self._tls, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Say good-bye if that takes no waiting, and close. Never raises."""
+        self._tls.deadline = time.monotonic() + 0.05
+        buffers = self._sock
+        with suppress(OSError, ValueError, pg8000.exceptions.Error):  # Nothing is left to lose.
+            super().close()
+        if buffers is not None:
+            with suppress(OSError, ValueError):
+                # By hand: where a traceback still holds them, they would keep the socket open.
+                buffers.close()
+        self._tls.close()
+
+    def handle_messages(self, context: Any) -> None:
+        """Read the answer to one flight, as far as it is no longer than it may be."""
+        self._sock.left = self.max_answer
+        super().handle_messages(context)
+
+    def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
+        """Answer SCRAM-SHA-256 and nothing else, whoever asks; see `_check_authentication`."""
+        (request,) = struct.unpack_from("!i", data)
+        if self._is_logged_in:
+            raise ValueError("asked for the password again")
+        if request == _SASL:
+            offered = _MECHANISMS.intersection(data[4:].split(b"\0"))
+            if self._channel_binding_required and b"SCRAM-SHA-256-PLUS" not in offered:
+                raise _no_channel_binding()
+            if not offered:
+                raise _not_answered("offers no SCRAM-SHA-256")
+            # pg8000 would take the strongest of all that are offered.
+            data = data[:4] + b"\0".join(sorted(offered)) + b"\0\0"
+            super().handle_AUTHENTICATION_REQUEST(data, context)
+        elif request == _SASL_CONTINUE:
+            try:
+                self.auth.set_server_first(data[4:].decode())
+                is_bearable = int(self.auth.iterations) <= MAX_ITERATIONS
+            except scramp.ScramException as error:
+                raise _no_challenge() from error
+            if not is_bearable:
+                raise _no_challenge()
+            self._send_message(pg8000.core.PASSWORD, self.auth.get_client_final().encode())
+            self._sock.flush()
+        elif request in (_OK, _SASL_FINAL):
+            super().handle_AUTHENTICATION_REQUEST(data, context)
+        else:
+            kinds = {_CLEARTEXT: "in clear text", _MD5: "as an MD5 hash"}
+            raise _not_answered(f"asks for it {kinds.get(request, f'by method {request}')}")
+
+    def handle_PARAMETER_STATUS(self, data: bytes, context: Any) -> None:  # noqa: ARG002, N802  # pg8000's
+        """Refuse another encoding than was asked for; keep nothing, because nothing is needed."""
+        name, _, value = data.partition(b"\0")
+        encoding = value.rstrip(b"\0").upper().replace(b"-", b"")
+        if name == b"client_encoding" and encoding != b"UTF8":
+            raise StoreRefused(
+                cause="the server speaks another client_encoding than UTF8, which it was asked for"
+            )
+
+    def handle_NOTICE_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Keep none: nobody reads them."""
+
+    def handle_NOTIFICATION_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Keep none: nothing listens."""
+
+    def handle_DATA_ROW(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Read a row, and refuse lengths that don't fit it; pg8000 would give what there is."""
+        row: Row = []
+        position = 2
+        for convert in context.input_funcs:
+            (length,) = _LENGTH.unpack_from(data, position)
+            position += 4
+            if length == -1:
+                row.append(None)
+                continue
+            if length < 0:
+                raise ValueError("a negative length")
+            end = position + length
+            row.append(convert(str(data[position:end], "utf-8")))
+            position = end
+        if context.input_funcs and position != len(data):
+            raise ValueError("a row of another length")
+        context.rows.append(row)
+
+    def handle_COMMAND_COMPLETE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Count it, because the server gives no position for an error while a statement runs."""
+        self.completed += 1
+        super().handle_COMMAND_COMPLETE(data, context)
+
+    def handle_ERROR_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Keep the position, whatever kind of error this becomes."""
+        super().handle_ERROR_RESPONSE(data, context)
+        fields = context.error.args[0]
+        if "C" not in fields:
+            raise ValueError("an error without a code")
+        position = fields.get("P")
+        self.position = int(position) if position else None
+
+    def _check_authentication(self) -> None:
+        """Refuse a server that didn't prove itself; pg8000 would believe one that says yes."""
+        auth = getattr(self, "auth", None)
+        if auth is None:
+            raise _not_answered(
+                "let us in without it (trust, cert, or PgBouncer's auth_type = any)"
+            )
+        if auth.stage is not ClientStage.set_server_final:
+            raise _no_proof()
+        if self._channel_binding_required and auth.mechanism_name != "SCRAM-SHA-256-PLUS":
+            raise _no_channel_binding()
+
+
+@contextmanager
+def _login_translated() -> Iterator[None]:
+    """Turn what pg8000 says of a login into errors of ours, or into the timeout that it was."""
+    try:
+        yield
+    except pg8000.exceptions.DatabaseError as error:
+        sqlstate, message = _sqlstate(error), _message(error)
+        starting = sqlstate == _STARTING or any(text in message for text in _STARTING_TEXTS)
+        if starting or sqlstate in _RETRY_CONNECT:
+            raise Rejected(f"{sqlstate} {message}", starting=starting) from error
+        raise StoreRefused(cause=f"the server refused the connection: {sqlstate} {message}") from (
+            error
+        )
+    except scramp.ScramException as error:
+        raise _no_proof() from error
+    except pg8000.exceptions.Error as error:
+        if _is_timeout(error):
+            raise TimeoutError("the deadline has passed") from error
+        raise Rejected(describe(error)) from error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what goes wrong between a statement and its answer into errors of ours."""
+    try:
+        yield
+    except pg8000.exceptions.DatabaseError as error:
+        sqlstate, message = _sqlstate(error), _message(error)
+        cause = f"{sqlstate} {message}"
+        if sqlstate in _LOST:
+            raise Lost(StoreAway(cause=cause)) from error
+        if sqlstate in _REPEATABLE:
+            raise Lost(StoreUnavailable(cause=cause)) from error
+        if sqlstate in _SCHEMA:
+            raise StoreRefused(cause=cause) from error
+        if sqlstate == _TIMED_OUT:
+            raise StoreSlow(cause=cause) from error
+        if sqlstate.startswith(_UNAVAILABLE):
+            raise StoreUnavailable(cause=cause) from error
+        raise StoreFault(sqlstate, message) from error
+    except (OSError, pg8000.exceptions.Error) as error:
+        away = StoreAway(cause=describe(error))
+        raise Lost(away, repeat=not _is_timeout(error)) from error
+    except GARBLED as error:
+        cause = f"the answer could not be read ({type(error).__name__})"
+        raise Lost(StoreUnavailable(cause=cause)) from error
+
+
+def _sqlstate(error: pg8000.exceptions.DatabaseError) -> str:
+    fields = error.args[0]
+    return str(fields.get("C", "XX000")) if isinstance(fields, dict) else "XX000"
+
+
+def _message(error: pg8000.exceptions.DatabaseError) -> str:
+    """Give the server's primary message, unless it is of the class that quotes values."""
+    fields = error.args[0]
+    if not isinstance(fields, dict) or str(fields.get("C", "")).startswith("22"):
+        return "(message withheld)"
+    return str(fields.get("M", ""))[:200]
+
+
+def describe(error: BaseException) -> str:
+    """Name what went wrong for the log: what pg8000 wrapped rather than its wrapping."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}"
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+
+
+def _not_answered(deed: str) -> StoreRefused:
+    return StoreRefused(
+        cause=f"no password was sent: the server {deed}, and only SCRAM-SHA-256 is answered. "
+        "PgBouncer needs auth_type = scram-sha-256; PostgreSQL needs scram-sha-256 in pg_hba.conf, "
+        "and a password that was set with password_encryption = scram-sha-256"
+    )
+
+
+def _no_proof() -> StoreRefused:
+    return StoreRefused(cause="the server did not prove that it knows the password")
+
+
+def _no_challenge() -> StoreRefused:
+    least = IterationCount.MIN_ITERATION_COUNT
+    return StoreRefused(
+        cause="the server's challenge is not answered: SCRAM needs "
+        f"{least} to {MAX_ITERATIONS} iterations and a nonce and a salt of the usual form"
+    )
+
+
+def _no_channel_binding() -> StoreRefused:
+    return StoreRefused(
+        cause="channel_binding=require, but the server did not offer it; no password was sent"
+    )
+
+
+def remaining(deadline: float) -> float:
+    """Give the seconds until a reading of `time.monotonic()`. Raises TimeoutError past it."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+def _extended(
+    statement: str, parameters: tuple[str | None, ...], *, describe: bool = False
+) -> bytes:
+    """Build Parse, Bind, perhaps Describe(portal), and Execute, all unnamed and in text format."""
+    values = bytearray()
+    for parameter in parameters:
+        if parameter is None:
+            values += struct.pack("!i", -1)
+        else:
+            encoded = parameter.encode()
+            values += struct.pack("!i", len(encoded)) + encoded
+    message = pg8000.core._create_message
+    flight: bytes = (
+        message(b"P", b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0))
+        + message(b"B", b"\0\0" + struct.pack("!hh", 0, len(parameters)) + values + b"\0\0")
+        + (message(b"D", b"P\0") if describe else b"")
+        + pg8000.core.EXECUTE_MSG
+    )
+    return flight

@@ -1,0 +1,342 @@
+"""The database as the store sees it: a few connections, leased to one request at a time.
+
+A connection goes back among the idle ones only after an answer that was read to its end, is used
+again only while it is young, and is closed after anything else. What is worth another attempt gets
+one here; `connection` and `connecting` tell which faults are. Where the database is away, a breaker
+keeps everybody but its prober from asking.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from shared.database.breaker import Breaker
+from shared.database.connecting import dial, make_tls_context
+from shared.database.connection import (
+    MAX_TRANSFER_ANSWER,
+    STATEMENT_GRACE,
+    Connection,
+    Lost,
+    Rejected,
+    Row,
+)
+from shared.database.url import DatabaseUrl
+from shared.errors import (
+    StoreAway,
+    StoreBusy,
+    StoreFault,
+    StoreRefused,
+    StoreSlow,
+    StoreUnavailable,
+)
+from shared.observe import log, metrics, request_context
+from shared.settings import Settings
+
+CONNECT_ATTEMPTS = 3
+CONNECT_BACKOFF, CONNECT_BACKOFF_MOST = 0.1, 1.0
+"""Seconds before the second attempt, doubled before each further one up to the most; jittered."""
+HURRY_SECONDS = CONNECT_BACKOFF_MOST * 1.5
+"""Before a deadline: so early an attempt may be the last, because no pause and another one fit."""
+LEAST_SECONDS = 0.1
+"""Nothing is begun with less time than this: that it failed would say nothing of the database."""
+PREPARE_PAUSE = 5.0
+"""Seconds for which a failed preparation is not tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """The leases of this process, by the names of the old health answer."""
+
+    total: int
+    idle: int
+    waiting: int
+
+
+class Database:
+    """A few leased connections to one database. Safe to share between threads."""
+
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        settings: Settings,
+        *,
+        prepare: Prepare | None = None,
+        names: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Open nothing yet. `names` are those of statements, for the log and the metrics.
+
+        `prepare` runs once, on the first connection, before anyone may use the database. It has a
+        deadline of its own, `database_timeout`, whoever happens to come first.
+        """
+        self.url = url
+        self.timeout = settings.database_timeout
+        """Seconds for all that one request asks."""
+        self._settings = settings
+        self._names = names
+        self._prepare = prepare
+        self._is_prepared = prepare is None
+        self._preparing = threading.Lock()
+        self._refusal: Callable[[], StoreUnavailable] | None = None
+        self._refused_until = 0.0
+        self._context: ssl.SSLContext | None = None
+        self._making_context = threading.Lock()
+        self._changed = threading.Condition()
+        self._idle: list[Connection] = []
+        self._total = 0
+        self._waiting = 0
+        self.breaker = Breaker(self._probe, self._wake)
+
+    def execute(
+        self, statement: str, *parameters: str | None, timeout: float | None = None
+    ) -> list[Row]:
+        """Run one statement that may be repeated without harm, in one round trip.
+
+        Waiting for a lease, connecting and all statements of one request together have
+        `database_timeout`, of which this call takes `timeout` seconds at most.
+        Raises StoreUnavailable, and StoreFault for an error in the statement itself.
+        """
+        self.breaker.check()
+        began = time.monotonic()
+        deadline = request_context.current(self.timeout).deadline
+        if timeout is not None:
+            deadline = min(deadline, began + timeout)
+        try:
+            rows = self._execute(deadline, statement, parameters)
+        except StoreAway as error:
+            # Whoever ran out of less time than the others have does not speak for them.
+            has_enough = deadline - began >= min(self.timeout, self._connect_timeout) * 0.9
+            in_time = has_enough or time.monotonic() < deadline - HURRY_SECONDS
+            if in_time and not isinstance(error, StoreSlow):
+                self.breaker.trip(error.cause)
+            raise
+        if self.breaker.is_open:
+            self.breaker.close()
+        return rows
+
+    def _execute(
+        self, deadline: float, statement: str, parameters: tuple[str | None, ...]
+    ) -> list[Row]:
+        for attempt in (1, 2):
+            # One connection found dead means that the idle ones have most likely shared its fate.
+            try:
+                with self._lease(deadline, drop_idle=attempt > 1) as connection:
+                    limit = time.monotonic() + self._settings.database_statement_timeout
+                    connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
+                    return self._ask(connection, statement, parameters)
+            except Lost as error:
+                if attempt == 2 or not error.repeat:
+                    self._close_idle()
+                    raise error.error from error
+        raise AssertionError("unreachable")
+
+    def _ask(
+        self, connection: Connection, statement: str, parameters: tuple[str | None, ...]
+    ) -> list[Row]:
+        began = time.monotonic()
+        try:
+            return connection.execute(statement, *parameters)
+        finally:
+            seconds = time.monotonic() - began
+            name = self._names.get(statement, "other")
+            metrics.QUERIES.record(seconds, name)
+            if seconds >= self._settings.database_slow_query:
+                milliseconds = round(seconds * 1000, 2)
+                log.write("WARNING", "A query was slow", statement=name, milliseconds=milliseconds)
+
+    @contextmanager
+    def direct_connection(self, deadline: float) -> Iterator[Connection]:
+        """Dial for a migration or a transfer: past the pooler, outside the leases, closed after."""
+        connection = self._dial_with_retries(self.url.direct_host(), deadline)
+        try:
+            connection.set_deadline(deadline)
+            connection.max_answer = MAX_TRANSFER_ANSWER
+            yield connection
+        except Lost as error:
+            raise error.error from error
+        finally:
+            connection.close()
+
+    @property
+    def _connect_timeout(self) -> float:
+        return self.url.connect_timeout or self._settings.database_connect_timeout
+
+    def counts(self) -> PoolCounts:
+        """Count open connections, idle ones among them, and requests that wait for one."""
+        with self._changed:
+            return PoolCounts(self._total, len(self._idle), self._waiting)
+
+    def close(self) -> None:
+        """Close the idle connections. The leased ones follow when they come back too old."""
+        self.breaker.close()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with self._changed:
+            self._drop_idle(older_than=0)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _probe(self, deadline: float) -> None:
+        """Ask once, on a connection of its own. Raises StoreAway, and what else there is."""
+        try:
+            connection = dial(self.url, self._tls_context(), deadline)
+        except Rejected as error:
+            raise StoreAway(cause=f"cannot connect: {error}") from error
+        try:
+            connection.set_deadline(deadline)
+            connection.execute("SELECT 1")
+        except Lost as error:
+            raise error.error from error
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _lease(self, deadline: float, *, drop_idle: bool) -> Iterator[Connection]:
+        connection = self._take(deadline, drop_idle=drop_idle)
+        keep = False
+        try:
+            yield connection
+            keep = True
+        except StoreFault:
+            keep = True
+            raise
+        finally:
+            self._give_back(connection, keep=keep)
+
+    def _take(self, deadline: float, *, drop_idle: bool) -> Connection:
+        with self._changed:
+            if drop_idle:
+                self._drop_idle(older_than=0)
+            if not self._is_settled():
+                self._wait(deadline)
+            self.breaker.check()
+            if deadline - time.monotonic() < LEAST_SECONDS:
+                self._changed.notify()  # The next one that waits may have the time.
+                raise StoreBusy(cause="a connection was free too late to begin anything")
+            self._drop_idle(older_than=self._settings.database_max_idle)
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_stale():
+                    return connection
+                self._forget(connection)
+            self._total += 1
+        try:
+            return self._open(deadline)
+        except BaseException:
+            with self._changed:
+                self._total -= 1
+                self._changed.notify()
+            raise
+
+    def _wait(self, deadline: float) -> None:
+        began = time.monotonic()
+        self._waiting += 1
+        try:
+            if not self._changed.wait_for(self._is_settled, deadline - began):
+                raise StoreBusy(cause="every connection was leased until the deadline")
+        finally:
+            self._waiting -= 1
+            metrics.WAITS.record(time.monotonic() - began)
+
+    def _give_back(self, connection: Connection, *, keep: bool) -> None:
+        with self._changed:
+            if keep and self._settings.database_max_idle > 0:
+                connection.used_at = time.monotonic()
+                self._idle.append(connection)
+            else:
+                self._forget(connection)
+            self._changed.notify()
+
+    def _is_free(self) -> bool:
+        return bool(self._idle) or self._total < self._settings.database_max_connections
+
+    def _is_settled(self) -> bool:
+        """Tell whether waiting has come to an end, for better or for worse."""
+        return self._is_free() or self.breaker.is_open
+
+    def _drop_idle(self, *, older_than: float) -> None:
+        """Close what was last used longer ago; the first was, because the last is used first."""
+        latest = time.monotonic() - older_than
+        while self._idle and self._idle[0].used_at <= latest:
+            self._forget(self._idle.pop(0))
+
+    def _forget(self, connection: Connection) -> None:
+        connection.close()
+        self._total -= 1
+
+    def _open(self, deadline: float) -> Connection:
+        self._refuse_after_failure()
+        connection = self._dial_with_retries(self.url, deadline, before_again=self.breaker.check)
+        if self._is_prepared:
+            return connection
+        try:
+            if not self._preparing.acquire(timeout=max(0, deadline - time.monotonic())):
+                raise StoreBusy(cause="another request is still preparing the database")
+            try:
+                if self._prepare and not self._is_prepared:
+                    self._refuse_after_failure()  # Of another request, while this one waited.
+                    self._run(self._prepare, connection)
+            finally:
+                self._preparing.release()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _refuse_after_failure(self) -> None:
+        """Answer at once for a while after a failed preparation, so that not everyone tries."""
+        if self._refusal is not None and time.monotonic() < self._refused_until:
+            raise self._refusal()
+
+    def _run(self, prepare: Prepare, connection: Connection) -> None:
+        limit = time.monotonic() + self.timeout
+        connection.set_deadline(limit)
+        try:
+            prepare(self, connection, limit)
+        except (StoreUnavailable, StoreFault) as error:
+            kind = type(error) if isinstance(error, StoreUnavailable) else StoreRefused
+            self._refusal = functools.partial(kind, cause=f"the schema is not ready: {error}")
+            self._refused_until = time.monotonic() + PREPARE_PAUSE
+            raise self._refusal() from error
+        self._is_prepared = True
+
+    def _dial_with_retries(
+        self,
+        url: DatabaseUrl,
+        deadline: float,
+        before_again: Callable[[], None] = lambda: None,
+    ) -> Connection:
+        deadline = min(deadline, time.monotonic() + self._connect_timeout)
+        context = self._tls_context()
+        attempts = 0
+        while True:
+            try:
+                return dial(url, context, deadline)
+            except Rejected as error:
+                attempts += 1
+                pause = min(CONNECT_BACKOFF * 2 ** (attempts - 1), CONNECT_BACKOFF_MOST)
+                pause *= random.uniform(0.5, 1.5)  # noqa: S311  # jitter
+                is_last = attempts >= CONNECT_ATTEMPTS and not error.starting
+                if is_last or time.monotonic() + pause >= deadline:
+                    raise StoreAway(cause=f"cannot connect: {error}") from error
+                time.sleep(pause)
+                before_again()
+
+    def _tls_context(self) -> ssl.SSLContext:
+        with self._making_context:
+            self._context = self._context or make_tls_context(self.url)
+            return self._context
+
+
+Prepare = Callable[[Database, Connection, float], None]
+"""Makes the database ready on its first connection, before a reading of `time.monotonic()`."""

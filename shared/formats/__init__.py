@@ -1,0 +1,1 @@
+"""Text formats: strict JSON, times, normal forms of Unicode."""

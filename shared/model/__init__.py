@@ -1,0 +1,1 @@
+"""What the rooms talk about: users, addresses, callers, limits. Plain data."""

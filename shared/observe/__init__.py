@@ -1,0 +1,1 @@
+"""What operators see: log, metrics, alerts, traces, and what belongs to one request."""

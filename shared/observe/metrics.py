@@ -1,0 +1,210 @@
+"""Counts and times of this process: a histogram adds up under the values of its labels.
+
+`render` gives all of them in Prometheus' text format; `shared.observe.telemetry` hands them to
+OpenTelemetry. Labels have few values, all of them ours: no address, no path, no user.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds in seconds."""
+
+STARTED_AT = time.time()
+
+Labels = tuple[str, ...]
+Listener = Callable[["Counter | Histogram", float, Labels], None]
+
+INSTRUMENTS: list[Counter | Histogram] = []
+_adding = threading.Lock()
+_listeners: list[Listener] = []
+
+
+class Counter:
+    """A sum that only grows, under no labels: it is 0 before there is anything to add."""
+
+    labels: Labels = ()
+
+    def __init__(self, name: str, description: str) -> None:
+        """`name` is Prometheus', with its unit."""
+        self.name, self.description, self.total = name, description, 0
+        INSTRUMENTS.append(self)
+
+    def add(self) -> None:
+        """Add one."""
+        with _adding:
+            self.total += 1
+        _hand_over(self, 1, ())
+
+    def lines(self) -> Iterator[str]:
+        """Give Prometheus' lines."""
+        yield from _head(self.name, self.description, "counter")
+        yield _line(self.name, (), self.total)
+
+
+class Histogram:
+    """How many values were up to each bound, and their sum."""
+
+    def __init__(self, name: str, description: str, *labels: str) -> None:
+        """`name` is Prometheus', with its unit, seconds."""
+        self.name, self.description, self.labels = name, description, labels
+        self._series: defaultdict[Labels, Series] = defaultdict(Series)
+        INSTRUMENTS.append(self)
+
+    def record(self, value: float, *values: str) -> None:
+        """Count a value under the labels' values."""
+        with _adding:
+            series = self._series[values]
+            series.counts[bisect_left(BUCKETS, value)] += 1
+            series.total += value
+        _hand_over(self, value, values)
+
+    def series(self) -> dict[Labels, Series]:
+        """Copy what there is."""
+        with _adding:
+            return {
+                values: Series(series.counts.copy(), series.total)
+                for values, series in self._series.items()
+            }
+
+    def by_label(self, index: int) -> dict[str, Series]:
+        """Add up what has the same value of one label."""
+        found: defaultdict[str, Series] = defaultdict(Series)
+        for values, series in self.series().items():
+            found[values[index]] += series
+        return found
+
+    def all(self) -> Series:
+        """Add everything up."""
+        return sum(self.series().values(), Series())
+
+    def lines(self) -> Iterator[str]:
+        """Give Prometheus' lines."""
+        yield from _head(self.name, self.description, "histogram")
+        for values, series in self.series().items():
+            labels = list(zip(self.labels, values, strict=True))
+            count = 0
+            for bound, more in zip((*map(str, BUCKETS), "+Inf"), series.counts, strict=True):
+                count += more
+                yield _line(f"{self.name}_bucket", [*labels, ("le", bound)], count)
+            yield _line(f"{self.name}_sum", labels, series.total)
+            yield _line(f"{self.name}_count", labels, count)
+
+
+@dataclass(slots=True)
+class Series:
+    """One histogram's values under one set of labels."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    """In each bucket, the last of which has no bound."""
+    total: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """How many values there are."""
+        return sum(self.counts)
+
+    def __add__(self, other: Series) -> Series:
+        counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
+        return Series(counts, self.total + other.total)
+
+    def quantile(self, part: float) -> float | None:
+        """Estimate a quantile as Prometheus' `histogram_quantile` does; None without values.
+
+        It is exact to its bucket, and never more than the last bound.
+        """
+        rank = part * self.number
+        if not rank:
+            return None
+        below = 0
+        for index, count in enumerate(self.counts[:-1]):
+            if below + count >= rank:
+                lower = BUCKETS[index - 1] if index else 0.0
+                return lower + (BUCKETS[index] - lower) * (rank - below) / count
+            below += count
+        return BUCKETS[-1]
+
+
+def _hand_over(instrument: Counter | Histogram, value: float, labels: Labels) -> None:
+    for listener in _listeners:
+        with suppress(Exception):  # What is counted has happened, and goes on.
+            listener(instrument, value, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """What something is right now."""
+
+    name: str
+    description: str
+    value: float
+
+
+def listen(listener: Listener) -> None:
+    """Hand every further record to somebody else, too."""
+    _listeners.append(listener)
+
+
+def render(gauges: Iterable[Gauge]) -> str:
+    """Give everything in Prometheus' text format, version 0.0.4."""
+    lines = [line for instrument in INSTRUMENTS for line in instrument.lines()]
+    for gauge in gauges:
+        lines += [
+            *_head(gauge.name, gauge.description, "gauge"),
+            _line(gauge.name, (), gauge.value),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, description: str, kind: str) -> Iterator[str]:
+    yield f"# HELP {name} {description}"
+    yield f"# TYPE {name} {kind}"
+
+
+def _line(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
+    # Values of labels are names in our code: nothing in them has to be escaped.
+    pairs = ",".join(f'{label}="{text}"' for label, text in labels)
+    return f"{name}{{{pairs}}} {float(value)!r}" if pairs else f"{name} {float(value)!r}"
+
+
+REQUESTS = Histogram(
+    "http_server_request_duration_seconds",
+    "How long a request took, by function, status and problem code.",
+    "function",
+    "status",
+    "outcome",
+)
+HASHES = Histogram(
+    "password_hash_duration_seconds", "How long the hashes of one password took.", "operation"
+)
+PLACE_WAITS = Histogram(
+    "password_place_wait_time_seconds",
+    "How long a caller waited for a place to have a password hashed, and what came of it.",
+    "outcome",
+)
+QUERIES = Histogram(
+    "db_client_operation_duration_seconds",
+    "How long a statement took on its connection.",
+    "statement",
+)
+CONNECTS = Histogram(
+    "db_client_connection_create_time_seconds",
+    "How long a connection took, with TLS and login, or its failure.",
+    "outcome",
+)
+WAITS = Histogram(
+    "db_client_connection_wait_time_seconds", "How long a request waited for a free connection."
+)
+ROUND_TRIPS = Counter(
+    "db_client_round_trips_total", "Answers waited for, but for those of TCP and TLS."
+)
+OUTAGES = Counter("db_client_outages_total", "How often the database was found to be away.")

@@ -1,0 +1,43 @@
+"""The rule for who is an administrator. Knows no HTTP; the clock is the caller's."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from shared.credentials.id_tokens import IdTokens
+from shared.errors import AdminRequired, InvalidIdentityToken, NotAdmin
+from shared.settings import Settings
+
+
+def authenticate(
+    settings: Settings, bearer: str | None, google_id_tokens: IdTokens, now: float
+) -> str:
+    """Tell, for the log, whose bearer token this is: the admin token's or a service account's.
+
+    Raises AdminRequired for a token that is missing or worth nothing, NotAdmin for Google's token
+    for somebody else (RFC 6750, section 3.1), and IdentityUnavailable where Google's certificates
+    are needed and cannot be had. Without a setting for it, no kind of token is accepted.
+    """
+    if bearer is None:
+        raise AdminRequired(cause="no bearer token")
+    if settings.admin_token is not None and _equal(bearer, settings.admin_token):
+        return "admin token"
+    if settings.admin_audience is None:
+        raise AdminRequired(cause="not the admin token")
+    try:
+        identity = google_id_tokens.verify(bearer, settings.admin_audience, now)
+    except InvalidIdentityToken as error:
+        raise AdminRequired(cause=error.cause) from error
+    if identity.email not in settings.admin_service_accounts:
+        raise NotAdmin(cause=f"Google's subject {identity.subject} is no administrator")
+    return f"Google's subject {identity.subject}"
+
+
+def _equal(presented: str, secret: str) -> bool:
+    """Compare in a time that depends on neither: digests have one length, whatever was sent."""
+    return hmac.compare_digest(_digest(presented), _digest(secret))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,39 @@
+"""What stands before every hash: the locks that are known, then the bulkhead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from shared.model.throttling import Locks
+from shared.rules.bulkhead import Bulkhead
+
+if TYPE_CHECKING:
+    from shared.model.clients import Client
+
+
+class Gate:
+    """What every caller passes before anything is counted or computed for it.
+
+    A network that is known to be locked needs no place, and takes none from others.
+    """
+
+    def __init__(self, bulkhead: Bulkhead) -> None:
+        """Take what bounds the callers, and remember no lock."""
+        self.bulkhead = bulkhead
+        self.attempts, self.sign_ups = Locks(), Locks()
+
+    @contextmanager
+    def attempt(self, client: Client, kind: str) -> Iterator[None]:
+        """Hold a place for an attempt. Raises TooManyAttempts and Overloaded."""
+        self.attempts.check(client.network, event=f"{kind}_throttled")
+        with self.bulkhead.place(client):
+            yield
+
+    @contextmanager
+    def sign_up(self, client: Client) -> Iterator[None]:
+        """Hold a place for a sign-up. Raises TooManyAttempts and Overloaded."""
+        self.sign_ups.check(client.network, event="signup_throttled")
+        with self.bulkhead.place(client):
+            yield

@@ -1,0 +1,1 @@
+"""Users in one JSON file."""

@@ -1,0 +1,359 @@
+"""Users in one JSON file of the old server's shape: the offline fallback.
+
+A write happens under the file's lock and replaces it as a whole; a file that cannot be understood
+is refused and left alone. Members that this system doesn't know are kept. What the old server did
+not know is kept with each user: `epoch`, `identities`, `revokedSessions`, each with its end, and,
+of who signed up while Postgres was away, `pending`: the id of the operation that brings them there.
+Attempts are counted in memory, and the audit is the log's alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from shared import files
+from shared.credentials.session_tokens import SESSION_SECONDS
+from shared.errors import EmailTaken, StoreBusy, StoreUnavailable
+from shared.formats.strict_json import InvalidJson
+from shared.formats.timestamps import from_iso, now_iso
+from shared.model.emails import email_key
+from shared.model.statistics import Statistics, Window
+from shared.model.throttling import Pseudonyms
+from shared.model.users import MOST_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
+from shared.observe import request_context
+from shared.settings import Settings
+from shared.store import Account, Attempt, Credentials, ExternalMatch
+from shared.store.json_file import users_file
+from shared.store.json_file.users_file import PENDING, REVOKED, Record, Users
+from shared.store.postgres import attempts
+
+if TYPE_CHECKING:
+    from shared.credentials.session_tokens import Session
+    from shared.model.clients import Client
+
+LOCK_TIMEOUT = 3.0
+"""Seconds that a writer waits for the writers before it, if its request has as many left."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class JsonFileStore:
+    """Users in a file; see `shared.store.Store` for the contract."""
+
+    def __init__(self, settings: Settings, *, is_fallback: bool = False) -> None:
+        """Read nothing yet. A file that doesn't exist holds no users.
+
+        Of a fallback, everyone who signs up is pending until Postgres has them.
+        """
+        self._is_fallback = is_fallback
+        self._path = settings.users_file
+        self._users = users_file.index(None, [])
+        self._refused: tuple[tuple[int, ...], StoreUnavailable] | None = None
+        pseudonyms = Pseudonyms(settings.session_secrets)
+        self.attempts = attempts.MemoryAttempts(settings.limits, pseudonyms)
+
+    def reserve_sign_up(self, client: Client) -> None:
+        """Count in memory."""
+        self.attempts.sign_up(client)
+
+    def create_user(
+        self,
+        user: User,
+        password_hash: str | None,
+        identities: Sequence[ExternalIdentity] = (),
+        *,
+        client: Client | None = None,
+    ) -> User:
+        """Append, under the lock."""
+        with self._changing() as users:
+            same_key, same_id = users.by_key.get(user.email), users.by_id.get(user.id)
+            if same_key or same_id:
+                if same_key is same_id and same_key is not None:
+                    return users_file.user(same_key)
+                raise EmailTaken
+            if any(identity in users.by_identity for identity in identities):
+                raise EmailTaken
+            record: Record = {
+                "id": user.id,
+                "email": user.email,
+                "password": password_hash,
+                "name": user.name,
+                "provider": user.provider,
+                "createdAt": now_iso(),
+                "updatedAt": now_iso(),
+                "identities": users_file.with_identities(None, identities),
+            }
+            if self._is_fallback:
+                record[PENDING] = {"operation": str(uuid.uuid4())}
+            # The old server leaves out what a user doesn't have.
+            record = {name: value for name, value in record.items() if value not in (None, [])}
+            self._write([*users.records, record])
+            return users_file.user(record)
+
+    def pending(self) -> list[str]:
+        """Give the operations that Postgres lacks, in the order of the sign-ups."""
+        return [record[PENDING]["operation"] for record in self._read().pending]
+
+    def find_pending(self, *, key: str = "", user_id: str = "") -> Record | None:
+        """Find a pending user by the email key or by the id."""
+        users = self._read()
+        record = users.by_key.get(key) if key else users.by_id.get(user_id)
+        return record if record and PENDING in record else None
+
+    def settle(self, operation: str, play: Callable[[Record], object]) -> bool:
+        """Have `play` bring a pending user where they belong, and then leave the record out.
+
+        Nobody else changes the file meanwhile. Tells whether there was such an operation. What
+        `play` raises leaves everything as it is.
+        """
+        with self._changing() as users:
+            for record in users.pending:
+                if record[PENDING]["operation"] == operation:
+                    play(record)
+                    self._write([other for other in users.records if other is not record])
+                    return True
+            return False
+
+    def begin_login(self, key: str, client: Client) -> Attempt:
+        """Count in memory, and find the record that holds the email key."""
+        return self.attempts.begin("login", self.credentials(key), key, client)
+
+    def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
+        """Count as a login, and find the record of the session."""
+        record = self._going_on(self._read(), session)
+        found = users_file.credentials(record) if record else None
+        key = email_key(session.user.email)
+        return self.attempts.begin("reauthentication", found, key, client)
+
+    def credentials(self, key: str) -> Credentials | None:
+        """Find the record that holds the email key."""
+        record = self._read().by_key.get(key)
+        return users_file.credentials(record) if record else None
+
+    def end_login(self, attempt: Attempt) -> None:
+        """Count, and fill up the other counts."""
+        self.attempts.succeed(attempt, "login")
+
+    def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
+        """Replace the record where it is as it was found."""
+        self.attempts.succeed(attempt, "reauthentication")
+        epoch = next_epoch(found.user.epoch)
+        return self._change(found, lambda _: {"password": new, "epoch": epoch})
+
+    def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
+        """Leave the record out where it is as it was found."""
+        self.attempts.succeed(attempt, "reauthentication")
+        with self._changing() as users:
+            record = users.by_id.get(found.user.id)
+            if record is None or users_file.credentials(record) != found:
+                return False
+            self._write([other for other in users.records if other is not record])
+            return True
+
+    def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
+        """Replace under the lock, where the old hash still stands."""
+        with self._changing() as users:
+            record = users.by_id.get(user_id)
+            if record is None or record.get("password") != old:
+                return False
+            self._replace(users, record, {"password": new})
+            return True
+
+    def user(self, user_id: str, *, sid: str = "") -> User | None:
+        """Find the record with the id."""
+        record = self._read().by_id.get(user_id)
+        return users_file.user(record) if record and sid not in record.get(REVOKED, {}) else None
+
+    def account(self, user_id: str, *, sid: str) -> Account | None:
+        """Find the record with the id; there are no events."""
+        record = self._read().by_id.get(user_id)
+        if record is None or sid in record.get(REVOKED, {}):
+            return None
+        return Account(
+            user=users_file.user(record),
+            created_at=record.get("createdAt"),
+            updated_at=record.get("updatedAt"),
+            has_password=record.get("password") is not None,
+            identities=users_file.identities(record),
+            events=[],
+        )
+
+    def revoke_session(self, session: Session, client: Client) -> None:
+        """Keep the sid with the user's record, and forget those that have ended anyway."""
+        with self._changing() as users:
+            record = users.by_id.get(session.user.id)
+            # They are kept for as long again, because the clock may run ahead, and be corrected.
+            forgotten = time.time() - SESSION_SECONDS
+            if record is not None and session.ends_at > forgotten:
+                known = record.get(REVOKED, {})
+                revoked = {sid: end for sid, end in known.items() if end > forgotten}
+                revoked[session.sid] = session.ends_at
+                self._replace(users, record, {REVOKED: revoked})
+
+    def revoke_all_sessions(self, session: Session, client: Client) -> bool:
+        """Raise the epoch, if it is the session's."""
+        with self._changing() as users:
+            record = self._going_on(users, session)
+            if record is None:
+                return False
+            self._replace(users, record, {"epoch": next_epoch(session.user.epoch)})
+            return True
+
+    def find_external(
+        self,
+        identities: Sequence[ExternalIdentity],
+        key: str,
+        token: IdToken,
+        client: Client,
+    ) -> ExternalMatch | None:
+        """Look for the identities first, and for the address only where nobody is there."""
+        users = self._read()
+        linked = [users.by_identity[i] for i in identities if i in users.by_identity]
+        self.attempts.sign_in(token, users_file.user(linked[0]) if linked else None)
+        record = linked[0] if linked else users.by_key.get(key)
+        if record is None:
+            return None
+        known = users_file.identities(record)
+        return ExternalMatch(
+            credentials=users_file.credentials(record),
+            is_linked=bool(linked),
+            has_all=len(linked) == len(identities) or len(known) >= MOST_IDENTITIES,
+            has_identities=bool(known),
+            at=time.time(),
+        )
+
+    def link(
+        self,
+        found: Credentials,
+        identities: Sequence[ExternalIdentity],
+        *,
+        provider: str,
+        drops_password: bool,
+        client: Client,
+    ) -> User | None:
+        """Replace the record where it is as it was found."""
+
+        def change(record: Record) -> Record:
+            changes: Record = {
+                "provider": provider,
+                "identities": users_file.with_identities(record, identities),
+            }
+            if drops_password:
+                changes |= {"password": None, "epoch": next_epoch(found.user.epoch)}
+            return changes
+
+        return self._change(found, change, identities)
+
+    def clean_up(self) -> bool:
+        """Forget attempts; revoked sessions are forgotten by the next one of their user."""
+        self.attempts.clean_up()
+        return False
+
+    def statistics(self, window: Window) -> Statistics:
+        """Count the records; there are no events."""
+        found = Statistics()
+        for record in self._read().records:
+            created_at = from_iso(record.get("createdAt"))
+            found.count_user(window, users_file.user(record).provider, created_at)
+        return found
+
+    def express_session_user(self, sid: str, *, exchanged: str) -> None:
+        """There is none: the old server's sessions are in its database."""
+
+    def delete_express_session(self, sid: str) -> None:
+        """There is none to delete."""
+
+    def health(self) -> None:
+        """There is no database to ask."""
+
+    def fallback(self) -> None:
+        """There is nothing to fall back from."""
+
+    def pool(self) -> None:
+        """There are no connections."""
+
+    def close(self) -> None:
+        """Nothing stays open between two calls."""
+
+    def _going_on(self, users: Users, session: Session) -> Record | None:
+        record = users.by_id.get(session.user.id)
+        if record is None or session.sid in record.get(REVOKED, {}):
+            return None
+        return record if record.get("epoch", 0) == session.user.epoch else None
+
+    def _change(
+        self,
+        found: Credentials,
+        change: Callable[[Record], Record],
+        identities: Sequence[ExternalIdentity] = (),
+    ) -> User | None:
+        """Change a record that is as it was found, unless an identity is somebody else's."""
+        with self._changing() as users:
+            record = users.by_id.get(found.user.id)
+            if record is None or users_file.credentials(record) != found:
+                return None
+            if any(users.by_identity.get(i, record) is not record for i in identities):
+                return None
+            return users_file.user(self._replace(users, record, change(record)))
+
+    def _replace(self, users: Users, record: Record, changes: Record) -> Record:
+        gone = {name for name, value in changes.items() if value is None}
+        if changes.keys() != {REVOKED}:  # A logout changes nothing that an import would bring.
+            changes["updatedAt"] = now_iso()
+        changed = record | changes
+        changed = {name: value for name, value in changed.items() if name not in gone}
+        self._write([changed if other is record else other for other in users.records])
+        return changed
+
+    @contextmanager
+    def _changing(self) -> Iterator[Users]:
+        """Hold the lock around one change, and give the users as they are under it."""
+        left = request_context.current(LOCK_TIMEOUT).deadline - time.monotonic()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self._path, min(LOCK_TIMEOUT, left)))
+            except TimeoutError as error:
+                raise StoreBusy(cause=str(error)) from error
+            except OSError as error:
+                raise self._failed("locked", error) from error
+            yield self._read()
+
+    def _read(self) -> Users:
+        try:
+            stamp = files.stamp(os.stat(self._path, follow_symlinks=False))
+            if stamp == self._users.stamp:
+                return self._users
+            if self._refused is not None and self._refused[0] == stamp:
+                raise StoreUnavailable(cause=self._refused[1].cause)
+            data, status = files.read(self._path)
+        except FileNotFoundError:
+            return users_file.index(None, [])
+        except OSError as error:
+            raise self._failed("read", error) from error
+        try:
+            users = users_file.index(files.stamp(status), users_file.parse(data))
+        except InvalidJson as error:
+            refusal = StoreUnavailable(cause=f"{self._path} is refused and left as it is: {error}")
+            self._refused = files.stamp(status), refusal
+            raise refusal from error
+        self._users = users
+        return users
+
+    def _write(self, records: list[Record]) -> None:
+        text = json.dumps(records, indent=2, ensure_ascii=False)
+        # As JSON.stringify does: a lone surrogate has no UTF-8, but it has an escape.
+        text = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+        try:
+            files.replace(self._path, text.encode())
+        except OSError as error:
+            raise self._failed("written", error) from error
+
+    def _failed(self, verb: str, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(cause=f"{self._path} cannot be {verb}: {error.strerror or error}")

@@ -1,0 +1,129 @@
+"""What a users file says: each record checked, and found by its key, its id, its identities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.formats.strict_json import InvalidJson, loads
+from shared.model.emails import email_key
+from shared.model.users import EPOCH_PROBLEM, UUID, ExternalIdentity, User, is_epoch
+from shared.store import Credentials
+
+Record = dict[str, Any]
+
+REVOKED = "revokedSessions"
+PENDING = "pending"
+_OPTIONAL_TEXTS = ("password", "name", "provider")
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The file as it was read, and where to find whom. The stamp tells one file from the next."""
+
+    stamp: tuple[int, ...] | None
+    records: list[Record]
+    by_key: dict[str, Record]
+    by_id: dict[str, Record]
+    by_identity: dict[ExternalIdentity, Record]
+    pending: list[Record]
+
+
+def parse(data: bytes) -> list[Record]:
+    """Check that the bytes are users as the old server writes them. Raises InvalidJson."""
+    records = loads(data)
+    if not isinstance(records, list):
+        raise InvalidJson("It is not an array of users.")
+    for number, record in enumerate(records, 1):
+        sound = (
+            isinstance(record, dict)
+            and all(isinstance(record.get(name), str) for name in ("id", "email"))
+            and all(isinstance(record.get(name), str | None) for name in _OPTIONAL_TEXTS)
+            and type(record.get("epoch", 0)) is int
+            and _are_identities(record.get("identities", []))
+            and _are_ends(record.get(REVOKED, {}))
+            and (PENDING not in record or _is_operation(record[PENDING]))
+        )
+        if not sound:
+            raise InvalidJson(f"Entry {number} is not a user.")
+        # Of who is pending, a reconciliation will tell, and put them into the quarantine.
+        if PENDING not in record and not is_epoch(record.get("epoch", 0)):
+            raise InvalidJson(f"Entry {number}: {EPOCH_PROBLEM}")
+    return records
+
+
+def _are_identities(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and set(entry) == {"issuer", "subject"}
+        and all(isinstance(text, str) for text in entry.values())
+        for entry in value
+    )
+
+
+def _are_ends(value: object) -> bool:
+    return isinstance(value, dict) and all(type(end) in (int, float) for end in value.values())
+
+
+def _is_operation(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(operation := value.get("operation"), str)
+        and UUID.fullmatch(operation) is not None
+    )
+
+
+def index(stamp: tuple[int, ...] | None, records: list[Record]) -> Users:
+    """Make the users findable."""
+    keyed = [(email_key(record["email"]), record) for record in records]
+    # Of records that differ only in spelling the same one is found as in migration 0002.
+    keyed.sort(key=lambda pair: _precedence(*pair))
+    by_key: dict[str, Record] = {}
+    for key, record in keyed:
+        by_key.setdefault(key, record)
+    return Users(
+        stamp,
+        records,
+        by_key,
+        by_id={record["id"]: record for record in reversed(records)},
+        by_identity={
+            identity: record for record in reversed(records) for identity in identities(record)
+        },
+        pending=[record for record in records if PENDING in record],
+    )
+
+
+def _precedence(key: str, record: Record) -> tuple[object, ...]:
+    created = record.get("createdAt")
+    return record["email"] != key, created is None, str(created), record["id"]
+
+
+def identities(record: Record) -> list[ExternalIdentity]:
+    """Give what providers call the user."""
+    return [ExternalIdentity(**entry) for entry in record.get("identities", [])]
+
+
+def with_identities(
+    record: Record | None, more: Sequence[ExternalIdentity]
+) -> list[dict[str, str]]:
+    """Write a user's identities, and those that are added."""
+    found = identities(record) if record else []
+    found += [identity for identity in more if identity not in found]
+    return [{"issuer": identity.issuer, "subject": identity.subject} for identity in found]
+
+
+def credentials(record: Record) -> Credentials:
+    """Give what a login needs."""
+    return Credentials(user(record), record.get("password"))
+
+
+def user(record: Record) -> User:
+    """Give the user."""
+    return User(
+        id=record["id"],
+        email=record["email"],
+        name=record.get("name"),
+        provider=record.get("provider") or "local",
+        epoch=record.get("epoch", 0),
+    )

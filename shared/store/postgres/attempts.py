@@ -1,0 +1,328 @@
+"""Counts attempts by the rules of `shared.model.throttling`, in SQL and in memory.
+
+In SQL the database's clock alone says when a lock ends: instances' clocks differ, and one that is
+wrong must neither open a lock nor keep one shut. In memory it is a clock that nobody can set.
+
+A row says how many attempts are left; below none, it is locked until it expires. What is denied
+spends nothing of the counts after it, but they are written all the same: a statement that did less
+for some accounts would take less time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from shared.errors import InvalidIdentityToken, TooManyAttempts
+from shared.model.throttling import (
+    KNOWN_SECONDS,
+    Keys,
+    Limits,
+    Pseudonyms,
+    id_token_key,
+    sign_up_key,
+    success_key,
+)
+from shared.store import Attempt, Credentials
+
+if TYPE_CHECKING:
+    from shared.model.clients import Client
+    from shared.model.users import IdToken, User
+
+CLIENT, ACCOUNT = "client", "account"
+"""Who denies an attempt: the client's network, or the account."""
+MOST_IN_MEMORY = 20_000
+"""Rows; whoever has that many networks can make memory forget the oldest."""
+
+
+def after(seconds: str) -> str:
+    """Write the time that is so many seconds, a parameter's name or a number, from now."""
+    return f"CURRENT_TIMESTAMP + {seconds}::float8 * interval '1 second'"
+
+
+def _lasts(column: str, seconds: str) -> str:
+    """Tell whether a time that was set to at most `seconds` from then has not come yet.
+
+    One that lies further ahead than it can have been set was written by a clock that ran ahead,
+    and has come. The minute is for who waited for the row while another wrote it.
+    """
+    return f"({column} > CURRENT_TIMESTAMP AND {column} <= {after(seconds)} + interval '1 minute')"
+
+
+def spend(limit: str, seconds: str = "$2", *, prolongs: bool = True) -> str:
+    """Take what a new row lacks of its limit, 0 or 1, from the row that is there already.
+
+    -1 is the first denial and -2 every further one. A denial does not prolong the lock; what
+    succeeds prolongs nothing at all, or whoever logs in regularly would be locked out in the end.
+    `limit` is a parameter's name, and `seconds` for how many a row lasts at most.
+    """
+    lasts, unless_prolonged = _lasts("a.expires_at", seconds), ""
+    if prolongs:
+        unless_prolonged = f"AND (a.remaining <= 0 OR excluded.remaining = {limit}::int)"
+    return f"""ON CONFLICT (key) DO UPDATE SET
+        remaining = CASE WHEN {lasts}
+            THEN greatest(a.remaining - ({limit}::int - excluded.remaining), -2)
+            ELSE excluded.remaining END,
+        expires_at = CASE WHEN {lasts} {unless_prolonged}
+            THEN a.expires_at ELSE excluded.expires_at END"""
+
+
+def begin(found: str, kind: str) -> str:
+    """Make the statement that counts an attempt and gives the user that `found` selects.
+
+    Everyone locks the rows in one order, so that no two wait for each other: client, login,
+    account. The audit's row says that the attempt failed, until `succeed` corrects it; of what a
+    network's lock denies only the first is written, or a flood would fill the table.
+
+    $1 and from $14 on are those of `found`; $2 and $3 for how many seconds a lock lasts and a
+    network is known, $4 to $8 the keys, $9 to $11 the limits, $12 and $13 the address's pseudonym
+    and the client for the audit. Gives who denies, the event, for how many seconds, the database's
+    time, and the user.
+    """
+    return f"""
+    WITH found AS (
+        {found}
+    ), client AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        VALUES ($4, $9::int - 1, {after("$2")})
+        {spend("$9")} RETURNING remaining, expires_at
+    ), login AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $5 ELSE $7 END,
+            $10::int - (remaining >= 0)::int, {after("$2")} FROM client
+        {spend("$10")} RETURNING remaining, expires_at,
+            {_lasts("known_until", "$3")} AS known
+    ), account AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $6 ELSE $8 END,
+            $11::int - (c.remaining >= 0 AND l.remaining >= 0 AND NOT known)::int, {after("$2")}
+        FROM client c, login l
+        {spend("$11")} RETURNING remaining, expires_at
+    ), outcome AS (
+        SELECT c.remaining, CASE WHEN c.remaining < 0 THEN '{CLIENT}'
+            WHEN l.remaining < 0 OR (a.remaining < 0 AND NOT known) THEN '{ACCOUNT}'
+            END AS denied_by,
+            CASE WHEN c.remaining < 0 THEN c.expires_at WHEN l.remaining < 0 THEN l.expires_at
+            ELSE a.expires_at END AS locked_until
+        FROM client c, login l, account a
+    ), event AS (
+        INSERT INTO auth_events (at, kind, user_id, actor, client, provider)
+        SELECT CURRENT_TIMESTAMP, CASE WHEN denied_by = '{CLIENT}'
+                OR (denied_by = '{ACCOUNT}' AND f.id IS NOT NULL)
+            THEN '{kind}_throttled' ELSE '{kind}_failed' END,
+            f.id, CASE WHEN f.id IS NULL THEN $12 END, $13,
+            CASE WHEN f.id IS NOT NULL THEN coalesce(f.provider, 'local') END
+        FROM outcome LEFT JOIN found f ON true WHERE remaining > -2 RETURNING id
+    )
+    SELECT CASE WHEN o.denied_by = '{CLIENT}' OR EXISTS (SELECT FROM found) THEN o.denied_by END,
+        e.id, extract(epoch FROM o.locked_until - CURRENT_TIMESTAMP)::float8, CURRENT_TIMESTAMP, f.*
+    FROM outcome o LEFT JOIN event e ON true LEFT JOIN found f ON o.denied_by IS NULL
+    """
+
+
+def succeed(kind: str, begun: str, then: str, more: str = "", also: str = "") -> str:
+    """Make the statement that counts a success, and does what follows unless there were too many.
+
+    It forgets the attempts before it. A success too many gives the network nothing back, so that
+    what it writes is bounded as it is for failures.
+
+    `then` asks `allowed`, and gives a row where it was done; only then is the audit told of the
+    `kind`, and of `begun` that it was throttled where it was not allowed. `more` comes after the
+    rest, and `also` finds what a first call did whose answer was lost. $1 to $3 are the keys in the
+    order of locking, $4 to $6 their limits, $7 for how many seconds the network is known, $8 the
+    event, $9 to $11 the key of successes, their limit, and for how many seconds they are counted;
+    from $12 on they are those of `then`. Gives whether it was allowed, for how many seconds the
+    count still lasts, and the row of `then`.
+    """
+    return f"""
+    WITH again AS (
+        SELECT FROM auth_events WHERE id = $8::uuid AND kind = '{kind}'
+    ), counted AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        SELECT $9, $10::int - (NOT EXISTS (SELECT FROM again))::int, {after("$11")}
+        {spend("$10", "$11", prolongs=False)} RETURNING remaining, expires_at
+    ), allowed AS (
+        SELECT FROM counted WHERE remaining >= 0 OR EXISTS (SELECT FROM again)
+    ), done AS (
+        {then}
+    ), client AS (
+        UPDATE auth_attempts SET remaining = least(remaining + 1, $4::int) WHERE key = $1
+        AND EXISTS (SELECT FROM allowed)
+        AND EXISTS (SELECT FROM auth_events WHERE id = $8::uuid AND kind <> '{kind}') RETURNING 1
+    ), login AS (
+        UPDATE auth_attempts SET remaining = $5::int, known_until = {after("$7")}
+        WHERE key = $2 AND (SELECT count(*) FROM client) >= 0 RETURNING 1
+    ), account AS (
+        UPDATE auth_attempts SET remaining = $6::int
+        WHERE key = $3 AND (SELECT count(*) FROM login) >= 0 RETURNING 1
+    ), event AS (
+        UPDATE auth_events SET kind = CASE WHEN EXISTS (SELECT FROM allowed) THEN '{kind}'
+            ELSE '{begun}_throttled' END
+        WHERE id = $8::uuid
+        AND (EXISTS (SELECT FROM done) OR NOT EXISTS (SELECT FROM allowed)) RETURNING 1
+    ) {more}
+    SELECT EXISTS (SELECT FROM allowed),
+        extract(epoch FROM c.expires_at - CURRENT_TIMESTAMP)::float8, d.*
+    FROM counted c LEFT JOIN (SELECT * FROM done {also}) d ON true
+    """
+
+
+def succeeded(attempt: Attempt) -> User:
+    """Give the user of an attempt that has succeeded, which nobody's cannot."""
+    if attempt.credentials is None:
+        raise ValueError("an attempt on nobody cannot succeed")
+    return attempt.credentials.user
+
+
+def too_many(
+    retry_after: float, kind: str, user: User, account: str | None = None
+) -> TooManyAttempts:
+    """Make the error of a success too many; `kind` is what was tried."""
+    return TooManyAttempts(retry_after, event=f"{kind}_throttled", user_id=user.id, account=account)
+
+
+def used_up() -> InvalidIdentityToken:
+    """Make the error of an ID token that has been used too often."""
+    return InvalidIdentityToken(cause="used too often")
+
+
+class MemoryAttempts:
+    """The same in memory, for one process; it forgets with it."""
+
+    def __init__(self, limits: Limits, pseudonyms: Pseudonyms) -> None:
+        """Begin without any attempt."""
+        self._limits = limits
+        self._pseudonyms = pseudonyms
+        self._rows: dict[str, _Row] = {}
+        self._counting = threading.Lock()
+
+    def begin(self, kind: str, found: Credentials | None, key: str, client: Client) -> Attempt:
+        """Count an attempt on whoever was found for the email key. Raises TooManyAttempts."""
+        account = self._pseudonyms.of(key)
+        keys = Keys.of(account, self._pseudonyms.of(client.network))
+        now = time.monotonic()
+        denied_by, until = self._begin(keys, now, is_somebody=found is not None)
+        if denied_by == CLIENT:
+            raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
+        return Attempt(
+            credentials=None if denied_by else found,
+            locked_for=until - now if denied_by else None,
+            at=time.time(),
+            account=account,
+            keys=keys,
+        )
+
+    def sign_up(self, client: Client) -> None:
+        """Count a sign-up. Raises TooManyAttempts."""
+        key, now = sign_up_key(self._pseudonyms.of(client.network)), time.monotonic()
+        with self._counting:
+            row = self._spend(key, self._limits.sign_up, now)
+        if row.remaining < 0:
+            raise TooManyAttempts(row.expires_at - now, event="signup_throttled")
+
+    def sign_in(self, token: IdToken, linked: User | None) -> None:
+        """Count the use of an ID token, and the success of the user whom it names, if it does.
+
+        Raises InvalidIdentityToken and TooManyAttempts.
+        """
+        key, limits, now = id_token_key(token.id), self._limits, time.monotonic()
+        with self._counting:
+            use = self._spend(key, limits.id_token, now, seconds=token.seconds, prolongs=False)
+            if use.remaining < 0:
+                raise used_up()
+            if linked is None:
+                return
+            row = self._spend(success_key(linked.id), limits.success, now, prolongs=False)
+        if row.remaining < 0:
+            raise too_many(row.expires_at - now, "login", linked)
+
+    def _begin(self, keys: Keys, now: float, *, is_somebody: bool) -> tuple[str | None, float]:
+        """Count under three keys; tell who denies it, and until when."""
+        limits = self._limits
+        with self._counting:
+            client = self._spend(keys.client, limits.client, now)
+            login = self._spend(
+                keys.login if is_somebody else keys.nobodys_login,
+                limits.login,
+                now,
+                is_spent=client.remaining >= 0,
+            )
+            is_known = login.known_until > now
+            account = self._spend(
+                keys.account if is_somebody else keys.nobodys_account,
+                limits.account,
+                now,
+                is_spent=client.remaining >= 0 and login.remaining >= 0 and not is_known,
+            )
+            if client.remaining < 0:
+                return CLIENT, client.expires_at
+            if login.remaining < 0 and is_somebody:
+                return ACCOUNT, login.expires_at
+            is_denied = is_somebody and account.remaining < 0 and not is_known
+            return ACCOUNT if is_denied else None, account.expires_at
+
+    def succeed(self, attempt: Attempt, kind: str) -> None:
+        """Count a success, and forget the attempts before it. Raises TooManyAttempts."""
+        user, now = succeeded(attempt), time.monotonic()
+        with self._counting:
+            row = self._spend(success_key(user.id), self._limits.success, now, prolongs=False)
+            self._forget(attempt.keys, now, gives_back=row.remaining >= 0)
+        if row.remaining < 0:
+            raise too_many(row.expires_at - now, kind, user, attempt.account)
+
+    def forget(self, keys: Keys) -> None:
+        """Forget an attempt that another store has counted as a success."""
+        with self._counting:
+            self._forget(keys, time.monotonic(), gives_back=True)
+
+    def _forget(self, keys: Keys, now: float, *, gives_back: bool) -> None:
+        client = self._rows.get(keys.client)
+        if client and gives_back:
+            client.remaining = min(client.remaining + 1, self._limits.client)
+        if login := self._rows.get(keys.login):
+            login.remaining, login.known_until = self._limits.login, now + KNOWN_SECONDS
+        if account := self._rows.get(keys.account):
+            account.remaining = self._limits.account
+
+    def clean_up(self) -> None:
+        """Forget what has expired."""
+        now = time.monotonic()
+        with self._counting:
+            self._rows = {key: row for key, row in self._rows.items() if row.done_at > now}
+
+    def _spend(
+        self,
+        key: str,
+        limit: int,
+        now: float,
+        *,
+        is_spent: bool = True,
+        seconds: float | None = None,
+        prolongs: bool = True,
+    ) -> _Row:
+        lock_end = now + (self._limits.lockout_seconds if seconds is None else seconds)
+        row = self._rows.get(key)
+        if row is None:
+            while len(self._rows) >= MOST_IN_MEMORY:
+                del self._rows[next(iter(self._rows))]
+            row = self._rows[key] = _Row(limit, lock_end)
+        elif row.expires_at <= now:
+            row.remaining, row.expires_at = limit, lock_end
+        elif prolongs and is_spent and row.remaining > 0:
+            row.expires_at = lock_end
+        row.remaining = max(row.remaining - is_spent, -2)
+        return row
+
+
+class _Row:
+    __slots__ = ("expires_at", "known_until", "remaining")
+
+    def __init__(self, remaining: int, expires_at: float) -> None:
+        self.remaining = remaining
+        self.expires_at = expires_at
+        self.known_until = float("-inf")
+
+    @property
+    def done_at(self) -> float:
+        return max(self.expires_at, self.known_until)

@@ -1,0 +1,43 @@
+"""Brings a database up to date before anyone uses it: the schema, and the keys of its old rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from shared.database import migrations
+from shared.database.connection import Connection
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
+from shared.store.postgres import email_keys
+
+_KEYS_CORRECTED = 8
+"""The migration that stands for that: until it is applied, no request is served."""
+
+
+def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> None:
+    """Bring the schema up to date, and with it the keys of the rows that were there before."""
+    migrations.prepare(
+        database, connection, deadline, apply=apply, before={_KEYS_CORRECTED: email_keys.correct}
+    )
+
+
+def bring_up_to_date(
+    url: DatabaseUrl,
+    settings: Settings,
+    report: Callable[[str], None] = migrations.log_applied,
+    corrected: email_keys.Report = email_keys.log_correction,
+) -> None:
+    """Do by hand what an instance's first connection does, past a pooler all the way.
+
+    Also make the keys of users whom the old server has added since. `report` gets the name of each
+    file, and `corrected` what was done to keys. Raises StoreUnavailable, StoreFault.
+    """
+    database = Database(url, settings)
+    deadline = time.monotonic() + settings.database_timeout
+    correct = partial(email_keys.correct, report=corrected)
+    with database.direct_connection(deadline) as connection:
+        migrations.apply_pending(connection, deadline, report, before={_KEYS_CORRECTED: correct})
+        correct(connection, deadline)

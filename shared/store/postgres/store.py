@@ -1,0 +1,442 @@
+"""Users in Postgres, as requests need them. One statement, one round trip, a method."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shared.database.connection import Row
+from shared.database.pool import Database, PoolCounts
+from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
+from shared.formats.timestamps import to_iso
+from shared.model.emails import email_key
+from shared.model.statistics import DAY, MONTH, WEEK, Statistics, Window
+from shared.model.throttling import (
+    KNOWN_SECONDS,
+    Keys,
+    Pseudonyms,
+    id_token_key,
+    sign_up_key,
+    success_key,
+)
+from shared.model.users import UUID, ExternalIdentity, IdToken, User
+from shared.observe import log
+from shared.settings import Settings
+from shared.store import (
+    Account,
+    Attempt,
+    Credentials,
+    DatabaseHealth,
+    ExternalMatch,
+    FallbackStatus,
+)
+from shared.store.postgres import attempts, email_keys, statements, statistics
+from shared.store.postgres.columns import parse_json
+from shared.store.postgres.preparation import prepare
+
+if TYPE_CHECKING:
+    from shared.credentials.session_tokens import Session
+    from shared.model.clients import Client
+
+HEALTH_TIMEOUT = 3.0
+"""Seconds that a health probe waits, all in all."""
+SKEW_SECONDS = 5.0
+"""By which the database's clock and the one here may differ before an operator is told."""
+SKEW_PAUSE = 600.0
+"""Seconds between two warnings of that."""
+
+_UNIQUE_VIOLATION = "23505"
+_UNDEFINED_TABLE, _DATA_EXCEPTION, _TOO_COMPLEX = "42P01", "22", "54001"
+
+
+class PostgresStore:
+    """Users in a table; see `shared.store.Store` for the contract."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open nothing yet."""
+        if settings.database_url is None:
+            raise ValueError("the Postgres store needs a database_url")
+        prepared = functools.partial(prepare, apply=settings.auto_migrate)
+        self.database = Database(
+            settings.database_url,
+            settings,
+            prepare=prepared,
+            names=statements.NAMES | statistics.NAMES | email_keys.NAMES,
+        )
+        self._limits = settings.limits
+        self._audit_seconds = settings.audit_days * DAY
+        self._pseudonyms = Pseudonyms(settings.session_secrets)
+        self._next_warning = float("-inf")
+
+    def reserve_sign_up(self, client: Client) -> None:
+        """Count under the network's key for sign-ups."""
+        ((is_allowed, seconds),) = self.database.execute(
+            statements.RESERVE_SIGN_UP,
+            sign_up_key(self._pseudonyms.of(client.network)),
+            str(self._limits.lockout_seconds),
+            str(self._limits.sign_up),
+            client.coarse,
+        )
+        if not is_allowed:
+            raise TooManyAttempts(seconds, event="signup_throttled")
+
+    def create_user(
+        self,
+        user: User,
+        password_hash: str | None,
+        identities: Sequence[ExternalIdentity] = (),
+        *,
+        client: Client | None = None,
+    ) -> User:
+        """Insert, and let the database decide."""
+        try:
+            rows = self.database.execute(
+                statements.CREATE,
+                _pairs(identities),
+                user.id,
+                user.email,
+                password_hash,
+                user.name,
+                user.provider,
+                client.coarse if client else None,
+            )
+        except StoreFault as error:
+            # The id, an identity, or the bare `email` of a row that the old server wrote.
+            if error.sqlstate == _UNIQUE_VIOLATION:
+                raise EmailTaken from error
+            raise
+        if not rows:
+            raise EmailTaken
+        return _user(rows[0])
+
+    def begin_login(self, key: str, client: Client) -> Attempt:
+        """Count under three keys, and find the row that holds the email key."""
+        return self._begin(statements.BEGIN_LOGIN, "login", key, key, client)
+
+    def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
+        """Count as a login, and find the row with the session's id and epoch."""
+        user = session.user
+        return self._begin(
+            statements.BEGIN_REAUTHENTICATION,
+            "reauthentication",
+            _uuid(user.id),
+            email_key(user.email),
+            client,
+            str(user.epoch),
+            session.sid,
+        )
+
+    def _begin(
+        self,
+        statement: str,
+        kind: str,
+        wanted: str | None,
+        key: str,
+        client: Client,
+        *more: str,
+    ) -> Attempt:
+        account = self._pseudonyms.of(key)
+        keys = Keys.of(account, self._pseudonyms.of(client.network))
+        limits, began = self._limits, time.time()
+        ((denied_by, event, seconds, at, *row),) = self.database.execute(
+            statement,
+            wanted,
+            str(limits.lockout_seconds),
+            str(KNOWN_SECONDS),
+            keys.client,
+            keys.login,
+            keys.account,
+            keys.nobodys_login,
+            keys.nobodys_account,
+            str(limits.client),
+            str(limits.login),
+            str(limits.account),
+            account,
+            client.coarse,
+            *more,
+        )
+        self._compare_clocks(began, at)
+        if denied_by == attempts.CLIENT:
+            raise TooManyAttempts(seconds, event=f"{kind}_throttled", account=account)
+        return Attempt(
+            credentials=None if row[0] is None else _credentials(row),
+            locked_for=seconds if denied_by else None,
+            at=at.timestamp(),
+            account=account,
+            keys=keys,
+            event=str(event),
+        )
+
+    def end_login(self, attempt: Attempt) -> None:
+        """Count, fill up the other counts, and correct the event."""
+        self._succeed(statements.END_LOGIN, "login", attempt)
+
+    def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
+        """Update where the row is as it was found, and do the rest of a login."""
+        user = found.user
+        row = self._succeed(
+            statements.CHANGE_PASSWORD,
+            "reauthentication",
+            attempt,
+            user.id,
+            str(user.epoch),
+            found.password_hash,
+            new,
+        )
+        return None if row[0] is None else _user(row)
+
+    def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
+        """Delete where the row is as it was found; its identities follow."""
+        user = found.user
+        (deleted,) = self._succeed(
+            statements.DELETE_USER,
+            "reauthentication",
+            attempt,
+            user.id,
+            str(user.epoch),
+            found.password_hash,
+        )
+        return deleted is not None
+
+    def _succeed(self, statement: str, kind: str, attempt: Attempt, *more: str | None) -> Row:
+        """Give the row of what follows the success, of nulls where it was not done."""
+        keys, limits, user = attempt.keys, self._limits, attempts.succeeded(attempt)
+        ((is_allowed, seconds, *row),) = self.database.execute(
+            statement,
+            keys.client,
+            keys.login,
+            keys.account,
+            str(limits.client),
+            str(limits.login),
+            str(limits.account),
+            str(KNOWN_SECONDS),
+            attempt.event,
+            success_key(user.id),
+            str(limits.success),
+            str(limits.lockout_seconds),
+            *more,
+        )
+        if not is_allowed:
+            raise attempts.too_many(seconds, kind, user, attempt.account)
+        return row
+
+    def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
+        """Update where the old hash still stands."""
+        return bool(self.database.execute(statements.REPLACE_HASH, user_id, old, new))
+
+    def user(self, user_id: str, *, sid: str = "") -> User | None:
+        """Find the row with the id; what is no UUID is nobody's."""
+        if not _uuid(user_id):
+            return None
+        rows = self.database.execute(statements.SELECT_USER, user_id, sid)
+        return _user(rows[0]) if rows else None
+
+    def is_over(self, sid: str, operation: str) -> bool:
+        """Tell of somebody who is not here: is the session revoked, or the operation decided."""
+        return bool(self.database.execute(statements.IS_OVER, sid, operation))
+
+    def account(self, user_id: str, *, sid: str) -> Account | None:
+        """Find the row with the id, its identities, and the latest events."""
+        if not _uuid(user_id):
+            return None
+        rows = self.database.execute(statements.ACCOUNT, user_id, sid)
+        if not rows:
+            return None
+        *columns, created_at, updated_at, has_password, identities, events = rows[0]
+        return Account(
+            user=_user(columns),
+            created_at=created_at and to_iso(created_at),
+            updated_at=updated_at and to_iso(updated_at),
+            has_password=has_password,
+            identities=[ExternalIdentity(*pair) for pair in parse_json(identities)],
+            events=[
+                event | {"at": to_iso(datetime.fromisoformat(event["at"]))}
+                for event in parse_json(events)
+            ],
+        )
+
+    def revoke_session(self, session: Session, client: Client) -> None:
+        """Insert the sid, until the session would have ended."""
+        self.database.execute(
+            statements.REVOKE_SESSION,
+            session.sid,
+            _timestamp(session.ends_at),
+            _uuid(session.user.id),
+            client.coarse,
+        )
+
+    def revoke_all_sessions(self, session: Session, client: Client) -> bool:
+        """Raise the epoch, if it is the session's."""
+        rows = self.database.execute(
+            statements.REVOKE_ALL,
+            _uuid(session.user.id),
+            str(session.user.epoch),
+            session.sid,
+            client.coarse,
+            str(uuid.uuid4()),
+        )
+        return bool(rows)
+
+    def find_external(
+        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
+    ) -> ExternalMatch | None:
+        """Look into `identities` first, and for the address only where nobody is there."""
+        limits = self._limits
+        ((is_used_up, seconds, *columns, is_linked, has_all, has_identities, at),) = (
+            self.database.execute(
+                statements.FIND_EXTERNAL,
+                _pairs(identities),
+                key,
+                client.coarse,
+                str(uuid.uuid4()),
+                id_token_key(token.id),
+                str(limits.id_token),
+                str(token.seconds),
+                str(limits.success),
+                str(limits.lockout_seconds),
+            )
+        )
+        if is_used_up:
+            raise attempts.used_up()
+        if columns[0] is None:
+            return None
+        found = _credentials(columns)
+        if seconds is not None:
+            raise attempts.too_many(seconds, "login", found.user)
+        return ExternalMatch(found, is_linked, has_all, has_identities, at.timestamp())
+
+    def link(
+        self,
+        found: Credentials,
+        identities: Sequence[ExternalIdentity],
+        *,
+        provider: str,
+        drops_password: bool,
+        client: Client,
+    ) -> User | None:
+        """Update where the row is as it was found, and insert the identities that it lacks."""
+        user = found.user
+        try:
+            rows = self.database.execute(
+                statements.LINK,
+                _pairs(identities),
+                user.id,
+                str(user.epoch),
+                found.password_hash,
+                provider,
+                str(drops_password),
+                client.coarse,
+                str(uuid.uuid4()),
+            )
+        except StoreFault as error:
+            if error.sqlstate == _UNIQUE_VIOLATION:
+                return None
+            raise
+        return _user(rows[0]) if rows else None
+
+    def clean_up(self) -> bool:
+        """Delete from each table what has expired, and count the hours that are over."""
+        ((most,),) = self.database.execute(statements.CLEAN_UP, str(self._audit_seconds))
+        ((hours,),) = self.database.execute(statistics.ROLL_UP)
+        self._correct_keys()
+        return int(most) == statements.MOST_DELETED or int(hours) == statistics.MOST_HOURS
+
+    def _correct_keys(self) -> None:
+        """Make the keys of those whom the old server has added and SQL makes none for."""
+        ((is_pending,),) = self.database.execute(email_keys.IS_PENDING)
+        if is_pending:
+            deadline = time.monotonic() + self.database.timeout
+            with self.database.direct_connection(deadline) as connection:
+                email_keys.correct(connection, deadline)
+
+    def statistics(self, window: Window) -> Statistics:
+        """Count all in one statement, and so at one moment."""
+        (row,) = self.database.execute(
+            statistics.STATISTICS,
+            _timestamp(window.start),
+            _timestamp(window.end),
+            _timestamp(window.now - WEEK),
+            _timestamp(window.now - MONTH),
+        )
+        return statistics.read(row)
+
+    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
+        """Join the session with its user; a `userId` that is no UUID is nobody's."""
+        rows = self._execute_express(statements.EXPRESS_USER, sid, exchanged)
+        return _user(rows[0]) if rows else None
+
+    def delete_express_session(self, sid: str) -> None:
+        """Delete the row."""
+        self._execute_express(statements.DELETE_EXPRESS, sid)
+
+    def _execute_express(self, statement: str, *sids: str) -> list[Row]:
+        try:
+            return self.database.execute(statement, *sids)
+        except StoreFault as error:
+            # There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and
+            # deep nesting.
+            if error.sqlstate.startswith((_UNDEFINED_TABLE, _DATA_EXCEPTION, _TOO_COMPLEX)):
+                return []
+            raise StoreRefused(
+                cause=f"the table session is not connect-pg-simple's: {error}"
+            ) from (error)
+
+    def health(self) -> DatabaseHealth:
+        """Ask for the time and the version."""
+        began = time.time()
+        ((timestamp, version),) = self.database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
+        self._compare_clocks(began, timestamp)
+        return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.pool())
+
+    def _compare_clocks(self, began: float, at: datetime) -> None:
+        """Warn, now and then, where the clock here is wrong by the database's.
+
+        `at` is the database's time in a round trip that began at a time by the clock here.
+        """
+        ahead, behind = began - at.timestamp(), at.timestamp() - time.time()
+        seconds, now = max(ahead, behind), time.monotonic()
+        if seconds <= SKEW_SECONDS or now < self._next_warning:
+            return
+        self._next_warning = now + SKEW_PAUSE
+        order = "ahead of" if ahead > 0 else "behind"
+        log.write("WARNING", f"The clock here is {seconds:.0f} seconds {order} the database's")
+
+    def fallback(self) -> FallbackStatus:
+        """Nothing serves."""
+        breaker = self.database.breaker
+        return FallbackStatus("off", breaker.since, breaker.seconds)
+
+    def pool(self) -> PoolCounts:
+        """Count."""
+        return self.database.counts()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self.database.close()
+
+
+def _uuid(text: str) -> str | None:
+    """Give a UUID as it is; a users file may have it in capitals."""
+    return text if UUID.fullmatch(text.lower()) else None
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _pairs(identities: Sequence[ExternalIdentity]) -> str:
+    return json.dumps([(identity.issuer, identity.subject) for identity in identities])
+
+
+def _credentials(row: Row) -> Credentials:
+    return Credentials(_user(row), row[5])
+
+
+def _user(row: Row) -> User:
+    user_id, email, name, provider, epoch, *_ = row
+    return User(id=str(user_id), email=email, name=name, provider=provider or "local", epoch=epoch)

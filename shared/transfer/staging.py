@@ -1,0 +1,460 @@
+"""The source of an import in Postgres: staged, compared with the users, and reported on.
+
+Every row is copied to a temporary table of the import's own transaction, with its digest, and
+given a verdict there. Nothing here changes a user. The caller begins the transaction with `begin`
+and ends it with a COMMIT, or by closing the connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from shared.database.connection import LIFT_LIMITS, Connection, Row
+from shared.errors import StoreUnavailable, TransferRefused
+
+LOCK_KEY = 4_101_202_612
+"""The advisory lock of everything that imports or rolls back."""
+LOCK_SECONDS = 30
+"""How long one import waits for another, or for a lock on the table."""
+ORPHAN_CHECK = "2s"
+"""After which a statement ends whose client has gone."""
+IDLE_SECONDS = 60
+"""After which a write is undone whose client says nothing, as one does that lost its network."""
+READING_IDLE_SECONDS = 3600
+"""After which one ends that only reads, and keeps nobody waiting."""
+FETCH_ROWS = 1000
+FETCH_BLOCKS = 10
+
+NEW, CHANGED, IDENTICAL = "new", "changed", "identical"
+KEPT, ALTERED, DELETED = "kept", "altered", "deleted"
+INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN = "invalid", "duplicate", "email_taken", "id_taken"
+IDENTITY_TAKEN = "identity_taken"
+REASONS = {
+    NEW: "It is not in Postgres.",
+    CHANGED: "It has changed in the source since it was imported.",
+    IDENTICAL: "It is in Postgres as in the source.",
+    KEPT: "It has changed in Postgres, or no import brought it; Postgres wins.",
+    ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
+    DELETED: "It was brought before and is gone from Postgres; it is not brought back.",
+    INVALID: "It cannot be brought over.",
+    DUPLICATE: "It has the address, the id or an identity of another row.",
+    EMAIL_TAKEN: "Its email belongs to another user in Postgres.",
+    ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
+    IDENTITY_TAKEN: "One of its identities belongs to another user in Postgres.",
+}
+"""What may become of a row, and why where the row itself doesn't say more. Only NEW and CHANGED
+ones are written."""
+VERDICTS = tuple(REASONS)
+REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN, IDENTITY_TAKEN)
+"""The verdicts of rows that cannot be brought over."""
+
+USER_COLUMNS = "id, email, email_key, password, name, provider, created_at, updated_at, epoch"
+
+
+# Who is held: users `u` with the identities `i` of each. The order in which they were linked is the
+# one that a users file has them in. A subquery for each user would take three times as long.
+HELD = """(users u LEFT JOIN (
+    SELECT user_id,
+        string_agg(concat(',', length(issuer), ':', issuer, length(subject), ':', subject), ''
+            ORDER BY created_at, issuer, subject) AS texts,
+        json_agg(json_build_array(issuer, subject) ORDER BY created_at, issuer, subject) AS pairs,
+        jsonb_build_object('identities', jsonb_agg(
+            to_jsonb(identities) ORDER BY created_at, issuer, subject)) AS member
+    FROM identities GROUP BY user_id
+) i ON i.user_id = u.id)"""
+
+
+def digest_with(epoch: str) -> str:
+    """Give the twin of `shared.transfer.records.canonical`, over a row of HELD, but for its epoch.
+
+    `concat` leaves NULLs out, and `timestamptz_send` gives the 64 bits as they are, at a third of
+    the cost of `extract`.
+    """
+    return f"""sha256(convert_to(concat(
+        u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
+        length(u.password), ':', u.password, length(u.name), ':', u.name,
+        length(u.provider), ':', u.provider,
+        timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', {epoch}, i.texts
+    ), 'UTF8'))"""
+
+
+DIGEST = digest_with("u.epoch")
+_TABLES = {
+    "users": "(id uuid, email text, email_key text, password text, name text, provider text,"
+    " created_at timestamptz, updated_at timestamptz, epoch integer)",
+    "identities": "(issuer text, subject text, user_id uuid, created_at timestamptz)",
+    "import_batches": "(number bigint, id text, plan_sha256 text, source_sha256 text, "
+    "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
+    "rolled_back_at timestamptz, rolled_back_by text)",
+    "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
+    "applied_ops": "(operation uuid, outcome text)",
+    "revoked_sessions": "(sid text, ends_at timestamptz, user_id uuid)",
+}
+_NULL = r"\N"
+_NULLS = f"{_NULL}\t" * 13
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+ANALYZE_RECORDS = "ANALYZE import_records (user_id, batch)"
+"""Before a batch is looked for: the server takes one that it has not counted to have one row, and
+would read all of them for each user."""
+_LOCK = f"SELECT pg_advisory_xact_lock({LOCK_KEY})"
+_LOCK_NOT_AVAILABLE = "55P03"
+_UNADOPTED = """
+SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
+)
+"""
+_STAGING = """
+CREATE TEMP TABLE staged_users (
+    row bigint, id uuid, email text, email_key text, password text, name text, provider text,
+    created_at bigint, updated_at bigint, epoch integer, identities jsonb, revoked jsonb,
+    operation uuid, digest bytea, raised integer NOT NULL DEFAULT 0,
+    verdict text, reason text, other_row bigint, other_id uuid, base bytea
+) ON COMMIT DROP;
+CREATE TEMP TABLE staged_identities (
+    row bigint, id uuid, issuer text, subject text, position bigint
+) ON COMMIT DROP
+"""
+_COPY_STAGED = (
+    f"COPY staged_users (row, {USER_COLUMNS}, identities, revoked, operation, digest,"
+    " verdict, reason) FROM STDIN"
+)
+_SPREAD_IDENTITIES = """
+INSERT INTO staged_identities
+SELECT row, id, pair->>0, pair->>1, position
+FROM staged_users, jsonb_array_elements(identities) WITH ORDINALITY AS given (pair, position)
+WHERE identities IS NOT NULL
+"""
+# By hashes, which sort in half the time; where two collide, ranking finds nobody.
+_ANY_DUPLICATES = """
+SELECT count(DISTINCT uuid_hash_extended(id, 0)) < count(*)
+    OR count(DISTINCT hashtextextended(email_key, 0)) < count(*)
+FROM staged_users WHERE verdict = 'new'
+"""
+_DUPLICATE_EMAILS = """
+WITH ranked AS (
+    SELECT row, email = email_key AS exact, created_at, first_value(row) OVER rank AS winner,
+           first_value(email = email_key) OVER rank AS winner_exact,
+           first_value(created_at) OVER rank AS winner_created_at
+    FROM staged_users
+    WHERE verdict = 'new' AND email_key IN (
+        SELECT email_key FROM staged_users WHERE verdict = 'new'
+        GROUP BY email_key HAVING count(*) > 1
+    )
+    WINDOW rank AS (
+        PARTITION BY email_key ORDER BY email = email_key DESC, created_at NULLS LAST, id, row
+    )
+)
+UPDATE staged_users s SET verdict = 'duplicate', other_row = winner, reason = CASE
+    WHEN winner_exact AND NOT exact THEN 'The other row has the address in lower case.'
+    WHEN winner_created_at IS DISTINCT FROM ranked.created_at THEN 'The other row is older.'
+    ELSE 'The other row comes first, by id.' END
+FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
+"""
+# Which of them is right, nobody here can know; of rows with one address, too, the addresses decide.
+_SHARED_IDS = """
+UPDATE staged_users s SET verdict = 'duplicate',
+    reason = 'The other row has the same id and another address.',
+    other_row = CASE WHEN s.row = first THEN last ELSE first END
+FROM (
+    SELECT id, min(row) AS first, max(row) AS last FROM staged_users WHERE verdict = 'new'
+    GROUP BY id HAVING count(DISTINCT email_key) > 1
+) shared
+WHERE s.id = shared.id AND s.verdict = 'new'
+"""
+# Neither can it know whose an identity is. Of rows with one address, the losers claim nothing.
+_SHARED_IDENTITIES = """
+WITH claimed AS (
+    SELECT i.* FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict = 'new'
+), pairs AS (
+    -- Each of an identity's rows with the first other one: to join all with all would not end.
+    SELECT row, CASE WHEN row_number() OVER rank = 1 THEN lead(row) OVER rank
+        ELSE first_value(row) OVER rank END AS other_row
+    FROM claimed
+    WHERE (issuer, subject) IN (
+        SELECT issuer, subject FROM claimed GROUP BY 1, 2 HAVING count(*) > 1
+    )
+    WINDOW rank AS (PARTITION BY issuer, subject ORDER BY row)
+)
+UPDATE staged_users s SET verdict = 'duplicate', other_row = shared.other_row,
+    reason = 'The other row has one of its identities.'
+FROM (SELECT row, min(other_row) AS other_row FROM pairs GROUP BY row) shared
+WHERE s.row = shared.row
+"""
+_LATEST = """
+latest AS (
+    SELECT DISTINCT ON (user_id) user_id, digest, batch, b.applied_at,
+           coalesce((previous->>'raised')::int, 0) AS raised
+    FROM import_records JOIN import_batches b ON b.number = batch
+    ORDER BY user_id, batch DESC
+)
+"""
+# `raised` is by how much a user's epoch is above the source's, because imports have ended sessions.
+_COMPARE = f"""
+WITH {_LATEST}, found AS (
+    SELECT s.row, u.id AS user_id, u.email_key, u.updated_at, {DIGEST} AS held,
+           CASE WHEN latest.raised > 0 THEN {digest_with("u.epoch - latest.raised")} END AS lowered,
+           coalesce(latest.raised, 0) AS raised, s.epoch + latest.raised < u.epoch AS revives,
+           s.digest AS staged, s.email_key AS staged_key, latest.digest AS brought,
+           latest.applied_at
+    FROM staged_users s
+    LEFT JOIN {HELD} ON u.id = s.id
+    LEFT JOIN latest ON latest.user_id = s.id
+    LEFT JOIN applied_ops USING (operation)
+    WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL
+        OR outcome IN ('created', 'present')) -- A reconciliation has brought them.
+)
+UPDATE staged_users s SET base = held, raised = found.raised, verdict = CASE
+    WHEN found.user_id IS NULL THEN 'deleted'
+    WHEN staged IN (held, lowered) THEN 'identical'
+    WHEN held = brought AND revives THEN 'kept' -- Or sessions that were ended would go on.
+    WHEN held = brought THEN 'changed'
+    WHEN brought IS NULL AND found.email_key <> staged_key THEN 'id_taken'
+    WHEN brought IS NULL OR found.updated_at > applied_at THEN 'kept'
+    ELSE 'altered' END
+FROM found WHERE s.row = found.row
+"""
+# Sessions end that the source has ended, and those of whoever loses a way to log in: the old server
+# knows no epoch. A source whose epoch is above all that were held has ended them by itself.
+_RAISE = """
+WITH lost AS (
+    SELECT DISTINCT s.row FROM staged_users s JOIN identities held ON held.user_id = s.id
+    LEFT JOIN staged_identities given ON (given.row, given.issuer, given.subject)
+        = (s.row, held.issuer, held.subject)
+    WHERE s.verdict = 'changed' AND given.row IS NULL
+)
+UPDATE staged_users s SET raised = greatest(s.epoch, u.epoch + (
+    s.epoch + s.raised > u.epoch OR s.password IS DISTINCT FROM u.password
+    OR s.row IN (SELECT row FROM lost)
+)::int) - s.epoch
+FROM users u WHERE s.verdict = 'changed' AND u.id = s.id
+"""
+_EMAIL_TAKEN = """
+UPDATE staged_users s SET verdict = 'email_taken', other_id = u.id FROM users u
+WHERE s.verdict = '{verdict}' AND u.{column} = s.{column} AND u.id <> s.id
+"""
+# But a new user may have an address that its owner is just giving up: changes are written first.
+_GIVEN_UP = """
+AND NOT EXISTS (
+    SELECT FROM staged_users o
+    WHERE o.id = u.id AND o.verdict = 'changed' AND o.{column} <> s.{column}
+)
+"""
+_IDENTITY_TAKEN = """
+UPDATE staged_users s SET verdict = 'identity_taken', other_id = taken.user_id
+FROM (
+    SELECT DISTINCT ON (row) row, user_id
+    FROM staged_identities s JOIN identities i USING (issuer, subject)
+    WHERE i.user_id <> s.id ORDER BY row, position
+) taken
+WHERE s.row = taken.row AND s.verdict IN ('new', 'changed')
+"""
+_ARRIVED = """
+SELECT encode(sha256(coalesce(string_agg(digest, '' ORDER BY row), '')), 'hex') FROM staged_users
+"""
+_DECISIONS = """
+SELECT encode(sha256(coalesce(string_agg(decisions, '' ORDER BY part), '')), 'hex') FROM (
+    SELECT row / 10000 AS part, sha256(convert_to(string_agg(concat_ws(
+        ':', row, verdict, other_row, other_id,
+        CASE WHEN verdict = 'changed' THEN encode(base, 'hex') END
+    ), ' ' ORDER BY row), 'UTF8')) AS decisions
+    FROM staged_users WHERE verdict <> 'new' GROUP BY 1
+) parts
+"""
+_ABSENT = """
+SELECT count(DISTINCT r.user_id) FROM import_records r JOIN users u ON u.id = r.user_id
+WHERE NOT EXISTS (SELECT FROM staged_users s WHERE s.id = r.user_id)
+"""
+_REASONS = ", ".join(f"('{verdict}', '{reason}')" for verdict, reason in REASONS.items())
+_TOLD = f"""
+SELECT row, verdict, coalesce(s.reason, general.reason) AS reason, other_row, id, other_id
+FROM staged_users s JOIN (VALUES {_REASONS}) AS general (verdict, reason) USING (verdict)
+"""
+_REPORT = f"""
+SELECT verdict, reason, row, other_row, id::text, other_id::text FROM ({_TOLD}) told
+WHERE verdict = ANY (string_to_array($1, ',')) ORDER BY row
+"""
+_REPORT_LINES = f"""
+SELECT string_agg(line, '' ORDER BY row) FROM (
+    SELECT row, CASE WHEN verdict IN ('new', 'identical', 'changed')
+        THEN format(E'{{"row": %s, "verdict": "%s", "user_id": "%s"}}\\n', row, verdict, id)
+        ELSE json_strip_nulls(json_build_object(
+            'row', row, 'verdict', verdict, 'user_id', id, 'reason', reason,
+            'other_row', other_row, 'other_id', other_id))::text || E'\\n' END AS line
+    FROM ({_TOLD}) told
+) lines GROUP BY row / 1000 ORDER BY row / 1000
+"""
+
+
+def begin(connection: Connection, *, write: bool) -> None:
+    """Begin a transaction with an empty staging table, bounded by the connection's deadline alone.
+
+    Without `write` the transaction is read-only: nothing but the staging table can change in it,
+    and what the schema still lacks is replaced by empty tables of its own. Raises TransferRefused
+    where the users table is the old server's still.
+    """
+    opening = (
+        f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'}; {LIFT_LIMITS};"
+        f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
+        f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
+        "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
+        "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
+        # For the temporary tables: a coarse look is enough to choose joins by.
+        "SET LOCAL default_statistics_target = 10;"
+        # The server takes a digest to be as cheap as a sum.
+        "SET LOCAL parallel_setup_cost = 100; SET LOCAL parallel_tuple_cost = 0.01;"
+        "SET LOCAL ai_coder.as_given = 'on';"
+        "SET LOCAL idle_in_transaction_session_timeout = "
+        f"'{IDLE_SECONDS if write else READING_IDLE_SECONDS}s';"
+    )
+    connection.run_script(opening + _STAGING)
+    if connection.execute(_UNADOPTED)[0][0]:
+        raise TransferRefused(
+            "The users table is still the old server's: `make migrate-schema` adopts it, and "
+            "`make migrate-schema-plan` shows how."
+        )
+    if write and not connection.execute("SELECT to_regclass('applied_ops')")[0][0]:
+        raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
+    if not write:
+        for table, columns in _TABLES.items():
+            if connection.execute("SELECT to_regclass($1) IS NULL", table)[0][0]:
+                connection.run_script(f"CREATE TEMP TABLE {table} {columns} ON COMMIT DROP")
+        connection.run_script("SET TRANSACTION READ ONLY")
+
+
+def lock(connection: Connection) -> None:
+    """Wait to be the only one who imports or rolls back, until the transaction ends.
+
+    Raises StoreUnavailable where another one doesn't end.
+    """
+    try:
+        connection.run_script(_LOCK)
+    except StoreUnavailable as error:
+        if str(error.cause).startswith(_LOCK_NOT_AVAILABLE):
+            raise StoreUnavailable(
+                cause=f"another import or rollback has not ended within {LOCK_SECONDS} s"
+            ) from error
+        raise
+
+
+def wait_for_end(connection: Connection) -> None:
+    """Wait until whoever has the lock of `lock` has ended, up to the connection's deadline."""
+    connection.run_script(f"SET LOCAL lock_timeout = 0; {_LOCK}")
+
+
+@contextmanager
+def fill(connection: Connection) -> Iterator[Callable[[bytes], None]]:
+    """Give the function that sends rows in the text format of COPY to the staging table."""
+    with connection.copy_in(_COPY_STAGED) as send:
+        yield send
+
+
+def staged_line(
+    row: int,
+    user: Sequence[Any],
+    digest: bytes,
+    revoked: Sequence[tuple[str, float]] = (),
+    operation: str | None = None,
+) -> str:
+    """Write a row of the staging table.
+
+    `user` has the columns of users in their order, the times in microseconds since 2000, and pairs
+    of issuer and subject; `revoked` has pairs of a session and its end in seconds since 1970, and
+    `operation` is that of a user who is pending.
+    """
+    user_id, email, key, password, name, provider, created, updated, epoch, identities = user
+    # One look at all of them together costs a tenth of one at each.
+    texts = f"{email}{key}{password}{name}{provider}"
+    if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
+        email, key, password, name, provider = map(_escaped, (email, key, password, name, provider))
+    return (
+        f"{row}\t{user_id}\t{email}\t{_NULL if key is None else key}"
+        f"\t{_NULL if password is None else password}\t{_NULL if name is None else name}"
+        f"\t{_NULL if provider is None else provider}"
+        f"\t{_NULL if created is None else created}"
+        f"\t{_NULL if updated is None else updated}"
+        f"\t{epoch}\t{_escaped(json.dumps(identities)) if identities else _NULL}"
+        f"\t{_escaped(json.dumps(revoked)) if revoked else _NULL}\t{operation or _NULL}"
+        f"\t\\\\x{digest.hex()}\tnew\t\\N\n"
+    )
+
+
+def invalid_line(row: int, reason: str) -> str:
+    """Write a row of the staging table that only tells why the source's cannot be used."""
+    return f"{row}{chr(9)}{_NULLS}{INVALID}{chr(9)}{_escaped(reason)}\n"
+
+
+def _escaped(text: str | None) -> str:
+    return _NULL if text is None else text.translate(_ESCAPES)
+
+
+def classify(connection: Connection) -> None:
+    """Give each staged row its verdict. A row that COPY brought has `new` or `invalid`."""
+    connection.run_script("ANALYZE staged_users (row, id, email, email_key, verdict)")
+    # Most files hold none, and to see that is cheaper than to rank.
+    if connection.execute(_ANY_DUPLICATES)[0][0]:
+        connection.run_script(f"{_SHARED_IDS}; {_DUPLICATE_EMAILS}")
+    connection.run_script(f"{_SPREAD_IDENTITIES}; ANALYZE staged_identities; {_SHARED_IDENTITIES}")
+    if any(is_any(connection, table) for table in ("users", "import_records", "applied_ops")):
+        # Once more, or the server would join as if nobody had changed.
+        connection.run_script(f"{_COMPARE}; {_IDENTITY_TAKEN}; ANALYZE staged_users (verdict)")
+        find_taken_emails(connection)
+        connection.run_script(_RAISE)
+
+
+def find_taken_emails(connection: Connection) -> None:
+    """Reject what would be written under the address of another user."""
+    for verdict in (CHANGED, NEW):  # In this order: who is rejected gives no address up.
+        statement = _EMAIL_TAKEN + (_GIVEN_UP if verdict == NEW else "")
+        for column in ("email_key", "email"):
+            connection.run_script(statement.format(verdict=verdict, column=column))
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Count the staged rows by verdict."""
+    statement = "SELECT verdict, count(*) FROM staged_users GROUP BY verdict"
+    found: dict[str, int] = dict(map(tuple, connection.execute(statement)))
+    return {verdict: found.get(verdict, 0) for verdict in VERDICTS}
+
+
+def stream(
+    connection: Connection, statement: str, *parameters: str, at_once: int = FETCH_ROWS
+) -> Iterator[Row]:
+    """Stream the rows of a query through a cursor."""
+    connection.execute(f"DECLARE streamed NO SCROLL CURSOR FOR {statement}", *parameters)
+    while fetched := connection.execute(f"FETCH {at_once} FROM streamed"):
+        yield from fetched
+    connection.run_script("CLOSE streamed")
+
+
+def report(connection: Connection, verdicts: Iterable[str]) -> Iterator[Row]:
+    """Stream verdict, reason, row number, other row, id and other id, by row number."""
+    return stream(connection, _REPORT, ",".join(verdicts))
+
+
+def report_lines(connection: Connection) -> Iterator[bytes]:
+    """Stream what became of every row, as JSON lines, many at a time."""
+    for (lines,) in stream(connection, _REPORT_LINES, at_once=FETCH_BLOCKS):
+        yield lines.encode()
+
+
+def absent(connection: Connection) -> int:
+    """Count the users of earlier imports whom the source no longer has."""
+    return int(connection.execute(_ABSENT)[0][0])
+
+
+def decisions_sha256(connection: Connection) -> str:
+    """Digest what was decided for every row that is not simply new, and on what ground."""
+    return str(connection.execute(_DECISIONS)[0][0])
+
+
+def arrived_sha256(connection: Connection) -> str:
+    """Digest the digests that arrived, by row number."""
+    return str(connection.execute(_ARRIVED)[0][0])
+
+
+def is_any(connection: Connection, table: str) -> bool:
+    """Tell whether a table has any row."""
+    return bool(connection.execute(f"SELECT EXISTS (SELECT FROM {table})")[0][0])

@@ -1,0 +1,252 @@
+"""What an import writes: new and changed users, what it brought of each, and the proof of it.
+
+It works on the staging table of `shared.transfer.staging`, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+
+from shared.database.connection import Connection
+from shared.errors import StoreFault, StoreUnavailable
+from shared.store.postgres import statements
+from shared.transfer import staging
+from shared.transfer.staging import DIGEST, HELD, USER_COLUMNS, digest_with
+
+INDEX_LOCK_TIMEOUT = "1s"
+INDEX_LATER_ROWS = 10_000
+"""From how many new users on an empty table gets its indexes afterwards."""
+
+
+def _moment(column: str) -> str:
+    """Make a time of microseconds since 2000.
+
+    An interval is multiplied in floating point, which is exact for whole seconds times a million
+    up to the year 9999, but not for its microseconds.
+    """
+    return (
+        f"(timestamptz '2000-01-01 00:00:00Z' + {column} / 1000000 * interval '1 second'"
+        f" + {column} % 1000000 * interval '1 microsecond')"
+    )
+
+
+# An identical row was compared already, and may change until the COMMIT; these cannot any more.
+_WRITTEN = "('new', 'changed')"
+_PROOF = f"""
+SELECT count(*), count(*) FILTER (WHERE held.digest = s.digest)
+FROM staged_users s LEFT JOIN (SELECT u.id, {DIGEST} AS digest FROM {HELD} {{}}) held
+    ON held.id = s.id
+WHERE s.verdict IN {_WRITTEN} AND s.raised = 0
+"""
+# The source's digest has the epoch from before it was raised.
+_PROOF_OF_RAISED = f"""
+SELECT count(*), count(*) FILTER (WHERE {digest_with("u.epoch - s.raised")} = s.digest)
+FROM staged_users s LEFT JOIN {HELD} ON u.id = s.id
+WHERE s.verdict IN {_WRITTEN} AND s.raised > 0
+"""
+# The advisory lock makes it safe; a sequence would go on even where nothing is committed.
+_NEXT_BATCH = "SELECT coalesce(max(number), 0) + 1 FROM import_batches"
+_RECORD_BATCH = """
+WITH event AS (
+    INSERT INTO auth_events (at, kind, actor) VALUES (CURRENT_TIMESTAMP, 'users_imported', $7)
+)
+INSERT INTO import_batches
+    (number, id, plan_sha256, source_sha256, users_sha256, counts, run_by)
+VALUES ($1::bigint, $2, $3, $4, $5, $6::jsonb, $7)
+"""
+# Locks what it records, so that what is replaced is what was recorded.
+_RECORD_CHANGED = f"""
+INSERT INTO import_records (user_id, batch, digest, previous)
+SELECT u.id, $1::bigint, s.digest, to_jsonb(u) || coalesce(i.member, '{{}}')
+    || CASE WHEN s.raised > 0 THEN jsonb_build_object('raised', s.raised) ELSE '{{}}' END
+FROM staged_users s JOIN {HELD} ON u.id = s.id
+WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
+"""
+_UPDATE_CHANGED = f"""
+UPDATE users u SET email = s.email, email_key = s.email_key, password = s.password,
+    name = s.name, provider = s.provider, created_at = {_moment("s.created_at")},
+    updated_at = {_moment("s.updated_at")}, epoch = s.epoch + s.raised
+FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = $1::bigint
+WHERE u.id = s.id AND s.verdict = 'changed'
+"""
+_RECORD_RAISED = f"""
+WITH held AS MATERIALIZED (
+    SELECT u.id, {DIGEST} AS digest FROM staged_users s JOIN {HELD} ON u.id = s.id
+    WHERE s.verdict = 'changed' AND s.raised > 0
+)
+UPDATE import_records r SET digest = held.digest FROM held
+WHERE r.user_id = held.id AND r.batch = $1::bigint
+"""
+_KEEP_UNRECORDED = """
+UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXISTS (
+    SELECT FROM import_records r WHERE r.user_id = s.id AND r.batch = $1::bigint
+)
+"""
+# A microsecond apart, so that they keep their order.
+_WRITE_IDENTITIES = """
+DELETE FROM identities i USING staged_users s WHERE i.user_id = s.id AND s.verdict = 'changed';
+INSERT INTO identities (issuer, subject, user_id, created_at)
+SELECT i.issuer, i.subject, i.id, CURRENT_TIMESTAMP + i.position * interval '1 microsecond'
+FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict IN ('new', 'changed')
+"""
+# Of users who are here by then; what was revoked there and has not ended yet.
+_REVOKE = """
+WITH revoked AS (
+    INSERT INTO revoked_sessions (sid, ends_at, user_id)
+    SELECT pair->>0, to_timestamp((pair->>1)::float8), s.id
+    FROM staged_users s, jsonb_array_elements(s.revoked) pair
+    WHERE s.verdict IN ('new', 'changed', 'identical', 'kept', 'altered')
+      AND to_timestamp((pair->>1)::float8) > CURRENT_TIMESTAMP
+    ON CONFLICT (sid) DO NOTHING RETURNING sid
+)
+SELECT count(*), min(sid) FROM revoked
+"""
+# Who is here, or was and is to stay away, needs no reconciliation any more.
+_SETTLE = """
+INSERT INTO applied_ops (operation, outcome, user_id)
+SELECT operation, 'present', id FROM staged_users
+WHERE operation IS NOT NULL
+  AND verdict IN ('new', 'changed', 'identical', 'kept', 'altered', 'deleted')
+ON CONFLICT (operation) DO NOTHING
+"""
+_INSERT_NEW = f"""
+INSERT INTO users ({USER_COLUMNS})
+SELECT id, email, email_key, password, name, provider,
+       {_moment("created_at")}, {_moment("updated_at")}, epoch
+FROM staged_users WHERE verdict = 'new'
+ON CONFLICT DO NOTHING
+"""
+# The trigger makes keys for rows without one; to ask it takes longer than to write the row.
+_FILL_USERS = f"""
+ALTER TABLE users DISABLE TRIGGER set_users_email_key;
+{_INSERT_NEW};
+ALTER TABLE users ENABLE TRIGGER set_users_email_key
+"""
+_RECORD_NEW = """
+INSERT INTO import_records (user_id, batch, digest)
+SELECT id, {}, digest FROM staged_users WHERE verdict = 'new'
+"""
+_INDEXES = """
+SELECT i.indexrelid::regclass::text, quote_ident(c.conname), pg_get_constraintdef(c.oid),
+       pg_get_indexdef(i.indexrelid)
+FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype IN ('p', 'u')
+WHERE i.indrelid = $1::regclass AND i.indisvalid
+  AND NOT i.indisclustered AND NOT i.indisreplident AND x.relname IN (
+    'users_pkey', 'users_email_key', 'idx_users_email', 'idx_users_provider',
+    'idx_users_created_at', 'idx_users_email_key', 'import_records_pkey'
+)
+"""
+# Others' foreign keys stay, and with them the index: then the rows go in the slower way.
+_REFERENCES = """
+SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid)
+FROM pg_constraint
+WHERE contype = 'f' AND confrelid = $1::regclass AND conrelid = 'identities'::regclass
+"""
+
+
+def holds_all(connection: Connection, *, many: bool, changed: bool) -> bool:
+    """Tell whether each user who was written is held as the source says.
+
+    The users' digests are computed from the users themselves: of all of them, by parallel workers,
+    which cannot read a temporary table and so work beneath the join, where many were written.
+    """
+    proofs = [_PROOF.format("OFFSET 0" if many else "")]
+    if changed:  # Nobody else's epoch is raised.
+        proofs.append(_PROOF_OF_RAISED)
+    counted = [connection.execute(proof)[0] for proof in proofs]
+    return all(expected == held for expected, held in counted)
+
+
+def write(connection: Connection, found: dict[str, int]) -> int:
+    """Write what is new and changed, of which so many were found; give the number of the batch.
+
+    Whoever signed up or changed while this ran wins: the verdicts are brought up to date.
+    """
+    number = int(connection.execute(_NEXT_BATCH)[0][0])
+    if found[staging.CHANGED]:
+        connection.execute(_RECORD_CHANGED, str(number))
+        connection.run_script(staging.ANALYZE_RECORDS)
+        for statement in (_KEEP_UNRECORDED, _UPDATE_CHANGED):
+            connection.execute(statement, str(number))
+    is_large = found[staging.NEW] >= INDEX_LATER_ROWS
+    if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):
+        connection.run_script(_INSERT_NEW)
+        staging.find_taken_emails(connection)
+    connection.run_script(_WRITE_IDENTITIES)
+    if found[staging.CHANGED]:
+        connection.execute(_RECORD_RAISED, str(number))
+    record = _RECORD_NEW.format(number)
+    if not (is_large and _insert_unindexed(connection, "import_records", record)):
+        connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.
+    if is_large:
+        connection.run_script("SET LOCAL default_statistics_target TO DEFAULT; ANALYZE users")
+    return number
+
+
+def revoke_sessions(connection: Connection) -> tuple[int, str]:
+    """Bring the sessions that were logged out in the source; count those that are new, name one."""
+    number, sid = connection.execute(_REVOKE)[0]
+    return int(number), str(sid)
+
+
+def settle_operations(connection: Connection) -> None:
+    """Remember the operations of the pending users who were brought."""
+    connection.execute(_SETTLE)
+
+
+def is_revoked(connection: Connection, sid: str) -> bool:
+    """Tell whether a session was logged out."""
+    return bool(connection.execute(statements.IS_REVOKED, sid))
+
+
+def record_batch(
+    connection: Connection,
+    number: int,
+    batch_id: str,
+    *,
+    found: dict[str, int],
+    plan_sha256: str,
+    source_sha256: str,
+    users_sha256: str,
+    run_by: str,
+) -> None:
+    """Record who brought what."""
+    written = json.dumps(found)
+    connection.execute(
+        _RECORD_BATCH,
+        *(str(number), batch_id, plan_sha256, source_sha256, users_sha256, written, run_by),
+    )
+
+
+def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
+    """Fill an empty table and build its indexes afterwards, or leave it as it was and say so.
+
+    The table is locked meanwhile; users are empty, so that nobody could log in.
+    """
+    if staging.is_any(connection, table):
+        return False
+    connection.run_script(f"SAVEPOINT unindexed; SET LOCAL lock_timeout = '{INDEX_LOCK_TIMEOUT}'")
+    drop, build, last = [], [], []
+    for referrer, constraint, definition in connection.execute(_REFERENCES, table):
+        drop.append(f"ALTER TABLE {referrer} DROP CONSTRAINT {constraint}")
+        last.append(f"ALTER TABLE {referrer} ADD CONSTRAINT {constraint} {definition}")
+    for index, constraint, constraint_definition, definition in connection.execute(_INDEXES, table):
+        if constraint:
+            drop.append(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+            build.append(f"ALTER TABLE {table} ADD CONSTRAINT {constraint} {constraint_definition}")
+        else:
+            drop.append(f"DROP INDEX {index}")
+            build.append(definition)
+    try:
+        connection.run_script(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        if staging.is_any(connection, table):
+            raise StoreFault("55000", "somebody was faster")
+        connection.run_script(";".join(drop))
+        connection.run_script(f"SET LOCAL lock_timeout = '{staging.LOCK_SECONDS}s'")
+    except (StoreUnavailable, StoreFault):
+        # The table is in use, not ours, or something hangs on one of its constraints.
+        connection.run_script("ROLLBACK TO unindexed")
+        return False
+    connection.run_script(";".join([insert, *build, *last]))
+    return True

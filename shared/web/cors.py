@@ -1,0 +1,48 @@
+"""Whose pages may send requests here, and what their browsers are told of it (CORS).
+
+Nothing here knows a web framework; an `origin` is what the request's header of that name says.
+"""
+
+from __future__ import annotations
+
+from shared.settings import Settings
+
+
+def is_allowed(origin: str | None, settings: Settings) -> bool:
+    """Tell whether the settings name the origin."""
+    return origin in settings.allowed_origins
+
+
+def is_trusted_source(origin: str | None, site: str | None, host: str, settings: Settings) -> bool:
+    """Tell whether a state-changing call comes from our own pages, or from no page at all.
+
+    Browsers send `Sec-Fetch-Site` themselves (Fetch Metadata) and older ones at least `Origin`;
+    what sends neither is no browser and carries nobody's cookie by accident. `site` is what the
+    former says.
+    """
+    if is_allowed(origin, settings):
+        return True
+    if site is not None:
+        return site in ("same-origin", "none")
+    schemes = ("https",) if settings.secure else ("https", "http")
+    return origin is None or (host != "" and origin in {f"{scheme}://{host}" for scheme in schemes})
+
+
+def preflight_headers(methods: tuple[str, ...]) -> dict[str, str]:
+    """Answer the CORS preflight of an allowed origin."""
+    return {
+        "Access-Control-Allow-Methods": ", ".join(methods),
+        "Access-Control-Allow-Headers": "Content-Type",
+        "Access-Control-Max-Age": "600",
+    }
+
+
+def answer_headers(origin: str | None, settings: Settings) -> dict[str, str]:
+    """Let the pages of an allowed origin read the answer."""
+    if not settings.allowed_origins:
+        return {}
+    headers = {"Vary": "Origin"}
+    if origin is not None and is_allowed(origin, settings):
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Allow-Credentials"] = "true"
+    return headers

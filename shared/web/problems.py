@@ -1,0 +1,104 @@
+"""What is told of an error: the client an RFC 9457 problem with a status, the log the cause.
+
+Nothing here knows a web framework; `shared.web.endpoint` sends what is made here, and logs it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from shared import errors
+from shared.errors import HttpError
+
+_STATUS: dict[type[errors.AuthError], int] = {
+    errors.InvalidInput: 400,
+    errors.InvalidCredentials: 401,
+    errors.NotAuthenticated: 401,
+    errors.AdminRequired: 401,
+    errors.InvalidIdentityToken: 401,
+    errors.NotAdmin: 403,
+    errors.WrongPassword: 403,
+    errors.ReauthenticationRequired: 403,
+    errors.EmailTaken: 409,
+    errors.LinkRequired: 409,
+    errors.TooManyAttempts: 429,
+    errors.InvalidSource: 400,
+    errors.TransferRefused: 409,
+    errors.Unavailable: 503,
+}
+
+_RENAMED = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+"""RFC 9110's names; before Python 3.13 its library has those of RFC 7231."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error, described."""
+
+    status: int
+    headers: dict[str, str]
+    members: dict[str, Any]
+    """Of the JSON object."""
+    log: dict[str, object]
+    """What the request's line in the log says of it."""
+
+
+def _phrase(status: int) -> str:
+    return _RENAMED.get(status) or HTTPStatus(status).phrase
+
+
+def of_status(status: int) -> HttpError:
+    """Make an error of which no more is known than its status, such as the framework's."""
+    sentence = _phrase(status)
+    return HttpError(status, sentence.lower().replace(" ", "_"), sentence)
+
+
+def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
+    """Make an error's RFC 9457 problem and headers; `error` is the member the old page shows."""
+    headers: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    log: dict[str, object] = {}
+    if isinstance(error, HttpError):
+        status, code, sentence = error.status, error.code, error.sentence
+        headers = dict(error.headers)
+    elif isinstance(error, errors.AuthError):
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+        code, sentence = error.code, error.sentence
+        log["cause"] = error.cause
+        log |= error.facts
+        if isinstance(error, errors.InvalidInput):
+            extra["field"] = error.field
+        if isinstance(error, errors.Unavailable | errors.TooManyAttempts):
+            headers["Retry-After"] = str(error.retry_after)
+    else:
+        status, code = 500, "internal_error"
+        sentence = "Something went wrong on our side. Please try again later."
+        # The frames tell where and the type tells what; the text of a foreign error might quote
+        # what must not be logged.
+        log["exception"] = type(error).__qualname__
+        log["stack"] = traceback.format_tb(error.__traceback__)
+        if isinstance(error, errors.StoreFault):
+            log["cause"] = str(error)
+    log["code"] = code
+    if isinstance(error, errors.AdminRequired):
+        headers["WWW-Authenticate"] = 'Bearer realm="AI-Coder"'
+    elif status == 401:
+        headers["WWW-Authenticate"] = f'Cookie realm="AI-Coder", cookie-name="{cookie_name}"'
+    members = {
+        "type": "about:blank",
+        "title": _phrase(status),
+        "status": status,
+        "detail": sentence,
+        "code": code,
+        "request_id": request_id,
+        "error": sentence,
+    }
+    return Problem(status, headers, members | extra, log)
