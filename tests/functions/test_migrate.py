@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.credentials.test_id_tokens import KEY
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
 from tests.support.postgres import Server
 from tests.support.transfers import HASH, Target, user
 from tests.support.waiting import until
-from tests.test_identity import KEY
 
 TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
@@ -34,7 +34,7 @@ def target(postgres: Server, make_database: Callable[..., str]) -> Target:
 def served(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """The whole API, with the old server's users in USERS_FILE."""
     folder = tmp_path_factory.mktemp("migrate")
-    data = (Path(__file__).parent / "data" / "old-users.json").read_bytes()
+    data = (Path(__file__).parents[1] / "data" / "old-users.json").read_bytes()
     (folder / "users.json").write_bytes(data)
     with (
         certificate_server(tmp_path_factory.mktemp("google"), KEY) as google,

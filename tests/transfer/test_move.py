@@ -15,7 +15,7 @@ from tests.support.emulator import SECRET, running_emulator
 from tests.support.postgres import Server
 from tests.support.transfers import Target
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 PASSWORDS = {
     user["email"]: user["password"]
     for user in json.loads((DATA / "old-users.passwords.json").read_text())

@@ -27,7 +27,7 @@ def empty_target(postgres: Server, make_database: Callable[..., str]) -> Target:
 
 
 def test_the_old_servers_users_come_over_and_go_back_byte_for_byte(target: Target) -> None:
-    data = (Path(__file__).parent / "data" / "old-users.json").read_bytes()
+    data = (Path(__file__).parents[1] / "data" / "old-users.json").read_bytes()
     applied, outcomes = target.apply(data)
     assert nonzero(applied.plan.counts) == {"new": 17}
     assert outcomes == []

@@ -17,6 +17,7 @@ from shared.credentials.id_tokens import GOOGLE, IdTokens
 from shared.errors import AdminRequired
 from shared.rules import administrators
 from shared.settings import Settings
+from tests.credentials.test_id_tokens import FORGED, KEY
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import (
     AUDIENCE,
@@ -26,7 +27,6 @@ from tests.support.google import (
 )
 from tests.support.postgres import free_port
 from tests.support.waiting import until
-from tests.test_identity import FORGED, KEY
 
 SOURCE = f"{ROOT}/tests/support/admin_functions.py"
 TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"

@@ -26,6 +26,7 @@ from shared.store.postgres.statements import CLEAN_UP, MOST_DELETED
 from shared.store.postgres.statistics import MOST_HOURS, ROLL_UP, STATISTICS
 from shared.store.postgres.store import PostgresStore
 from shared.transfer import operations
+from tests.credentials.test_id_tokens import KEY
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
 from tests.support.in_process import served
@@ -33,7 +34,6 @@ from tests.support.outage import running_site
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, stored
 from tests.support.waiting import until
-from tests.test_identity import KEY
 
 TOKEN = "QWRtaW4gb2YgdGhlIHN0YXRpc3RpY3MsIGFuZCBub2JvZHkgZWxzZQ"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}

@@ -217,7 +217,7 @@ def test_fields_say_what_a_password_manager_needs(on_json: Emulator) -> None:
 
 
 def test_nothing_on_the_page_moves() -> None:
-    text = (Path(__file__).parent.parent / "functions" / "pages" / "sign-in.css").read_text()
+    text = (Path(__file__).parents[2] / "functions" / "pages" / "sign-in.css").read_text()
     assert not re.search(r"animation|transition|scroll-behavior", text)
 
 

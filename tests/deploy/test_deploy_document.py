@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from deploy import services
+from tests.deploy.test_deploy import VALUES, _missing, _revision, _revisions, _secret
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.gcloud import Gcloud, parse
 from tests.support.postgres import Server
-from tests.test_deploy import VALUES, _missing, _revision, _revisions, _secret
 
 DOCUMENT = (ROOT / "docs/DEPLOY.md").read_text()
 

@@ -1,0 +1,1 @@
+"""What every store promises, and each of them alone."""
