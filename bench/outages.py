@@ -33,7 +33,7 @@ REQUESTS = 300
 CLIENTS = 6
 """Who find out at once that the database is gone: more than there are connections."""
 _POLL_SECONDS = 0.02
-_MOST_SECONDS = 30.0
+_MAX_SECONDS = 30.0
 
 _LOGIN = post("/api/login", email="ada@example.com", password=PASSWORD)
 _LIVEZ = get("/api/livez")
@@ -122,10 +122,10 @@ class _Outages:
 
     def wait_for(self, status: int) -> None:
         """Log in until that has a status."""
-        deadline = time.monotonic() + _MOST_SECONDS
+        deadline = time.monotonic() + _MAX_SECONDS
         while self._status() != status:
             if time.monotonic() > deadline:
-                raise CannotMeasure(f"no login was answered {status} in {_MOST_SECONDS:g} s")
+                raise CannotMeasure(f"no login was answered {status} in {_MAX_SECONDS:g} s")
             time.sleep(_POLL_SECONDS)
 
     def _status(self) -> int:

@@ -12,7 +12,7 @@ from flask import Response
 
 from shared import application
 from shared.errors import InvalidInput
-from shared.model.statistics import MOST_DAYS, Events, Window
+from shared.model.statistics import MAX_DAYS, Events, Window
 from shared.model.users import PROVIDERS
 from shared.web.endpoint import Call, answer, endpoint
 
@@ -41,9 +41,9 @@ def stats(call: Call) -> Response:
 
 def _days(call: Call) -> int:
     given = call.request.args.getlist("days") or [_DAYS]
-    if len(given) == 1 and re.fullmatch("[0-9]{1,3}", given[0]) and 1 <= int(given[0]) <= MOST_DAYS:
+    if len(given) == 1 and re.fullmatch("[0-9]{1,3}", given[0]) and 1 <= int(given[0]) <= MAX_DAYS:
         return int(given[0])
-    raise InvalidInput("days", f"The days must be a whole number from 1 to {MOST_DAYS}")
+    raise InvalidInput("days", f"The days must be a whole number from 1 to {MAX_DAYS}")
 
 
 def _of_events(days: list[date], events: Events | None) -> dict[str, Any]:

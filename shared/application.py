@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shared.errors import StoreAway, StoreUnavailable
+from shared.errors import StoreUnavailable, StoreUnreachable
 from shared.observe import log
 from shared.settings import Settings
 
@@ -85,7 +85,7 @@ def clean_up() -> None:
         return
     try:
         _next_clean_up = now + CLEAN_UP_SECONDS
-        with suppress(StoreAway):  # The log has it already.
+        with suppress(StoreUnreachable):  # The log has it already.
             if store().clean_up():
                 _next_clean_up = now
     finally:

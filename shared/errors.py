@@ -182,11 +182,11 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
-class StoreAway(StoreUnavailable):
+class StoreUnreachable(StoreUnavailable):
     """Could not connect, or timed out: the one kind of fault that waiting may mend."""
 
 
-class StoreSlow(StoreAway):
+class StoreTimeout(StoreUnreachable):
     """Timed out by its own word: a statement waited or worked for too long."""
 
 

@@ -20,7 +20,7 @@ from shared.formats.unicode import normalized
 
 _LIST = Path(__file__).with_name("common_passwords.txt.gz")
 _APP = "AI-Coder"
-_WORD_LEAST = 4
+_WORD_MIN = 4
 """Shorter words are in too many passwords by chance."""
 _LETTERS_LEFT = 4
 """Digits and signs don't count: a year, a birthday or `!` behind a name is what everybody tries."""
@@ -67,7 +67,7 @@ def _context_words(email: str, name: str | None) -> set[str]:
     labels, _, _ = domain.rpartition(".")
     parts = re.findall(r"[^\W\d_]+", f"{local} {labels} {name}")
     wholes = (email, local, domain, labels, name, app)
-    return {word for text in (*wholes, *parts) if len(word := _squeezed(text)) >= _WORD_LEAST}
+    return {word for text in (*wholes, *parts) if len(word := _squeezed(text)) >= _WORD_MIN}
 
 
 def _folded(text: str) -> str:

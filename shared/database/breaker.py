@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from shared.errors import StoreAway
+from shared.errors import StoreUnreachable
 from shared.observe import log, metrics
 
-FIRST_PAUSE, PAUSE_MOST = 0.2, 1.0
+FIRST_PAUSE, PAUSE_MAX = 0.2, 1.0
 """Seconds before a probe, doubled before each further one up to the most; jittered by a third."""
 PROBE_TIMEOUT = 3.0
 """Seconds that one probe may take: a server that hangs must not hide the one that comes back."""
@@ -26,8 +26,9 @@ class Breaker:
     def __init__(self, probe: Callable[[float], object], on_open: Callable[[], None]) -> None:
         """Begin closed.
 
-        `probe` asks the database once before a reading of `time.monotonic()`, and raises StoreAway
-        where it is away. `on_open` is called when the breaker opens, to wake those who wait.
+        `probe` asks the database once before a reading of `time.monotonic()`, and raises
+        StoreUnreachable where it is away. `on_open` is called when the breaker opens, to wake
+        those who wait.
         """
         self._probe = probe
         self._on_open = on_open
@@ -49,9 +50,11 @@ class Breaker:
         return None if self.since is None else time.monotonic() - self._opened_at
 
     def check(self) -> None:
-        """Raise StoreAway, at once, while the breaker is open."""
+        """Raise StoreUnreachable, at once, while the breaker is open."""
         if self.is_open:
-            raise StoreAway(cause="the database was away a moment ago and is being looked for")
+            raise StoreUnreachable(
+                cause="the database was away a moment ago and is being looked for"
+            )
 
     def trip(self, cause: str | None = None) -> None:
         """Open: a call found the database away. The cause is for the log."""
@@ -85,10 +88,10 @@ class Breaker:
     def _watch(self, closed: threading.Event) -> None:
         pause = FIRST_PAUSE
         while not closed.wait(pause * random.uniform(0.67, 1.33)):  # noqa: S311  # jitter
-            pause = min(pause * 2, PAUSE_MOST)
+            pause = min(pause * 2, PAUSE_MAX)
             try:
                 self._probe(time.monotonic() + PROBE_TIMEOUT)
-            except StoreAway:
+            except StoreUnreachable:
                 continue
             except Exception:  # noqa: BLE001, S110  # an answer, and the next call hears it itself
                 pass

@@ -1,7 +1,7 @@
 """From an address to a connection that is logged in: name, TCP, verified TLS, within a deadline.
 
 No socket or ssl error leaves this module. What leaves is a `StoreUnavailable` whose cause is for
-the log, or `Rejected`, which `shared.database.pool` answers with another attempt.
+the log, or `ConnectRetryable`, which `shared.database.pool` answers with another attempt.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 from shared.database.connection import (
     GARBLED,
     Connection,
+    ConnectRetryable,
     DeadlineSocket,
-    Rejected,
     describe,
     remaining,
 )
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreAway, StoreRefused, StoreUnavailable
+from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
 from shared.observe import metrics
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -45,23 +45,23 @@ def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
     return context
 
 
-def dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
+def connect(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
     """Connect and log in before the deadline.
 
-    Raises StoreRefused for what waiting cannot mend, StoreAway past the deadline, and Rejected
-    for the rest.
+    Raises StoreRefused for what waiting cannot mend, StoreUnreachable past the deadline, and
+    ConnectRetryable for the rest.
     """
     began = time.monotonic()
     outcome = "failed"
     try:
-        connection = _dial(url, context, deadline)
+        connection = _connect(url, context, deadline)
         outcome = "ok"
         return connection
     finally:
         metrics.CONNECTS.record(time.monotonic() - began, outcome)
 
 
-def _dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
+def _connect(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
     plain = None
     try:
         plain = _connect_tcp(url, deadline)
@@ -70,7 +70,7 @@ def _dial(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connect
             plain.sendall(_SSL_REQUEST)
             answer = plain.recv(1)
             if answer == b"":
-                raise Rejected("the server hung up before TLS")
+                raise ConnectRetryable("the server hung up before TLS")
             if answer != b"S":
                 raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
         plain.settimeout(remaining(deadline))
@@ -129,7 +129,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[Any]:
 
 
 def _raise_from_dialing(error: BaseException) -> NoReturn:
-    if isinstance(error, StoreUnavailable | Rejected):
+    if isinstance(error, StoreUnavailable | ConnectRetryable):
         raise error
     if isinstance(error, ssl.SSLCertVerificationError):
         raise StoreRefused(
@@ -140,11 +140,11 @@ def _raise_from_dialing(error: BaseException) -> NoReturn:
     ):
         raise StoreRefused(cause=f"TLS failed: {error.reason}") from error
     if isinstance(error, TimeoutError):
-        raise StoreAway(cause="connecting took longer than its deadline") from error
+        raise StoreUnreachable(cause="connecting took longer than its deadline") from error
     if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
         raise StoreRefused(cause=f"the host's name cannot be resolved: {error.strerror}") from error
     if isinstance(error, GARBLED):
         raise StoreRefused(cause="the server does not speak PostgreSQL's protocol") from error
     if isinstance(error, OSError):
-        raise Rejected(describe(error)) from error
+        raise ConnectRetryable(describe(error)) from error
     raise error

@@ -1,8 +1,8 @@
 """One connection to Postgres: SCRAM, statements in one flight, and what their faults mean.
 
 No pg8000 error leaves this module. What leaves is a `StoreUnavailable` whose cause is for the log,
-a `StoreFault` with a SQLSTATE, or `Lost` and `Rejected`, which `shared.database.pool` answers with
-another attempt. Only logging in lets errors of the socket through, to `shared.database.connecting`.
+a `StoreFault` with a SQLSTATE, or `ConnectionLost` and `ConnectRetryable`, which `pool` answers
+with another attempt. Only logging in lets errors of the socket through, to `connecting`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import scramp
 from scramp.core import ClientStage, IterationCount
 
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreAway, StoreFault, StoreRefused, StoreSlow, StoreUnavailable
+from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
 from shared.observe import metrics
 
@@ -78,7 +78,7 @@ GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeE
 """What pg8000 makes of bytes that are not the protocol's."""
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The statement has no answer; `repeat` tells whether another connection may give one.
 
     `error` is what to raise where it may not, or did not.
@@ -91,7 +91,7 @@ class Lost(Exception):
         super().__init__(error.cause)
 
 
-class Rejected(Exception):
+class ConnectRetryable(Exception):
     """Dialing failed in a way that another attempt may mend; `starting` says that it will."""
 
     def __init__(self, cause: str, *, starting: bool = False) -> None:
@@ -161,8 +161,8 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     def __init__(self, url: DatabaseUrl, tls: DeadlineSocket) -> None:
         """Log in over an established TLS connection.
 
-        Raises Rejected and StoreRefused for what the server or pg8000 says, TimeoutError past the
-        deadline, and, as they are, GARBLED and what else befalls the socket.
+        Raises ConnectRetryable and StoreRefused for what the server or pg8000 says, TimeoutError
+        past the deadline, and, as they are, GARBLED and what else befalls the socket.
         """
         self._tls = tls
         self._channel_binding_required = url.require_channel_binding
@@ -397,7 +397,7 @@ def _login_translated() -> Iterator[None]:
         sqlstate, message = _sqlstate(error), _message(error)
         starting = sqlstate == _STARTING or any(text in message for text in _STARTING_TEXTS)
         if starting or sqlstate in _RETRY_CONNECT:
-            raise Rejected(f"{sqlstate} {message}", starting=starting) from error
+            raise ConnectRetryable(f"{sqlstate} {message}", starting=starting) from error
         raise StoreRefused(cause=f"the server refused the connection: {sqlstate} {message}") from (
             error
         )
@@ -406,7 +406,7 @@ def _login_translated() -> Iterator[None]:
     except pg8000.exceptions.Error as error:
         if _is_timeout(error):
             raise TimeoutError("the deadline has passed") from error
-        raise Rejected(describe(error)) from error
+        raise ConnectRetryable(describe(error)) from error
 
 
 @contextmanager
@@ -418,22 +418,22 @@ def _translated() -> Iterator[None]:
         sqlstate, message = _sqlstate(error), _message(error)
         cause = f"{sqlstate} {message}"
         if sqlstate in _LOST:
-            raise Lost(StoreAway(cause=cause)) from error
+            raise ConnectionLost(StoreUnreachable(cause=cause)) from error
         if sqlstate in _REPEATABLE:
-            raise Lost(StoreUnavailable(cause=cause)) from error
+            raise ConnectionLost(StoreUnavailable(cause=cause)) from error
         if sqlstate in _SCHEMA:
             raise StoreRefused(cause=cause) from error
         if sqlstate == _TIMED_OUT:
-            raise StoreSlow(cause=cause) from error
+            raise StoreTimeout(cause=cause) from error
         if sqlstate.startswith(_UNAVAILABLE):
             raise StoreUnavailable(cause=cause) from error
         raise StoreFault(sqlstate, message) from error
     except (OSError, pg8000.exceptions.Error) as error:
-        away = StoreAway(cause=describe(error))
-        raise Lost(away, repeat=not _is_timeout(error)) from error
+        away = StoreUnreachable(cause=describe(error))
+        raise ConnectionLost(away, repeat=not _is_timeout(error)) from error
     except GARBLED as error:
         cause = f"the answer could not be read ({type(error).__name__})"
-        raise Lost(StoreUnavailable(cause=cause)) from error
+        raise ConnectionLost(StoreUnavailable(cause=cause)) from error
 
 
 def _sqlstate(error: pg8000.exceptions.DatabaseError) -> str:

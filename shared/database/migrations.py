@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from shared.database import sql_script
-from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, Lost, Row
+from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, ConnectionLost, Row
 from shared.database.pool import Database
-from shared.errors import StoreFault, StoreRefused, StoreSlow, StoreUnavailable
+from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable
 from shared.observe import log
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
@@ -107,8 +107,8 @@ def prepare(
     with database.direct_connection(deadline) as direct:
         try:
             apply_pending(direct, deadline, before=before)
-        except StoreSlow as error:
-            raise StoreSlow(
+        except StoreTimeout as error:
+            raise StoreTimeout(
                 cause=f"{error.cause}; if it takes longer than a request may, run "
                 "`make migrate-schema`"
             ) from error
@@ -253,11 +253,11 @@ def _run(connection: Connection, migration: Migration, script: str) -> None:
     """Run the file, or what stands around it, and say where it failed."""
     try:
         connection.run_script(script)
-    except (Lost, StoreFault, StoreUnavailable) as error:
-        fault = error.error if isinstance(error, Lost) else error
+    except (ConnectionLost, StoreFault, StoreUnavailable) as error:
+        fault = error.error if isinstance(error, ConnectionLost) else error
         line = statement = ""
         # From a lost connection answers may be missing, and the count of them would mislead.
-        if not isinstance(error, Lost) and (
+        if not isinstance(error, ConnectionLost) and (
             place := sql_script.locate(script, connection.completed, connection.position)
         ):
             line = f", line {place[0]}" if script is migration.sql else ""

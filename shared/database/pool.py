@@ -19,33 +19,33 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from shared.database.breaker import Breaker
-from shared.database.connecting import dial, make_tls_context
+from shared.database.connecting import connect, make_tls_context
 from shared.database.connection import (
     MAX_TRANSFER_ANSWER,
     STATEMENT_GRACE,
     Connection,
-    Lost,
-    Rejected,
+    ConnectionLost,
+    ConnectRetryable,
     Row,
 )
 from shared.database.url import DatabaseUrl
 from shared.errors import (
-    StoreAway,
     StoreBusy,
     StoreFault,
     StoreRefused,
-    StoreSlow,
+    StoreTimeout,
     StoreUnavailable,
+    StoreUnreachable,
 )
 from shared.observe import log, metrics, request_context
 from shared.settings import Settings
 
 CONNECT_ATTEMPTS = 3
-CONNECT_BACKOFF, CONNECT_BACKOFF_MOST = 0.1, 1.0
+CONNECT_BACKOFF, CONNECT_BACKOFF_MAX = 0.1, 1.0
 """Seconds before the second attempt, doubled before each further one up to the most; jittered."""
-HURRY_SECONDS = CONNECT_BACKOFF_MOST * 1.5
+HURRY_SECONDS = CONNECT_BACKOFF_MAX * 1.5
 """Before a deadline: so early an attempt may be the last, because no pause and another one fit."""
-LEAST_SECONDS = 0.1
+MIN_SECONDS = 0.1
 """Nothing is begun with less time than this: that it failed would say nothing of the database."""
 PREPARE_PAUSE = 5.0
 """Seconds for which a failed preparation is not tried again."""
@@ -110,11 +110,11 @@ class Database:
             deadline = min(deadline, began + timeout)
         try:
             rows = self._execute(deadline, statement, parameters)
-        except StoreAway as error:
+        except StoreUnreachable as error:
             # Whoever ran out of less time than the others have does not speak for them.
             has_enough = deadline - began >= min(self.timeout, self._connect_timeout) * 0.9
             in_time = has_enough or time.monotonic() < deadline - HURRY_SECONDS
-            if in_time and not isinstance(error, StoreSlow):
+            if in_time and not isinstance(error, StoreTimeout):
                 self.breaker.trip(error.cause)
             raise
         if self.breaker.is_open:
@@ -131,7 +131,7 @@ class Database:
                     limit = time.monotonic() + self._settings.database_statement_timeout
                     connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
                     return self._ask(connection, statement, parameters)
-            except Lost as error:
+            except ConnectionLost as error:
                 if attempt == 2 or not error.repeat:
                     self._close_idle()
                     raise error.error from error
@@ -154,12 +154,12 @@ class Database:
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:
         """Dial for a migration or a transfer: past the pooler, outside the leases, closed after."""
-        connection = self._dial_with_retries(self.url.direct_host(), deadline)
+        connection = self._connect_with_retries(self.url.direct_host(), deadline)
         try:
             connection.set_deadline(deadline)
             connection.max_answer = MAX_TRANSFER_ANSWER
             yield connection
-        except Lost as error:
+        except ConnectionLost as error:
             raise error.error from error
         finally:
             connection.close()
@@ -187,15 +187,15 @@ class Database:
             self._changed.notify_all()
 
     def _probe(self, deadline: float) -> None:
-        """Ask once, on a connection of its own. Raises StoreAway, and what else there is."""
+        """Ask once, on a connection of its own. Raises StoreUnreachable, and what else there is."""
         try:
-            connection = dial(self.url, self._tls_context(), deadline)
-        except Rejected as error:
-            raise StoreAway(cause=f"cannot connect: {error}") from error
+            connection = connect(self.url, self._tls_context(), deadline)
+        except ConnectRetryable as error:
+            raise StoreUnreachable(cause=f"cannot connect: {error}") from error
         try:
             connection.set_deadline(deadline)
             connection.execute("SELECT 1")
-        except Lost as error:
+        except ConnectionLost as error:
             raise error.error from error
         finally:
             connection.close()
@@ -220,7 +220,7 @@ class Database:
             if not self._is_settled():
                 self._wait(deadline)
             self.breaker.check()
-            if deadline - time.monotonic() < LEAST_SECONDS:
+            if deadline - time.monotonic() < MIN_SECONDS:
                 self._changed.notify()  # The next one that waits may have the time.
                 raise StoreBusy(cause="a connection was free too late to begin anything")
             self._drop_idle(older_than=self._settings.database_max_idle)
@@ -276,7 +276,7 @@ class Database:
 
     def _open(self, deadline: float) -> Connection:
         self._refuse_after_failure()
-        connection = self._dial_with_retries(self.url, deadline, before_again=self.breaker.check)
+        connection = self._connect_with_retries(self.url, deadline, before_again=self.breaker.check)
         if self._is_prepared:
             return connection
         try:
@@ -310,7 +310,7 @@ class Database:
             raise self._refusal() from error
         self._is_prepared = True
 
-    def _dial_with_retries(
+    def _connect_with_retries(
         self,
         url: DatabaseUrl,
         deadline: float,
@@ -321,14 +321,14 @@ class Database:
         attempts = 0
         while True:
             try:
-                return dial(url, context, deadline)
-            except Rejected as error:
+                return connect(url, context, deadline)
+            except ConnectRetryable as error:
                 attempts += 1
-                pause = min(CONNECT_BACKOFF * 2 ** (attempts - 1), CONNECT_BACKOFF_MOST)
+                pause = min(CONNECT_BACKOFF * 2 ** (attempts - 1), CONNECT_BACKOFF_MAX)
                 pause *= random.uniform(0.5, 1.5)  # noqa: S311  # jitter
                 is_last = attempts >= CONNECT_ATTEMPTS and not error.starting
                 if is_last or time.monotonic() + pause >= deadline:
-                    raise StoreAway(cause=f"cannot connect: {error}") from error
+                    raise StoreUnreachable(cause=f"cannot connect: {error}") from error
                 time.sleep(pause)
                 before_again()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Literal
 
-MOST_MARKS = 30
+MAX_MARKS = 30
 """Combining marks in a row; no language has as many (UAX #15, section 13, Stream-Safe Text)."""
 
 
@@ -19,6 +19,6 @@ def normalized(form: Literal["NFC", "NFKC"], text: str) -> str:
     marks = 0
     for character in text:
         marks = marks + 1 if unicodedata.combining(character) else 0
-        if marks > MOST_MARKS:
+        if marks > MAX_MARKS:
             return text
     return unicodedata.normalize(form, text)

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 DAY = 86400
 WEEK, MONTH = 7 * DAY, 30 * DAY
 """Seconds within which a user is new."""
-MOST_DAYS = 366
+MAX_DAYS = 366
 """Of a window."""
 
 

@@ -17,7 +17,7 @@ MAX_STORED_EPOCH = 2**31 - 1
 EPOCH_PROBLEM = f"The epoch is not a whole number from 0 to {MAX_EPOCH}."
 TOKEN_MAX_SECONDS = 24 * 60 * 60
 """For which the uses of an ID token are counted; Google's are good for an hour."""
-MOST_IDENTITIES = 20
+MAX_IDENTITIES = 20
 """Of one user: a provider can be made to call one person by ever new names."""
 
 

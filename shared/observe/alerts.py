@@ -21,14 +21,14 @@ from shared.settings import Thresholds
 
 MINUTES = 5
 """That are judged together, the current one included."""
-LEAST_REQUESTS = 20
+MIN_REQUESTS = 20
 """With fewer of them a rate says nothing."""
 SLOW_PART = 0.05
 """Of logins, from which on they count as slow."""
 CHECK_SECONDS = 5.0
 """Between two judgements."""
 WEBHOOK_SECONDS = 5.0
-_MOST_CLIENTS = 10_000
+_MAX_CLIENTS = 10_000
 """Networks counted in a minute: an attacker with more must not fill the memory."""
 
 Name = Literal["error_rate", "database_away", "failed_logins", "slow_login"]
@@ -88,7 +88,7 @@ class Alerts:
                 minute.logins += 1
                 minute.slow += seconds > self._thresholds.slow_login
             elif status in (401, 429) and (
-                client in minute.failures or len(minute.failures) < _MOST_CLIENTS
+                client in minute.failures or len(minute.failures) < _MAX_CLIENTS
             ):
                 minute.failures[client] += 1
 
@@ -136,9 +136,9 @@ class Alerts:
             slow = sum(minute.slow for minute in self._minutes)
             failures = sum((minute.failures for minute in self._minutes), Counter[str]())
         limits = self._thresholds
-        rate = errors / requests if requests >= LEAST_REQUESTS else 0.0
+        rate = errors / requests if requests >= MIN_REQUESTS else 0.0
         client, most = failures.most_common(1)[0] if failures else ("nowhere", 0)
-        slow_rate = slow / logins if logins >= LEAST_REQUESTS else 0.0
+        slow_rate = slow / logins if logins >= MIN_REQUESTS else 0.0
         return [
             Alert(
                 "error_rate",

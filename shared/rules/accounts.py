@@ -18,10 +18,10 @@ from shared.errors import (
     InvalidInput,
     NotAuthenticated,
     ReauthenticationRequired,
-    StoreAway,
     StoreBusy,
     StoreFault,
     StoreUnavailable,
+    StoreUnreachable,
     TooManyAttempts,
     WrongPassword,
 )
@@ -78,8 +78,8 @@ def log_in(
     Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
     password, an account without a usable hash and one without an attempt left; TooManyAttempts
     where the client's network has none, and where the account has logged in too often of late; and
-    Overloaded. In an outage StoreAway takes the place of InvalidCredentials: an outage must not
-    read as a wrong password.
+    Overloaded. In an outage StoreUnreachable takes the place of InvalidCredentials: an outage
+    must not read as a wrong password.
     """
     with gate.attempt(client, "login"):
         with gate.attempts.learning(client.network):
@@ -89,7 +89,9 @@ def log_in(
         if not hasher.verify(password, stored) or found is None or stored is None:
             if attempt.is_offline:
                 cause = "the password does not fit what is known now"
-                raise StoreAway(cause=cause, event="login_unverified", account=attempt.account)
+                raise StoreUnreachable(
+                    cause=cause, event="login_unverified", account=attempt.account
+                )
             raise InvalidCredentials(
                 event="login_throttled" if attempt.locked_for is not None else "login_failed",
                 account=attempt.account,

@@ -1,7 +1,7 @@
 """Postgres, and what serves while it is away: the file, or a snapshot of Postgres.
 
-Away is what cannot be reached or does not answer in time (`StoreAway`); any other fault is an
-answer, and never a reason to look elsewhere. A request is served by one side: the first that it
+Away is what cannot be reached or does not answer in time (`StoreUnreachable`); any other fault is
+an answer, and never a reason to look elsewhere. A request is served by one side: the first that it
 asks decides, so that what Postgres may have done already is not done again here.
 
 Who signed up in an outage is pending, and served from the file until Postgres has them. Whatever
@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from shared.errors import EmailTaken, StoreAway, StoreBusy, StoreUnavailable
+from shared.errors import EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.statistics import Statistics, Window
 from shared.model.users import ExternalIdentity, IdToken, User
 from shared.observe import request_context
@@ -81,7 +81,7 @@ class FallbackStore:
         )
 
     def _create_offline(self, user: User, password_hash: str | None) -> User:
-        with suppress(StoreAway):  # Without a snapshot Postgres will tell, when it is back.
+        with suppress(StoreUnreachable):  # Without a snapshot Postgres will tell, when it is back.
             if self._snapshot.has(user.email, time.time(), self._settings.snapshot_max_age):
                 raise EmailTaken
         return self._file.create_user(user, password_hash)
@@ -117,7 +117,7 @@ class FallbackStore:
         return replace(attempt, is_offline=True)
 
     def _known(self, key: str) -> Credentials | None:
-        """Find whoever has the email key without asking Postgres. Raises StoreAway.
+        """Find whoever has the email key without asking Postgres. Raises StoreUnreachable.
 
         Other users of the file than the pending are those of a time before Postgres: the snapshot
         knows better, and only an instance that has never had one has to believe the file.
@@ -292,7 +292,7 @@ class FallbackStore:
             return offline()
         try:
             answer = online()
-        except StoreAway:
+        except StoreUnreachable:
             if request.is_offline is not None or offline is None:
                 raise
             request.is_offline = True
@@ -314,7 +314,7 @@ class FallbackStore:
 
     def _is_settled(self, record: Record) -> bool:
         """Tell whether Postgres has decided about a pending user, whom the file has still."""
-        with suppress(StoreAway):
+        with suppress(StoreUnreachable):
             return self._postgres.is_over("", record[PENDING]["operation"])
         return False
 
@@ -327,7 +327,7 @@ class FallbackStore:
         """Let Postgres be away for who is pending still: the file has kept it for then."""
         try:
             yield
-        except StoreAway:
+        except StoreUnreachable:
             if not self._is_pending(user_id):
                 raise
 

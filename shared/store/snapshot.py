@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from shared import files
 from shared.database.connection import LIFT_LIMITS, Connection
 from shared.database.pool import Database
-from shared.errors import StoreAway, StoreBusy, StoreUnavailable
+from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
 from shared.model.users import User
 from shared.settings import Settings
@@ -43,7 +43,7 @@ _FORMAT = 1
 _CHUNK = 1 << 20
 _DIGEST_LINE = 65
 """Bytes of the last line: a SHA-256 in hex, and the line's end."""
-_LINE_MOST = 8192
+_LINE_MAX = 8192
 """Bytes of a line, at most. The columns are 255 characters wide; in JSON one takes up to 6 bytes,
 and in an email key 12, where Unicode writes it as three."""
 _LAST_DATE = 253_402_300_799.0
@@ -61,7 +61,7 @@ WHERE email_key IS NOT NULL ORDER BY email_key COLLATE "C"
 """
 
 
-class NoSnapshot(StoreAway):
+class NoSnapshot(StoreUnreachable):
     """There is no file."""
 
 
@@ -158,7 +158,7 @@ class Snapshot:
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
             raise StoreUnavailable(cause=cause) from error
-        except StoreAway as error:
+        except StoreUnreachable as error:
             # Not as the requests see it: they use other connections, and perhaps another host.
             raise StoreUnavailable(cause=f"no snapshot: {error.cause}") from error
         with self._reading:
@@ -185,7 +185,7 @@ class Snapshot:
     def find(self, key: str, now: float, max_age: float) -> Credentials | None:
         """Find who has the email key, if what is known of them is at most `max_age` old.
 
-        Raises NoSnapshot, and StoreAway where the file must not be believed.
+        Raises NoSnapshot, and StoreUnreachable where the file must not be believed.
         """
         known, found = self._find(key, now, max_age)
         if found is None:
@@ -257,18 +257,21 @@ class Snapshot:
         }
 
     def _open(self) -> _Verified:
-        """Give the file as it is now, verified once. Raises StoreAway, OSError and ValueError."""
+        """Give the file as it is now, verified once.
+
+        Raises StoreUnreachable, OSError and ValueError.
+        """
         stamp = files.stamp(self._path.lstat())
         if self._verified is not None and self._verified.stamp == stamp:
             return self._verified
         self._forget()
         last, now = self._refusal, time.monotonic()
         if last is not None and last.stamp == stamp and now - last.at < REFUSED_SECONDS:
-            raise StoreAway(cause=last.cause)
+            raise StoreUnreachable(cause=last.cause)
         with files.open_regular(self._path) as file:
             try:
                 self._verified = self._verify(os.dup(file.fileno()))
-            except StoreAway as error:
+            except StoreUnreachable as error:
                 self._refusal = _Refusal(stamp, now, error.cause)
                 raise
         self._had_one = True
@@ -287,7 +290,7 @@ class Snapshot:
             expected = [f"{signature.hexdigest()}\n".encode() for signature in signatures]
             if not any(hmac.compare_digest(digest, given) for digest in expected):
                 raise self._refused("its signature is not ours, or not for this database")
-            first, _, _ = os.pread(descriptor, _LINE_MOST, 0).partition(b"\n")
+            first, _, _ = os.pread(descriptor, _LINE_MAX, 0).partition(b"\n")
             header = loads(first)
             if header["format"] != _FORMAT:
                 raise self._refused("its format is another version's")
@@ -308,8 +311,8 @@ class Snapshot:
         with self._reading:
             self._forget()
 
-    def _refused(self, reason: str) -> StoreAway:
-        return StoreAway(cause=f"the snapshot {self._path} is not believed: {reason}")
+    def _refused(self, reason: str) -> StoreUnreachable:
+        return StoreUnreachable(cause=f"the snapshot {self._path} is not believed: {reason}")
 
 
 def _rows(connection: Connection) -> Iterator[list[Any]]:
@@ -326,7 +329,7 @@ def _lines(rows: Iterable[Sequence[Any]], taken_at: float) -> Iterator[bytes]:
     yield f"{json.dumps(header)}\n".encode()
     for row in rows:
         line = f"{json.dumps(list(row), ensure_ascii=False)}\n".encode()
-        if len(line) <= _LINE_MOST:  # `_search` would lose its way in a longer one.
+        if len(line) <= _LINE_MAX:  # `_search` would lose its way in a longer one.
             yield line
 
 
@@ -336,8 +339,8 @@ def _search(snapshot: _Verified, key: str) -> list[Any] | None:
     low, high = snapshot.first, snapshot.end
     while low < high:
         middle = (low + high) // 2
-        offset = max(low, middle - _LINE_MOST)
-        block = os.pread(snapshot.descriptor, 2 * _LINE_MOST, offset)
+        offset = max(low, middle - _LINE_MAX)
+        block = os.pread(snapshot.descriptor, 2 * _LINE_MAX, offset)
         start = block.rfind(b"\n", 0, middle - offset) + 1
         end = block.index(b"\n", middle - offset)
         line: list[Any] = loads(block[start:end])

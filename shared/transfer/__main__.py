@@ -42,7 +42,7 @@ from shared.transfer.command import (
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.outputs import Outputs
 from shared.transfer.sources import Source, SourceFile, copy_rows, open_source
-from shared.transfer.steps import Event, Outcome, Ready, beside, timestamp, to_json
+from shared.transfer.steps import Event, Outcome, Ready, sibling_path, timestamp, to_json
 
 _REJECTED = {
     staging.INVALID: "rejected: not users that can be brought over",
@@ -298,7 +298,7 @@ def export_(command: Command, output: Path | None) -> None:
     """Write all users to a new file in the old shape, for a return to the JSON mode."""
     path = output
     if path is None:
-        path = beside(command.settings.users_file, "export", timestamp(time.time()))
+        path = sibling_path(command.settings.users_file, "export", timestamp(time.time()))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files.creating(path) as file:
         done = command.display.run(export.export(command.database(), file.write))

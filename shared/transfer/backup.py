@@ -10,7 +10,7 @@ from pathlib import Path
 from shared import files
 from shared.errors import TransferRefused
 from shared.transfer.sources import CHUNK, open_source
-from shared.transfer.steps import Event, Progress, beside, timestamp
+from shared.transfer.steps import Event, Progress, sibling_path, timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ def back_up(source: Path, now: float) -> Generator[Event, None, BackedUp]:
     Raises InvalidSource where the source changes meanwhile, TransferRefused and OSError; then
     there is no copy.
     """
-    path = beside(source, "backup", timestamp(now))
+    path = sibling_path(source, "backup", timestamp(now))
     digest = hashlib.sha256()
     with open_source(source) as original, files.creating(path) as copy:
         while chunk := original.read(CHUNK):

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from shared import files
 from shared.errors import CommitUnknown
-from shared.transfer.steps import beside
+from shared.transfer.steps import sibling_path
 
 
 class Outputs:
@@ -41,7 +41,7 @@ class Outputs:
     def write(self, kind: str, data: bytes, suffix: str = "") -> None:
         """Add to `users.<kind>.<batch>`, with the source's suffix or another. Raises OSError."""
         if kind not in self._open:
-            path = beside(self._source, kind, self._batch_id, suffix)
+            path = sibling_path(self._source, kind, self._batch_id, suffix)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open[kind] = self._stack.enter_context(files.creating(path))
             self.written.append(path)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import files
-from shared.database.connection import Connection, Lost
+from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
 from shared.errors import StoreRefused, StoreUnavailable
 from shared.formats.timestamps import now_iso
@@ -95,7 +95,7 @@ def _play(
         outcome = _apply(connection, record)
     except StoreRefused:
         raise
-    except (Lost, StoreUnavailable):
+    except (ConnectionLost, StoreUnavailable):
         # Where the answer to the COMMIT was lost, the second time finds what the first has done.
         with transaction(database, write=True, seconds=OPERATION_SECONDS) as fresh:
             outcome = _apply(fresh, record)

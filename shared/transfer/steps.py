@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from shared.database.connection import Connection, Lost
+from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
 from shared.errors import CommitUnknown, StoreUnavailable, TransferRefused
 from shared.transfer import staging
@@ -92,7 +92,7 @@ def timestamp(now: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
 
 
-def beside(source: Path, kind: str, name: str, suffix: str = "") -> Path:
+def sibling_path(source: Path, kind: str, name: str, suffix: str = "") -> Path:
     """Name a file that belongs to a source: `users.<kind>.<name>.json`."""
     return source.with_name(f"{source.stem}.{kind}.{name}{suffix or source.suffix}")
 
@@ -122,7 +122,7 @@ def commit(
     """
     try:
         connection.run_script("COMMIT")
-    except (Lost, StoreUnavailable) as error:
+    except (ConnectionLost, StoreUnavailable) as error:
         connection.close()  # Or the server might wait for it, and others for its lock.
         deadline = time.monotonic() + CHECK_SECONDS
         try:

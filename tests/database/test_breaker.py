@@ -17,7 +17,7 @@ from shared.database import breaker
 from shared.database.breaker import Breaker
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreAway, StoreRefused, StoreSlow, StoreUnavailable
+from shared.errors import StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.settings import Settings
 from tests.support.postgres import Server
 from tests.support.relay import Relay
@@ -36,7 +36,7 @@ def pool(postgres: Server, database: str, relay: Relay) -> Iterator[Database]:
 
 
 def test_it_opens_at_the_first_failure_and_closes_at_the_first_answer() -> None:
-    answers = iter([StoreAway(cause="still"), StoreAway(cause="still"), None])
+    answers = iter([StoreUnreachable(cause="still"), StoreUnreachable(cause="still"), None])
     opened = []
 
     def probe(_: float) -> None:
@@ -48,7 +48,7 @@ def test_it_opens_at_the_first_failure_and_closes_at_the_first_answer() -> None:
     tried.trip()
     tried.trip()
     assert opened == [True]
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnreachable):
         tried.check()
     until(lambda: not tried.is_open, 5)
     tried.check()
@@ -67,12 +67,12 @@ def test_any_other_answer_closes_it_for_the_calls_to_hear_it(answer: type[Except
 
 def test_closing_it_by_hand_ends_the_prober(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(breaker, "PAUSE_MOST", 0.01)
+    monkeypatch.setattr(breaker, "PAUSE_MAX", 0.01)
     probes = []
 
     def probe(_: float) -> None:
         probes.append(True)
-        raise StoreAway
+        raise StoreUnreachable
 
     tried = Breaker(probe, lambda: None)
     before = threading.active_count()
@@ -102,7 +102,7 @@ def test_while_it_is_open_nobody_but_the_prober_dials(pool: Database, relay: Rel
     pool.execute("SELECT 1")
     relay.hang_up = AWAY
     pool.close()
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnreachable):
         pool.execute("SELECT 1")
     relay.reset()
     deadline = time.monotonic() + 2
@@ -110,7 +110,7 @@ def test_while_it_is_open_nobody_but_the_prober_dials(pool: Database, relay: Rel
     with ThreadPoolExecutor(8) as threads:
         while time.monotonic() < deadline:
             for failure in threads.map(lambda _: _failure(pool), range(100)):
-                assert isinstance(failure, StoreAway)
+                assert isinstance(failure, StoreUnreachable)
                 refused += 1
     assert refused > 1000
     assert 1 <= relay.connections <= 8, "a handful a second, however many ask"
@@ -126,7 +126,7 @@ def _failure(pool: Database) -> Exception | None:
 
 def test_it_finds_recovery_by_itself(pool: Database, relay: Relay) -> None:
     relay.hang_up = AWAY
-    assert isinstance(_failure(pool), StoreAway)
+    assert isinstance(_failure(pool), StoreUnreachable)
     assert pool.breaker.since is not None
     relay.hang_up = 0
     until(lambda: not pool.breaker.is_open, 5)
@@ -146,7 +146,7 @@ def test_a_silent_database_costs_the_waiting_no_deadline_of_their_own(
             with ThreadPoolExecutor(8) as threads:
                 failures = list(threads.map(lambda _: _failure(pool), range(8)))
             assert time.monotonic() - started < 2, "one connect deadline, not one after the other"
-    assert {type(failure) for failure in failures} == {StoreAway}
+    assert {type(failure) for failure in failures} == {StoreUnreachable}
 
 
 def test_the_log_tells_once_that_it_is_away_and_once_that_it_is_back(
@@ -154,7 +154,7 @@ def test_the_log_tells_once_that_it_is_away_and_once_that_it_is_back(
 ) -> None:
     relay.hang_up = AWAY
     for _ in range(5):
-        assert isinstance(_failure(pool), StoreAway)
+        assert isinstance(_failure(pool), StoreUnreachable)
     relay.hang_up = 0
     until(lambda: not pool.breaker.is_open, 5)
     away, back = (json.loads(line) for line in capsys.readouterr().out.splitlines())
@@ -168,7 +168,7 @@ def test_whoever_is_in_a_hurry_does_not_open_it(postgres: Server, database: str)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = DatabaseUrl.parse(postgres.url(database, port=silent.getsockname()[1]))
         with closing(Database(url, SETTINGS)) as pool:
-            with pytest.raises(StoreAway):
+            with pytest.raises(StoreUnreachable):
                 pool.execute("SELECT 1", timeout=0.2)
             assert not pool.breaker.is_open
 
@@ -177,13 +177,13 @@ def test_whoever_is_in_a_hurry_and_is_refused_at_once_does_open_it(
     pool: Database, relay: Relay
 ) -> None:
     relay.hang_up = AWAY
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnreachable):
         pool.execute("SELECT 1", timeout=2)
     assert pool.breaker.is_open
 
 
 def test_a_slow_statement_and_a_refusal_do_not_open_it(pool: Database) -> None:
-    with pytest.raises(StoreSlow):
+    with pytest.raises(StoreTimeout):
         pool.execute("SELECT pg_sleep(30)")
     with pytest.raises(StoreRefused):
         pool.execute("SELECT nonsense FROM pg_class")

@@ -17,7 +17,7 @@ import pytest
 
 from shared.database.pool import CONNECT_ATTEMPTS, Database
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreAway, StoreRefused, StoreUnavailable
+from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
 from shared.settings import Settings
 from tests.support.certificates import Authority
 from tests.support.emulator import running_emulator
@@ -111,7 +111,7 @@ def test_a_refused_login_is_not_tried_again(postgres: Server, relay: Relay, faul
     ("failure", "expected"),
     [
         (socket.gaierror(socket.EAI_NONAME, "unknown"), (StoreRefused, 1)),
-        (socket.gaierror(socket.EAI_AGAIN, "try again"), (StoreAway, CONNECT_ATTEMPTS)),
+        (socket.gaierror(socket.EAI_AGAIN, "try again"), (StoreUnreachable, CONNECT_ATTEMPTS)),
     ],
 )
 def test_only_a_name_that_may_be_resolved_later_is_looked_up_again(
@@ -158,7 +158,7 @@ def test_a_resolver_that_hangs_does_not_stretch_the_deadline(
     try:
         with (
             closing(Database(DatabaseUrl.parse(postgres.url("postgres")), settings)) as pool,
-            pytest.raises(StoreAway, match="longer than its deadline"),
+            pytest.raises(StoreUnreachable, match="longer than its deadline"),
         ):
             pool.execute("SELECT 1")
         assert time.monotonic() - started < 3
@@ -317,7 +317,7 @@ def test_a_server_without_room_is_asked_a_few_times_and_no_more(
         postgres.url(database, port=relay.port, user="crowded", password="crowded")
     )
     with closing(Database(url, SETTINGS)) as pool:
-        with pytest.raises(StoreAway, match="53300"):
+        with pytest.raises(StoreUnreachable, match="53300"):
             pool.execute("SELECT 1")
         assert relay.connections == CONNECT_ATTEMPTS
 
@@ -326,7 +326,7 @@ def test_a_server_that_is_gone_is_away_soon(postgres: Server) -> None:
     url = DatabaseUrl.parse(postgres.url("postgres", port=free_port()))
     with (
         closing(Database(url, SETTINGS)) as pool,
-        pytest.raises(StoreAway, match="cannot connect: ConnectionRefusedError"),
+        pytest.raises(StoreUnreachable, match="cannot connect: ConnectionRefusedError"),
     ):
         pool.execute("SELECT 1")
 
@@ -341,7 +341,7 @@ def test_one_deadline_covers_the_whole_connect(postgres: Server, negotiation: st
         started = time.monotonic()
         with (
             closing(Database(url, settings)) as pool,
-            pytest.raises(StoreAway, match="longer than its deadline"),
+            pytest.raises(StoreUnreachable, match="longer than its deadline"),
         ):
             pool.execute("SELECT 1")
         assert 0.4 < time.monotonic() - started < 3

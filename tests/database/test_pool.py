@@ -173,7 +173,7 @@ def test_who_waits_until_the_deadline_is_told_that_the_store_is_busy(pool: Datab
 def test_who_is_woken_with_too_little_time_wakes_the_next(
     postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.database.pool, "LEAST_SECONDS", 10)
+    monkeypatch.setattr(shared.database.pool, "MIN_SECONDS", 10)
     url = DatabaseUrl.parse(postgres.url(database))
     settings = Settings(database_max_connections=1)
     with closing(Database(url, settings)) as pool, ThreadPoolExecutor(2) as threads:

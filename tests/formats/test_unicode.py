@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.formats.unicode import MOST_MARKS, normalized
+from shared.formats.unicode import MAX_MARKS, normalized
 
 
 @given(st.text())
@@ -23,6 +23,6 @@ def test_as_many_marks_as_there_are_in_any_language_are_put_in_order(text: str) 
 
 
 def test_more_marks_than_in_any_language_stay_as_they_are() -> None:
-    text = "a" + "\u0301" * MOST_MARKS + "\u0323"
+    text = "a" + "\u0301" * MAX_MARKS + "\u0323"
     assert normalized("NFC", text) == text
     assert unicodedata.normalize("NFC", text) != text

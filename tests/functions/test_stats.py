@@ -22,8 +22,8 @@ from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
 from shared.store import Store, open_store
 from shared.store.json_file.store import JsonFileStore
-from shared.store.postgres.statements import CLEAN_UP, MOST_DELETED
-from shared.store.postgres.statistics import MOST_HOURS, ROLL_UP, STATISTICS
+from shared.store.postgres.statements import CLEAN_UP, MAX_DELETED
+from shared.store.postgres.statistics import MAX_HOURS, ROLL_UP, STATISTICS
 from shared.store.postgres.store import PostgresStore
 from shared.transfer import operations
 from tests.credentials.test_id_tokens import KEY
@@ -236,7 +236,7 @@ def _clean_up(store: PostgresStore, now: float) -> bool:
     seconds = store._audit_seconds
     ((most,),) = store.database.execute(_at(now, CLEAN_UP), str(seconds))
     ((hours,),) = store.database.execute(_at(now, ROLL_UP))
-    return int(most) == MOST_DELETED or int(hours) == MOST_HOURS
+    return int(most) == MAX_DELETED or int(hours) == MAX_HOURS
 
 
 def _at(now: float, statement: str) -> str:

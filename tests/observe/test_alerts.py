@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.observe.alerts import CHECK_SECONDS, LEAST_REQUESTS, MINUTES, Alerts
+from shared.observe.alerts import CHECK_SECONDS, MIN_REQUESTS, MINUTES, Alerts
 from shared.settings import Thresholds
 from tests.support.emulator import running_emulator
 from tests.support.postgres import Server
@@ -81,8 +81,8 @@ def test_what_no_function_takes_is_no_failure_of_ours() -> None:
 
 def test_few_requests_are_no_rate() -> None:
     alerts = _alerts(error_rate=0.1, slow_login=1)
-    _serve(alerts, LEAST_REQUESTS // 2, 500)
-    _serve(alerts, LEAST_REQUESTS // 2 - 1, seconds=9)
+    _serve(alerts, MIN_REQUESTS // 2, 500)
+    _serve(alerts, MIN_REQUESTS // 2 - 1, seconds=9)
     assert _firing(alerts) == set()
     _serve(alerts, 1, seconds=9)
     assert _firing(alerts) == {"error_rate"}

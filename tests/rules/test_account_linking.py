@@ -16,7 +16,7 @@ from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import FRESH_SECONDS, Session
 from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
-from shared.model.users import MOST_IDENTITIES, ExternalIdentity, User
+from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
 from shared.rules import account_linking
 from shared.settings import Settings
 from shared.store import Store, open_store
@@ -233,10 +233,10 @@ def test_who_has_as_many_identities_as_one_may_have_signs_in_and_gets_no_more(
 ) -> None:
     holder = _local(store)
     _sign_in(store, GOOGLE, _session(holder))
-    for number in range(MOST_IDENTITIES + 5):
+    for number in range(MAX_IDENTITIES + 5):
         again = replace(FIREBASE, subject=f"another {number}")
         assert _sign_in(store, again) == (holder, False)
-    assert len(_identities(store, holder)) == MOST_IDENTITIES
+    assert len(_identities(store, holder)) == MAX_IDENTITIES
     with pytest.raises(EmailTaken):
         _sign_in(store, OTHER, _session(holder))
 

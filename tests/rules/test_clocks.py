@@ -19,7 +19,7 @@ import pytest
 from shared import application
 from shared.credentials.session_tokens import SESSION_SECONDS, SessionTokens
 from shared.database.breaker import Breaker
-from shared.errors import StoreAway
+from shared.errors import StoreUnreachable
 from shared.model.users import User
 from tests.support import outage
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
@@ -311,7 +311,7 @@ def test_an_outage_lasts_as_long_as_it_lasts_whatever_becomes_of_the_clock(
     clocks: Clocks, capsys: pytest.CaptureFixture[str], wrong_by: float
 ) -> None:
     def probe(_: float) -> None:
-        raise StoreAway
+        raise StoreUnreachable
 
     tried = Breaker(probe, lambda: None)
     tried.trip()

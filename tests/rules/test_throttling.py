@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from shared.credentials.passwords import PasswordHasher
-from shared.errors import StoreAway, TooManyAttempts
+from shared.errors import StoreUnreachable, TooManyAttempts
 from shared.model import throttling
 from shared.model.throttling import ASK_AGAIN_SECONDS, Keys, Locks, Pseudonyms
 from shared.model.users import ExternalIdentity, User
@@ -316,8 +316,8 @@ def test_a_lock_that_the_store_could_not_be_asked_about_is_remembered_for_as_lon
     _learn(locks, HOME, 15)
     clock.now += ASK_AGAIN_SECONDS
     locks.check(HOME, event="login_throttled")
-    with pytest.raises(StoreAway), locks.learning(HOME):
-        raise StoreAway
+    with pytest.raises(StoreUnreachable), locks.learning(HOME):
+        raise StoreUnreachable
     assert _refused_for(locks, HOME) == 5
     clock.now += 5
     assert [_refused_for(locks, HOME) for _ in range(3)] == [0] * 3

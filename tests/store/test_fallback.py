@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.credentials.session_tokens import FRESH_SECONDS
-from shared.errors import StoreAway, StoreFault, StoreRefused
+from shared.errors import StoreFault, StoreRefused, StoreUnreachable
 from shared.settings import Settings
 from shared.store import open_store
 from tests.support.certificates import Authority
@@ -497,7 +497,7 @@ def test_the_log_tells_why_nobody_could_serve(postgres: Server, tmp_path: Path) 
         DATABASE_URL=url, USERS_FILE=str(tmp_path / "users.json"), FALLBACK="readonly"
     )
     with closing(open_store(Settings.from_env(variables))) as store:
-        with pytest.raises(StoreAway, match="cannot connect: ConnectionRefusedError"):
+        with pytest.raises(StoreUnreachable, match="cannot connect: ConnectionRefusedError"):
             store.create_user(new_user(ADA), "hash", client=CLIENT)
-        with pytest.raises(StoreAway, match="no snapshot"):
+        with pytest.raises(StoreUnreachable, match="no snapshot"):
             store.begin_login(ADA, CLIENT)

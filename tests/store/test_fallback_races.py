@@ -12,8 +12,8 @@ import pytest
 from shared import application
 from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
-from shared.database.connection import Rejected
-from shared.errors import StoreAway
+from shared.database.connection import ConnectRetryable
+from shared.errors import StoreUnreachable
 from shared.observe import request_context
 from shared.rules import account_linking
 from shared.store.fallback import FallbackStore
@@ -122,7 +122,7 @@ def test_a_sign_up_with_google_is_never_taken_without_its_identity(
 
     monkeypatch.setattr(store._postgres, "find_external", find_and_leave)
     google = Identity("https://accounts.google.com", "1", ADA, is_authoritative=True)
-    with request_context.request(3, {}), pytest.raises(StoreAway):
+    with request_context.request(3, {}), pytest.raises(StoreUnreachable):
         account_linking.sign_in(store, google, None, client=CLIENT)
     assert not site.pending()
 
@@ -187,7 +187,7 @@ def test_the_log_tells_that_there_is_no_snapshot_though_the_database_answers(
 
     @contextmanager
     def refuse(deadline: float) -> Iterator[None]:
-        raise StoreAway(cause="cannot connect: 53300 too many connections")
+        raise StoreUnreachable(cause="cannot connect: 53300 too many connections")
         yield
 
     monkeypatch.setattr(_store(site)._postgres.database, "direct_connection", refuse)
@@ -252,12 +252,12 @@ def test_a_health_check_beside_a_server_that_starts_does_not_make_it_away(start:
     database = _store(site)._postgres.database
 
     def start_slowly(*_: object) -> None:
-        raise Rejected("57P03 the database system is starting up", starting=True)
+        raise ConnectRetryable("57P03 the database system is starting up", starting=True)
 
     database.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shared.database.pool.dial", start_slowly)
-        with pytest.raises(StoreAway):
+        patch.setattr("shared.database.pool.connect", start_slowly)
+        with pytest.raises(StoreUnreachable):
             database.execute("SELECT 1", timeout=1)
     assert not database.breaker.is_open
     assert site.log_in(ADA).status_code == 200

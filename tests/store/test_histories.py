@@ -453,7 +453,7 @@ def test_in_every_history_all_that_was_acknowledged_holds(
 ) -> None:
     monkeypatch.setattr(shared.database.pool, "CONNECT_BACKOFF", 0.001)
     monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(breaker, "PAUSE_MOST", 0.02)
+    monkeypatch.setattr(breaker, "PAUSE_MAX", 0.02)
     options = {
         "FALLBACK": mode,
         "ADMIN_TOKEN": ADMIN,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import StoreAway
+from shared.errors import StoreUnreachable
 from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import REFUSED_SECONDS, SKEW_SECONDS, NoSnapshot, Snapshot
 from tests.support.broken_files import BrokenFiles
@@ -118,7 +118,7 @@ def test_only_a_regular_file_is_read(path: Path, tmp_path: Path, kind: str) -> N
         if kind == "symlink":
             _write(target, "ada@example.com")
         path.symlink_to(target)
-    with pytest.raises(StoreAway, match=r"not a regular file|symbolic link"):
+    with pytest.raises(StoreUnreachable, match=r"not a regular file|symbolic link"):
         _find(_snapshot(path), "ada@example.com")
 
 
@@ -129,7 +129,7 @@ def test_no_byte_can_be_changed(path: Path) -> None:
         changed = bytearray(sound)
         changed[position] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(StoreAway, match="signature"):
+        with pytest.raises(StoreUnreachable, match="signature"):
             _find(_snapshot(path), "ada@example.com")
 
 
@@ -145,7 +145,7 @@ def test_nothing_can_be_cut_off_or_put_in(path: Path, tmp_path: Path) -> None:
     forged += [lines[:-1] + spliced[-1:], [b"".join(lines)[:-1]], [b"\n"], [b"0" * 64 + b"\n"]]
     for content in forged:
         path.write_bytes(b"".join(content))
-        with pytest.raises(StoreAway, match="not believed"):
+        with pytest.raises(StoreUnreachable, match="not believed"):
             _find(_snapshot(path), "ada@example.com")
 
 
@@ -162,7 +162,7 @@ def test_a_file_that_is_not_believed_is_not_read_again_by_each_login(
     ):  # fmt: skip
         reads.clear()
         monkeypatch.setattr(time, "monotonic", lambda at=began + seconds: at)
-        with pytest.raises(StoreAway, match="signature"):
+        with pytest.raises(StoreUnreachable, match="signature"):
             _find(stranger, "ada@example.com")
         assert bool(reads) == is_read
     _snapshot(path, OTHER).write(_rows("eve@example.com"), taken_at=NOW)
@@ -185,7 +185,7 @@ def test_another_version_s_format_is_not_believed(
     with monkeypatch.context() as patch:
         patch.setattr(snapshot_module, "_FORMAT", 2)
         snapshot = _write(path, "ada@example.com")
-    with pytest.raises(StoreAway, match="another version's"):
+    with pytest.raises(StoreUnreachable, match="another version's"):
         _find(snapshot, "ada@example.com")
 
 
@@ -199,7 +199,10 @@ def test_a_disk_that_cannot_be_read_is_no_answer_and_the_next_read_is(path: Path
     for at in range(len(sound.calls)):
         snapshot = _snapshot(path)
         disk = BrokenFiles(path.parent, at, errno.EIO)
-        with disk.broken(), pytest.raises(StoreAway, match="cannot be read: Input/output error"):
+        with (
+            disk.broken(),
+            pytest.raises(StoreUnreachable, match="cannot be read: Input/output error"),
+        ):
             _find(snapshot, keys[7])
         assert _find(snapshot, keys[7])
         snapshot.close()
@@ -222,7 +225,7 @@ def test_a_file_that_is_overwritten_while_it_is_read_is_no_answer(
         snapshot = _snapshot(path)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pread", _overwriting(path, changed[rest], number))
-            with pytest.raises(StoreAway, match=r"signature|being changed"):
+            with pytest.raises(StoreUnreachable, match=r"signature|being changed"):
                 _find(snapshot, keys[-1])
         snapshot.close()
 
@@ -242,7 +245,7 @@ def _overwriting(path: Path, content: bytes, number: int) -> Callable[[int, int,
 def test_another_secret_or_database_is_not_believed_and_a_rotated_secret_is(path: Path) -> None:
     _write(path, "ada@example.com")
     for stranger in (_snapshot(path, OTHER), _snapshot(path, SECRET, database="host/other")):
-        with pytest.raises(StoreAway, match="not ours, or not for this database"):
+        with pytest.raises(StoreUnreachable, match="not ours, or not for this database"):
             _find(stranger, "ada@example.com")
     assert _find(_snapshot(path, OTHER, SECRET), "ada@example.com")
 
@@ -264,7 +267,7 @@ def test_its_age_is_limited_also_where_the_clock_was_moved(
     if is_believed:
         assert _find(snapshot, "ada@example.com", NOW + age)
     else:
-        with pytest.raises(StoreAway, match="age"):
+        with pytest.raises(StoreUnreachable, match="age"):
             _find(snapshot, "ada@example.com", NOW + age)
 
 

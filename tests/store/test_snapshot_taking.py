@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from shared import files
 from shared.database.connection import Connection
-from shared.errors import StoreAway, StoreBusy, StoreUnavailable
+from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.emails import email_key
 from shared.settings import Settings
 from shared.store import snapshot as snapshot_module
@@ -279,7 +279,7 @@ def test_who_took_one_when_the_clock_ran_ahead_believes_it_for_its_time_and_no_l
         assert snapshot.find("user1@example.com", moment, AGE)
     monkeypatch.setattr(time, "monotonic", lambda: real() + AGE)
     for moment in (NOW + wrong_by, NOW, NOW - AGE):
-        with pytest.raises(StoreAway, match="age"):
+        with pytest.raises(StoreUnreachable, match="age"):
             snapshot.find("user1@example.com", moment, AGE)
 
 
@@ -290,7 +290,7 @@ def test_one_of_the_future_is_believed_by_nobody_but_the_process_that_took_it(
     snapshot = _snapshot(path)
     snapshot.take(target.database, NOW + 6 * HOUR)
     assert snapshot.find("user1@example.com", NOW, AGE)
-    with pytest.raises(StoreAway, match="age"):
+    with pytest.raises(StoreUnreachable, match="age"):
         _snapshot(path).find("user1@example.com", NOW, AGE)
 
 

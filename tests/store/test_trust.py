@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shared.errors import EmailTaken
-from shared.model.users import MOST_IDENTITIES, ExternalIdentity, User
+from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
 from shared.store import Credentials, ExternalMatch, Store
 from tests.support.stores import CLIENT, credentials, id_token, pass_time, session_of, stored
 
@@ -156,7 +156,7 @@ def test_a_user_is_found_by_any_identity_and_without_one_by_the_address(store: S
 
 
 def test_a_user_with_as_many_identities_as_one_may_have_gets_no_more(store: Store) -> None:
-    few, *more = (ExternalIdentity(FIREBASE.issuer, f"f{n}") for n in range(MOST_IDENTITIES))
+    few, *more = (ExternalIdentity(FIREBASE.issuer, f"f{n}") for n in range(MAX_IDENTITIES))
     user = _create(store, ADA, few)
     match = _find(store, OTHER, few)
     assert match is not None

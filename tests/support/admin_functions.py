@@ -12,7 +12,7 @@ from flask import Response
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from shared.errors import InvalidInput, StoreAway
+from shared.errors import InvalidInput, StoreUnreachable
 from shared.web.endpoint import Call, endpoint, stream_answer
 from tests.support.google_functions import api
 
@@ -28,7 +28,7 @@ def digest(call: Call) -> Response:
 def _digest(call: Call) -> Generator[dict[str, Any], None, None]:
     what = call.request.args.get("what")
     if what == "fail first":
-        raise StoreAway(cause="a canary")
+        raise StoreUnreachable(cause="a canary")
     if what == "say nothing":
         return
     try:

@@ -14,7 +14,7 @@ from flask import Response
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import main
-from shared.errors import NotAuthenticated, StoreAway
+from shared.errors import NotAuthenticated, StoreUnreachable
 from shared.web.endpoint import Call, answer, endpoint, stream_answer
 
 _GATE_SECONDS = 20
@@ -74,7 +74,7 @@ def _fail_unforeseen() -> None:
 
 
 def _fail_away() -> None:
-    raise StoreAway(cause="nobody answers")
+    raise StoreUnreachable(cause="nobody answers")
 
 
 @endpoint("POST")

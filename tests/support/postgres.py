@@ -34,8 +34,8 @@ _FETCHED = Path(__file__).resolve().parent.parent.parent / ".venv-postgres"
 """Where `make postgres-versions` puts what the wheel and Debian don't have."""
 _NOBODY = 65534
 _START_SECONDS = 30
-_MOST_WORKERS = 16
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _MOST_WORKERS
+_MAX_WORKERS = 16
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _MAX_WORKERS
 
 
 def free_port() -> int:
@@ -44,7 +44,7 @@ def free_port() -> int:
     Each process of a test run has ports of its own, or two might find one at the same time.
     """
     while True:
-        port = secrets.randbelow(15_000 // _MOST_WORKERS) * _MOST_WORKERS + 15_000 + _WORKER
+        port = secrets.randbelow(15_000 // _MAX_WORKERS) * _MAX_WORKERS + 15_000 + _WORKER
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

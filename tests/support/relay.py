@@ -22,7 +22,7 @@ _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _POLL = 0.02
 _FINE_POLL = 0.005
 """While something waits for its time to be forwarded."""
-_MOST_HELD = 16
+_MAX_HELD = 16
 """Chunks that wait for their time, before no more is read."""
 
 
@@ -267,7 +267,7 @@ class _Way:
     @property
     def has_room(self) -> bool:
         """Whether more is to be read."""
-        return not self._is_over and len(self.held) < _MOST_HELD
+        return not self._is_over and len(self.held) < _MAX_HELD
 
     @property
     def has_ended(self) -> bool:

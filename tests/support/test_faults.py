@@ -15,7 +15,7 @@ import pytest
 
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreAway, StoreRefused, StoreUnavailable
+from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
 from shared.settings import Settings
 from tests.support.postgres import USER, Server, running_pgbouncer, running_postgres
 from tests.support.relay import (
@@ -239,7 +239,7 @@ def test_a_server_that_was_stopped_or_restarted_has_its_port_and_its_data(
     with server.stopped():
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", server.port), 1)
-        with pytest.raises(StoreAway):
+        with pytest.raises(StoreUnreachable):
             pool.execute("SELECT 1")
     assert server.run("SELECT n FROM kept", "bench") == [[7]]
     server.restart()

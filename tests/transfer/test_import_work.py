@@ -17,7 +17,7 @@ from shared.transfer import rollback
 from tests.support.transfers import Target, finish, nonzero, user
 
 COUNT = 1_500
-MOST_WORK = 100
+MAX_WORK = 100
 """Rows that a statement may look at for each of the source's: a plan has some twenty nodes."""
 _COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Join Filter")
 _PLAN = re.compile(r"duration: [\d.]+ ms  plan:\s*")
@@ -46,7 +46,7 @@ def _bounded_work(target: Target, statements: int) -> Iterator[None]:
     assert len(found) >= statements
     for plan in found:
         work = _work(plan["Plan"])
-        assert work <= MOST_WORK * COUNT, f"{work / COUNT:.0f} for each row: {plan['Query Text']}"
+        assert work <= MAX_WORK * COUNT, f"{work / COUNT:.0f} for each row: {plan['Query Text']}"
 
 
 def _work(node: dict[str, Any]) -> float:

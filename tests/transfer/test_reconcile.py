@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import StoreAway
+from shared.errors import StoreUnreachable
 from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.transfer import operations, reconciling, rollback
@@ -288,7 +288,7 @@ def test_a_database_that_goes_away_leaves_the_rest_pending(
 
         between.watch = watch
         through = Target(postgres, target.name, port=between.port)
-        with pytest.raises(StoreAway):
+        with pytest.raises(StoreUnreachable):
             _reconcile(through, file)
     (record,) = json.loads(file.read_text())
     assert record["email"] == "bob@example.com"

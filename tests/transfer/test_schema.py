@@ -18,7 +18,7 @@ import pytest
 
 from shared.database import migrations
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreAway
+from shared.errors import StoreUnreachable
 from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment
@@ -263,7 +263,9 @@ def test_a_migration_that_takes_too_long_is_ended_by_the_server(
     load = migrations.load
     monkeypatch.setattr(migrations, "load", lambda: load(folder))
     url = DatabaseUrl.parse(postgres.url(database))
-    with pytest.raises(StoreAway, match=r"9001_slow.sql, line 2: 57014 .*, in SELECT pg_sleep"):
+    with pytest.raises(
+        StoreUnreachable, match=r"9001_slow.sql, line 2: 57014 .*, in SELECT pg_sleep"
+    ):
         bring_up_to_date(url, Settings(database_timeout=2))
     assert _dump(postgres, database) == before
 

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from shared.database import migrations
-from shared.database.connection import Connection, Lost
+from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreAway, StoreSlow, StoreUnavailable
+from shared.errors import StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
@@ -118,7 +118,7 @@ def test_a_statement_has_the_time_that_is_left_now_and_not_what_was_left_for_an_
         connection.set_deadline(time.monotonic() + 10)
         _STATEMENTS[kind](connection)
         connection.set_deadline(time.monotonic() + 0.5)
-        with pytest.raises((StoreSlow, Lost)):
+        with pytest.raises((StoreTimeout, ConnectionLost)):
             _STATEMENTS[kind](connection)
 
 
@@ -277,7 +277,7 @@ def test_a_database_that_says_nothing_is_found_in_the_time_of_a_request(
         url = DatabaseUrl.parse(postgres.url(target.name, port=pooler.port))
         began = time.monotonic()
         with (
-            pytest.raises(StoreAway),
+            pytest.raises(StoreUnreachable),
             steps.transaction(Database(url, SETTINGS), write=write),
         ):
             pytest.fail("it has begun")
@@ -292,7 +292,7 @@ def test_a_second_attempt_at_a_sign_up_connects_in_the_time_that_the_file_is_loc
     database = Database(url, Settings(database_timeout=60, database_connect_timeout=60))
     began = time.monotonic()
     with (
-        pytest.raises(StoreAway),
+        pytest.raises(StoreUnreachable),
         steps.transaction(database, write=True, seconds=0.5),
     ):
         pytest.fail("it has begun")

@@ -26,7 +26,7 @@ from shared.formats.timestamps import from_iso, now_iso
 from shared.model.emails import email_key
 from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Pseudonyms
-from shared.model.users import MOST_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
+from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 from shared.observe import request_context
 from shared.settings import Settings
 from shared.store import Account, Attempt, Credentials, ExternalMatch
@@ -224,7 +224,7 @@ class JsonFileStore:
         return ExternalMatch(
             credentials=users_file.credentials(record),
             is_linked=bool(linked),
-            has_all=len(linked) == len(identities) or len(known) >= MOST_IDENTITIES,
+            has_all=len(linked) == len(identities) or len(known) >= MAX_IDENTITIES,
             has_identities=bool(known),
             at=time.time(),
         )

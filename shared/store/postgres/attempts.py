@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CLIENT, ACCOUNT = "client", "account"
 """Who denies an attempt: the client's network, or the account."""
-MOST_IN_MEMORY = 20_000
+MAX_IN_MEMORY = 20_000
 """Rows; whoever has that many networks can make memory forget the oldest."""
 
 
@@ -304,7 +304,7 @@ class MemoryAttempts:
         lock_end = now + (self._limits.lockout_seconds if seconds is None else seconds)
         row = self._rows.get(key)
         if row is None:
-            while len(self._rows) >= MOST_IN_MEMORY:
+            while len(self._rows) >= MAX_IN_MEMORY:
                 del self._rows[next(iter(self._rows))]
             row = self._rows[key] = _Row(limit, lock_end)
         elif row.expires_at <= now:

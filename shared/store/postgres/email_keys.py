@@ -24,7 +24,7 @@ BATCH = 2000
 """Users."""
 UNLINKED = "identity_unlinked"
 """The audit's kind for an identity that was taken from a user whose key had been another's."""
-LEAST_SECONDS = 1.0
+MIN_SECONDS = 1.0
 """For a batch."""
 
 IS_PENDING = "SELECT EXISTS (SELECT FROM pending_email_keys)"
@@ -178,7 +178,7 @@ def _give(connection: Connection, deadline: float) -> Correction | None:
 
 
 def _begin(connection: Connection, deadline: float) -> None:
-    if deadline - time.monotonic() < LEAST_SECONDS:
+    if deadline - time.monotonic() < MIN_SECONDS:
         ((left,),) = connection.execute(_COUNT)
         raise StoreRefused(
             cause=f"{left} keys of email addresses are still to be corrected, which takes longer "

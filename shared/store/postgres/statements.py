@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 
 from shared.model.throttling import success_key
-from shared.model.users import MAX_EPOCH, MOST_IDENTITIES, TOKEN_MAX_SECONDS
+from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS
 from shared.store.postgres.attempts import after, begin, spend, succeed
 
-MOST_EVENTS = 100
+MAX_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""
-MOST_DELETED = 1000
+MAX_DELETED = 1000
 """Expired rows of each table that are deleted at once."""
 KEPT_HOURS = 24
 """For which a revocation outlives its session, whose cookie an instance with a slow clock takes."""
@@ -109,7 +109,7 @@ SELECT {_USER}, created_at, updated_at, password IS NOT NULL,
         FROM identities i WHERE user_id = u.id),
     (SELECT json_agg(json_build_object('at', at, 'kind', kind, 'client', client))::text
         FROM (SELECT * FROM auth_events WHERE user_id = u.id ORDER BY at DESC, id DESC
-            LIMIT {MOST_EVENTS}) e)
+            LIMIT {MAX_EVENTS}) e)
 FROM users u WHERE id = $1::uuid
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = $2)
 """
@@ -148,7 +148,7 @@ WITH matched AS (
     SELECT coalesce((SELECT id FROM linked), (SELECT id FROM users WHERE email_key = $2)) AS id
 ), complete AS (
     SELECT (SELECT count(*) FROM matched) = json_array_length($1::json)
-        OR (SELECT count(*) FROM identities JOIN found ON user_id = id) >= {MOST_IDENTITIES}
+        OR (SELECT count(*) FROM identities JOIN found ON user_id = id) >= {MAX_IDENTITIES}
         AS has_all
 ), token AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
@@ -194,7 +194,7 @@ def _expired(table: str, key: str, condition: str) -> str:
     """Delete what nobody is using: rows that are locked are somebody's, and wait for no one."""
     # As an array they are selected once: a join could select anew, and more, for every row.
     return f"""DELETE FROM {table} WHERE {key} = ANY (ARRAY(
-        SELECT {key} FROM {table} WHERE {condition} LIMIT {MOST_DELETED} FOR UPDATE SKIP LOCKED
+        SELECT {key} FROM {table} WHERE {condition} LIMIT {MAX_DELETED} FOR UPDATE SKIP LOCKED
     )) RETURNING 1"""
 
 

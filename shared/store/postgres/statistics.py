@@ -18,10 +18,10 @@ from datetime import date
 from typing import Any
 
 from shared.database.connection import Row
-from shared.model.statistics import MOST_DAYS, Events, Statistics
+from shared.model.statistics import MAX_DAYS, Events, Statistics
 from shared.store.postgres.columns import parse_json
 
-MOST_HOURS = 24
+MAX_HOURS = 24
 """That are counted at once, so that it takes no longer than a statement may."""
 
 # 'unknown' is the provider of logins of a time when it was not written down.
@@ -42,13 +42,13 @@ _NEXT = "(SELECT max(hour) + interval '1 hour' FROM event_hours)"
 ROLL_UP = f"""
 WITH bounds AS (
     SELECT CURRENT_TIMESTAMP - interval '3 hours' AS latest, date_trunc('hour',
-            greatest(next, CURRENT_TIMESTAMP - interval '{MOST_DAYS * 24} hours'), 'UTC') AS next
+            greatest(next, CURRENT_TIMESTAMP - interval '{MAX_DAYS * 24} hours'), 'UTC') AS next
     FROM (SELECT coalesce({_NEXT}, (SELECT min(at) FROM auth_events)) AS next) found
     WHERE next IS NOT NULL
 ), due AS (
     SELECT hour FROM changed_hours, bounds WHERE hour <= latest
     UNION SELECT generate_series(next, latest, '1 hour') FROM bounds
-    ORDER BY hour LIMIT {MOST_HOURS}
+    ORDER BY hour LIMIT {MAX_HOURS}
 ), counted AS (
     INSERT INTO event_hours AS e (hour, version, counts)
     SELECT h.hour, coalesce(version, 0) + 1, {_COUNTS}

@@ -344,7 +344,7 @@ class PostgresStore:
         ((most,),) = self.database.execute(statements.CLEAN_UP, str(self._audit_seconds))
         ((hours,),) = self.database.execute(statistics.ROLL_UP)
         self._correct_keys()
-        return int(most) == statements.MOST_DELETED or int(hours) == statistics.MOST_HOURS
+        return int(most) == statements.MAX_DELETED or int(hours) == statistics.MAX_HOURS
 
     def _correct_keys(self) -> None:
         """Make the keys of those whom the old server has added and SQL makes none for."""
