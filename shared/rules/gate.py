@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from shared.model.throttling import Locks
 from shared.rules.bulkhead import Bulkhead
+from shared.rules.locks import Locks
 
 if TYPE_CHECKING:
     from shared.model.clients import Client

@@ -16,9 +16,10 @@ import pytest
 
 from shared.credentials.passwords import PasswordHasher
 from shared.errors import StoreUnreachable, TooManyAttempts
-from shared.model import throttling
-from shared.model.throttling import ASK_AGAIN_SECONDS, Keys, Locks, Pseudonyms
+from shared.model.throttling import Keys, Pseudonyms
 from shared.model.users import ExternalIdentity, User
+from shared.rules import locks as locks_module
+from shared.rules.locks import ASK_AGAIN_SECONDS, Locks
 from shared.settings import Settings
 from shared.store import Store, open_store
 from tests.support.emulator import ROOT, Emulator, running_emulator
@@ -332,7 +333,7 @@ def test_a_lock_is_remembered_no_longer_than_the_store_said() -> None:
 
 
 def test_only_so_many_locks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttling, "MAX_LOCKS", 2)
+    monkeypatch.setattr(locks_module, "MAX_LOCKS", 2)
     locks = Locks(Clock())
     for network in (HOME, ELSEWHERE, HOME, STRANGER):
         _learn(locks, network, 900)
