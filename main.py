@@ -10,14 +10,18 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING
 
 import flask
 
-from shared import application
+from shared.application import Application
 from shared.observe import telemetry
-from shared.settings import InvalidSettings
-from shared.web import endpoint
+from shared.settings import InvalidSettings, Settings
+from shared.store.start_up import warn_of_pending
+from shared.web import flask_app
+
+if TYPE_CHECKING:
+    from shared.web.endpoint import Endpoint
 
 EntryPoint = Callable[[flask.Request], flask.Response]
 
@@ -51,9 +55,9 @@ PAGES = {
 
 def api(request: flask.Request) -> flask.Response:
     """Route a request to the function that has its path."""
-    path = endpoint.path(request)
+    path = flask_app.path(request)
     name = ROUTES.get(path) or PAGES.get(path)
-    return _entry_point(name)(request) if name else endpoint.not_found(request)
+    return _entry_point(name)(request) if name else flask_app.not_found(application, request)
 
 
 def __getattr__(name: str) -> EntryPoint:
@@ -63,20 +67,25 @@ def __getattr__(name: str) -> EntryPoint:
 
 
 def _entry_point(name: str) -> EntryPoint:
-    module = importlib.import_module(f"functions.{name}")
-    return cast("EntryPoint", getattr(module, name))
+    endpoint: Endpoint = getattr(importlib.import_module(f"functions.{name}"), name)
+
+    # functions-framework takes nothing but a function.
+    def entry_point(request: flask.Request) -> flask.Response:
+        return endpoint(application, request)
+
+    return entry_point
 
 
 try:
-    application.settings()
+    application = Application(Settings.from_env())
 except InvalidSettings as error:
     sys.exit(str(error))
-application.tell_of_pending()
+warn_of_pending(application.settings)
 telemetry.export_from_workers(application.gauges)
 # Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():
     from shared.web import server
 
-    endpoint.adopt(flask.current_app)
-    server.install()
+    flask_app.adopt(flask.current_app, application)
+    server.install(application)

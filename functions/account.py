@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
-
 from flask import Response
 
-from functions.responses import clear_session, user_members
-from shared import application
+from functions.user_responses import clear_session, user_members
 from shared.credentials.session_tokens import Session
-from shared.rules import accounts, sessions
-from shared.web.endpoint import Call, answer, endpoint
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+from shared.web.responses import answer, no_content
 
 
 @endpoint("GET", "DELETE", body="optional")
 def account(call: Call) -> Response:
     """Give the users all that is stored about them: 200. Or delete it, on their password: 204."""
-    session = sessions.read(application.tokens(), call.session_token, time.time())
+    session = call.app.sessions.read(call.session_token, call.now)
     if call.request.method == "DELETE":
         return _delete(call, session)
-    found = accounts.own_account(application.store(), session)
+    found = call.app.sessions.account(session)
     call.log["user_id"] = found.user.id
     return answer(
         user_members(found.user)
@@ -37,17 +35,10 @@ def account(call: Call) -> Response:
 
 
 def _delete(call: Call, session: Session) -> Response:
-    call.afterwards(application.clean_up)
-    accounts.delete_account(
-        application.store(),
-        application.hasher(),
-        application.gate(),
-        session,
-        password=call.optional_text("password"),
-        client=call.client,
-    )
+    call.afterwards(call.app.janitor.run)
+    password = call.optional_text("password")
+    call.app.accounts.delete(session, password=password, client=call.client)
     call.log |= {"user_id": session.user.id, "event": "account_deleted"}
-    response = Response(status=204)
-    del response.headers["Content-Type"]
+    response = no_content()
     clear_session(call, response)
     return response

@@ -15,13 +15,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from functions.pages import charts
 from functions.pages.charts import Chart
-from shared import application
 from shared.errors import StoreFault, StoreUnavailable
 from shared.formats.timestamps import to_iso
 from shared.model.statistics import Statistics, Window
 from shared.observe import metrics
 from shared.observe.metrics import Series
-from shared.web.endpoint import Call, endpoint
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
 
 DAYS = 30
 SHADES = 4
@@ -32,20 +32,19 @@ _WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 @endpoint("GET", admin=True, basic=True)
 def dashboard(call: Call) -> Response:
     """Give the page: 200, also where the database is away, and then without its figures."""
-    now = time.time()
     nonce = secrets.token_urlsafe(16)
     page = _template().render(
         nonce=nonce,
         css=(_PAGES / "dashboard.css").read_text(),
         environment=call.settings.environment,
-        now=_moment(now),
+        now=_moment(call.now),
         started=_moment(metrics.STARTED_AT),
         width=charts.WIDTH,
         height=charts.HEIGHT,
-        alerts=_alerts(),
-        database=_database(),
+        alerts=_alerts(call),
+        database=_database(call),
         latencies=_latencies(),
-        **_figures(call, now),
+        **_figures(call),
     )
     response = Response(page, content_type="text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = (
@@ -62,7 +61,7 @@ def _template() -> Template:
     return environment.get_template("dashboard.html")
 
 
-def _alerts() -> list[dict[str, Any]]:
+def _alerts(call: Call) -> list[dict[str, Any]]:
     return [
         {
             "name": alert.name,
@@ -70,14 +69,13 @@ def _alerts() -> list[dict[str, Any]]:
             "is_firing": alert.is_firing,
             "since": alert.since and _moment(alert.since),
         }
-        for alert in application.alerts().judge(application.seconds_away(), time.monotonic())
+        for alert in call.app.alerts.judge(call.app.seconds_away(), time.monotonic())
     ]
 
 
-def _database() -> list[tuple[str, str]]:
+def _database(call: Call) -> list[tuple[str, str]]:
     """Tell what the process knows of its database, without asking it."""
-    store = application.store()
-    pool, fallback = store.pool(), store.fallback()
+    pool, fallback = call.app.store.pool(), call.app.store.fallback()
     if pool is None or fallback is None:
         return [("store", "JSON file")]
     found = [
@@ -124,11 +122,11 @@ def _latency(name: str, series: Series) -> _Latency:
     return _Latency(name, series.number, texts, round(min(found[1], 1.0) * 100, 1))
 
 
-def _figures(call: Call, now: float) -> dict[str, Any]:
+def _figures(call: Call) -> dict[str, Any]:
     """Give what the database counts, or why there is nothing of it."""
-    window = Window(DAYS, now)
+    window = Window(DAYS, call.now)
     try:
-        found = application.store().statistics(window)
+        found = call.app.store.statistics(window)
     except (StoreUnavailable, StoreFault) as error:
         call.log["cause"] = str(error)
         return {"problem": "There are no figures of users now: the log tells why, in `cause`."}

@@ -6,10 +6,11 @@ from typing import Any
 
 from flask import Response
 
-from shared import application
 from shared.errors import StoreFault, StoreUnavailable
 from shared.formats.timestamps import now_iso, to_iso
-from shared.web.endpoint import Call, answer, endpoint
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+from shared.web.responses import answer
 
 _DISCONNECTED = {"status": "disconnected", "message": "Database not connected"}
 
@@ -21,7 +22,7 @@ def health(call: Call) -> Response:
     if call.request.path.endswith("/livez"):
         return answer(status)
     members = status | {"database": _database(call), "environment": call.settings.environment}
-    fallback = application.store().fallback()
+    fallback = call.app.store.fallback()
     if fallback is not None:
         members["fallback"] = {
             "mode": fallback.mode,
@@ -34,7 +35,7 @@ def health(call: Call) -> Response:
 
 def _database(call: Call) -> dict[str, Any]:
     try:
-        found = application.store().health()
+        found = call.app.store.health()
     except (StoreUnavailable, StoreFault) as error:
         call.log["cause"] = str(error)
         return _DISCONNECTED

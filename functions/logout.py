@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from flask import Response
 
-from functions.responses import clear_session
-from shared import application
+from functions.user_responses import clear_session
 from shared.errors import InvalidInput
-from shared.rules import sessions
-from shared.web.endpoint import Call, answer, endpoint
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+from shared.web.responses import answer
 
 
 @endpoint("POST", body="optional")
@@ -24,15 +22,13 @@ def logout(call: Call) -> Response:
     everywhere = call.body.get("everywhere", False)
     if not isinstance(everywhere, bool):
         raise InvalidInput("everywhere", "The everywhere must be true or false")
-    call.afterwards(application.clean_up)
-    tokens, token = application.tokens(), call.session_token
+    call.afterwards(call.app.janitor.run)
+    sessions, token = call.app.sessions, call.session_token
     if everywhere:
-        session = sessions.read(tokens, token, time.time())
-        sessions.log_out_everywhere(
-            application.store(), session, call.express_sid, client=call.client
-        )
+        session = sessions.read(token, call.now)
+        sessions.log_out_everywhere(session, call.express_sid, client=call.client)
     else:
-        sessions.log_out(application.store, tokens, token, call.express_sid, client=call.client)
+        sessions.log_out(token, call.express_sid, client=call.client)
     call.log["event"] = "logout_everywhere" if everywhere else "logout"
     response = answer({"message": "Logged out successfully"})
     clear_session(call, response)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Response
 
-from shared import application
 from shared.observe import metrics as instruments
-from shared.web.endpoint import Call, endpoint
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
 
 
 @endpoint("GET", admin=True)
-def metrics(_: Call) -> Response:
+def metrics(call: Call) -> Response:
     """Give them as text. Nothing is asked of the database: a scrape must not keep it awake."""
-    return Response(instruments.render(application.gauges()), content_type=instruments.CONTENT_TYPE)
+    text = instruments.render(call.app.gauges())
+    return Response(text, content_type=instruments.CONTENT_TYPE)

@@ -8,7 +8,6 @@ that is more than a count tells, and at last the result or an error. Never a has
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,8 +23,10 @@ from shared.transfer import importing, reconciling, rollback, status
 from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source
 from shared.transfer.steps import PATIENCE, Event, Ready, throttled, to_json
-from shared.web.endpoint import Call, endpoint, stream_answer
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
 from shared.web.request_body import read_json
+from shared.web.streaming import stream_answer
 
 OPTIONS = ("action", "plan", "skip_invalid", "batch")
 
@@ -82,7 +83,7 @@ class _Job:
             done = yield from importing.apply(
                 self.database,
                 source,
-                batch_id=importing.new_batch_id(time.time()),
+                batch_id=importing.new_batch_id(self.call.now),
                 run_by=self.call.admin,
                 plan_sha256=plan_sha256,
                 skip_invalid=skip_invalid in (True, "true"),

@@ -10,25 +10,18 @@ import secrets
 from pathlib import Path
 from string import Template
 
-from flask import Request, Response
+from flask import Response
 
-from shared import application
-from shared.web.endpoint import Call, endpoint, not_found
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
 
 _FILES = Path(__file__).parent / "pages"
 _TYPES = {"/sign-in.css": "text/css", "/sign-in.js": "text/javascript"}
 _GOOGLE = "https://accounts.google.com/gsi"
 
 
-def page(request: Request) -> Response:
-    """Serve the page, or answer as if there were none where the settings don't ask for it."""
-    if not application.settings().sign_in_page:
-        return not_found(request)
-    return sign_in_page(request)
-
-
-@endpoint("GET")
-def sign_in_page(call: Call) -> Response:
+@endpoint("GET", exists=lambda settings: settings.sign_in_page)
+def page(call: Call) -> Response:
     """Give the page, or what it loads: 200."""
     path = call.request.path
     if path in _TYPES:

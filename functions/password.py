@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from flask import Response
 
-from functions.responses import user_answer
-from shared import application
-from shared.rules import accounts, sessions
-from shared.web.endpoint import Call, endpoint
+from functions.user_responses import user_answer
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
 
 
 @endpoint("POST", body="required")
@@ -18,18 +15,12 @@ def password(call: Call) -> Response:
 
     A user without a password sets the first one right after signing in with Google.
     """
-    now = time.time()
-    call.afterwards(application.clean_up)
-    user = accounts.change_password(
-        application.store(),
-        application.hasher(),
-        application.gate(),
-        sessions.read(application.tokens(), call.session_token, now),
+    call.afterwards(call.app.janitor.run)
+    user = call.app.accounts.change_password(
+        call.app.sessions.read(call.session_token, call.now),
         current=call.optional_text("currentPassword"),
         new=call.text("newPassword"),
-        password_min_length=call.settings.password_min_length,
         client=call.client,
     )
-    return user_answer(
-        call, user, event="password_changed", token=application.tokens().issue(user, now)
-    )
+    token = call.app.tokens.issue(user, call.now)
+    return user_answer(call, user, event="password_changed", token=token)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from flask import Response
 
-from functions.responses import user_answer
-from shared import application
-from shared.rules import sessions
-from shared.web.endpoint import Call, endpoint
+from functions.user_responses import user_answer
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
 
 
 @endpoint("GET")
@@ -18,11 +15,7 @@ def session(call: Call) -> Response:
 
     On the way a stale session is renewed, and one of the old server exchanged for ours.
     """
-    user, token = sessions.current_user(
-        application.store,
-        application.tokens(),
-        call.session_token,
-        time.time(),
-        express_sid=call.express_sid,
+    user, token = call.app.sessions.current_user(
+        call.session_token, call.now, express_sid=call.express_sid
     )
     return user_answer(call, user, token=token)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from datetime import date
 from typing import Any
 
 from flask import Response
 
-from shared import application
 from shared.errors import InvalidInput
 from shared.model.statistics import MAX_DAYS, Events, Window
 from shared.model.users import PROVIDERS
-from shared.web.endpoint import Call, answer, endpoint
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+from shared.web.responses import answer
 
 _DAYS = "30"
 _REASONS = ("unknown_account", "wrong_password", "too_many_attempts")
@@ -23,8 +23,8 @@ _REASONS = ("unknown_account", "wrong_password", "too_many_attempts")
 @endpoint("GET", admin=True)
 def stats(call: Call) -> Response:
     """Give the old server's numbers and, of the last `days`, what happened: 200."""
-    window = Window(_days(call), time.time())
-    found = application.store().statistics(window)
+    window = Window(_days(call), call.now)
+    found = call.app.store.statistics(window)
     days = window.each_day()
     members: dict[str, Any] = {
         "total_users": found.users.total(),

@@ -38,6 +38,7 @@ from shared.errors import (
     StoreUnreachable,
 )
 from shared.observe import log, metrics, request_context
+from shared.observe.metrics import Gauge
 from shared.settings import Settings
 
 CONNECT_ATTEMPTS = 3
@@ -58,6 +59,14 @@ class PoolCounts:
     total: int
     idle: int
     waiting: int
+
+    def gauges(self) -> list[Gauge]:
+        """Give the counts for the metrics."""
+        return [
+            Gauge("db_client_connections", "Open connections to the database.", self.total),
+            Gauge("db_client_connections_idle", "Those that nobody uses.", self.idle),
+            Gauge("db_client_pending_requests", "Who waits for a connection.", self.waiting),
+        ]
 
 
 class Database:

@@ -30,165 +30,124 @@ from shared.model.emails import email_key, parse_new_email
 from shared.model.users import User
 from shared.observe import log
 from shared.rules.gate import Gate
-from shared.store import Account, Attempt, Credentials, Store
+from shared.store import Attempt, Credentials, Store
 
 if TYPE_CHECKING:
     from shared.model.clients import Client
 
 
-def sign_up(
-    store: Store,
-    hasher: PasswordHasher,
-    gate: Gate,
-    *,
-    email: str,
-    password: str,
-    name: str | None,
-    password_min_length: int,
-    client: Client,
-) -> User:
-    """Create a local user. Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken."""
-    key = parse_new_email(email)
-    name = normalized("NFC", name).strip() if name else None
-    if name and len(name) > NAME_MAX_LENGTH:
-        raise InvalidInput("name", f"The name may have at most {NAME_MAX_LENGTH} characters")
-    if name and any(unicodedata.category(character) == "Cc" for character in name):
-        raise InvalidInput("name", "The name may not have control characters")
-    check_new_password(
-        password, min_length=password_min_length, field="password", email=key, name=name
-    )
-    user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
-    with gate.sign_up(client):
-        with gate.sign_ups.learning(client.network):
-            store.reserve_sign_up(client)
-        return store.create_user(user, hasher.hash(password), client=client)
+class Accounts:
+    """Signs up, logs in, and changes what a password protects. Safe to share between threads."""
 
+    def __init__(
+        self, store: Store, hasher: PasswordHasher, gate: Gate, *, password_min_length: int
+    ) -> None:
+        """`password_min_length` is in characters."""
+        self._store = store
+        self._hasher = hasher
+        self._gate = gate
+        self._password_min_length = password_min_length
 
-def log_in(
-    store: Store,
-    hasher: PasswordHasher,
-    gate: Gate,
-    *,
-    email: str,
-    password: str,
-    client: Client,
-) -> User:
-    """Give the user whose address and password these are.
+    def sign_up(self, *, email: str, password: str, name: str | None, client: Client) -> User:
+        """Create a local user. Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken."""
+        key = parse_new_email(email)
+        name = normalized("NFC", name).strip() if name else None
+        if name and len(name) > NAME_MAX_LENGTH:
+            raise InvalidInput("name", f"The name may have at most {NAME_MAX_LENGTH} characters")
+        if name and any(unicodedata.category(character) == "Cc" for character in name):
+            raise InvalidInput("name", "The name may not have control characters")
+        self._check_new_password(password, field="password", email=key, name=name)
+        user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
+        with self._gate.sign_up(client):
+            with self._gate.sign_ups.learning(client.network):
+                self._store.reserve_sign_up(client)
+            return self._store.create_user(user, self._hasher.hash(password), client=client)
 
-    Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
-    password, an account without a usable hash and one without an attempt left; TooManyAttempts
-    where the client's network has none, and where the account has logged in too often of late; and
-    Overloaded. In an outage StoreUnreachable takes the place of InvalidCredentials: an outage
-    must not read as a wrong password.
-    """
-    with gate.attempt(client, "login"):
-        with gate.attempts.learning(client.network):
-            attempt = store.begin_login(email_key(email), client)
-        found = attempt.credentials
-        stored = found.password_hash if found else None
-        if not hasher.verify(password, stored) or found is None or stored is None:
-            if attempt.is_offline:
-                cause = "the password does not fit what is known now"
-                raise StoreUnreachable(
-                    cause=cause, event="login_unverified", account=attempt.account
+    def log_in(self, *, email: str, password: str, client: Client) -> User:
+        """Give the user whose address and password these are.
+
+        Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
+        password, an account without a usable hash and one without an attempt left; TooManyAttempts
+        where the client's network has none, and where the account has logged in too often of late;
+        and Overloaded. In an outage StoreUnreachable takes the place of InvalidCredentials: an
+        outage must not read as a wrong password.
+        """
+        store, hasher = self._store, self._hasher
+        with self._gate.attempt(client, "login"):
+            with self._gate.attempts.learning(client.network):
+                attempt = store.begin_login(email_key(email), client)
+            found = attempt.credentials
+            stored = found.password_hash if found else None
+            if not hasher.verify(password, stored) or found is None or stored is None:
+                if attempt.is_offline:
+                    cause = "the password does not fit what is known now"
+                    raise StoreUnreachable(
+                        cause=cause, event="login_unverified", account=attempt.account
+                    )
+                raise InvalidCredentials(
+                    event="login_throttled" if attempt.locked_for is not None else "login_failed",
+                    account=attempt.account,
                 )
-            raise InvalidCredentials(
-                event="login_throttled" if attempt.locked_for is not None else "login_failed",
-                account=attempt.account,
-            )
-        if not found.user.is_degraded and hasher.needs_rehash(password, stored):
-            try:
-                store.replace_password_hash(found.user.id, stored, hasher.hash(password))
-            except (StoreUnavailable, StoreFault) as error:
-                # The login itself is sound, and the next one tries again.
-                log.write("WARNING", "A password hash could not be renewed", cause=str(error))
-        store.end_login(attempt)
-        return found.user
+            if not found.user.is_degraded and hasher.needs_rehash(password, stored):
+                try:
+                    store.replace_password_hash(found.user.id, stored, hasher.hash(password))
+                except (StoreUnavailable, StoreFault) as error:
+                    # The login itself is sound, and the next one tries again.
+                    log.write("WARNING", "A password hash could not be renewed", cause=str(error))
+            store.end_login(attempt)
+            return found.user
 
+    def change_password(
+        self, session: Session, *, current: str | None, new: str, client: Client
+    ) -> User:
+        """Give the session's user a new password, which ends all sessions: the user gets a new one.
 
-def change_password(
-    store: Store,
-    hasher: PasswordHasher,
-    gate: Gate,
-    session: Session,
-    *,
-    current: str | None,
-    new: str,
-    password_min_length: int,
-    client: Client,
-) -> User:
-    """Give the session's user a new password, which ends all sessions: the user gets a new one.
-
-    Raises InvalidInput, Overloaded, and what `_prove_again` does.
-    """
-    user = session.user
-    check_new_password(
-        new, min_length=password_min_length, field="newPassword", email=user.email, name=user.name
-    )
-    with gate.attempt(client, "reauthentication"):
-        attempt, found = _prove_again(
-            store, hasher, gate, session, "currentPassword", current, client=client
-        )
-        changed = store.change_password(attempt, found, hasher.hash(new))
-    if changed is None:
-        raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
-    return changed
-
-
-def delete_account(
-    store: Store,
-    hasher: PasswordHasher,
-    gate: Gate,
-    session: Session,
-    *,
-    password: str | None,
-    client: Client,
-) -> None:
-    """Delete the session's user with all that is theirs. Raises as `change_password` does."""
-    with gate.attempt(client, "reauthentication"):
-        attempt, found = _prove_again(
-            store, hasher, gate, session, "password", password, client=client
-        )
-        if not store.delete_user(attempt, found):
+        Raises InvalidInput, Overloaded, and what `_prove_again` does.
+        """
+        user = session.user
+        self._check_new_password(new, field="newPassword", email=user.email, name=user.name)
+        with self._gate.attempt(client, "reauthentication"):
+            attempt, found = self._prove_again(session, "currentPassword", current, client)
+            changed = self._store.change_password(attempt, found, self._hasher.hash(new))
+        if changed is None:
             raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
+        return changed
 
+    def delete(self, session: Session, *, password: str | None, client: Client) -> None:
+        """Delete the session's user with all that is theirs. Raises as `change_password` does."""
+        with self._gate.attempt(client, "reauthentication"):
+            attempt, found = self._prove_again(session, "password", password, client)
+            if not self._store.delete_user(attempt, found):
+                raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
 
-def own_account(store: Store, session: Session) -> Account:
-    """Give all that is stored about the session's user. Raises NotAuthenticated."""
-    account = store.account(session.user.id, sid=session.sid)
-    if account is None or account.user.epoch != session.user.epoch:
-        raise NotAuthenticated(cause="the user is gone or ended this session")
-    return account
+    def _check_new_password(
+        self, password: str, *, field: str, email: str, name: str | None
+    ) -> None:
+        check_new_password(
+            password, min_length=self._password_min_length, field=field, email=email, name=name
+        )
 
+    def _prove_again(
+        self, session: Session, field: str, password: str | None, client: Client
+    ) -> tuple[Attempt, Credentials]:
+        """Have the session's user prove the password, or, without one, a sign-in just now.
 
-def _prove_again(
-    store: Store,
-    hasher: PasswordHasher,
-    gate: Gate,
-    session: Session,
-    field: str,
-    password: str | None,
-    *,
-    client: Client,
-) -> tuple[Attempt, Credentials]:
-    """Have the session's user prove the password, or, without one, a sign-in just now.
-
-    Raises NotAuthenticated, TooManyAttempts, ReauthenticationRequired, WrongPassword, and
-    InvalidInput where the password is missing.
-    """
-    with gate.attempts.learning(client.network):
-        attempt = store.begin_reauthentication(session, client)
-    if attempt.locked_for is not None:
-        raise TooManyAttempts(attempt.locked_for, event="reauthentication_throttled")
-    found, event = attempt.credentials, "reauthentication_failed"
-    if found is None:
-        raise NotAuthenticated(cause="the user is gone or ended this session", event=event)
-    if found.password_hash is None:
-        if not session.has_just_proven("google", attempt.at):
-            raise ReauthenticationRequired(event=event, user_id=found.user.id)
-    elif password is None:
-        sentence = "Please enter your current password"
-        raise InvalidInput(field, sentence, event=event, user_id=found.user.id)
-    elif not hasher.verify(password, found.password_hash):
-        raise WrongPassword(field, event=event, user_id=found.user.id)
-    return attempt, found
+        Raises NotAuthenticated, TooManyAttempts, ReauthenticationRequired, WrongPassword, and
+        InvalidInput where the password is missing.
+        """
+        with self._gate.attempts.learning(client.network):
+            attempt = self._store.begin_reauthentication(session, client)
+        if attempt.locked_for is not None:
+            raise TooManyAttempts(attempt.locked_for, event="reauthentication_throttled")
+        found, event = attempt.credentials, "reauthentication_failed"
+        if found is None:
+            raise NotAuthenticated(cause="the user is gone or ended this session", event=event)
+        if found.password_hash is None:
+            if not session.has_just_proven("google", attempt.at):
+                raise ReauthenticationRequired(event=event, user_id=found.user.id)
+        elif password is None:
+            sentence = "Please enter your current password"
+            raise InvalidInput(field, sentence, event=event, user_id=found.user.id)
+        elif not self._hasher.verify(password, found.password_hash):
+            raise WrongPassword(field, event=event, user_id=found.user.id)
+        return attempt, found

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import Overloaded
 from shared.observe import metrics
+from shared.observe.metrics import Gauge
 
 if TYPE_CHECKING:
     from shared.model.clients import Client
@@ -108,6 +109,14 @@ class Bulkhead:
         """Count callers right now."""
         with self._changing:
             return Counts(self._held.total(), len(self._waiting))
+
+    def gauges(self) -> list[Gauge]:
+        """Give the counts for the metrics."""
+        counts = self.counts()
+        return [
+            Gauge("password_places_held", "Callers that have a place to hash in.", counts.held),
+            Gauge("password_places_waiting", "Callers that wait for one.", counts.waiting),
+        ]
 
     def _take(self, client: Client) -> str:
         waiter = _Waiter(client)

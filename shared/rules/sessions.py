@@ -16,103 +16,103 @@ from shared.credentials.session_tokens import (
 )
 from shared.errors import NotAuthenticated
 from shared.model.users import User
-from shared.store import Store
+from shared.store import Account, Store
 
 if TYPE_CHECKING:
     from shared.model.clients import Client
 
 
-def read(tokens: SessionTokens, token: str | None, now: float) -> Session:
-    """Give the session of a token, as far as the token alone tells. Raises NotAuthenticated.
+class Sessions:
+    """Reads, renews and ends sessions. Safe to share between threads."""
 
-    So it does for a degraded session, which tells who is signed in and is good for nothing else:
-    what was known at its login may have been out of date.
-    """
-    session = _read(tokens, token, now)
-    if session.user.is_degraded:
-        raise NotAuthenticated(cause="the session is degraded")
-    return session
+    def __init__(self, store: Callable[[], Store], tokens: SessionTokens) -> None:
+        """`store` is called where the token alone doesn't tell, and not before."""
+        self._store = store
+        self._tokens = tokens
 
+    def read(self, token: str | None, now: float) -> Session:
+        """Give the session of a token, as far as the token alone tells. Raises NotAuthenticated.
 
-def _read(tokens: SessionTokens, token: str | None, now: float) -> Session:
-    if token is None:
-        raise NotAuthenticated
-    try:
-        return tokens.read(token, now)
-    except InvalidToken as error:
-        raise NotAuthenticated(cause=str(error)) from error
+        So it does for a degraded session, which tells who is signed in and is good for nothing
+        else: what was known at its login may have been out of date.
+        """
+        session = self._read(token, now)
+        if session.user.is_degraded:
+            raise NotAuthenticated(cause="the session is degraded")
+        return session
 
-
-def current_user(
-    store: Callable[[], Store],
-    tokens: SessionTokens,
-    token: str | None,
-    now: float,
-    *,
-    express_sid: str | None = None,
-) -> tuple[User, IssuedToken | None]:
-    """Give the session's user and, where the session is renewed or exchanged, its new token.
-
-    A fresh session is believed by its signature alone. A stale one costs one look into the store,
-    and so does exchanging the old server's session `express_sid`, for which there is no token yet;
-    the store is opened only then.
-    Raises NotAuthenticated, and StoreUnavailable where a session cannot be looked up.
-    """
-    if token is None:
-        if express_sid is None:
+    def _read(self, token: str | None, now: float) -> Session:
+        if token is None:
             raise NotAuthenticated
-        sid = express_sessions.exchanged_sid(express_sid)
-        user = store().express_session_user(express_sid, exchanged=sid)
-        # The old server knows no epoch: what ends a user's sessions here ends those there, too.
-        if user is None or user.epoch > 0:
-            raise NotAuthenticated
-        return user, tokens.issue(user, now, method="express", sid=sid)
-    session = _read(tokens, token, now)
-    if session.is_fresh(now):
-        return session.user, None
-    user = store().user(session.user.id, sid=session.sid)
-    if user is None or user.epoch != session.user.epoch:
-        raise NotAuthenticated(cause="the user is gone or ended this session")
-    return user, tokens.issue(user, now, renews=session)
+        try:
+            return self._tokens.read(token, now)
+        except InvalidToken as error:
+            raise NotAuthenticated(cause=str(error)) from error
 
+    def current_user(
+        self, token: str | None, now: float, *, express_sid: str | None = None
+    ) -> tuple[User, IssuedToken | None]:
+        """Give the session's user and, where the session is renewed or exchanged, its new token.
 
-def log_out(
-    store: Callable[[], Store],
-    tokens: SessionTokens,
-    token: str | None,
-    express_sid: str | None,
-    *,
-    client: Client,
-) -> None:
-    """End the session, and the old server's, where there is one; the store is opened only then.
+        A fresh session is believed by its signature alone. A stale one costs one look into the
+        store, and so does exchanging the old server's session `express_sid`, for which there is no
+        token yet. Raises NotAuthenticated, and StoreUnavailable where a session cannot be looked
+        up.
+        """
+        if token is None:
+            if express_sid is None:
+                raise NotAuthenticated
+            sid = express_sessions.exchanged_sid(express_sid)
+            user = self._store().express_session_user(express_sid, exchanged=sid)
+            # The old server knows no epoch: what ends a user's sessions here ends those there, too.
+            if user is None or user.epoch > 0:
+                raise NotAuthenticated
+            return user, self._tokens.issue(user, now, method="express", sid=sid)
+        session = self._read(token, now)
+        if session.is_fresh(now):
+            return session.user, None
+        user = self._store().user(session.user.id, sid=session.sid)
+        if user is None or user.epoch != session.user.epoch:
+            raise NotAuthenticated(cause="the user is gone or ended this session")
+        return user, self._tokens.issue(user, now, renews=session)
 
-    So it does for one that does not go on by the clock here: by another instance's it may.
-    Raises StoreUnavailable where one goes on.
-    """
-    if express_sid is not None:
-        store().delete_express_session(express_sid)
-    if token is None:
-        return
-    try:
-        session = tokens.verify(token)
-    except InvalidToken:
-        return
-    if session.auth_method == "express":
-        # Other exchanges of the same session may have begun until now, and would outlive it. They
-        # began before it ends, so that none goes on for longer, whatever the clock here says.
-        session = replace(session, ends_at=session.ends_at + SESSION_SECONDS)
-    store().revoke_session(session, client)
+    def account(self, session: Session) -> Account:
+        """Give all that is stored about the session's user. Raises NotAuthenticated."""
+        account = self._store().account(session.user.id, sid=session.sid)
+        if account is None or account.user.epoch != session.user.epoch:
+            raise NotAuthenticated(cause="the user is gone or ended this session")
+        return account
 
+    def log_out(self, token: str | None, express_sid: str | None, *, client: Client) -> None:
+        """End the session, and the old server's, where there is one.
 
-def log_out_everywhere(
-    store: Store, session: Session, express_sid: str | None, *, client: Client
-) -> None:
-    """End all sessions of the session's user, and the browser's own on the old server.
+        So it does for one that does not go on by the clock here: by another instance's it may.
+        Raises StoreUnavailable where one goes on.
+        """
+        if express_sid is not None:
+            self._store().delete_express_session(express_sid)
+        if token is None:
+            return
+        try:
+            session = self._tokens.verify(token)
+        except InvalidToken:
+            return
+        if session.auth_method == "express":
+            # Other exchanges of the same session may have begun until now, and would outlive it.
+            # They began before it ends, so that none goes on for longer, whatever the clock here
+            # says.
+            session = replace(session, ends_at=session.ends_at + SESSION_SECONDS)
+        self._store().revoke_session(session, client)
 
-    The others there are no longer exchanged for ours. Raises NotAuthenticated for a session that
-    has ended itself.
-    """
-    if not store.revoke_all_sessions(session, client):
-        raise NotAuthenticated(cause="the user is gone or ended this session")
-    if express_sid is not None:
-        store.delete_express_session(express_sid)
+    def log_out_everywhere(
+        self, session: Session, express_sid: str | None, *, client: Client
+    ) -> None:
+        """End all sessions of the session's user, and the browser's own on the old server.
+
+        The others there are no longer exchanged for ours. Raises NotAuthenticated for a session
+        that has ended itself.
+        """
+        if not self._store().revoke_all_sessions(session, client):
+            raise NotAuthenticated(cause="the user is gone or ended this session")
+        if express_sid is not None:
+            self._store().delete_express_session(express_sid)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Keys
 from shared.model.users import ExternalIdentity, IdToken, User
+from shared.observe.metrics import Gauge
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,6 +104,19 @@ class FallbackStatus:
     """Sign-ups that the database lacks still."""
     snapshot: float | None = None
     """When the snapshot was taken, if there is one."""
+
+    def gauges(self) -> list[Gauge]:
+        """Give it for the metrics."""
+        is_away = self.since is not None
+        return [
+            Gauge("db_client_away", "Whether the database is away: 1 or 0.", is_away),
+            Gauge("fallback_pending_sign_ups", "Sign-ups not yet in Postgres.", self.pending),
+            Gauge(
+                "fallback_snapshot_timestamp_seconds",
+                "When it was taken; 0 if there is none.",
+                self.snapshot or 0,
+            ),
+        ]
 
 
 class Store(Protocol):

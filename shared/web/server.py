@@ -25,7 +25,7 @@ from enum import Enum, auto
 from functools import partial
 from itertools import islice
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import functions_framework._http.gunicorn as framework
 from gunicorn import glogging
@@ -33,10 +33,12 @@ from gunicorn.http import errors as gunicorn_errors
 from gunicorn.http import get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from shared import application
 from shared.errors import HttpError
 from shared.observe import log
-from shared.web import endpoint, framing
+from shared.web import flask_app, framing
+
+if TYPE_CHECKING:
+    from shared.application import Application
 from shared.web.framing import Arrival, Arriving
 
 LINGER_SECONDS = 2.0
@@ -56,17 +58,20 @@ _SEVERITIES: dict[str, log.Severity] = {
 }
 
 
-def install() -> None:
-    """Have functions-framework serve with this module's Application.
+def install(app: Application) -> None:
+    """Have functions-framework serve an application with this module's server.
 
     There is no setting for it: it looks the class up by name when it begins to serve, which is
     after it has loaded main.py.
     """
-    framework.GunicornApplication = Application  # type: ignore[misc]  # a class is replaced
+    Server.served = app
+    framework.GunicornApplication = Server  # type: ignore[misc]  # a class is replaced
 
 
-class Application(framework.GunicornApplication):
+class Server(framework.GunicornApplication):
     """What functions-framework starts, with the limits that it takes away or leaves open."""
+
+    served: Application
 
     def load_config(self) -> None:
         """Add to its options, and set them."""
@@ -126,7 +131,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
     def __init__(self, *arguments: Any) -> None:
         """Take the settings' deadlines."""
         super().__init__(*arguments)
-        settings = application.settings()
+        settings = self.app.served.settings
         self._seconds = {
             Phase.IDLE: settings.keep_alive_timeout,
             Phase.ARRIVING: settings.request_timeout,
@@ -192,7 +197,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
 
     def handle_error(self, req: Any, client: socket.socket, _: object, exc: Exception) -> None:
         """Answer what has no function, and log it."""
-        response = endpoint.refusal(_described(exc), getattr(req, "method", None) or "")
+        method = getattr(req, "method", None) or ""
+        response = flask_app.refusal(self.app.served, _described(exc), method)
         fields = {
             "Date": formatdate(usegmt=True),
             "Connection": "close",

@@ -15,14 +15,13 @@ import pytest
 from shared.credentials.express_sessions import session_id
 from shared.credentials.session_tokens import SessionTokens
 from shared.errors import NotAuthenticated
-from shared.rules import sessions
 from shared.settings import Settings
 from shared.store import open_store
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.express import RECORDED, SECRETS
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, TOKENS, pass_time
+from tests.support.stores import CLIENT, pass_time, sessions_of
 
 SESSIONS = RECORDED["sessions"]
 FIRST, SECOND, *_ = SESSIONS
@@ -289,21 +288,21 @@ def test_no_exchange_outlives_the_logout_of_an_earlier_one(postgres: Server, dat
 
         def exchange(at: float) -> str:
             sid = FIRST["sid"]
-            _, token = sessions.current_user(lambda: store, TOKENS, None, at, express_sid=sid)
+            _, token = sessions_of(store).current_user(None, at, express_sid=sid)
             assert token is not None
             return token.text
 
         early, late, last = (exchange(now - days * day) for days in (25, 5, 0))
-        _, renewed = sessions.current_user(lambda: store, TOKENS, early, now)
+        _, renewed = sessions_of(store).current_user(early, now)
         assert renewed is not None
-        sessions.log_out(lambda: store, TOKENS, renewed.text, None, client=CLIENT)
+        sessions_of(store).log_out(renewed.text, None, client=CLIENT)
         passed = 0.0
         for token, days in ((late, 7), (late, 25), (last, 30)):
             pass_time(store, days * day - 60 - passed)
             passed = days * day - 60
             store.clean_up()
             with pytest.raises(NotAuthenticated):
-                sessions.current_user(lambda: store, TOKENS, token, now + passed)
+                sessions_of(store).current_user(token, now + passed)
 
 
 def test_a_forged_cookie_logs_nobody_out_but_is_cleared(moved: Emulator) -> None:

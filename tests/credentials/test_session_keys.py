@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 from shared.credentials.session_keys import InvalidSessionKeys, parse
 from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
 from shared.model.users import User
-from shared.rules import sessions
 from shared.settings import InvalidSettings, Settings
 from shared.store import Store
 from tests.support.emulator import SECRET
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
-from tests.support.stores import NOW
+from tests.support.stores import NOW, sessions_of
 
 P256, ED25519 = make_p256(), make_ed25519()
 SOUND = private_pem(P256)
@@ -226,9 +225,9 @@ def test_a_session_outlives_the_change_to_key_pairs_and_their_rotation(store: St
     now, text = NOW, steps[0].issue(user, NOW).text
     first = steps[0].read(text, now)
     for tokens in steps[1:]:
-        assert sessions.current_user(lambda: store, tokens, text, now) == (user, None)
+        assert sessions_of(store, tokens).current_user(text, now) == (user, None)
         now += FRESH_SECONDS
-        _, renewed = sessions.current_user(lambda: store, tokens, text, now)
+        _, renewed = sessions_of(store, tokens).current_user(text, now)
         assert renewed is not None
         text = renewed.text
         session = tokens.read(text, now)

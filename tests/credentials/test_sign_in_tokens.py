@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import application
+from shared.application import Application
 from shared.credentials import id_tokens
 from shared.credentials.id_tokens import Identity, IdTokens, SignInTokens
 from shared.model.users import ExternalIdentity, IdToken
@@ -206,15 +206,9 @@ def test_the_settings_say_whose_tokens_are_taken(
     providers: Providers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     providers.serve_this_process(monkeypatch)
-    told = Settings(google_client_ids=(CLIENT_ID,), firebase_project_id=PROJECT)
-    monkeypatch.setattr(application, "settings", lambda: told)
-    application.google_id_tokens.cache_clear()
-    application._sign_in_tokens.cache_clear()
-    try:
-        tokens = application.sign_in_tokens()
-        assert tokens is application.sign_in_tokens()
-        assert tokens.verify(providers.google_token(), time.time()).provider == "google"
-        assert tokens.verify(providers.firebase_token(), time.time()).provider == "firebase-google"
-    finally:
-        application.google_id_tokens.cache_clear()
-        application._sign_in_tokens.cache_clear()
+    settings = Settings(google_client_ids=(CLIENT_ID,), firebase_project_id=PROJECT)
+    app = Application(settings)
+    tokens = app.sign_in_tokens
+    assert tokens is app.sign_in_tokens
+    assert tokens.verify(providers.google_token(), time.time()).provider == "google"
+    assert tokens.verify(providers.firebase_token(), time.time()).provider == "firebase-google"

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from werkzeug.test import EnvironBuilder
 
 from functions.page import page as sign_in
-from shared import application
+from shared.application import Application
 from shared.settings import Settings
 from tests.conftest import STORES
 from tests.support.browser import axe, open_page, screenshot
@@ -342,9 +342,9 @@ def test_the_page_is_served_under_a_strict_policy_and_is_never_stored(on_json: E
 
 
 @pytest.mark.parametrize("path", ["/any/path", "/page.py", "/../page.py", "//etc/passwd"])
-def test_served_alone_it_gives_no_other_file(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr(application, "settings", lambda: Settings(sign_in_page=True))
-    response = sign_in(Request(EnvironBuilder(path).get_environ()))
+def test_served_alone_it_gives_no_other_file(path: str) -> None:
+    app = Application(Settings(sign_in_page=True))
+    response = sign_in(app, Request(EnvironBuilder(path).get_environ()))
     assert response.get_data(as_text=True).startswith("<!doctype html>")
 
 

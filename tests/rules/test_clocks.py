@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import re
@@ -16,11 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import application
+from shared.application import Application
 from shared.credentials.session_tokens import SESSION_SECONDS, SessionTokens
 from shared.database.breaker import Breaker
 from shared.errors import StoreUnreachable
 from shared.model.users import User
+from shared.store import janitor
 from tests.support import outage
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
@@ -258,8 +258,6 @@ class Clocks:
 
 @pytest.fixture
 def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    # Or a test that cleaned up just before would have done it for this one as well.
-    monkeypatch.setattr(application, "_next_clean_up", float("-inf"))
     return Clocks(monkeypatch)
 
 
@@ -282,7 +280,7 @@ def test_after_the_clock_ran_ahead_snapshots_are_taken_and_what_expired_is_delet
         taken_at = _taken_at(site)
         clocks.wrong_by = 0
         assert taken_at > time.time() + 5 * HOUR
-        clocks.passed = application.CLEAN_UP_SECONDS
+        clocks.passed = janitor.SECONDS
         postgres.run(
             "INSERT INTO auth_attempts (key, remaining, expires_at)"
             " VALUES ('expired', 0, '2020-01-01Z')",
@@ -327,22 +325,15 @@ def test_an_outage_lasts_as_long_as_it_lasts_whatever_becomes_of_the_clock(
 def test_an_alert_goes_by_how_long_the_database_has_been_away(
     postgres: Server, database: str, tmp_path: Path, clocks: Clocks
 ) -> None:
-    def states() -> dict[str, str]:
-        seconds, now = application.seconds_away(), time.monotonic()
-        return {alert.name: alert.state for alert in application.alerts().judge(seconds, now)}
+    def states(app: Application) -> dict[str, str]:
+        judged = app.alerts.judge(app.seconds_away(), time.monotonic())
+        return {alert.name: alert.state for alert in judged}
 
     variables = {"FALLBACK": "off", "ALERT_DATABASE_AWAY": "60"}
-    with (
-        outage.running_site(postgres, database, tmp_path, **variables) as site,
-        ExitStack() as stack,
-    ):
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(application, "settings", lambda: site.app.settings)
-        patch.setattr(application, "_store", functools.cache(lambda: site.app.store))
-        application.store()
+    with outage.running_site(postgres, database, tmp_path, **variables) as site:
         site.leave()
         assert site.log_in("ada@example.com").status_code == 503
         clocks.wrong_by = 6 * HOUR
-        assert states()["database_away"] == "resolved"
+        assert states(site.app.application)["database_away"] == "resolved"
         clocks.wrong_by, clocks.passed = -6 * HOUR, 60
-        assert states()["database_away"] == "firing"
+        assert states(site.app.application)["database_away"] == "firing"

@@ -29,7 +29,6 @@ from shared.errors import (
 )
 from shared.model.clients import Client
 from shared.model.users import User
-from shared.rules import accounts
 from shared.rules.bulkhead import PLACES_PER_HASH, Bulkhead, Counts
 from shared.rules.gate import Gate
 from shared.settings import Settings
@@ -38,6 +37,7 @@ from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.stores import (
     CLIENT,
+    accounts_of,
     credentials,
     log_in,
     make_gate,
@@ -154,15 +154,8 @@ def test_what_is_refused_for_want_of_a_place_has_not_been_counted(limited: Store
     newcomers = (Client(f"100.64.{number}.7") for number in range(256))
 
     def change_password() -> None:
-        accounts.change_password(
-            limited,
-            hasher,
-            gate,
-            session,
-            current="a wrong guess",
-            new="another long passphrase",
-            password_min_length=8,
-            client=CLIENT,
+        accounts_of(limited, hasher, gate).change_password(
+            session, current="a wrong guess", new="another long passphrase", client=CLIENT
         )
 
     def refused(ask: Callable[[], object]) -> None:
@@ -202,15 +195,8 @@ def test_an_attempt_is_given_back_where_the_account_changed_meanwhile(limited: S
 
     for _ in range(6):
         with pytest.raises(StoreBusy):
-            accounts.change_password(
-                limited,
-                Overtaken(4),
-                make_gate(),
-                session_of(user),
-                current=PASSWORD,
-                new="another long passphrase",
-                password_min_length=8,
-                client=CLIENT,
+            accounts_of(limited, Overtaken(4)).change_password(
+                session_of(user), current=PASSWORD, new="another long passphrase", client=CLIENT
             )
         user = log_in(limited, PasswordHasher(4), user.email, PASSWORD)
     for guess in ("wrong", "wrong", PASSWORD):
@@ -256,13 +242,8 @@ def test_an_account_that_is_locked_for_who_is_signed_in_locks_no_network(limited
     other = sign_up(limited, hasher, "bob@example.com", PASSWORD)
     for error in (WrongPassword, WrongPassword, WrongPassword, TooManyAttempts):
         with pytest.raises(error):
-            accounts.delete_account(
-                limited,
-                hasher,
-                gate,
-                session_of(user),
-                password="a wrong guess",
-                client=CLIENT,
+            accounts_of(limited, hasher, gate).delete(
+                session_of(user), password="a wrong guess", client=CLIENT
             )
     assert log_in(limited, hasher, other.email, PASSWORD, gate=gate) == other
 

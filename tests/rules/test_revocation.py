@@ -14,9 +14,8 @@ from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.errors import InvalidCredentials, NotAuthenticated
 from shared.model.users import User
-from shared.rules import accounts, sessions
 from shared.store import Store
-from tests.support.stores import CLIENT, NOW, TOKENS, log_in, make_gate, sign_up
+from tests.support.stores import CLIENT, NOW, TOKENS, accounts_of, log_in, sessions_of, sign_up
 
 PASSWORD, NEW = "correct horse battery staple", "another long passphrase"
 HASHER = PasswordHasher(4)
@@ -30,12 +29,12 @@ class Device:
         self._token = TOKENS.issue(user, now).text
 
     def session(self, now: float) -> Session:
-        return sessions.read(TOKENS, self._token, now)
+        return sessions_of(self._store).read(self._token, now)
 
     def is_signed_in(self, now: float) -> bool:
         """Tell what /api/user says."""
         try:
-            _, renewed = sessions.current_user(lambda: self._store, TOKENS, self._token, now)
+            _, renewed = sessions_of(self._store).current_user(self._token, now)
         except NotAuthenticated:
             return False
         self._token = renewed.text if renewed else self._token
@@ -44,53 +43,40 @@ class Device:
     def may_change_things(self, now: float) -> bool:
         """Tell whether the store still takes the session, for reading and for a proof."""
         outcomes = {
-            self._works(accounts.own_account, now),
+            self._works(sessions_of(self._store).account, now),
             self._works(self._prove_again, now),
         }
         assert len(outcomes) == 1
         return outcomes.pop()
 
-    def _works(self, function: Callable[[Store, Session], object], now: float) -> bool:
+    def _works(self, function: Callable[[Session], object], now: float) -> bool:
         try:
-            function(self._store, self.session(now))
+            function(self.session(now))
         except NotAuthenticated:
             return False
         return True
 
-    def _prove_again(self, store: Store, session: Session) -> None:
-        attempt = store.begin_reauthentication(session, CLIENT)
+    def _prove_again(self, session: Session) -> None:
+        attempt = self._store.begin_reauthentication(session, CLIENT)
         if attempt.credentials is None:
             raise NotAuthenticated
-        store.end_login(attempt)
+        self._store.end_login(attempt)
 
     def log_out(self, _now: float) -> None:
-        sessions.log_out(lambda: self._store, TOKENS, self._token, None, client=CLIENT)
+        sessions_of(self._store).log_out(self._token, None, client=CLIENT)
 
     def log_out_everywhere(self, now: float) -> None:
-        sessions.log_out_everywhere(self._store, self.session(now), None, client=CLIENT)
+        sessions_of(self._store).log_out_everywhere(self.session(now), None, client=CLIENT)
 
     def change_password(self, now: float) -> None:
-        user = accounts.change_password(
-            self._store,
-            HASHER,
-            make_gate(),
-            self.session(now),
-            current=PASSWORD,
-            new=NEW,
-            password_min_length=8,
-            client=CLIENT,
+        user = accounts_of(self._store).change_password(
+            self.session(now), current=PASSWORD, new=NEW, client=CLIENT
         )
         self._token = TOKENS.issue(user, now).text
 
     def delete_account(self, now: float) -> None:
-        accounts.delete_account(
-            self._store,
-            HASHER,
-            make_gate(),
-            self.session(now),
-            password=PASSWORD,
-            client=CLIENT,
-        )
+        session = self.session(now)
+        accounts_of(self._store).delete(session, password=PASSWORD, client=CLIENT)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS
 from shared.errors import NotAuthenticated, StoreUnavailable
 from shared.model.users import User
-from shared.rules import sessions
 from shared.settings import Settings
 from shared.store import Store
 from shared.store.json_file.store import JsonFileStore
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
-from tests.support.stores import NOW, TOKENS, log_in
+from tests.support.stores import NOW, TOKENS, log_in, sessions_of
 
 
 def _signed_up(store: Store) -> User:
@@ -29,7 +28,7 @@ def _signed_up(store: Store) -> User:
 def test_a_fresh_session_is_believed_without_a_look_into_the_store(store: Store) -> None:
     nobody = User(id=str(uuid.uuid4()), email="gone@example.com", name=None, provider="local")
     token = TOKENS.issue(nobody, NOW).text
-    assert sessions.current_user(lambda: store, TOKENS, token, NOW + FRESH_SECONDS - 1) == (
+    assert sessions_of(store).current_user(token, NOW + FRESH_SECONDS - 1) == (
         nobody,
         None,
     )
@@ -40,7 +39,7 @@ def test_a_stale_session_is_looked_up_and_renewed_with_what_the_store_says(store
     outdated = User(id=user.id, email="old@example.com", name="Old", provider="local")
     token = TOKENS.issue(outdated, NOW).text
     later = NOW + FRESH_SECONDS
-    found, renewed = sessions.current_user(lambda: store, TOKENS, token, later)
+    found, renewed = sessions_of(store).current_user(token, later)
     assert found == user
     assert renewed is not None
     assert TOKENS.read(renewed.text, later).is_fresh(later)
@@ -54,7 +53,7 @@ def test_a_stale_session_ends_with_its_user_or_its_epoch(store: Store) -> None:
     for stale in (gone, earlier):
         token = TOKENS.issue(stale, NOW).text
         with pytest.raises(NotAuthenticated):
-            sessions.current_user(lambda: store, TOKENS, token, NOW + FRESH_SECONDS)
+            sessions_of(store).current_user(token, NOW + FRESH_SECONDS)
 
 
 def test_a_session_is_not_renewed_beyond_its_end(store: Store) -> None:
@@ -62,17 +61,17 @@ def test_a_session_is_not_renewed_beyond_its_end(store: Store) -> None:
     moment, token = NOW, TOKENS.issue(user, NOW).text
     while moment + FRESH_SECONDS * 100 < NOW + SESSION_SECONDS:
         moment += FRESH_SECONDS * 100
-        _, renewed = sessions.current_user(lambda: store, TOKENS, token, moment)
+        _, renewed = sessions_of(store).current_user(token, moment)
         assert renewed is not None
         token = renewed.text
     with pytest.raises(NotAuthenticated):
-        sessions.current_user(lambda: store, TOKENS, token, NOW + SESSION_SECONDS)
+        sessions_of(store).current_user(token, NOW + SESSION_SECONDS)
 
 
 def test_there_is_no_session_without_a_sound_token(store: Store) -> None:
     for token in (None, "", "x.y.z"):
         with pytest.raises(NotAuthenticated):
-            sessions.current_user(lambda: store, TOKENS, token, NOW)
+            sessions_of(store).current_user(token, NOW)
 
 
 def test_over_http_a_stale_cookie_is_renewed_and_an_ended_one_is_401(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from shared import application
 from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
 from shared.database.connection import ConnectRetryable
@@ -191,7 +190,7 @@ def test_the_log_tells_that_there_is_no_snapshot_though_the_database_answers(
         yield
 
     monkeypatch.setattr(_store(site)._postgres.database, "direct_connection", refuse)
-    monkeypatch.setattr(application, "_next_clean_up", 0.0)
+    monkeypatch.setattr(site.app.application.janitor, "_next", 0.0)
     capsys.readouterr()
     site.log_in(ADA)
     assert "no snapshot: cannot connect: 53300" in capsys.readouterr().out

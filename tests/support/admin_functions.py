@@ -13,8 +13,10 @@ from flask import Response
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from shared.errors import InvalidInput, StoreUnreachable
-from shared.web.endpoint import Call, endpoint, stream_answer
-from tests.support.google_functions import api
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+from shared.web.streaming import stream_answer
+from tests.support.google_functions import api, application
 
 CHUNK = 64 * 1024
 
@@ -52,4 +54,4 @@ def _digest(call: Call) -> Generator[dict[str, Any], None, None]:
 
 def routed(request: Any) -> Response:
     """Serve the endpoint beside the product's own paths."""
-    return digest(request) if request.path == "/api/digest" else api(request)
+    return digest(application, request) if request.path == "/api/digest" else api(request)

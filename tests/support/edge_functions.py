@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import main
 from shared.errors import NotAuthenticated, StoreUnreachable
-from shared.web.endpoint import Call, answer, endpoint, stream_answer
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+from shared.web.responses import answer
+from shared.web.streaming import stream_answer
 
 _GATE_SECONDS = 20
 _SECRET = "for no line of a log"
@@ -95,4 +98,6 @@ _PATHS = {
 
 def routed(request: Any) -> Response:
     """Serve the endpoints beside the product's own paths."""
-    return _PATHS.get(request.path, main.api)(request)
+    if endpoint := _PATHS.get(request.path):
+        return endpoint(main.application, request)
+    return main.api(request)

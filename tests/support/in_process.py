@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import ssl
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +19,8 @@ from flask import Flask
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 from werkzeug.wrappers import Request
 
-from shared import application
-from shared.settings import Settings
-from shared.store import open_store
+from shared.application import Application
+from shared.store import Store
 from tests.support.emulator import ROOT, environment
 
 Headers = Iterable[tuple[str, str]]
@@ -43,14 +44,15 @@ class Served:
     """The app with settings and a store of its own; several of them can take turns."""
 
     def __init__(self, **settings: str) -> None:
-        self.settings = Settings.from_env(environment(**settings))
-        self.store = open_store(self.settings)
+        with patch.dict(os.environ, environment(**settings), clear=True):
+            create_app: Callable[[str, str], Flask] = functions_framework.create_app
+            self._flask = create_app("api", f"{ROOT}/main.py")
+        self.application: Application = sys.modules["main"].application
+        self.settings = self.application.settings
+        self.store: Store = self.application.store
         self._connection = (
             _connect(settings["DATABASE_URL"]) if self.settings.use_database else None
         )
-        with self._at_work():
-            create_app: Callable[[str, str], Flask] = functions_framework.create_app
-            self._app = create_app("api", f"{ROOT}/main.py")
 
     def send(
         self,
@@ -71,8 +73,7 @@ class Served:
             key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
             # As the server joins several headers of one name.
             environ[key] = f"{environ[key]},{value}" if key in environ else value
-        with self._at_work():
-            parts = run_wsgi_app(self._app, environ, buffered=True)
+        parts = run_wsgi_app(self._flask, environ, buffered=True)
         return TestResponse(*parts, Request(environ))
 
     def stored_users(self) -> dict[str, dict[str, Any]]:
@@ -89,32 +90,16 @@ class Served:
 
     def close(self) -> None:
         """Let go of connections."""
-        self.store.close()
+        self.application.close()
         if self._connection is not None:
             self._connection.close()
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        with (
-            patch.object(application, "settings", lambda: self.settings),
-            patch.object(application, "store", lambda: self.store),
-        ):
-            yield
 
 
 @contextmanager
 def served(**settings: str) -> Iterator[Served]:
-    """Serve the functions, and forget afterwards what the process has kept of the settings."""
+    """Serve the functions."""
     running = Served(**settings)
     try:
         yield running
     finally:
         running.close()
-        forget()
-
-
-def forget() -> None:
-    """Let the runtime make anew what it has made."""
-    for made in vars(application).values():
-        if hasattr(made, "cache_clear"):
-            made.cache_clear()

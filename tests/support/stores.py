@@ -8,9 +8,10 @@ from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import Session, SessionTokens
 from shared.model.clients import Client
 from shared.model.users import IdToken, User
-from shared.rules import accounts
+from shared.rules.accounts import Accounts
 from shared.rules.bulkhead import Bulkhead
 from shared.rules.gate import Gate
+from shared.rules.sessions import Sessions
 from shared.store import Attempt, Credentials, Store
 from shared.store.fallback import FallbackStore
 from shared.store.json_file.store import JsonFileStore
@@ -72,6 +73,18 @@ def stored(store: Store, user: User) -> tuple[Attempt, Credentials]:
     return attempt, attempt.credentials
 
 
+def accounts_of(
+    store: Store, hasher: PasswordHasher | None = None, gate: Gate | None = None
+) -> Accounts:
+    """Give the rules of accounts on a store, with the cheapest hashes."""
+    return Accounts(store, hasher or PasswordHasher(4), gate or make_gate(), password_min_length=8)
+
+
+def sessions_of(store: Store, tokens: SessionTokens = TOKENS) -> Sessions:
+    """Give the rules of sessions on a store."""
+    return Sessions(lambda: store, tokens)
+
+
 def sign_up(
     store: Store,
     hasher: PasswordHasher,
@@ -81,16 +94,8 @@ def sign_up(
     gate: Gate | None = None,
     client: Client = CLIENT,
 ) -> User:
-    return accounts.sign_up(
-        store,
-        hasher,
-        gate or make_gate(),
-        email=email,
-        password=password,
-        name=None,
-        password_min_length=8,
-        client=client,
-    )
+    accounts = accounts_of(store, hasher, gate)
+    return accounts.sign_up(email=email, password=password, name=None, client=client)
 
 
 def log_in(
@@ -102,14 +107,8 @@ def log_in(
     gate: Gate | None = None,
     client: Client = CLIENT,
 ) -> User:
-    return accounts.log_in(
-        store,
-        hasher,
-        gate or make_gate(),
-        email=email,
-        password=password,
-        client=client,
-    )
+    accounts = accounts_of(store, hasher, gate)
+    return accounts.log_in(email=email, password=password, client=client)
 
 
 def make_gate(places: int = 2, room: int = 6) -> Gate:

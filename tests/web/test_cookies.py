@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder, TestResponse
 
+from shared.application import Application
 from shared.settings import Settings
-from shared.web.endpoint import Call
+from shared.web.call import Call
 from tests.support.emulator import SECRET
 from tests.support.express import sign
 from tests.support.in_process import Served, served
@@ -154,4 +156,4 @@ def test_two_cookies_of_the_old_server_are_nobodys_session() -> None:
 
 def _express_sid(settings: Settings, cookies: str) -> str | None:
     environ = EnvironBuilder(headers=[("Cookie", cookies)]).get_environ()
-    return Call(Request(environ), settings, "test").express_sid
+    return Call(Application(settings), Request(environ), "test", time.time()).express_sid

@@ -1,4 +1,4 @@
-"""What the functions answer about users: who it is, and the session's cookie, set or removed."""
+"""What functions answer about users: who it is, and the session's cookie, set or removed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response
 
-from shared import application
 from shared.credentials import express_sessions
 from shared.errors import StoreUnavailable
-from shared.rules import sessions
-from shared.web.endpoint import Call, answer
+from shared.web.call import Call
+from shared.web.responses import answer
 
 if TYPE_CHECKING:
     from shared.credentials.session_tokens import IssuedToken
@@ -44,7 +43,6 @@ def begin_session(
     status: int = 200,
     *,
     event: str,
-    now: float,
     method: str = "password",
     auth_time: int | None = None,
 ) -> Response:
@@ -53,13 +51,11 @@ def begin_session(
     The one that this browser had ends: a new one takes its place (ASVS V7.2.4). Where the database
     is away only the browser forgets it, for the user has signed in by now.
     """
-    tokens = application.tokens()
-    old = call.session_token
     try:
-        sessions.log_out(application.store, tokens, old, None, client=call.client)
+        call.app.sessions.log_out(call.session_token, None, client=call.client)
     except StoreUnavailable as error:
         call.log["cause"] = f"the browser's previous session goes on: {error}"
-    token = tokens.issue(user, now, method=method, auth_time=auth_time)
+    token = call.app.tokens.issue(user, call.now, method=method, auth_time=auth_time)
     return user_answer(call, user, status, event=event, token=token)
 
 

@@ -1,0 +1,36 @@
+"""Deletes what has expired, now and then, when a request has been answered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+from shared.errors import StoreUnreachable
+from shared.store import Store
+
+SECONDS = 60.0
+"""Between two deletions of one instance."""
+
+
+class Janitor:
+    """Cleans one store up. Safe to share between threads: one at a time does anything."""
+
+    def __init__(self, store: Store) -> None:
+        """Clean up at the first call."""
+        self._store = store
+        self._cleaning = threading.Lock()
+        self._next = float("-inf")
+
+    def run(self) -> None:
+        """Clean up if it is time, and again at the next call where something was left."""
+        now = time.monotonic()
+        if now < self._next or not self._cleaning.acquire(blocking=False):
+            return
+        try:
+            self._next = now + SECONDS
+            with suppress(StoreUnreachable):  # The log has it already.
+                if self._store.clean_up():
+                    self._next = now
+        finally:
+            self._cleaning.release()

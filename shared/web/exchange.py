@@ -1,0 +1,145 @@
+"""A request from its arrival to its line in the log: the one place where errors become answers.
+
+Whatever happens, the client gets what a function answers, or an RFC 9457 problem.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flask import Request, Response
+from werkzeug.exceptions import HTTPException
+
+from shared import errors
+from shared.observe import log, metrics, request_context
+from shared.web import cors, problems, trace_headers
+from shared.web.call import Call
+
+if TYPE_CHECKING:
+    from shared.application import Application
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_HSTS = "max-age=31536000; includeSubDomains"
+
+
+def serve(
+    app: Application, request: Request, function: str, produce: Callable[[Call], Response]
+) -> Response:
+    """Answer, whatever happens, and log one line under the function's name."""
+    call = Call(app, request, function, time.time())
+    headers, project = request.headers, app.settings.google_cloud_project
+    call.names |= {"request_id": call.request_id, "function": function} | trace_headers.fields(
+        headers.get("traceparent"), headers.get("X-Cloud-Trace-Context"), project
+    )
+    with request_context.request(app.settings.database_timeout, call.names) as serving:
+        try:
+            response = produce(call)
+        except Exception as error:  # noqa: BLE001  # the one place where errors become answers
+            response = _problem(call, error)
+    if serving.is_offline:
+        call.log["offline"] = True
+    _add_headers(call, response)
+    _afterwards(call, functools.partial(_schedule, call, response))
+    if not call.is_streaming:
+        end(call, response.status_code)
+    return response
+
+
+def fail(app: Application, request: Request, error: Exception) -> Response:
+    """Answer with an error, where there is no function."""
+
+    def produce(_: Call) -> Response:
+        raise error
+
+    return serve(app, request, "none", produce)
+
+
+def describe(call: Call, error: Exception) -> problems.Problem:
+    """Make an error's problem, and note for the log what it was."""
+    if isinstance(error, HTTPException) and error.code:
+        error = problems.of_status(error.code)
+    cookie_name = call.settings.cookie_name
+    problem = problems.describe(error, request_id=call.request_id, cookie_name=cookie_name)
+    call.log.update(problem.log)
+    call.failure = problem.status
+    return problem
+
+
+def end(call: Call, status: int) -> None:
+    """Count and log what is over. Nothing of it can undo the answer."""
+    _afterwards(call, functools.partial(_record, call, status))
+
+
+def _problem(call: Call, error: Exception) -> Response:
+    problem = describe(call, error)
+    text = json.dumps(problem.members).encode()
+    headers = problem.headers | {"Content-Length": str(len(text))}
+    if call.takes_basic and problem.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="AI-Coder", charset="UTF-8"'
+    # functions-framework reads what is left of a body into memory before it answers, unless the
+    # answer is streamed.
+    return Response(iter([text]), problem.status, headers, content_type="application/problem+json")
+
+
+def _add_headers(call: Call, response: Response) -> None:
+    headers = response.headers
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    headers["X-Request-Id"] = call.request_id
+    if call.settings.secure:
+        headers["Strict-Transport-Security"] = _HSTS
+    headers.update(cors.answer_headers(call.request.headers.get("Origin"), call.settings))
+
+
+def _schedule(call: Call, response: Response) -> None:
+    """Have done what waits for the answer to be sent."""
+    if call.app.alerts.is_due(time.monotonic()):
+        call.afterwards(call.app.check_alerts)
+    for function in call.later:
+        response.call_on_close(functools.partial(_afterwards, call, function))
+
+
+def _afterwards(call: Call, function: Callable[[], None]) -> None:
+    """Do what cannot undo the answer, which is decided."""
+    try:
+        function()
+    except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
+        problem = problems.describe(error, request_id=call.request_id, cookie_name="")
+        log.write(
+            "ERROR",
+            f"{call.function} afterwards",
+            **call.names,
+            **problem.log,
+        )
+
+
+def _record(call: Call, status: int) -> None:
+    severity: log.Severity = "INFO"
+    if errors.is_server_error(call.failure):
+        severity = "ERROR"
+    elif call.failure in (401, 403, 429) or call.is_streaming:
+        severity = "WARNING"
+    seconds, now = time.perf_counter() - call.started, time.monotonic()
+    network = call.known_client.coarse if call.known_client is not None else None
+    call.app.alerts.record(call.function, call.failure or status, seconds, network or "", now)
+    outcome = str(call.log.get("code", "ok"))
+    metrics.REQUESTS.record(seconds, call.function, str(call.failure or status), outcome)
+    log.write(
+        severity,
+        f"{call.function} {status}",
+        **call.names,
+        method=call.request.method[:16],
+        status=status,
+        milliseconds=round(seconds * 1000, 2),
+        client=network,
+        **call.log,
+    )
