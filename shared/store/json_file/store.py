@@ -31,8 +31,8 @@ from shared.observe import request_context
 from shared.settings import Settings
 from shared.store import Account, Attempt, Credentials, ExternalMatch
 from shared.store.json_file import users_file
+from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import PENDING, REVOKED, Record, Users
-from shared.store.postgres import attempts
 
 if TYPE_CHECKING:
     from shared.credentials.session_tokens import Session
@@ -57,7 +57,7 @@ class JsonFileStore:
         self._users = users_file.index(None, [])
         self._refused: tuple[tuple[int, ...], StoreUnavailable] | None = None
         pseudonyms = Pseudonyms(settings.session_secrets)
-        self.attempts = attempts.MemoryAttempts(settings.limits, pseudonyms)
+        self.attempts = MemoryAttempts(settings.limits, pseudonyms)
 
     def reserve_sign_up(self, client: Client) -> None:
         """Count in memory."""

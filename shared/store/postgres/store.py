@@ -35,7 +35,8 @@ from shared.store import (
     ExternalMatch,
     FallbackStatus,
 )
-from shared.store.postgres import attempts, email_keys, statements, statistics
+from shared.store.attempts import CLIENT, succeeded, too_many, used_up
+from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.columns import parse_json
 from shared.store.postgres.preparation import prepare
 
@@ -161,7 +162,7 @@ class PostgresStore:
             *more,
         )
         self._compare_clocks(began, at)
-        if denied_by == attempts.CLIENT:
+        if denied_by == CLIENT:
             raise TooManyAttempts(seconds, event=f"{kind}_throttled", account=account)
         return Attempt(
             credentials=None if row[0] is None else _credentials(row),
@@ -205,7 +206,7 @@ class PostgresStore:
 
     def _succeed(self, statement: str, kind: str, attempt: Attempt, *more: str | None) -> Row:
         """Give the row of what follows the success, of nulls where it was not done."""
-        keys, limits, user = attempt.keys, self._limits, attempts.succeeded(attempt)
+        keys, limits, user = attempt.keys, self._limits, succeeded(attempt)
         ((is_allowed, seconds, *row),) = self.database.execute(
             statement,
             keys.client,
@@ -222,7 +223,7 @@ class PostgresStore:
             *more,
         )
         if not is_allowed:
-            raise attempts.too_many(seconds, kind, user, attempt.account)
+            raise too_many(seconds, kind, user, attempt.account)
         return row
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
@@ -302,12 +303,12 @@ class PostgresStore:
             )
         )
         if is_used_up:
-            raise attempts.used_up()
+            raise used_up()
         if columns[0] is None:
             return None
         found = _credentials(columns)
         if seconds is not None:
-            raise attempts.too_many(seconds, "login", found.user)
+            raise too_many(seconds, "login", found.user)
         return ExternalMatch(found, is_linked, has_all, has_identities, at.timestamp())
 
     def link(

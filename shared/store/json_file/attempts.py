@@ -1,0 +1,171 @@
+"""Counts attempts by the rules of `shared.model.throttling`, in memory.
+
+A lock ends by a clock that nobody can set. A row says how many attempts are left, as in SQL.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from shared.errors import TooManyAttempts
+from shared.model.throttling import (
+    KNOWN_SECONDS,
+    Keys,
+    Limits,
+    Pseudonyms,
+    id_token_key,
+    sign_up_key,
+    success_key,
+)
+from shared.store import Attempt, Credentials
+from shared.store.attempts import ACCOUNT, CLIENT, succeeded, too_many, used_up
+
+if TYPE_CHECKING:
+    from shared.model.clients import Client
+    from shared.model.users import IdToken, User
+
+MAX_ROWS = 20_000
+"""Whoever has that many networks can make memory forget the oldest."""
+
+
+class MemoryAttempts:
+    """Attempts of one process, which forgets them when it ends. Safe to share between threads."""
+
+    def __init__(self, limits: Limits, pseudonyms: Pseudonyms) -> None:
+        """Begin without any attempt."""
+        self._limits = limits
+        self._pseudonyms = pseudonyms
+        self._rows: dict[str, _Row] = {}
+        self._counting = threading.Lock()
+
+    def begin(self, kind: str, found: Credentials | None, key: str, client: Client) -> Attempt:
+        """Count an attempt on whoever was found for the email key. Raises TooManyAttempts."""
+        account = self._pseudonyms.of(key)
+        keys = Keys.of(account, self._pseudonyms.of(client.network))
+        now = time.monotonic()
+        denied_by, until = self._begin(keys, now, is_somebody=found is not None)
+        if denied_by == CLIENT:
+            raise TooManyAttempts(until - now, event=f"{kind}_throttled", account=account)
+        return Attempt(
+            credentials=None if denied_by else found,
+            locked_for=until - now if denied_by else None,
+            at=time.time(),
+            account=account,
+            keys=keys,
+        )
+
+    def sign_up(self, client: Client) -> None:
+        """Count a sign-up. Raises TooManyAttempts."""
+        key, now = sign_up_key(self._pseudonyms.of(client.network)), time.monotonic()
+        with self._counting:
+            row = self._spend(key, self._limits.sign_up, now)
+        if row.remaining < 0:
+            raise TooManyAttempts(row.expires_at - now, event="signup_throttled")
+
+    def sign_in(self, token: IdToken, linked: User | None) -> None:
+        """Count the use of an ID token, and the success of the user whom it names, if it does.
+
+        Raises InvalidIdentityToken and TooManyAttempts.
+        """
+        key, limits, now = id_token_key(token.id), self._limits, time.monotonic()
+        with self._counting:
+            use = self._spend(key, limits.id_token, now, seconds=token.seconds, prolongs=False)
+            if use.remaining < 0:
+                raise used_up()
+            if linked is None:
+                return
+            row = self._spend(success_key(linked.id), limits.success, now, prolongs=False)
+        if row.remaining < 0:
+            raise too_many(row.expires_at - now, "login", linked)
+
+    def _begin(self, keys: Keys, now: float, *, is_somebody: bool) -> tuple[str | None, float]:
+        """Count under three keys; tell who denies it, and until when."""
+        limits = self._limits
+        with self._counting:
+            client = self._spend(keys.client, limits.client, now)
+            login = self._spend(
+                keys.login if is_somebody else keys.nobodys_login,
+                limits.login,
+                now,
+                is_spent=client.remaining >= 0,
+            )
+            is_known = login.known_until > now
+            account = self._spend(
+                keys.account if is_somebody else keys.nobodys_account,
+                limits.account,
+                now,
+                is_spent=client.remaining >= 0 and login.remaining >= 0 and not is_known,
+            )
+            if client.remaining < 0:
+                return CLIENT, client.expires_at
+            if login.remaining < 0 and is_somebody:
+                return ACCOUNT, login.expires_at
+            is_denied = is_somebody and account.remaining < 0 and not is_known
+            return ACCOUNT if is_denied else None, account.expires_at
+
+    def succeed(self, attempt: Attempt, kind: str) -> None:
+        """Count a success, and forget the attempts before it. Raises TooManyAttempts."""
+        user, now = succeeded(attempt), time.monotonic()
+        with self._counting:
+            row = self._spend(success_key(user.id), self._limits.success, now, prolongs=False)
+            self._forget(attempt.keys, now, gives_back=row.remaining >= 0)
+        if row.remaining < 0:
+            raise too_many(row.expires_at - now, kind, user, attempt.account)
+
+    def forget(self, keys: Keys) -> None:
+        """Forget an attempt that another store has counted as a success."""
+        with self._counting:
+            self._forget(keys, time.monotonic(), gives_back=True)
+
+    def _forget(self, keys: Keys, now: float, *, gives_back: bool) -> None:
+        client = self._rows.get(keys.client)
+        if client and gives_back:
+            client.remaining = min(client.remaining + 1, self._limits.client)
+        if login := self._rows.get(keys.login):
+            login.remaining, login.known_until = self._limits.login, now + KNOWN_SECONDS
+        if account := self._rows.get(keys.account):
+            account.remaining = self._limits.account
+
+    def clean_up(self) -> None:
+        """Forget what has expired."""
+        now = time.monotonic()
+        with self._counting:
+            self._rows = {key: row for key, row in self._rows.items() if row.done_at > now}
+
+    def _spend(
+        self,
+        key: str,
+        limit: int,
+        now: float,
+        *,
+        is_spent: bool = True,
+        seconds: float | None = None,
+        prolongs: bool = True,
+    ) -> _Row:
+        lock_end = now + (self._limits.lockout_seconds if seconds is None else seconds)
+        row = self._rows.get(key)
+        if row is None:
+            while len(self._rows) >= MAX_ROWS:
+                del self._rows[next(iter(self._rows))]
+            row = self._rows[key] = _Row(limit, lock_end)
+        elif row.expires_at <= now:
+            row.remaining, row.expires_at = limit, lock_end
+        elif prolongs and is_spent and row.remaining > 0:
+            row.expires_at = lock_end
+        row.remaining = max(row.remaining - is_spent, -2)
+        return row
+
+
+class _Row:
+    __slots__ = ("expires_at", "known_until", "remaining")
+
+    def __init__(self, remaining: int, expires_at: float) -> None:
+        self.remaining = remaining
+        self.expires_at = expires_at
+        self.known_until = float("-inf")
+
+    @property
+    def done_at(self) -> float:
+        return max(self.expires_at, self.known_until)
