@@ -21,6 +21,7 @@ import pg8000.exceptions
 import scramp
 from scramp.core import ClientStage, IterationCount
 
+from shared.database import sqlstate
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
@@ -53,8 +54,9 @@ _LENGTH = struct.Struct("!i")
 _JSON_TYPES = (114, 3802)
 """The OIDs of json and jsonb."""
 
-_RETRY_CONNECT = frozenset({"53300", "57P01", "57P02"})
-_STARTING = "57P03"
+_RETRY_CONNECT = frozenset(
+    {sqlstate.TOO_MANY_CONNECTIONS, sqlstate.ADMIN_SHUTDOWN, sqlstate.CRASH_SHUTDOWN}
+)
 # Neon's proxy gives XX000 to every error of its own, and PgBouncer 08P01, so only the text tells
 # which will pass. A compute that wakes up, or a server that starts, is worth the whole deadline.
 _STARTING_TEXTS = (
@@ -64,15 +66,30 @@ _STARTING_TEXTS = (
     "Control plane request failed",
     "server login has been failing",
 )
-_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "08003", "08006"})
+_LOST = frozenset(
+    {
+        sqlstate.ADMIN_SHUTDOWN,
+        sqlstate.CRASH_SHUTDOWN,
+        sqlstate.CANNOT_CONNECT_NOW,
+        sqlstate.IDLE_SESSION_TIMEOUT,
+        sqlstate.CONNECTION_DOES_NOT_EXIST,
+        sqlstate.CONNECTION_FAILURE,
+    }
+)
 """The server ended the connection: a statement that may be repeated is repeated on a new one."""
-_REPEATABLE = frozenset({"40001", "40P01"})
-_TIMED_OUT = "57014"
-_SCHEMA = frozenset({"3F000", "42501", "42703"})
-"""No such schema, no permission, no such column: for the operator to mend."""
-_UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
-"""Classes and codes that say "not now" rather than "never": connection, resources, operator,
-read-only, lock not available."""
+_REPEATABLE = frozenset({sqlstate.SERIALIZATION_FAILURE, sqlstate.DEADLOCK_DETECTED})
+_SCHEMA = frozenset(
+    {sqlstate.INVALID_SCHEMA_NAME, sqlstate.INSUFFICIENT_PRIVILEGE, sqlstate.UNDEFINED_COLUMN}
+)
+"""For the operator to mend."""
+_UNAVAILABLE = (
+    sqlstate.CLASS_CONNECTION_EXCEPTION,
+    sqlstate.CLASS_INSUFFICIENT_RESOURCES,
+    sqlstate.CLASS_OPERATOR_INTERVENTION,
+    sqlstate.READ_ONLY_SQL_TRANSACTION,
+    sqlstate.LOCK_NOT_AVAILABLE,
+)
+"""Classes and codes that say "not now" rather than "never"."""
 
 GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeError)
 """What pg8000 makes of bytes that are not the protocol's."""
@@ -208,7 +225,9 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         try:
             messages = _extended(statement, parameters, describe=True)
         except UnicodeEncodeError as error:
-            raise StoreFault("22021", "a parameter cannot be encoded as UTF-8") from error
+            raise StoreFault(
+                sqlstate.CHARACTER_NOT_IN_REPERTOIRE, "a parameter cannot be encoded as UTF-8"
+            ) from error
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(statement, columns=[], input_funcs=[])
         with _translated():
@@ -394,13 +413,13 @@ def _login_translated() -> Iterator[None]:
     try:
         yield
     except pg8000.exceptions.DatabaseError as error:
-        sqlstate, message = _sqlstate(error), _message(error)
-        starting = sqlstate == _STARTING or any(text in message for text in _STARTING_TEXTS)
-        if starting or sqlstate in _RETRY_CONNECT:
-            raise ConnectRetryable(f"{sqlstate} {message}", starting=starting) from error
-        raise StoreRefused(cause=f"the server refused the connection: {sqlstate} {message}") from (
-            error
+        code, message = _code(error), _message(error)
+        starting = code == sqlstate.CANNOT_CONNECT_NOW or any(
+            text in message for text in _STARTING_TEXTS
         )
+        if starting or code in _RETRY_CONNECT:
+            raise ConnectRetryable(f"{code} {message}", starting=starting) from error
+        raise StoreRefused(cause=f"the server refused the connection: {code} {message}") from error
     except scramp.ScramException as error:
         raise _no_proof() from error
     except pg8000.exceptions.Error as error:
@@ -415,19 +434,19 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except pg8000.exceptions.DatabaseError as error:
-        sqlstate, message = _sqlstate(error), _message(error)
-        cause = f"{sqlstate} {message}"
-        if sqlstate in _LOST:
+        code, message = _code(error), _message(error)
+        cause = f"{code} {message}"
+        if code in _LOST:
             raise ConnectionLost(StoreUnreachable(cause=cause)) from error
-        if sqlstate in _REPEATABLE:
+        if code in _REPEATABLE:
             raise ConnectionLost(StoreUnavailable(cause=cause)) from error
-        if sqlstate in _SCHEMA:
+        if code in _SCHEMA:
             raise StoreRefused(cause=cause) from error
-        if sqlstate == _TIMED_OUT:
+        if code == sqlstate.QUERY_CANCELED:
             raise StoreTimeout(cause=cause) from error
-        if sqlstate.startswith(_UNAVAILABLE):
+        if code.startswith(_UNAVAILABLE):
             raise StoreUnavailable(cause=cause) from error
-        raise StoreFault(sqlstate, message) from error
+        raise StoreFault(code, message) from error
     except (OSError, pg8000.exceptions.Error) as error:
         away = StoreUnreachable(cause=describe(error))
         raise ConnectionLost(away, repeat=not _is_timeout(error)) from error
@@ -436,15 +455,16 @@ def _translated() -> Iterator[None]:
         raise ConnectionLost(StoreUnavailable(cause=cause)) from error
 
 
-def _sqlstate(error: pg8000.exceptions.DatabaseError) -> str:
+def _code(error: pg8000.exceptions.DatabaseError) -> str:
     fields = error.args[0]
-    return str(fields.get("C", "XX000")) if isinstance(fields, dict) else "XX000"
+    default = sqlstate.INTERNAL_ERROR
+    return str(fields.get("C", default)) if isinstance(fields, dict) else default
 
 
 def _message(error: pg8000.exceptions.DatabaseError) -> str:
     """Give the server's primary message, unless it is of the class that quotes values."""
     fields = error.args[0]
-    if not isinstance(fields, dict) or str(fields.get("C", "")).startswith("22"):
+    if not isinstance(fields, dict) or _code(error).startswith(sqlstate.CLASS_DATA_EXCEPTION):
         return "(message withheld)"
     return str(fields.get("M", ""))[:200]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from shared.database import sql_script
+from shared.database import sql_script, sqlstate
 from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, ConnectionLost, Row
 from shared.database.pool import Database
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable
@@ -31,7 +31,6 @@ _FILE = re.compile(r"(\d{4})_\w+\.sql")
 _TRANSACTION_CONTROL = re.compile(
     r"(BEGIN|START|COMMIT|END|ABORT|ROLLBACK(?!.*\bTO\b)|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
 )
-_UNDEFINED_TABLE = "42P01"
 
 State = Literal["applied", "pending", "edited", "unknown"]
 Step = Callable[[Connection, float], None]
@@ -93,7 +92,7 @@ def prepare(
     try:
         recorded = _recorded(connection)
     except StoreFault as error:
-        if error.sqlstate != _UNDEFINED_TABLE:
+        if error.sqlstate != sqlstate.UNDEFINED_TABLE:
             raise
         recorded = {}
     pending = _pending(load(), recorded)

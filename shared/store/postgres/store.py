@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from shared.database import sqlstate
 from shared.database.connection import Row
 from shared.database.pool import Database, PoolCounts
 from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
@@ -51,8 +52,12 @@ SKEW_SECONDS = 5.0
 SKEW_PAUSE = 600.0
 """Seconds between two warnings of that."""
 
-_UNIQUE_VIOLATION = "23505"
-_UNDEFINED_TABLE, _DATA_EXCEPTION, _TOO_COMPLEX = "42P01", "22", "54001"
+# There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and deep nesting.
+_NO_SUCH_SESSION = (
+    sqlstate.UNDEFINED_TABLE,
+    sqlstate.CLASS_DATA_EXCEPTION,
+    sqlstate.STATEMENT_TOO_COMPLEX,
+)
 
 
 class PostgresStore:
@@ -108,7 +113,7 @@ class PostgresStore:
             )
         except StoreFault as error:
             # The id, an identity, or the bare `email` of a row that the old server wrote.
-            if error.sqlstate == _UNIQUE_VIOLATION:
+            if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
                 raise EmailTaken from error
             raise
         if not rows:
@@ -335,7 +340,7 @@ class PostgresStore:
                 str(uuid.uuid4()),
             )
         except StoreFault as error:
-            if error.sqlstate == _UNIQUE_VIOLATION:
+            if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
                 return None
             raise
         return _user(rows[0]) if rows else None
@@ -379,9 +384,7 @@ class PostgresStore:
         try:
             return self.database.execute(statement, *sids)
         except StoreFault as error:
-            # There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and
-            # deep nesting.
-            if error.sqlstate.startswith((_UNDEFINED_TABLE, _DATA_EXCEPTION, _TOO_COMPLEX)):
+            if error.sqlstate.startswith(_NO_SUCH_SESSION):
                 return []
             raise StoreRefused(
                 cause=f"the table session is not connect-pg-simple's: {error}"
