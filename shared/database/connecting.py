@@ -6,11 +6,10 @@ the log, or `ConnectRetryable`, which `shared.database.pool` answers with anothe
 
 from __future__ import annotations
 
-import queue
+import functools
 import socket
 import ssl
 import struct
-import threading
 import time
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from shared.database.connection import (
     remaining,
 )
 from shared.database.url import DatabaseUrl
+from shared.deadlines import call_within
 from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
 from shared.observe import metrics
 
@@ -107,25 +107,11 @@ def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[Any]:
-    """Look a host's addresses up in a thread, because the system's resolver knows no deadline."""
-    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            answers.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-        except (OSError, UnicodeError) as error:
-            answers.put(error)
-
-    threading.Thread(target=look_up, daemon=True).start()
+    look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        answer = answers.get(timeout=remaining(deadline))
-    except queue.Empty:
-        raise TimeoutError("the host's name was not resolved in time") from None
-    if isinstance(answer, UnicodeError):
-        raise StoreRefused(cause="the host's name is not a valid one") from answer
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        return call_within(remaining(deadline), look_up)
+    except UnicodeError as error:
+        raise StoreRefused(cause="the host's name is not a valid one") from error
 
 
 def _raise_from_dialing(error: BaseException) -> NoReturn:
