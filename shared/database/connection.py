@@ -12,7 +12,7 @@ import select
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ import scramp
 from scramp.core import ClientStage, IterationCount
 
 from shared.database import sqlstate
+from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
@@ -216,20 +217,28 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """
         self._tls.deadline = deadline
 
-    def execute(self, statement: str, *parameters: str | None) -> list[Row]:
-        """Run one statement with `$1`-style parameters in text form, and give its rows.
+    def execute(
+        self, statement: Statement | str, /, *values: Value, **parameters: Value
+    ) -> list[Row]:
+        """Run one statement, and give its rows.
+
+        Text has no names for its parameters, only `$1`, `$2` … for the `values`.
 
         The server's own timeout goes ahead of it in the same flight: a connection pooler drops
         `SET`, and both halves share the implicit transaction that ends with the Sync.
         """
+        if isinstance(statement, str):
+            statement = Statement("text", statement)
+        if not values:
+            values = statement.values(parameters)
         try:
-            messages = _extended(statement, parameters, describe=True)
+            messages = _extended(statement.text, values, describe=True)
         except UnicodeEncodeError as error:
             raise StoreFault(
                 sqlstate.CHARACTER_NOT_IN_REPERTOIRE, "a parameter cannot be encoded as UTF-8"
             ) from error
         # Rows are collected from the start, because the first one comes without a description.
-        context = pg8000.core.Context(statement, columns=[], input_funcs=[])
+        context = pg8000.core.Context(statement.text, columns=[], input_funcs=[])
         with _translated():
             milliseconds = str(self._milliseconds())
             limit = _extended("SELECT set_config('statement_timeout', $1, true)", (milliseconds,))
@@ -513,21 +522,16 @@ def remaining(deadline: float) -> float:
     return left
 
 
-def _extended(
-    statement: str, parameters: tuple[str | None, ...], *, describe: bool = False
-) -> bytes:
+def _extended(statement: str, values: Iterable[Value], *, describe: bool = False) -> bytes:
     """Build Parse, Bind, perhaps Describe(portal), and Execute, all unnamed and in text format."""
-    values = bytearray()
-    for parameter in parameters:
-        if parameter is None:
-            values += struct.pack("!i", -1)
-        else:
-            encoded = parameter.encode()
-            values += struct.pack("!i", len(encoded)) + encoded
+    texts = [None if value is None else str(value).encode() for value in values]
+    fields = b"".join(
+        _LENGTH.pack(-1) if text is None else _LENGTH.pack(len(text)) + text for text in texts
+    )
     message = pg8000.core._create_message
     flight: bytes = (
         message(b"P", b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0))
-        + message(b"B", b"\0\0" + struct.pack("!hh", 0, len(parameters)) + values + b"\0\0")
+        + message(b"B", b"\0\0" + struct.pack("!hh", 0, len(texts)) + fields + b"\0\0")
         + (message(b"D", b"P\0") if describe else b"")
         + pg8000.core.EXECUTE_MSG
     )

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from shared.database.breaker import Breaker
 from shared.database.connecting import connect, make_tls_context
@@ -28,6 +27,7 @@ from shared.database.connection import (
     ConnectRetryable,
     Row,
 )
+from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import (
     StoreBusy,
@@ -78,9 +78,8 @@ class Database:
         settings: Settings,
         *,
         prepare: Prepare | None = None,
-        names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Open nothing yet. `names` are those of statements, for the log and the metrics.
+        """Open nothing yet.
 
         `prepare` runs once, on the first connection, before anyone may use the database. It has a
         deadline of its own, `database_timeout`, whoever happens to come first.
@@ -89,7 +88,6 @@ class Database:
         self.timeout = settings.database_timeout
         """Seconds for all that one request asks."""
         self._settings = settings
-        self._names = names
         self._prepare = prepare
         self._is_prepared = prepare is None
         self._preparing = threading.Lock()
@@ -103,20 +101,24 @@ class Database:
         self._waiting = 0
         self.breaker = Breaker(self._probe, self._wake)
 
-    def execute(
-        self, statement: str, *parameters: str | None, timeout: float | None = None
-    ) -> list[Row]:
+    def execute(self, statement: Statement | str, /, **parameters: Value) -> list[Row]:
         """Run one statement that may be repeated without harm, in one round trip.
 
         Waiting for a lease, connecting and all statements of one request together have
-        `database_timeout`, of which this call takes `timeout` seconds at most.
-        Raises StoreUnavailable, and StoreFault for an error in the statement itself.
+        `database_timeout`. Raises StoreUnavailable, and StoreFault for an error in the statement
+        itself.
         """
+        return self.execute_within(self.timeout, statement, **parameters)
+
+    def execute_within(
+        self, seconds: float, statement: Statement | str, /, **parameters: Value
+    ) -> list[Row]:
+        """Do the same in so many seconds, if the request has as many left."""
         self.breaker.check()
         began = time.monotonic()
-        deadline = request_context.current(self.timeout).deadline
-        if timeout is not None:
-            deadline = min(deadline, began + timeout)
+        deadline = min(request_context.current(self.timeout).deadline, began + seconds)
+        if isinstance(statement, str):
+            statement = Statement("other", statement)
         try:
             rows = self._execute(deadline, statement, parameters)
         except StoreUnreachable as error:
@@ -131,7 +133,7 @@ class Database:
         return rows
 
     def _execute(
-        self, deadline: float, statement: str, parameters: tuple[str | None, ...]
+        self, deadline: float, statement: Statement, parameters: Mapping[str, Value]
     ) -> list[Row]:
         for attempt in (1, 2):
             # One connection found dead means that the idle ones have most likely shared its fate.
@@ -147,18 +149,21 @@ class Database:
         raise AssertionError("unreachable")
 
     def _ask(
-        self, connection: Connection, statement: str, parameters: tuple[str | None, ...]
+        self, connection: Connection, statement: Statement, parameters: Mapping[str, Value]
     ) -> list[Row]:
         began = time.monotonic()
         try:
-            return connection.execute(statement, *parameters)
+            return connection.execute(statement, **parameters)
         finally:
             seconds = time.monotonic() - began
-            name = self._names.get(statement, "other")
-            metrics.QUERIES.record(seconds, name)
+            metrics.QUERIES.record(seconds, statement.name)
             if seconds >= self._settings.database_slow_query:
-                milliseconds = round(seconds * 1000, 2)
-                log.write("WARNING", "A query was slow", statement=name, milliseconds=milliseconds)
+                log.write(
+                    "WARNING",
+                    "A query was slow",
+                    statement=statement.name,
+                    milliseconds=round(seconds * 1000, 2),
+                )
 
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:

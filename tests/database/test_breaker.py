@@ -169,7 +169,7 @@ def test_whoever_is_in_a_hurry_does_not_open_it(postgres: Server, database: str)
         url = DatabaseUrl.parse(postgres.url(database, port=silent.getsockname()[1]))
         with closing(Database(url, SETTINGS)) as pool:
             with pytest.raises(StoreUnreachable):
-                pool.execute("SELECT 1", timeout=0.2)
+                pool.execute_within(0.2, "SELECT 1")
             assert not pool.breaker.is_open
 
 
@@ -178,7 +178,7 @@ def test_whoever_is_in_a_hurry_and_is_refused_at_once_does_open_it(
 ) -> None:
     relay.hang_up = AWAY
     with pytest.raises(StoreUnreachable):
-        pool.execute("SELECT 1", timeout=2)
+        pool.execute_within(2, "SELECT 1")
     assert pool.breaker.is_open
 
 

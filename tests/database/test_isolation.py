@@ -165,7 +165,7 @@ def test_behind_a_pooler_each_client_gets_the_answer_to_its_own_statement(
     # No two clients send the same statement: whoever is given another's notices.
     def ask(pool: Database, client: int) -> None:
         for number in range(100):
-            rows = pool.execute(f"SELECT $1, {client}, pg_sleep(0.001)", str(number))
+            rows = pool.execute(f"SELECT :number, {client}, pg_sleep(0.001)", number=number)
             assert rows[0][:2] == [str(number), client]
 
     with running_pgbouncer(postgres, server_connections=3) as pooler, ExitStack() as stack:

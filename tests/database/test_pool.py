@@ -75,7 +75,7 @@ def test_the_encoding_is_utf8_whatever_the_roles_default(postgres: Server, datab
     )
     url = DatabaseUrl.parse(postgres.url(database, user="latin", password="latin"))
     with closing(Database(url, SETTINGS)) as pool:
-        assert pool.execute("SELECT $1, char_length($1)", "Zoë 山") == [["Zoë 山", 5]]
+        assert pool.execute("SELECT :text, char_length(:text)", text="Zoë 山") == [["Zoë 山", 5]]
 
 
 def test_a_stale_connection_is_replaced_without_anyone_seeing_it(
@@ -100,7 +100,7 @@ def test_a_statement_whose_backend_is_killed_is_repeated_on_a_new_connection(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    rows = pool.execute("SELECT 'slow', pg_sleep(CASE WHEN $1 = 'x' THEN 0.5 END)", "x")
+    rows = pool.execute("SELECT 'slow', pg_sleep(CASE WHEN :x = 'x' THEN 0.5 END)", x="x")
     killer.join()
     assert rows[0][0] == "slow"
     assert pool.counts().total == 1
@@ -109,9 +109,9 @@ def test_a_statement_whose_backend_is_killed_is_repeated_on_a_new_connection(
 def test_a_clean_error_keeps_the_connection(pool: Database) -> None:
     first = pool.execute(PID)
     with pytest.raises(StoreFault, match="42P01"):
-        pool.execute("SELECT * FROM nowhere WHERE $1 = ''", "x")
+        pool.execute("SELECT * FROM nowhere WHERE :x = ''", x="x")
     with pytest.raises(StoreFault, match="22P02") as caught:
-        pool.execute("SELECT $1::integer", "canary")
+        pool.execute("SELECT :number::integer", number="canary")
     assert "canary" not in str(caught.value)
     assert pool.execute(PID) == first
 
@@ -122,8 +122,8 @@ def test_a_text_that_postgres_cannot_take_never_shifts_the_answers(
 ) -> None:
     for number in range(5):
         with pytest.raises(StoreFault):
-            pool.execute("SELECT $1", text)
-        assert pool.execute("SELECT $1", str(number)) == [[str(number)]]
+            pool.execute("SELECT :text", text=text)
+        assert pool.execute("SELECT :number", number=number) == [[str(number)]]
 
 
 def test_an_overlong_statement_ends_in_time_and_its_connection_with_it(
@@ -133,9 +133,9 @@ def test_an_overlong_statement_ends_in_time_and_its_connection_with_it(
     with closing(Database(url, replace(SETTINGS, database_statement_timeout=0.3))) as pool:
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="57014"):
-            pool.execute("SELECT pg_sleep($1::float)", "30")
+            pool.execute("SELECT pg_sleep(:seconds::float)", seconds=30)
         assert time.monotonic() - started < 3
-        assert pool.execute("SELECT $1", "next") == [["next"]]
+        assert pool.execute("SELECT :text", text="next") == [["next"]]
 
 
 def test_a_statement_timeout_does_not_outlive_its_statement(pool: Database) -> None:
@@ -150,7 +150,7 @@ def test_a_statement_timeout_does_not_outlive_its_statement(pool: Database) -> N
 
 def test_more_requests_than_leases_wait_for_their_turn(pool: Database) -> None:
     def ask(number: int) -> Any:
-        return pool.execute("SELECT $1, pg_sleep(0.01)", str(number))[0][0]
+        return pool.execute("SELECT :number, pg_sleep(0.01)", number=number)[0][0]
 
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(ask, range(64))) == [str(number) for number in range(64)]
@@ -163,7 +163,7 @@ def test_who_waits_until_the_deadline_is_told_that_the_store_is_busy(pool: Datab
         sleepers = [threads.submit(pool.execute, "SELECT pg_sleep(1)") for _ in range(2)]
         until(lambda: pool.counts().total == 2 and pool.counts().idle == 0)
         with pytest.raises(StoreBusy):
-            pool.execute("SELECT 1", timeout=0.1)
+            pool.execute_within(0.1, "SELECT 1")
         for sleeper in sleepers:
             sleeper.result()
     assert pool.execute("SELECT 1") == [[1]]
@@ -194,14 +194,14 @@ def test_no_wake_up_is_lost_to_someone_who_gives_up(pool: Database) -> None:
     # Those who give up do so just when connections come back.
     def impatient(_: int) -> str:
         try:
-            pool.execute("SELECT pg_sleep(0.02)", timeout=0.04)
+            pool.execute_within(0.04, "SELECT pg_sleep(0.02)")
         except StoreUnavailable:
             return "gave up"
         return "answered"
 
     def patient(_: int) -> float:
         started = time.monotonic()
-        pool.execute("SELECT 1", timeout=10)
+        pool.execute_within(10, "SELECT 1")
         return time.monotonic() - started
 
     with ThreadPoolExecutor(16) as threads:

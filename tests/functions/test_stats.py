@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.database.statement import Statement
 from shared.model.statistics import DAY, Events, Statistics, Window
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
@@ -234,15 +236,16 @@ def _event(chance: random.Random, at: datetime) -> Event:
 def _clean_up(store: PostgresStore, now: float) -> bool:
     """Do what cleaning up does, at that time by the database's clock."""
     seconds = store._audit_seconds
-    ((most,),) = store.database.execute(_at(now, CLEAN_UP), str(seconds))
+    ((most,),) = store.database.execute(_at(now, CLEAN_UP), audit_seconds=seconds)
     ((hours,),) = store.database.execute(_at(now, ROLL_UP))
     return int(most) == MAX_DELETED or int(hours) == MAX_HOURS
 
 
-def _at(now: float, statement: str) -> str:
-    assert "CURRENT_TIMESTAMP" in statement
+def _at(now: float, statement: Statement) -> Statement:
+    assert "CURRENT_TIMESTAMP" in statement.sql
     moment = datetime.fromtimestamp(now, UTC).isoformat()
-    return statement.replace("CURRENT_TIMESTAMP", f"'{moment}'::timestamptz")
+    sql = statement.sql.replace("CURRENT_TIMESTAMP", f"'{moment}'::timestamptz")
+    return replace(statement, sql=sql)
 
 
 def _roll_up(store: PostgresStore, now: float) -> None:
@@ -482,7 +485,9 @@ def test_after_years_of_silence_counting_begins_with_what_a_window_can_reach(aud
 
 def test_hours_and_events_are_found_by_an_index(postgres: Server, database: str) -> None:
     for statement in (ROLL_UP, STATISTICS):
-        scans = [line for line in postgres.generic_plan(statement, database) if "Seq Scan" in line]
+        scans = [
+            line for line in postgres.generic_plan(statement.text, database) if "Seq Scan" in line
+        ]
         assert all("Seq Scan on users" in line for line in scans), scans
 
 

@@ -257,6 +257,6 @@ def test_a_health_check_beside_a_server_that_starts_does_not_make_it_away(start:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shared.database.pool.connect", start_slowly)
         with pytest.raises(StoreUnreachable):
-            database.execute("SELECT 1", timeout=1)
+            database.execute_within(1, "SELECT 1")
     assert not database.breaker.is_open
     assert site.log_in(ADA).status_code == 200

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from shared.database.statement import Statement
 from shared.model.clients import Client
 from shared.model.users import User
 from shared.settings import Settings
@@ -17,18 +18,14 @@ from tests.support.emulator import UNLIMITED
 from tests.support.postgres import Server
 
 ON_THE_OLD_SERVERS_TABLE = ("EXPRESS_USER", "DELETE_EXPRESS")
-NAMES = [
-    name
-    for name, value in vars(statements).items()
-    if name[0] != "_" and name.isupper() and isinstance(value, str)
-]
+NAMES = [name for name, value in vars(statements).items() if isinstance(value, Statement)]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ON_THE_OLD_SERVERS_TABLE])
 def test_every_statement_finds_its_rows_by_an_index(
     postgres: Server, database: str, name: str
 ) -> None:
-    plan = postgres.generic_plan(getattr(statements, name), database)
+    plan = postgres.generic_plan(getattr(statements, name).text, database)
     assert "Seq Scan" not in str(plan)
 
 

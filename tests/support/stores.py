@@ -6,6 +6,7 @@ import uuid
 
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import Session, SessionTokens
+from shared.database.statement import Statement
 from shared.model.clients import Client
 from shared.model.users import IdToken, User
 from shared.rules.accounts import Accounts
@@ -23,15 +24,18 @@ CLIENT = Client("203.0.113.7")
 TOKENS = SessionTokens([SECRET])
 
 
-_AGE = """
+_AGE = Statement(
+    "age",
+    """
 WITH attempts AS (
     UPDATE auth_attempts SET expires_at = expires_at - s, known_until = known_until - s
-    FROM cast($1 AS interval) s
+    FROM cast(:age AS interval) s
 ), sessions AS (
-    UPDATE revoked_sessions SET ends_at = ends_at - s FROM cast($1 AS interval) s
+    UPDATE revoked_sessions SET ends_at = ends_at - s FROM cast(:age AS interval) s
 )
-UPDATE auth_events SET at = at - s FROM cast($1 AS interval) s
-"""
+UPDATE auth_events SET at = at - s FROM cast(:age AS interval) s
+""",
+)
 
 
 def pass_time(store: Store, seconds: float) -> None:
@@ -40,7 +44,7 @@ def pass_time(store: Store, seconds: float) -> None:
         pass_time(store._postgres, seconds)
         pass_time(store._file, seconds)
     elif isinstance(store, PostgresStore):
-        store.database.execute(_AGE, f"{seconds} seconds")
+        store.database.execute(_AGE, age=f"{seconds} seconds")
     elif isinstance(store, JsonFileStore):
         for row in store.attempts._rows.values():
             row.expires_at -= seconds

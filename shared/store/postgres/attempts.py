@@ -14,7 +14,7 @@ from shared.store.attempts import ACCOUNT, CLIENT
 
 
 def after(seconds: str) -> str:
-    """Write the time that is so many seconds, a parameter's name or a number, from now."""
+    """Write the time that is so many seconds, a parameter or a number, from now."""
     return f"CURRENT_TIMESTAMP + {seconds}::float8 * interval '1 second'"
 
 
@@ -27,12 +27,12 @@ def _lasts(column: str, seconds: str) -> str:
     return f"({column} > CURRENT_TIMESTAMP AND {column} <= {after(seconds)} + interval '1 minute')"
 
 
-def spend(limit: str, seconds: str = "$2", *, prolongs: bool = True) -> str:
+def spend(limit: str, seconds: str = ":lockout_seconds", *, prolongs: bool = True) -> str:
     """Take what a new row lacks of its limit, 0 or 1, from the row that is there already.
 
     -1 is the first denial and -2 every further one. A denial does not prolong the lock; what
     succeeds prolongs nothing at all, or whoever logs in regularly would be locked out in the end.
-    `limit` is a parameter's name, and `seconds` for how many a row lasts at most.
+    `limit` is a parameter, and `seconds` for how many a row lasts at most.
     """
     lasts, unless_prolonged = _lasts("a.expires_at", seconds), ""
     if prolongs:
@@ -45,37 +45,35 @@ def spend(limit: str, seconds: str = "$2", *, prolongs: bool = True) -> str:
             THEN a.expires_at ELSE excluded.expires_at END"""
 
 
-def begin(found: str, kind: str) -> str:
+def count_attempt(found: str, kind: str) -> str:
     """Make the statement that counts an attempt and gives the user that `found` selects.
 
     Everyone locks the rows in one order, so that no two wait for each other: client, login,
-    account. The audit's row says that the attempt failed, until `succeed` corrects it; of what a
-    network's lock denies only the first is written, or a flood would fill the table.
+    account. The audit's row says that the attempt failed, until `count_success` corrects it; of
+    what a network's lock denies only the first is written, or a flood would fill the table.
 
-    $1 and from $14 on are those of `found`; $2 and $3 for how many seconds a lock lasts and a
-    network is known, $4 to $8 the keys, $9 to $11 the limits, $12 and $13 the address's pseudonym
-    and the client for the audit. Gives who denies, the event, for how many seconds, the database's
-    time, and the user.
+    Gives who denies, the event, for how many seconds, the database's time, and the user.
     """
     return f"""
     WITH found AS (
         {found}
     ), client AS (
         INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-        VALUES ($4, $9::int - 1, {after("$2")})
-        {spend("$9")} RETURNING remaining, expires_at
+        VALUES (:client_key, :client_limit::int - 1, {after(":lockout_seconds")})
+        {spend(":client_limit")} RETURNING remaining, expires_at
     ), login AS (
         INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $5 ELSE $7 END,
-            $10::int - (remaining >= 0)::int, {after("$2")} FROM client
-        {spend("$10")} RETURNING remaining, expires_at,
-            {_lasts("known_until", "$3")} AS known
+        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN :login_key ELSE :nobodys_login_key END,
+            :login_limit::int - (remaining >= 0)::int, {after(":lockout_seconds")} FROM client
+        {spend(":login_limit")} RETURNING remaining, expires_at,
+            {_lasts("known_until", ":known_seconds")} AS known
     ), account AS (
         INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN $6 ELSE $8 END,
-            $11::int - (c.remaining >= 0 AND l.remaining >= 0 AND NOT known)::int, {after("$2")}
+        SELECT CASE WHEN EXISTS (SELECT FROM found) THEN :account_key ELSE :nobodys_account_key END,
+            :account_limit::int - (c.remaining >= 0 AND l.remaining >= 0 AND NOT known)::int,
+            {after(":lockout_seconds")}
         FROM client c, login l
-        {spend("$11")} RETURNING remaining, expires_at
+        {spend(":account_limit")} RETURNING remaining, expires_at
     ), outcome AS (
         SELECT c.remaining, CASE WHEN c.remaining < 0 THEN '{CLIENT}'
             WHEN l.remaining < 0 OR (a.remaining < 0 AND NOT known) THEN '{ACCOUNT}'
@@ -88,7 +86,7 @@ def begin(found: str, kind: str) -> str:
         SELECT CURRENT_TIMESTAMP, CASE WHEN denied_by = '{CLIENT}'
                 OR (denied_by = '{ACCOUNT}' AND f.id IS NOT NULL)
             THEN '{kind}_throttled' ELSE '{kind}_failed' END,
-            f.id, CASE WHEN f.id IS NULL THEN $12 END, $13,
+            f.id, CASE WHEN f.id IS NULL THEN :account END, :client,
             CASE WHEN f.id IS NOT NULL THEN coalesce(f.provider, 'local') END
         FROM outcome LEFT JOIN found f ON true WHERE remaining > -2 RETURNING id
     )
@@ -98,7 +96,7 @@ def begin(found: str, kind: str) -> str:
     """
 
 
-def succeed(kind: str, begun: str, then: str, more: str = "", also: str = "") -> str:
+def count_success(kind: str, begun: str, then: str, more: str = "", also: str = "") -> str:
     """Make the statement that counts a success, and does what follows unless there were too many.
 
     It forgets the attempts before it. A success too many gives the network nothing back, so that
@@ -106,37 +104,37 @@ def succeed(kind: str, begun: str, then: str, more: str = "", also: str = "") ->
 
     `then` asks `allowed`, and gives a row where it was done; only then is the audit told of the
     `kind`, and of `begun` that it was throttled where it was not allowed. `more` comes after the
-    rest, and `also` finds what a first call did whose answer was lost. $1 to $3 are the keys in the
-    order of locking, $4 to $6 their limits, $7 for how many seconds the network is known, $8 the
-    event, $9 to $11 the key of successes, their limit, and for how many seconds they are counted;
-    from $12 on they are those of `then`. Gives whether it was allowed, for how many seconds the
-    count still lasts, and the row of `then`.
+    rest, and `also` finds what a first call did whose answer was lost. Gives whether it was
+    allowed, for how many seconds the count still lasts, and the row of `then`.
     """
     return f"""
     WITH again AS (
-        SELECT FROM auth_events WHERE id = $8::uuid AND kind = '{kind}'
+        SELECT FROM auth_events WHERE id = :event::uuid AND kind = '{kind}'
     ), counted AS (
         INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-        SELECT $9, $10::int - (NOT EXISTS (SELECT FROM again))::int, {after("$11")}
-        {spend("$10", "$11", prolongs=False)} RETURNING remaining, expires_at
+        SELECT :success_key, :success_limit::int - (NOT EXISTS (SELECT FROM again))::int,
+            {after(":lockout_seconds")}
+        {spend(":success_limit", prolongs=False)} RETURNING remaining, expires_at
     ), allowed AS (
         SELECT FROM counted WHERE remaining >= 0 OR EXISTS (SELECT FROM again)
     ), done AS (
         {then}
     ), client AS (
-        UPDATE auth_attempts SET remaining = least(remaining + 1, $4::int) WHERE key = $1
-        AND EXISTS (SELECT FROM allowed)
-        AND EXISTS (SELECT FROM auth_events WHERE id = $8::uuid AND kind <> '{kind}') RETURNING 1
+        UPDATE auth_attempts SET remaining = least(remaining + 1, :client_limit::int)
+        WHERE key = :client_key AND EXISTS (SELECT FROM allowed)
+        AND EXISTS (SELECT FROM auth_events WHERE id = :event::uuid AND kind <> '{kind}')
+        RETURNING 1
     ), login AS (
-        UPDATE auth_attempts SET remaining = $5::int, known_until = {after("$7")}
-        WHERE key = $2 AND (SELECT count(*) FROM client) >= 0 RETURNING 1
+        UPDATE auth_attempts SET remaining = :login_limit::int,
+            known_until = {after(":known_seconds")}
+        WHERE key = :login_key AND (SELECT count(*) FROM client) >= 0 RETURNING 1
     ), account AS (
-        UPDATE auth_attempts SET remaining = $6::int
-        WHERE key = $3 AND (SELECT count(*) FROM login) >= 0 RETURNING 1
+        UPDATE auth_attempts SET remaining = :account_limit::int
+        WHERE key = :account_key AND (SELECT count(*) FROM login) >= 0 RETURNING 1
     ), event AS (
         UPDATE auth_events SET kind = CASE WHEN EXISTS (SELECT FROM allowed) THEN '{kind}'
             ELSE '{begun}_throttled' END
-        WHERE id = $8::uuid
+        WHERE id = :event::uuid
         AND (EXISTS (SELECT FROM done) OR NOT EXISTS (SELECT FROM allowed)) RETURNING 1
     ) {more}
     SELECT EXISTS (SELECT FROM allowed),

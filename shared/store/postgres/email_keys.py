@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.database.connection import Connection
+from shared.database.statement import Statement
 from shared.errors import StoreRefused
 from shared.model.emails import email_key
 from shared.observe import log
@@ -27,38 +28,51 @@ UNLINKED = "identity_unlinked"
 MIN_SECONDS = 1.0
 """For a batch."""
 
-IS_PENDING = "SELECT EXISTS (SELECT FROM pending_email_keys)"
-NAMES = {IS_PENDING: "pending_email_keys"}
+IS_PENDING = Statement("pending_email_keys", "SELECT EXISTS (SELECT FROM pending_email_keys)")
 _HAS_LIST = "SELECT to_regclass('pending_email_keys') IS NOT NULL"
 _COUNT = "SELECT count(*) FROM pending_email_keys"
 _BEGIN = f"""
 BEGIN; SET LOCAL ai_coder.as_given = 'on'; SELECT pg_advisory_xact_lock({LOCK_KEY})
 """
-_KEYED = """
+_KEYED = Statement(
+    "keyed",
+    """
 SELECT u.id::text, email, email_key FROM pending_email_keys p JOIN users u ON u.id = p.user_id
-WHERE email_key IS NOT NULL LIMIT $1::int
-"""
-_TAKE_AWAY = """
-WITH given AS (SELECT (e->>0)::uuid AS id, e->>1 AS key FROM json_array_elements($1::json) e),
+WHERE email_key IS NOT NULL LIMIT :limit::int
+""",
+)
+_TAKE_AWAY = Statement(
+    "take_away",
+    """
+WITH given AS (SELECT (e->>0)::uuid AS id, e->>1 AS key FROM json_array_elements(:keys::json) e),
 noted AS (UPDATE pending_email_keys SET former_key = key FROM given WHERE user_id = id)
 UPDATE users u SET email_key = NULL FROM given g WHERE u.id = g.id
-"""
+""",
+)
 # Of users with one address the one in lower case comes first, as in 0002, and then the oldest.
-_KEYLESS = """
+_KEYLESS = Statement(
+    "keyless",
+    """
 SELECT p.user_id::text, u.email, p.former_key IS NOT NULL
 FROM pending_email_keys p LEFT JOIN users u ON u.id = p.user_id
-ORDER BY u.email = email_key(u.email) DESC NULLS LAST, u.created_at, p.user_id LIMIT $1::int
-"""
-_GIVE = """
-WITH given AS (SELECT (e->>0)::uuid AS id, e->>1 AS key FROM json_array_elements($1::json) e)
+ORDER BY u.email = email_key(u.email) DESC NULLS LAST, u.created_at, p.user_id LIMIT :limit::int
+""",
+)
+_GIVE = Statement(
+    "give",
+    """
+WITH given AS (SELECT (e->>0)::uuid AS id, e->>1 AS key FROM json_array_elements(:keys::json) e)
 UPDATE users u SET email_key = g.key FROM given g
 WHERE u.id = g.id AND NOT EXISTS (SELECT FROM users o WHERE o.email_key = g.key)
 RETURNING u.id::text
-"""
+""",
+)
 # An address leads a provider's user to an account, so that one who was linked while the address
 # was wrong is somebody else. Linking dropped the owner's password: one that is there is theirs.
-_CUT_OFF = f"""
-WITH given AS (SELECT e::uuid AS id FROM json_array_elements_text($1::json) e),
+_CUT_OFF = Statement(
+    "cut_off",
+    f"""
+WITH given AS (SELECT e::uuid AS id FROM json_array_elements_text(:user_ids::json) e),
 removed AS (
     DELETE FROM identities i USING given g WHERE i.user_id = g.id
     AND i.created_at >= (SELECT applied_at FROM schema_migrations WHERE version = 2)
@@ -70,16 +84,23 @@ removed AS (
 INSERT INTO auth_events (at, kind, user_id, actor)
 SELECT CURRENT_TIMESTAMP, '{UNLINKED}', user_id, concat(issuer, ' ', subject) FROM removed
 RETURNING user_id::text
-"""
-_DONE = """
+""",
+)
+_DONE = Statement(
+    "done",
+    """
 DELETE FROM pending_email_keys
-WHERE user_id IN (SELECT e::uuid FROM json_array_elements_text($1::json) e)
-"""
+WHERE user_id IN (SELECT e::uuid FROM json_array_elements_text(:user_ids::json) e)
+""",
+)
 _WITHOUT = "SELECT id::text, email FROM users WHERE email_key IS NULL ORDER BY id"
-_HOLDERS = """
+_HOLDERS = Statement(
+    "holders",
+    """
 SELECT email_key, id::text FROM users
-WHERE email_key IN (SELECT json_array_elements_text($1::json))
-"""
+WHERE email_key IN (SELECT json_array_elements_text(:keys::json))
+""",
+)
 _UNLINKED = f"""
 SELECT user_id::text, actor, at FROM auth_events WHERE kind = '{UNLINKED}' ORDER BY at, user_id
 """
@@ -133,7 +154,7 @@ def has_list(connection: Connection) -> bool:
 def users_without(connection: Connection) -> list[tuple[str, str]]:
     """Give the id of each user without a key, and of the one who has the same address."""
     wanted = {user_id: email_key(email) for user_id, email in connection.execute(_WITHOUT)}
-    holders = dict(map(tuple, connection.execute(_HOLDERS, json.dumps([*wanted.values()]))))
+    holders = dict(map(tuple, connection.execute(_HOLDERS, keys=json.dumps([*wanted.values()]))))
     return [(user_id, holders.get(key, "")) for user_id, key in wanted.items()]
 
 
@@ -145,12 +166,12 @@ def unlinked(connection: Connection) -> list[tuple[str, str]]:
 def _take_away(connection: Connection, deadline: float) -> bool:
     """Take wrong keys from a batch of users, and say whether there may be more."""
     _begin(connection, deadline)
-    found = connection.execute(_KEYED, str(BATCH))
+    found = connection.execute(_KEYED, limit=BATCH)
     wrong = [(user_id, key) for user_id, email, key in found if key != email_key(email)]
     if wrong:
-        connection.execute(_TAKE_AWAY, json.dumps(wrong))
+        connection.execute(_TAKE_AWAY, keys=json.dumps(wrong))
     right = {user_id for user_id, *_ in found} - {user_id for user_id, _ in wrong}
-    connection.execute(_DONE, json.dumps([*right]))
+    connection.execute(_DONE, user_ids=json.dumps([*right]))
     connection.run_script("COMMIT")
     return bool(found)
 
@@ -158,7 +179,7 @@ def _take_away(connection: Connection, deadline: float) -> bool:
 def _give(connection: Connection, deadline: float) -> Correction | None:
     """Give a batch of users their keys; None where nobody was left."""
     _begin(connection, deadline)
-    found = connection.execute(_KEYLESS, str(BATCH))
+    found = connection.execute(_KEYLESS, limit=BATCH)
     if not found:
         connection.run_script("COMMIT")
         return None
@@ -168,10 +189,10 @@ def _give(connection: Connection, deadline: float) -> Correction | None:
     for user_id in sorted(keys, key=lambda user_id: user_id not in exact):
         first.setdefault(keys[user_id], user_id)
     wanted = json.dumps([(user_id, key) for key, user_id in first.items()])
-    given = {user_id for (user_id,) in connection.execute(_GIVE, wanted)}
+    given = {user_id for (user_id,) in connection.execute(_GIVE, keys=wanted)}
     damaged = json.dumps([user_id for user_id, _, is_damaged in found if is_damaged])
-    cut_off = {user_id for (user_id,) in connection.execute(_CUT_OFF, damaged)}
-    connection.execute(_DONE, json.dumps([user_id for user_id, *_ in found]))
+    cut_off = {user_id for (user_id,) in connection.execute(_CUT_OFF, user_ids=damaged)}
+    connection.execute(_DONE, user_ids=json.dumps([user_id for user_id, *_ in found]))
     connection.run_script("COMMIT")
     without = tuple(user_id for user_id in keys if user_id not in given)
     return Correction(tuple(given), without, tuple(sorted(cut_off)))

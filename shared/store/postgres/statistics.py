@@ -18,6 +18,7 @@ from datetime import date
 from typing import Any
 
 from shared.database.connection import Row
+from shared.database.statement import Statement
 from shared.model.statistics import MAX_DAYS, Events, Statistics
 from shared.store.postgres.columns import parse_json
 
@@ -39,7 +40,9 @@ _COUNTS = """(
 _NEXT = "(SELECT max(hour) + interval '1 hour' FROM event_hours)"
 # Nothing before the days that can be asked for is of use. The hours are in order, so that no two
 # roll-ups wait for each other in a circle.
-ROLL_UP = f"""
+ROLL_UP = Statement(
+    "roll_up",
+    f"""
 WITH bounds AS (
     SELECT CURRENT_TIMESTAMP - interval '3 hours' AS latest, date_trunc('hour',
             greatest(next, CURRENT_TIMESTAMP - interval '{MAX_DAYS * 24} hours'), 'UTC') AS next
@@ -60,28 +63,31 @@ WITH bounds AS (
     DELETE FROM changed_hours USING counted WHERE changed_hours.hour = counted.hour
 )
 SELECT count(*) FROM due
-"""
-# $1 and $2 are the window's ends, $3 and $4 a week and a month ago. In timestamps a day is an hour
-# longer now and then, where the session's time zone has it so; '1 day' of date_bin() is not.
-STATISTICS = f"""
+""",
+)
+# In timestamps a day is an hour longer now and then, where the session's time zone has it so;
+# '1 day' of date_bin() is not.
+STATISTICS = Statement(
+    "statistics",
+    f"""
 WITH registered AS (
-    SELECT CASE WHEN created_at >= $1::timestamptz AND created_at < $2::timestamptz
-            THEN date_bin('1 day', created_at, $1::timestamptz) END AS day,
+    SELECT CASE WHEN created_at >= :start::timestamptz AND created_at < :end::timestamptz
+            THEN date_bin('1 day', created_at, :start::timestamptz) END AS day,
         coalesce(provider, 'local') AS provider, count(*) AS n,
-        count(*) FILTER (WHERE created_at >= $3::timestamptz) AS last_week,
-        count(*) FILTER (WHERE created_at >= $4::timestamptz) AS last_month
+        count(*) FILTER (WHERE created_at >= :week_ago::timestamptz) AS last_week,
+        count(*) FILTER (WHERE created_at >= :month_ago::timestamptz) AS last_month
     FROM users GROUP BY 1, 2
 ), uncounted AS (
-    SELECT hour FROM changed_hours WHERE hour >= $1::timestamptz AND hour < $2::timestamptz
-    UNION SELECT generate_series(greatest($1::timestamptz, {_NEXT}),
-        $2::timestamptz - interval '1 hour', '1 hour')
+    SELECT hour FROM changed_hours WHERE hour >= :start::timestamptz AND hour < :end::timestamptz
+    UNION SELECT generate_series(greatest(:start::timestamptz, {_NEXT}),
+        :end::timestamptz - interval '1 hour', '1 hour')
 ), hours AS (
     SELECT hour, counts FROM event_hours
-    WHERE hour >= $1::timestamptz AND hour < $2::timestamptz
+    WHERE hour >= :start::timestamptz AND hour < :end::timestamptz
     AND hour NOT IN (SELECT hour FROM uncounted)
     UNION ALL SELECT hour, {_COUNTS} FROM uncounted h
 ), events AS (
-    SELECT date_bin('1 day', hour, $1::timestamptz) AS day, hour AT TIME ZONE 'UTC' AS hour,
+    SELECT date_bin('1 day', hour, :start::timestamptz) AS day, hour AT TIME ZONE 'UTC' AS hour,
         c->>0 AS kind, c->>1 AS detail, (c->>2)::bigint AS n
     FROM hours, jsonb_array_elements(counts) c
 )
@@ -98,9 +104,8 @@ SELECT (
         FROM events WHERE kind = 'login' GROUP BY 1, 2
     ) w
 )
-"""
-
-NAMES = {ROLL_UP: "roll_up", STATISTICS: "statistics"}
+""",
+)
 
 
 def read(row: Row) -> Statistics:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from shared.database import sqlstate
 from shared.database.connection import Row
 from shared.database.pool import Database, PoolCounts
+from shared.database.statement import Statement, Value
 from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
 from shared.formats.timestamps import to_iso
 from shared.model.emails import email_key
@@ -68,12 +69,7 @@ class PostgresStore:
         if settings.database_url is None:
             raise ValueError("the Postgres store needs a database_url")
         prepared = functools.partial(prepare, apply=settings.auto_migrate)
-        self.database = Database(
-            settings.database_url,
-            settings,
-            prepare=prepared,
-            names=statements.NAMES | statistics.NAMES | email_keys.NAMES,
-        )
+        self.database = Database(settings.database_url, settings, prepare=prepared)
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * DAY
         self._pseudonyms = Pseudonyms(settings.session_secrets)
@@ -83,10 +79,10 @@ class PostgresStore:
         """Count under the network's key for sign-ups."""
         ((is_allowed, seconds),) = self.database.execute(
             statements.RESERVE_SIGN_UP,
-            sign_up_key(self._pseudonyms.of(client.network)),
-            str(self._limits.lockout_seconds),
-            str(self._limits.sign_up),
-            client.coarse,
+            key=sign_up_key(self._pseudonyms.of(client.network)),
+            limit=self._limits.sign_up,
+            lockout_seconds=self._limits.lockout_seconds,
+            client=client.coarse,
         )
         if not is_allowed:
             raise TooManyAttempts(seconds, event="signup_throttled")
@@ -103,13 +99,13 @@ class PostgresStore:
         try:
             rows = self.database.execute(
                 statements.CREATE,
-                _pairs(identities),
-                user.id,
-                user.email,
-                password_hash,
-                user.name,
-                user.provider,
-                client.coarse if client else None,
+                identities=_pairs(identities),
+                user_id=user.id,
+                email=user.email,
+                password_hash=password_hash,
+                name=user.name,
+                provider=user.provider,
+                client=client.coarse if client else None,
             )
         except StoreFault as error:
             # The id, an identity, or the bare `email` of a row that the old server wrote.
@@ -122,7 +118,7 @@ class PostgresStore:
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Count under three keys, and find the row that holds the email key."""
-        return self._begin(statements.BEGIN_LOGIN, "login", key, key, client)
+        return self._begin(statements.BEGIN_LOGIN, "login", key, client, key=key)
 
     def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Count as a login, and find the row with the session's id and epoch."""
@@ -130,41 +126,35 @@ class PostgresStore:
         return self._begin(
             statements.BEGIN_REAUTHENTICATION,
             "reauthentication",
-            _uuid(user.id),
             email_key(user.email),
             client,
-            str(user.epoch),
-            session.sid,
+            user_id=_uuid(user.id),
+            epoch=user.epoch,
+            sid=session.sid,
         )
 
     def _begin(
-        self,
-        statement: str,
-        kind: str,
-        wanted: str | None,
-        key: str,
-        client: Client,
-        *more: str,
+        self, statement: Statement, kind: str, address: str, client: Client, /, **found: Value
     ) -> Attempt:
-        account = self._pseudonyms.of(key)
+        """Count an attempt on the address; `found` are the parameters that find its user."""
+        account = self._pseudonyms.of(address)
         keys = Keys.of(account, self._pseudonyms.of(client.network))
         limits, began = self._limits, time.time()
         ((denied_by, event, seconds, at, *row),) = self.database.execute(
             statement,
-            wanted,
-            str(limits.lockout_seconds),
-            str(KNOWN_SECONDS),
-            keys.client,
-            keys.login,
-            keys.account,
-            keys.nobodys_login,
-            keys.nobodys_account,
-            str(limits.client),
-            str(limits.login),
-            str(limits.account),
-            account,
-            client.coarse,
-            *more,
+            client_key=keys.client,
+            login_key=keys.login,
+            account_key=keys.account,
+            nobodys_login_key=keys.nobodys_login,
+            nobodys_account_key=keys.nobodys_account,
+            client_limit=limits.client,
+            login_limit=limits.login,
+            account_limit=limits.account,
+            lockout_seconds=limits.lockout_seconds,
+            known_seconds=KNOWN_SECONDS,
+            account=account,
+            client=client.coarse,
+            **found,
         )
         self._compare_clocks(began, at)
         if denied_by == CLIENT:
@@ -189,10 +179,10 @@ class PostgresStore:
             statements.CHANGE_PASSWORD,
             "reauthentication",
             attempt,
-            user.id,
-            str(user.epoch),
-            found.password_hash,
-            new,
+            user_id=user.id,
+            epoch=user.epoch,
+            old_hash=found.password_hash,
+            new_hash=new,
         )
         return None if row[0] is None else _user(row)
 
@@ -203,29 +193,29 @@ class PostgresStore:
             statements.DELETE_USER,
             "reauthentication",
             attempt,
-            user.id,
-            str(user.epoch),
-            found.password_hash,
+            user_id=user.id,
+            epoch=user.epoch,
+            old_hash=found.password_hash,
         )
         return deleted is not None
 
-    def _succeed(self, statement: str, kind: str, attempt: Attempt, *more: str | None) -> Row:
-        """Give the row of what follows the success, of nulls where it was not done."""
+    def _succeed(self, statement: Statement, kind: str, attempt: Attempt, /, **then: Value) -> Row:
+        """Count a success, and give the row of what follows it, of nulls where it was not done."""
         keys, limits, user = attempt.keys, self._limits, succeeded(attempt)
         ((is_allowed, seconds, *row),) = self.database.execute(
             statement,
-            keys.client,
-            keys.login,
-            keys.account,
-            str(limits.client),
-            str(limits.login),
-            str(limits.account),
-            str(KNOWN_SECONDS),
-            attempt.event,
-            success_key(user.id),
-            str(limits.success),
-            str(limits.lockout_seconds),
-            *more,
+            client_key=keys.client,
+            login_key=keys.login,
+            account_key=keys.account,
+            success_key=success_key(user.id),
+            client_limit=limits.client,
+            login_limit=limits.login,
+            account_limit=limits.account,
+            success_limit=limits.success,
+            lockout_seconds=limits.lockout_seconds,
+            known_seconds=KNOWN_SECONDS,
+            event=attempt.event,
+            **then,
         )
         if not is_allowed:
             raise too_many(seconds, kind, user, attempt.account)
@@ -233,24 +223,28 @@ class PostgresStore:
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
-        return bool(self.database.execute(statements.REPLACE_HASH, user_id, old, new))
+        return bool(
+            self.database.execute(
+                statements.REPLACE_HASH, user_id=user_id, old_hash=old, new_hash=new
+            )
+        )
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         """Find the row with the id; what is no UUID is nobody's."""
         if not _uuid(user_id):
             return None
-        rows = self.database.execute(statements.SELECT_USER, user_id, sid)
+        rows = self.database.execute(statements.SELECT_USER, user_id=user_id, sid=sid)
         return _user(rows[0]) if rows else None
 
     def is_over(self, sid: str, operation: str) -> bool:
         """Tell of somebody who is not here: is the session revoked, or the operation decided."""
-        return bool(self.database.execute(statements.IS_OVER, sid, operation))
+        return bool(self.database.execute(statements.IS_OVER, sid=sid, operation=operation))
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Find the row with the id, its identities, and the latest events."""
         if not _uuid(user_id):
             return None
-        rows = self.database.execute(statements.ACCOUNT, user_id, sid)
+        rows = self.database.execute(statements.ACCOUNT, user_id=user_id, sid=sid)
         if not rows:
             return None
         *columns, created_at, updated_at, has_password, identities, events = rows[0]
@@ -270,21 +264,21 @@ class PostgresStore:
         """Insert the sid, until the session would have ended."""
         self.database.execute(
             statements.REVOKE_SESSION,
-            session.sid,
-            _timestamp(session.ends_at),
-            _uuid(session.user.id),
-            client.coarse,
+            sid=session.sid,
+            ends_at=_timestamp(session.ends_at),
+            user_id=_uuid(session.user.id),
+            client=client.coarse,
         )
 
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
         rows = self.database.execute(
             statements.REVOKE_ALL,
-            _uuid(session.user.id),
-            str(session.user.epoch),
-            session.sid,
-            client.coarse,
-            str(uuid.uuid4()),
+            user_id=_uuid(session.user.id),
+            epoch=session.user.epoch,
+            sid=session.sid,
+            client=client.coarse,
+            event=str(uuid.uuid4()),
         )
         return bool(rows)
 
@@ -296,15 +290,15 @@ class PostgresStore:
         ((is_used_up, seconds, *columns, is_linked, has_all, has_identities, at),) = (
             self.database.execute(
                 statements.FIND_EXTERNAL,
-                _pairs(identities),
-                key,
-                client.coarse,
-                str(uuid.uuid4()),
-                id_token_key(token.id),
-                str(limits.id_token),
-                str(token.seconds),
-                str(limits.success),
-                str(limits.lockout_seconds),
+                identities=_pairs(identities),
+                key=key,
+                client=client.coarse,
+                event=str(uuid.uuid4()),
+                token_key=id_token_key(token.id),
+                token_limit=limits.id_token,
+                token_seconds=token.seconds,
+                success_limit=limits.success,
+                lockout_seconds=limits.lockout_seconds,
             )
         )
         if is_used_up:
@@ -330,14 +324,14 @@ class PostgresStore:
         try:
             rows = self.database.execute(
                 statements.LINK,
-                _pairs(identities),
-                user.id,
-                str(user.epoch),
-                found.password_hash,
-                provider,
-                str(drops_password),
-                client.coarse,
-                str(uuid.uuid4()),
+                identities=_pairs(identities),
+                user_id=user.id,
+                epoch=user.epoch,
+                old_hash=found.password_hash,
+                provider=provider,
+                drops_password=drops_password,
+                client=client.coarse,
+                event=str(uuid.uuid4()),
             )
         except StoreFault as error:
             if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
@@ -347,7 +341,7 @@ class PostgresStore:
 
     def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
-        ((most,),) = self.database.execute(statements.CLEAN_UP, str(self._audit_seconds))
+        ((most,),) = self.database.execute(statements.CLEAN_UP, audit_seconds=self._audit_seconds)
         ((hours,),) = self.database.execute(statistics.ROLL_UP)
         self._correct_keys()
         return int(most) == statements.MAX_DELETED or int(hours) == statistics.MAX_HOURS
@@ -364,25 +358,25 @@ class PostgresStore:
         """Count all in one statement, and so at one moment."""
         (row,) = self.database.execute(
             statistics.STATISTICS,
-            _timestamp(window.start),
-            _timestamp(window.end),
-            _timestamp(window.now - WEEK),
-            _timestamp(window.now - MONTH),
+            start=_timestamp(window.start),
+            end=_timestamp(window.end),
+            week_ago=_timestamp(window.now - WEEK),
+            month_ago=_timestamp(window.now - MONTH),
         )
         return statistics.read(row)
 
     def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
         """Join the session with its user; a `userId` that is no UUID is nobody's."""
-        rows = self._execute_express(statements.EXPRESS_USER, sid, exchanged)
+        rows = self._execute_express(statements.EXPRESS_USER, express_sid=sid, sid=exchanged)
         return _user(rows[0]) if rows else None
 
     def delete_express_session(self, sid: str) -> None:
         """Delete the row."""
-        self._execute_express(statements.DELETE_EXPRESS, sid)
+        self._execute_express(statements.DELETE_EXPRESS, express_sid=sid)
 
-    def _execute_express(self, statement: str, *sids: str) -> list[Row]:
+    def _execute_express(self, statement: Statement, /, **sids: str) -> list[Row]:
         try:
-            return self.database.execute(statement, *sids)
+            return self.database.execute(statement, **sids)
         except StoreFault as error:
             if error.sqlstate.startswith(_NO_SUCH_SESSION):
                 return []
@@ -393,7 +387,7 @@ class PostgresStore:
     def health(self) -> DatabaseHealth:
         """Ask for the time and the version."""
         began = time.time()
-        ((timestamp, version),) = self.database.execute(statements.HEALTH, timeout=HEALTH_TIMEOUT)
+        ((timestamp, version),) = self.database.execute_within(HEALTH_TIMEOUT, statements.HEALTH)
         self._compare_clocks(began, timestamp)
         return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.pool())
 
