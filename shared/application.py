@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shared.rules.gate import Gate
     from shared.rules.sessions import Sessions
     from shared.settings import Settings
-    from shared.store import Store
+    from shared.store.contract import Store
     from shared.store.janitor import Janitor
 
 T = TypeVar("T")

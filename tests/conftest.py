@@ -14,7 +14,8 @@ from hypothesis import settings
 
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support import express
 from tests.support.emulator import UNLIMITED, Emulator, running_emulator

@@ -15,7 +15,7 @@ from shared.credentials.session_tokens import Session
 from shared.errors import EmailTaken, LinkRequired
 from shared.model.emails import email_key
 from shared.model.users import User
-from shared.store import Credentials, ExternalMatch, Store
+from shared.store.contract import Credentials, ExternalMatch, Store
 
 if TYPE_CHECKING:
     from shared.credentials.id_tokens import Identity

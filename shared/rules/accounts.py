@@ -30,7 +30,7 @@ from shared.model.emails import email_key, parse_new_email
 from shared.model.users import User
 from shared.observe import log
 from shared.rules.gate import Gate
-from shared.store import Attempt, Credentials, Store
+from shared.store.contract import Attempt, Credentials, Store
 
 if TYPE_CHECKING:
     from shared.model.clients import Client

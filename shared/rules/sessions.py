@@ -16,7 +16,7 @@ from shared.credentials.session_tokens import (
 )
 from shared.errors import NotAuthenticated
 from shared.model.users import User
-from shared.store import Account, Store
+from shared.store.contract import Account, Store
 
 if TYPE_CHECKING:
     from shared.model.clients import Client

@@ -8,7 +8,7 @@ from shared.errors import InvalidIdentityToken, TooManyAttempts
 
 if TYPE_CHECKING:
     from shared.model.users import User
-    from shared.store import Attempt
+    from shared.store.contract import Attempt
 
 CLIENT, ACCOUNT = "client", "account"
 """Who denies an attempt: the client's network, or the account."""

@@ -22,7 +22,7 @@ from shared.model.statistics import Statistics, Window
 from shared.model.users import ExternalIdentity, IdToken, User
 from shared.observe import request_context
 from shared.settings import Settings
-from shared.store import (
+from shared.store.contract import (
     Account,
     Attempt,
     Credentials,
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class FallbackStore:
-    """A store in front of two; see `shared.store.Store` for the contract."""
+    """A store in front of two; see `shared.store.contract.Store`."""
 
     def __init__(self, settings: Settings) -> None:
         """Open nothing yet."""

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from shared.errors import StoreUnreachable
-from shared.store import Store
+from shared.store.contract import Store
 
 SECONDS = 60.0
 """Between two deletions of one instance."""

@@ -30,7 +30,7 @@ from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
 from shared.model.users import User
 from shared.settings import Settings
-from shared.store import Credentials
+from shared.store.contract import Credentials
 
 SKEW_SECONDS = 60.0
 """By which a snapshot may seem to have been taken in the future."""

@@ -15,7 +15,7 @@ from shared.credentials.password_policy import check_new_password
 from shared.credentials.passwords import PasswordHasher
 from shared.errors import InvalidCredentials, InvalidInput
 from shared.model.users import User
-from shared.store import Store
+from shared.store.contract import Store
 from tests.support.emulator import Emulator
 from tests.support.stores import credentials, log_in, sign_up
 

@@ -22,7 +22,7 @@ from shared.credentials.session_keys import InvalidSessionKeys, parse
 from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
 from shared.model.users import User
 from shared.settings import InvalidSettings, Settings
-from shared.store import Store
+from shared.store.contract import Store
 from tests.support.emulator import SECRET
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
 from tests.support.stores import NOW, sessions_of

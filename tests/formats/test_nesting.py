@@ -190,7 +190,7 @@ def test_what_a_users_file_may_hold_can_be_written_again(small_stacks: Emulator)
 _EVERY_READER = """
 import io, threading
 from shared.errors import InvalidSource, StoreRefused
-from shared.store import columns, users_file
+from shared.store.contract import columns, users_file
 from shared.formats.strict_json import InvalidJson, loads
 from shared.transfer.sources import Source
 deep = {shape}

@@ -22,7 +22,8 @@ from shared.database.statement import Statement
 from shared.model.statistics import DAY, Events, Statistics, Window
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.statements import CLEAN_UP, MAX_DELETED
 from shared.store.postgres.statistics import MAX_HOURS, ROLL_UP, STATISTICS

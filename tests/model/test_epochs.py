@@ -13,7 +13,8 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.model.users import MAX_EPOCH, ExternalIdentity, User, next_epoch
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres import statements
 from tests.support.stores import CLIENT, session_of, stored

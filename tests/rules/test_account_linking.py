@@ -19,7 +19,8 @@ from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
 from shared.rules import account_linking
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from tests.support.stores import CLIENT, TOKENS, credentials, log_in, session_of, sign_up
 
 PASSWORD = "correct horse battery staple"

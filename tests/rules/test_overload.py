@@ -32,7 +32,8 @@ from shared.model.users import User
 from shared.rules.bulkhead import PLACES_PER_HASH, Bulkhead, Counts
 from shared.rules.gate import Gate
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.stores import (

@@ -13,7 +13,7 @@ from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS
 from shared.errors import NotAuthenticated, StoreUnavailable
 from shared.model.users import User
 from shared.settings import Settings
-from shared.store import Store
+from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server

@@ -21,7 +21,8 @@ from shared.model.users import ExternalIdentity, User
 from shared.rules import locks as locks_module
 from shared.rules.locks import ASK_AGAIN_SECONDS, Locks
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.postgres import Server
 

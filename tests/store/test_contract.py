@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import EmailTaken
 from shared.model.users import User
-from shared.store import Store
+from shared.store.contract import Store
 from tests.support.stores import credentials
 
 

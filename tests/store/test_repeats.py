@@ -12,7 +12,8 @@ from shared.database.connection import Row
 from shared.database.pool import Database
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from tests.support.emulator import SECRET
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, session_of, stored

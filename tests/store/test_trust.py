@@ -11,7 +11,7 @@ import pytest
 
 from shared.errors import EmailTaken
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
-from shared.store import Credentials, ExternalMatch, Store
+from shared.store.contract import Credentials, ExternalMatch, Store
 from tests.support.stores import CLIENT, credentials, id_token, pass_time, session_of, stored
 
 ADA, DAY = "ada@example.com", 86400

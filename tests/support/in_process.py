@@ -20,7 +20,7 @@ from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 from werkzeug.wrappers import Request
 
 from shared.application import Application
-from shared.store import Store
+from shared.store.contract import Store
 from tests.support.emulator import ROOT, environment
 
 Headers = Iterable[tuple[str, str]]

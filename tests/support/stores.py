@@ -13,7 +13,7 @@ from shared.rules.accounts import Accounts
 from shared.rules.bulkhead import Bulkhead
 from shared.rules.gate import Gate
 from shared.rules.sessions import Sessions
-from shared.store import Attempt, Credentials, Store
+from shared.store.contract import Attempt, Credentials, Store
 from shared.store.fallback import FallbackStore
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.store import PostgresStore

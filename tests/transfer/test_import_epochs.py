@@ -12,7 +12,8 @@ import pytest
 from shared.errors import TransferRefused
 from shared.model.users import MAX_EPOCH
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from shared.transfer import rollback
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, session_of

@@ -12,7 +12,8 @@ from shared.errors import RowsRejected, TransferRefused
 from shared.model.users import ExternalIdentity, User
 from shared.rules import account_linking
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from shared.transfer import importing, rollback
 from shared.transfer.steps import Progress
 from tests.support.stores import CLIENT

@@ -13,7 +13,8 @@ from shared.credentials.session_tokens import Session
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
-from shared.store import Store, open_store
+from shared.store import open_store
+from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.transfer import importing
 from tests.support.interceptor import Interceptor

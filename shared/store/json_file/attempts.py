@@ -19,8 +19,8 @@ from shared.model.throttling import (
     sign_up_key,
     success_key,
 )
-from shared.store import Attempt, Credentials
 from shared.store.attempts import ACCOUNT, CLIENT, succeeded, too_many, used_up
+from shared.store.contract import Attempt, Credentials
 
 if TYPE_CHECKING:
     from shared.model.clients import Client

@@ -29,7 +29,7 @@ from shared.model.throttling import Pseudonyms
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 from shared.observe import request_context
 from shared.settings import Settings
-from shared.store import Account, Attempt, Credentials, ExternalMatch
+from shared.store.contract import Account, Attempt, Credentials, ExternalMatch
 from shared.store.json_file import users_file
 from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import PENDING, REVOKED, Record, Users
@@ -45,7 +45,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonFileStore:
-    """Users in a file; see `shared.store.Store` for the contract."""
+    """Users in a file; see `shared.store.contract.Store`."""
 
     def __init__(self, settings: Settings, *, is_fallback: bool = False) -> None:
         """Read nothing yet. A file that doesn't exist holds no users.

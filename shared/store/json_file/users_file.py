@@ -9,7 +9,7 @@ from typing import Any
 from shared.formats.strict_json import InvalidJson, loads
 from shared.model.emails import email_key
 from shared.model.users import EPOCH_PROBLEM, UUID, ExternalIdentity, User, is_epoch
-from shared.store import Credentials
+from shared.store.contract import Credentials
 
 Record = dict[str, Any]
 

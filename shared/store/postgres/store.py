@@ -29,7 +29,8 @@ from shared.model.throttling import (
 from shared.model.users import UUID, ExternalIdentity, IdToken, User
 from shared.observe import log
 from shared.settings import Settings
-from shared.store import (
+from shared.store.attempts import CLIENT, succeeded, too_many, used_up
+from shared.store.contract import (
     Account,
     Attempt,
     Credentials,
@@ -37,7 +38,6 @@ from shared.store import (
     ExternalMatch,
     FallbackStatus,
 )
-from shared.store.attempts import CLIENT, succeeded, too_many, used_up
 from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.columns import parse_json
 from shared.store.postgres.preparation import prepare
@@ -62,7 +62,7 @@ _NO_SUCH_SESSION = (
 
 
 class PostgresStore:
-    """Users in a table; see `shared.store.Store` for the contract."""
+    """Users in a table; see `shared.store.contract.Store`."""
 
     def __init__(self, settings: Settings) -> None:
         """Open nothing yet."""

@@ -1,0 +1,262 @@
+"""What a store promises: the plain data that goes in and out, and a small protocol a part.
+
+Every implementation passes the one contract suite: `tests/store/test_contract.py`,
+`test_trust.py` and `test_attempts.py`.
+
+Every method may raise StoreUnavailable. All are safe to call from several threads.
+`client` is who asks, for counting and for the audit. What is opened, ended or deleted by time is so
+by the store's own clock: where many instances share a store, it is nobody's.
+What changes a user does so only if the user is still as the caller has seen them, and returns None
+otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shared.model.statistics import Statistics, Window
+from shared.model.throttling import Keys
+from shared.model.users import ExternalIdentity, IdToken, User
+from shared.observe.metrics import Gauge
+
+if TYPE_CHECKING:
+    from shared.credentials.session_tokens import Session
+    from shared.database.pool import PoolCounts
+    from shared.model.clients import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a login needs. `password_hash` is None without a local password."""
+
+    user: User
+    password_hash: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt to prove a password, counted before anything is compared."""
+
+    credentials: Credentials | None
+    """None where there is nobody, and where the account has no attempt left."""
+    locked_for: float | None
+    """Seconds, where the account has no attempt left."""
+    at: float
+    """When it was counted, by the store's clock, in seconds since the Unix epoch."""
+    account: str
+    """The pseudonym of the address, for the log."""
+    keys: Keys
+    event: str = ""
+    """Names the row of the audit that says, until now, that the attempt failed; empty where there
+    is none, because the attempt is counted in memory."""
+    is_offline: bool = False
+    """Whether nobody could ask Postgres: a password that fails may be right all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalMatch:
+    """Who is found by the identities in an ID token, or else by its address."""
+
+    credentials: Credentials
+    is_linked: bool
+    """Whether it is by an identity."""
+    has_all: bool
+    """Whether none can be added: every one of the identities is somebody's already, or the user has
+    as many as one may have."""
+    has_identities: bool
+    """Whether the user has any identity."""
+    at: float
+    """When this was so, by the store's clock, in seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is stored about a user, but for the password's hash."""
+
+    user: User
+    created_at: str | None
+    updated_at: str | None
+    """As the old system writes times."""
+    has_password: bool
+    identities: list[ExternalIdentity]
+    events: list[dict[str, Any]]
+    """The latest of the audit, newest first: `at`, `kind` and `client`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseHealth:
+    """What one round trip to the database showed."""
+
+    timestamp: datetime
+    version: str
+    pool: PoolCounts
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackStatus:
+    """What serves while the database is away, and how that is now."""
+
+    mode: str
+    """The policy: full, readonly or off."""
+    since: float | None = None
+    """When the database was found to be away, if it is."""
+    away: float | None = None
+    """For how many seconds it has been away."""
+    pending: int = 0
+    """Sign-ups that the database lacks still."""
+    snapshot: float | None = None
+    """When the snapshot was taken, if there is one."""
+
+    def gauges(self) -> list[Gauge]:
+        """Give it for the metrics."""
+        is_away = self.since is not None
+        return [
+            Gauge("db_client_away", "Whether the database is away: 1 or 0.", is_away),
+            Gauge("fallback_pending_sign_ups", "Sign-ups not yet in Postgres.", self.pending),
+            Gauge(
+                "fallback_snapshot_timestamp_seconds",
+                "When it was taken; 0 if there is none.",
+                self.snapshot or 0,
+            ),
+        ]
+
+
+class Store(Protocol):
+    """Every method may raise StoreUnavailable. All are safe to call from several threads.
+
+    `client` is who asks, for counting and for the audit. What is opened, ended or deleted by time
+    is so by the store's own clock: where many instances share a store, it is nobody's.
+    What changes a user does so only if the user is still as the caller has seen them, and returns
+    None otherwise.
+    """
+
+    def reserve_sign_up(self, client: Client) -> None:
+        """Count a sign-up of the client's network. Raises TooManyAttempts."""
+        ...
+
+    def create_user(
+        self,
+        user: User,
+        password_hash: str | None,
+        identities: Sequence[ExternalIdentity] = (),
+        *,
+        client: Client | None = None,
+    ) -> User:
+        """Store a new user, whose id the caller made and whose email is its own key.
+
+        Atomic: of any number of calls with one email key, or one identity, in any process, one
+        succeeds. Repeating a call whose answer was lost gives the stored user. Raises EmailTaken.
+        """
+        ...
+
+    def begin_login(self, key: str, client: Client) -> Attempt:
+        """Count an attempt to log in, and find the user with this email key.
+
+        Raises TooManyAttempts where the client's network has no attempt left.
+        """
+        ...
+
+    def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
+        """Count an attempt to prove the password again, and find the session's user.
+
+        There is none where the session has ended. Raises TooManyAttempts as `begin_login` does.
+        """
+        ...
+
+    def end_login(self, attempt: Attempt) -> None:
+        """Count the success, and forget the attempts on the account; the network is known now.
+
+        Raises TooManyAttempts where the account has had too many successes, as do `change_password`
+        and `delete_user`, which then do nothing.
+        """
+        ...
+
+    def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
+        """Store a new hash, raise the epoch, and forget the attempts as `end_login` does."""
+        ...
+
+    def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
+        """Delete the user with all that is theirs; tell whether there was one to delete."""
+        ...
+
+    def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
+        """Store the same password's new hash if the old one is there; tell whether it was."""
+        ...
+
+    def user(self, user_id: str, *, sid: str = "") -> User | None:
+        """Find the user with this id, which may be any text, unless the session was revoked."""
+        ...
+
+    def account(self, user_id: str, *, sid: str) -> Account | None:
+        """Find all that is stored about the user, as `user` does."""
+        ...
+
+    def revoke_session(self, session: Session, client: Client) -> None:
+        """End one session. Repeating it changes nothing."""
+        ...
+
+    def revoke_all_sessions(self, session: Session, client: Client) -> bool:
+        """End all sessions of the session's user; tell whether it was still going on itself."""
+        ...
+
+    def find_external(
+        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
+    ) -> ExternalMatch | None:
+        """Find who has one of the identities, the first first, or else the email key.
+
+        A user who has all of them logs in by that: the audit is written at once. The use of the
+        token is counted and, for who has an identity, the success. Raises InvalidIdentityToken
+        where the token has been used too often, and TooManyAttempts as `end_login` does.
+        """
+        ...
+
+    def link(
+        self,
+        found: Credentials,
+        identities: Sequence[ExternalIdentity],
+        *,
+        provider: str,
+        drops_password: bool,
+        client: Client,
+    ) -> User | None:
+        """Give a user identities. Dropping the password ends all sessions as well."""
+        ...
+
+    def clean_up(self) -> bool:
+        """Delete a bounded number of expired rows; tell whether there may be more to do."""
+        ...
+
+    def statistics(self, window: Window) -> Statistics:
+        """Count users, and what the audit has of the window."""
+        ...
+
+    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
+        """Find the user of the old server's session with this id, which may be any text.
+
+        None where the session has expired, names no user, or there are no such sessions; and where
+        the session of ours that it is `exchanged` for was revoked.
+        """
+        ...
+
+    def delete_express_session(self, sid: str) -> None:
+        """Log out on the old server, too. Nothing to delete is no error."""
+        ...
+
+    def health(self) -> DatabaseHealth | None:
+        """Ask the database, within a deadline of its own; None where there is no database."""
+        ...
+
+    def fallback(self) -> FallbackStatus | None:
+        """Tell what serves while the database is away; None where there is no database."""
+        ...
+
+    def pool(self) -> PoolCounts | None:
+        """Count connections, and ask nobody; None where there is no database."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files. The store may be used again."""
+        ...
