@@ -75,9 +75,10 @@ def _alerts(call: Call) -> list[dict[str, Any]]:
 
 def _database(call: Call) -> list[tuple[str, str]]:
     """Tell what the process knows of its database, without asking it."""
-    pool, fallback = call.app.store.pool(), call.app.store.fallback()
-    if pool is None or fallback is None:
+    database = call.app.store.database_status
+    if database is None:
         return [("store", "JSON file")]
+    pool, fallback = database.pool(), database.fallback()
     found = [
         ("database", f"away since {_moment(fallback.since)}" if fallback.since else "there"),
         ("outages", str(metrics.OUTAGES.total)),

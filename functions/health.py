@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Response
 
@@ -11,6 +11,9 @@ from shared.formats.timestamps import now_iso, to_iso
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
 from shared.web.responses import answer
+
+if TYPE_CHECKING:
+    from shared.store.contract import DatabaseStatus
 
 _DISCONNECTED = {"status": "disconnected", "message": "Database not connected"}
 
@@ -21,9 +24,13 @@ def health(call: Call) -> Response:
     status: dict[str, Any] = {"status": "OK", "timestamp": now_iso()}
     if call.request.path.endswith("/livez"):
         return answer(status)
-    members = status | {"database": _database(call), "environment": call.settings.environment}
-    fallback = call.app.store.fallback()
-    if fallback is not None:
+    database = call.app.store.database_status
+    members = status | {
+        "database": _database(call, database),
+        "environment": call.settings.environment,
+    }
+    if database is not None:
+        fallback = database.fallback()
         members["fallback"] = {
             "mode": fallback.mode,
             "since": _iso(fallback.since),
@@ -33,13 +40,13 @@ def health(call: Call) -> Response:
     return answer(members)
 
 
-def _database(call: Call) -> dict[str, Any]:
+def _database(call: Call, database: DatabaseStatus | None) -> dict[str, Any]:
+    if database is None:
+        return _DISCONNECTED
     try:
-        found = call.app.store.health()
+        found = database.health()
     except (StoreUnavailable, StoreFault) as error:
         call.log["cause"] = str(error)
-        return _DISCONNECTED
-    if found is None:
         return _DISCONNECTED
     pool = found.pool
     return {

@@ -154,20 +154,19 @@ class Application:
         """Tell for how long the database has been away, if it is, without asking it."""
         # A process that was only probed has no store, and needs none for this.
         store: Store | None = vars(self).get("store")
-        fallback = store.fallback() if store is not None else None
-        return fallback.away if fallback is not None else None
+        database = store.database_status if store is not None else None
+        return database.fallback().away if database is not None else None
 
     def gauges(self) -> list[Gauge]:
         """Tell how everything is right now, without asking the database."""
         from shared.observe.metrics import STARTED_AT, Gauge
 
-        pool, fallback = self.store.pool(), self.store.fallback()
-        return [
-            Gauge("process_start_time_seconds", "When this process started.", STARTED_AT),
-            *self.gate.bulkhead.gauges(),
-            *(pool.gauges() if pool is not None else ()),
-            *(fallback.gauges() if fallback is not None else ()),
-        ]
+        started = Gauge("process_start_time_seconds", "When this process started.", STARTED_AT)
+        found = [started, *self.gate.bulkhead.gauges()]
+        database = self.store.database_status
+        if database is not None:
+            found += [*database.pool().gauges(), *database.fallback().gauges()]
+        return found
 
     def close(self) -> None:
         """Let go of connections and files. The application may be used again."""

@@ -62,8 +62,9 @@ class Sessions:
         if token is None:
             if express_sid is None:
                 raise NotAuthenticated
+            old = self._store().express_sessions
             sid = express_sessions.exchanged_sid(express_sid)
-            user = self._store().express_session_user(express_sid, exchanged=sid)
+            user = old.user(express_sid, exchanged=sid) if old else None
             # The old server knows no epoch: what ends a user's sessions here ends those there, too.
             if user is None or user.epoch > 0:
                 raise NotAuthenticated
@@ -89,8 +90,7 @@ class Sessions:
         So it does for one that does not go on by the clock here: by another instance's it may.
         Raises StoreUnavailable where one goes on.
         """
-        if express_sid is not None:
-            self._store().delete_express_session(express_sid)
+        self._delete_express(express_sid)
         if token is None:
             return
         try:
@@ -114,5 +114,8 @@ class Sessions:
         """
         if not self._store().revoke_all_sessions(session, client):
             raise NotAuthenticated(cause="the user is gone or ended this session")
-        if express_sid is not None:
-            self._store().delete_express_session(express_sid)
+        self._delete_express(express_sid)
+
+    def _delete_express(self, sid: str | None) -> None:
+        if sid is not None and (old := self._store().express_sessions):
+            old.delete(sid)

@@ -124,14 +124,8 @@ class FallbackStatus:
         ]
 
 
-class Store(Protocol):
-    """Every method may raise StoreUnavailable. All are safe to call from several threads.
-
-    `client` is who asks, for counting and for the audit. What is opened, ended or deleted by time
-    is so by the store's own clock: where many instances share a store, it is nobody's.
-    What changes a user does so only if the user is still as the caller has seen them, and returns
-    None otherwise.
-    """
+class Users(Protocol):
+    """Who there is."""
 
     def reserve_sign_up(self, client: Client) -> None:
         """Count a sign-up of the client's network. Raises TooManyAttempts."""
@@ -151,6 +145,18 @@ class Store(Protocol):
         succeeds. Repeating a call whose answer was lost gives the stored user. Raises EmailTaken.
         """
         ...
+
+    def user(self, user_id: str, *, sid: str = "") -> User | None:
+        """Find the user with this id, which may be any text, unless the session was revoked."""
+        ...
+
+    def account(self, user_id: str, *, sid: str) -> Account | None:
+        """Find all that is stored about the user, as `user` does."""
+        ...
+
+
+class Attempts(Protocol):
+    """Proofs of a password, each counted before anything is compared, and what they allow."""
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Count an attempt to log in, and find the user with this email key.
@@ -174,6 +180,10 @@ class Store(Protocol):
         """
         ...
 
+    def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
+        """Store the same password's new hash if the old one is there; tell whether it was."""
+        ...
+
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Store a new hash, raise the epoch, and forget the attempts as `end_login` does."""
         ...
@@ -182,17 +192,9 @@ class Store(Protocol):
         """Delete the user with all that is theirs; tell whether there was one to delete."""
         ...
 
-    def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
-        """Store the same password's new hash if the old one is there; tell whether it was."""
-        ...
 
-    def user(self, user_id: str, *, sid: str = "") -> User | None:
-        """Find the user with this id, which may be any text, unless the session was revoked."""
-        ...
-
-    def account(self, user_id: str, *, sid: str) -> Account | None:
-        """Find all that is stored about the user, as `user` does."""
-        ...
+class Sessions(Protocol):
+    """Which sessions have ended before their time."""
 
     def revoke_session(self, session: Session, client: Client) -> None:
         """End one session. Repeating it changes nothing."""
@@ -201,6 +203,10 @@ class Store(Protocol):
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """End all sessions of the session's user; tell whether it was still going on itself."""
         ...
+
+
+class Identities(Protocol):
+    """What providers call users."""
 
     def find_external(
         self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
@@ -225,38 +231,59 @@ class Store(Protocol):
         """Give a user identities. Dropping the password ends all sessions as well."""
         ...
 
-    def clean_up(self) -> bool:
-        """Delete a bounded number of expired rows; tell whether there may be more to do."""
-        ...
+
+class Maintenance(Protocol):
+    """What operators and the process itself ask."""
 
     def statistics(self, window: Window) -> Statistics:
         """Count users, and what the audit has of the window."""
         ...
 
-    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
-        """Find the user of the old server's session with this id, which may be any text.
-
-        None where the session has expired, names no user, or there are no such sessions; and where
-        the session of ours that it is `exchanged` for was revoked.
-        """
-        ...
-
-    def delete_express_session(self, sid: str) -> None:
-        """Log out on the old server, too. Nothing to delete is no error."""
-        ...
-
-    def health(self) -> DatabaseHealth | None:
-        """Ask the database, within a deadline of its own; None where there is no database."""
-        ...
-
-    def fallback(self) -> FallbackStatus | None:
-        """Tell what serves while the database is away; None where there is no database."""
-        ...
-
-    def pool(self) -> PoolCounts | None:
-        """Count connections, and ask nobody; None where there is no database."""
+    def clean_up(self) -> bool:
+        """Delete a bounded number of expired rows; tell whether there may be more to do."""
         ...
 
     def close(self) -> None:
         """Let go of connections and files. The store may be used again."""
         ...
+
+
+class ExpressSessions(Protocol):
+    """The old server's sessions, in the table of its connect-pg-simple."""
+
+    def user(self, sid: str, *, exchanged: str) -> User | None:
+        """Find the user of the session with this id, which may be any text.
+
+        None where it has expired or names no user, where there are no such sessions, and where the
+        session of ours that it is `exchanged` for was revoked.
+        """
+        ...
+
+    def delete(self, sid: str) -> None:
+        """Log out on the old server, too. Nothing to delete is no error."""
+        ...
+
+
+class DatabaseStatus(Protocol):
+    """How the database does, and what serves while it is away."""
+
+    def health(self) -> DatabaseHealth:
+        """Ask the database, within a deadline of its own."""
+        ...
+
+    def pool(self) -> PoolCounts:
+        """Count connections, and ask nobody."""
+        ...
+
+    def fallback(self) -> FallbackStatus:
+        """Tell what serves while the database is away, and ask nobody but the files."""
+        ...
+
+
+class Store(Users, Attempts, Sessions, Identities, Maintenance, Protocol):
+    """What every store can do, and what not every one has."""
+
+    express_sessions: ExpressSessions | None
+    """None where the old server's sessions cannot be: they are in its database."""
+    database_status: DatabaseStatus | None
+    """None where there is no database."""

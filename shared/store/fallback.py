@@ -27,6 +27,7 @@ from shared.store.contract import (
     Attempt,
     Credentials,
     DatabaseHealth,
+    DatabaseStatus,
     ExternalMatch,
     FallbackStatus,
     Store,
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class FallbackStore:
-    """A store in front of two; see `shared.store.contract.Store`."""
+class FallbackStore(Store):
+    """A store in front of two."""
 
     def __init__(self, settings: Settings) -> None:
         """Open nothing yet."""
@@ -55,6 +56,10 @@ class FallbackStore:
         self._postgres = PostgresStore(settings)
         self._file = JsonFileStore(settings, is_fallback=True)
         self._snapshot = Snapshot.of(settings)
+        self.express_sessions = self._postgres.express_sessions
+        self.database_status = _Status(
+            settings.fallback, self._postgres.database_status, self._file, self._snapshot
+        )
 
     def reserve_sign_up(self, client: Client) -> None:
         """Count in Postgres or, in an outage, in memory."""
@@ -231,14 +236,6 @@ class FallbackStore:
             lambda: self._postgres.find_external(identities, key, token, client), None
         )
 
-    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
-        """Ask Postgres."""
-        return self._postgres.express_session_user(sid, exchanged=exchanged)
-
-    def delete_express_session(self, sid: str) -> None:
-        """Delete in Postgres."""
-        self._postgres.delete_express_session(sid)
-
     def clean_up(self) -> bool:
         """Clean up both sides, and take a snapshot if it is time for one."""
         self._file.clean_up()
@@ -258,27 +255,6 @@ class FallbackStore:
     def statistics(self, window: Window) -> Statistics:
         """Ask Postgres."""
         return self._postgres.statistics(window)
-
-    def health(self) -> DatabaseHealth:
-        """Ask Postgres."""
-        return self._postgres.health()
-
-    def fallback(self) -> FallbackStatus:
-        """Tell the policy, the outage, and what the files hold; a damaged file counts nobody."""
-        try:
-            pending = len(self._file.pending())
-        except StoreUnavailable:
-            pending = 0
-        return replace(
-            self._postgres.fallback(),
-            mode=self._settings.fallback,
-            pending=pending,
-            snapshot=self._snapshot.taken_at(),
-        )
-
-    def pool(self) -> PoolCounts:
-        """Count Postgres' connections."""
-        return self._postgres.pool()
 
     def close(self) -> None:
         """Let go of Postgres, and of the snapshot."""
@@ -338,3 +314,31 @@ class FallbackStore:
             yield
         finally:
             self._snapshot.invalidate(user_id)
+
+
+class _Status(DatabaseStatus):
+    """The database's own, and what the files hold; a damaged one counts nobody."""
+
+    def __init__(
+        self, mode: str, database: DatabaseStatus, file: JsonFileStore, snapshot: Snapshot
+    ) -> None:
+        self._mode, self._database = mode, database
+        self._file, self._snapshot = file, snapshot
+
+    def health(self) -> DatabaseHealth:
+        return self._database.health()
+
+    def pool(self) -> PoolCounts:
+        return self._database.pool()
+
+    def fallback(self) -> FallbackStatus:
+        try:
+            pending = len(self._file.pending())
+        except StoreUnavailable:
+            pending = 0
+        return replace(
+            self._database.fallback(),
+            mode=self._mode,
+            pending=pending,
+            snapshot=self._snapshot.taken_at(),
+        )

@@ -87,7 +87,10 @@ def test_sql_about_users_is_in_the_store_only() -> None:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("shared.web.endpoint", {"shared.rules.accounts", "shared.database.pool", "shared.store"}),
+        (
+            "shared.web.endpoint",
+            {"shared.rules.accounts", "shared.database.pool", "shared.store.contract"},
+        ),
         (
             "functions.login",
             {"shared.database.pool", "shared.store.postgres.store", "shared.database.migrations"},
@@ -100,7 +103,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
             "shared.credentials.session_tokens",
             {
                 "shared.web.endpoint",
-                "shared.store",
+                "shared.store.contract",
                 "shared.database.pool",
                 "shared.rules.accounts",
             },
@@ -123,15 +126,28 @@ def test_sql_about_users_is_in_the_store_only() -> None:
             {"shared.web.endpoint", "shared.settings", "shared.rules.accounts"},
         ),
         ("shared.web.problems", set(IMPORTS) - {"shared", "shared.errors"}),
-        ("shared.web.cors", {"shared.web.endpoint", "shared.rules.accounts", "shared.store"}),
+        (
+            "shared.web.cors",
+            {"shared.web.endpoint", "shared.rules.accounts", "shared.store.contract"},
+        ),
         ("shared.model.clients", set(IMPORTS) - {"shared.model.clients"}),
         (
             "shared.rules.administrators",
-            {"shared.web.endpoint", "shared.application", "shared.store", "shared.rules.accounts"},
+            {
+                "shared.web.endpoint",
+                "shared.application",
+                "shared.store.contract",
+                "shared.rules.accounts",
+            },
         ),
         (
             "shared.credentials.id_tokens",
-            {"shared.web.endpoint", "shared.settings", "shared.store", "shared.rules.accounts"},
+            {
+                "shared.web.endpoint",
+                "shared.settings",
+                "shared.store.contract",
+                "shared.rules.accounts",
+            },
         ),
         (
             "shared.credentials.certificates",
@@ -139,12 +155,12 @@ def test_sql_about_users_is_in_the_store_only() -> None:
                 "shared.credentials.id_tokens",
                 "shared.web.endpoint",
                 "shared.settings",
-                "shared.store",
+                "shared.store.contract",
             },
         ),
         (
             "shared.credentials.passwords",
-            {"shared.web.endpoint", "shared.store", "shared.rules.accounts"},
+            {"shared.web.endpoint", "shared.store.contract", "shared.rules.accounts"},
         ),
         (
             "shared.rules.bulkhead",
@@ -161,7 +177,7 @@ def test_sql_about_users_is_in_the_store_only() -> None:
             "shared.rules.gate",
             {
                 "shared.web.endpoint",
-                "shared.store",
+                "shared.store.contract",
                 "shared.rules.accounts",
                 "shared.credentials.passwords",
             },
@@ -172,20 +188,31 @@ def test_sql_about_users_is_in_the_store_only() -> None:
             set(IMPORTS)
             - {"shared.credentials.password_policy", "shared.errors", "shared.formats.unicode"},
         ),
-        ("shared.database.pool", {"shared.web.endpoint", "shared.store", "shared.rules.accounts"}),
-        ("shared.database.connecting", {"shared.database.pool", "shared.settings", "shared.store"}),
+        (
+            "shared.database.pool",
+            {"shared.web.endpoint", "shared.store.contract", "shared.rules.accounts"},
+        ),
+        (
+            "shared.database.connecting",
+            {"shared.database.pool", "shared.settings", "shared.store.contract"},
+        ),
         (
             "shared.database.connection",
             {
                 "shared.database.connecting",
                 "shared.database.pool",
                 "shared.settings",
-                "shared.store",
+                "shared.store.contract",
             },
         ),
         (
             "shared.settings",
-            {"shared.web.endpoint", "shared.store", "shared.database.pool", "shared.observe.log"},
+            {
+                "shared.web.endpoint",
+                "shared.store.contract",
+                "shared.database.pool",
+                "shared.observe.log",
+            },
         ),
         ("shared.errors", set(IMPORTS) - {"shared.errors"}),
     ],

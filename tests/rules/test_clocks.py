@@ -262,8 +262,9 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 
 def _taken_at(site: outage.Site) -> float:
-    fallback = site.app.store.fallback()
-    assert fallback is not None
+    database = site.app.store.database_status
+    assert database is not None
+    fallback = database.fallback()
     assert fallback.snapshot is not None
     return fallback.snapshot
 

@@ -134,8 +134,8 @@ def test_a_database_that_answers_is_not_away_whatever_it_says(
             store.reserve_sign_up(CLIENT)
         with pytest.raises(StoreRefused):
             store.begin_login(ADA, CLIENT)
-        fallback = store.fallback()
-    assert fallback is not None
+        assert store.database_status is not None
+        fallback = store.database_status.fallback()
     assert (fallback.since, fallback.pending) == (None, 0)
     assert file.read_text() == "[]"
 
@@ -450,8 +450,8 @@ def test_a_snapshot_is_taken_when_it_is_due_and_not_before(
     for seconds, taken in ((0, 0), (99, 0), (100, 100), (250, 250), (-50, -50)):
         monkeypatch.setattr(time, "time", lambda at=now + seconds: at)
         store.clean_up()
-        fallback = store.fallback()
-        assert fallback is not None
+        assert store.database_status is not None
+        fallback = store.database_status.fallback()
         assert fallback.snapshot == now + taken
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from shared.errors import StoreUnreachable
-from shared.store.contract import snapshot as snapshot_module
+from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import REFUSED_SECONDS, SKEW_SECONDS, NoSnapshot, Snapshot
 from tests.support.broken_files import BrokenFiles
 from tests.support.emulator import SECRET

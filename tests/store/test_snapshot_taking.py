@@ -22,7 +22,7 @@ from shared.database.connection import Connection
 from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.emails import email_key
 from shared.settings import Settings
-from shared.store.contract import snapshot as snapshot_module
+from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import Snapshot
 from shared.transfer.__main__ import transfer
 from shared.transfer.command import FAILED, USAGE

@@ -29,7 +29,7 @@ from shared.model.throttling import Pseudonyms
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 from shared.observe import request_context
 from shared.settings import Settings
-from shared.store.contract import Account, Attempt, Credentials, ExternalMatch
+from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Store
 from shared.store.json_file import users_file
 from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import PENDING, REVOKED, Record, Users
@@ -44,8 +44,11 @@ LOCK_TIMEOUT = 3.0
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class JsonFileStore:
-    """Users in a file; see `shared.store.contract.Store`."""
+class JsonFileStore(Store):
+    """Users in a file."""
+
+    express_sessions = None
+    database_status = None
 
     def __init__(self, settings: Settings, *, is_fallback: bool = False) -> None:
         """Read nothing yet. A file that doesn't exist holds no users.
@@ -263,21 +266,6 @@ class JsonFileStore:
             created_at = from_iso(record.get("createdAt"))
             found.count_user(window, users_file.user(record).provider, created_at)
         return found
-
-    def express_session_user(self, sid: str, *, exchanged: str) -> None:
-        """There is none: the old server's sessions are in its database."""
-
-    def delete_express_session(self, sid: str) -> None:
-        """There is none to delete."""
-
-    def health(self) -> None:
-        """There is no database to ask."""
-
-    def fallback(self) -> None:
-        """There is nothing to fall back from."""
-
-    def pool(self) -> None:
-        """There are no connections."""
 
     def close(self) -> None:
         """Nothing stays open between two calls."""

@@ -1,11 +1,19 @@
-"""JSON that the database makes of several rows, as one column of text."""
+"""What the columns of an answer say: a user, and JSON that was made of several rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from shared.database.connection import Row
 from shared.errors import StoreRefused
 from shared.formats.strict_json import InvalidJson, loads
+from shared.model.users import User
+
+
+def read_user(row: Row) -> User:
+    """Give the user whom a row's first columns are: id, email, name, provider, epoch."""
+    user_id, email, name, provider, epoch, *_ = row
+    return User(id=str(user_id), email=email, name=name, provider=provider or "local", epoch=epoch)
 
 
 def parse_json(column: str | None) -> Any:

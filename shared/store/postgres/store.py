@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from shared.database import sqlstate
 from shared.database.connection import Row
-from shared.database.pool import Database, PoolCounts
+from shared.database.pool import Database
 from shared.database.statement import Statement, Value
-from shared.errors import EmailTaken, StoreFault, StoreRefused, TooManyAttempts
+from shared.errors import EmailTaken, StoreFault, TooManyAttempts
 from shared.formats.timestamps import to_iso
 from shared.model.emails import email_key
 from shared.model.statistics import DAY, MONTH, WEEK, Statistics, Window
@@ -27,42 +27,22 @@ from shared.model.throttling import (
     success_key,
 )
 from shared.model.users import UUID, ExternalIdentity, IdToken, User
-from shared.observe import log
 from shared.settings import Settings
 from shared.store.attempts import CLIENT, succeeded, too_many, used_up
-from shared.store.contract import (
-    Account,
-    Attempt,
-    Credentials,
-    DatabaseHealth,
-    ExternalMatch,
-    FallbackStatus,
-)
+from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Store
 from shared.store.postgres import email_keys, statements, statistics
-from shared.store.postgres.columns import parse_json
+from shared.store.postgres.columns import parse_json, read_user
+from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
+from shared.store.postgres.status import PostgresStatus
 
 if TYPE_CHECKING:
     from shared.credentials.session_tokens import Session
     from shared.model.clients import Client
 
-HEALTH_TIMEOUT = 3.0
-"""Seconds that a health probe waits, all in all."""
-SKEW_SECONDS = 5.0
-"""By which the database's clock and the one here may differ before an operator is told."""
-SKEW_PAUSE = 600.0
-"""Seconds between two warnings of that."""
 
-# There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and deep nesting.
-_NO_SUCH_SESSION = (
-    sqlstate.UNDEFINED_TABLE,
-    sqlstate.CLASS_DATA_EXCEPTION,
-    sqlstate.STATEMENT_TOO_COMPLEX,
-)
-
-
-class PostgresStore:
-    """Users in a table; see `shared.store.contract.Store`."""
+class PostgresStore(Store):
+    """Users in a table."""
 
     def __init__(self, settings: Settings) -> None:
         """Open nothing yet."""
@@ -70,10 +50,11 @@ class PostgresStore:
             raise ValueError("the Postgres store needs a database_url")
         prepared = functools.partial(prepare, apply=settings.auto_migrate)
         self.database = Database(settings.database_url, settings, prepare=prepared)
+        self.database_status: PostgresStatus = PostgresStatus(self.database)
+        self.express_sessions = PostgresExpressSessions(self.database)
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * DAY
         self._pseudonyms = Pseudonyms(settings.session_secrets)
-        self._next_warning = float("-inf")
 
     def reserve_sign_up(self, client: Client) -> None:
         """Count under the network's key for sign-ups."""
@@ -114,7 +95,7 @@ class PostgresStore:
             raise
         if not rows:
             raise EmailTaken
-        return _user(rows[0])
+        return read_user(rows[0])
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Count under three keys, and find the row that holds the email key."""
@@ -156,7 +137,7 @@ class PostgresStore:
             client=client.coarse,
             **found,
         )
-        self._compare_clocks(began, at)
+        self.database_status.compare_clocks(began, at)
         if denied_by == CLIENT:
             raise TooManyAttempts(seconds, event=f"{kind}_throttled", account=account)
         return Attempt(
@@ -184,7 +165,7 @@ class PostgresStore:
             old_hash=found.password_hash,
             new_hash=new,
         )
-        return None if row[0] is None else _user(row)
+        return None if row[0] is None else read_user(row)
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete where the row is as it was found; its identities follow."""
@@ -234,7 +215,7 @@ class PostgresStore:
         if not _uuid(user_id):
             return None
         rows = self.database.execute(statements.SELECT_USER, user_id=user_id, sid=sid)
-        return _user(rows[0]) if rows else None
+        return read_user(rows[0]) if rows else None
 
     def is_over(self, sid: str, operation: str) -> bool:
         """Tell of somebody who is not here: is the session revoked, or the operation decided."""
@@ -249,7 +230,7 @@ class PostgresStore:
             return None
         *columns, created_at, updated_at, has_password, identities, events = rows[0]
         return Account(
-            user=_user(columns),
+            user=read_user(columns),
             created_at=created_at and to_iso(created_at),
             updated_at=updated_at and to_iso(updated_at),
             has_password=has_password,
@@ -337,7 +318,7 @@ class PostgresStore:
             if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
                 return None
             raise
-        return _user(rows[0]) if rows else None
+        return read_user(rows[0]) if rows else None
 
     def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
@@ -365,56 +346,7 @@ class PostgresStore:
         )
         return statistics.read(row)
 
-    def express_session_user(self, sid: str, *, exchanged: str) -> User | None:
-        """Join the session with its user; a `userId` that is no UUID is nobody's."""
-        rows = self._execute_express(statements.EXPRESS_USER, express_sid=sid, sid=exchanged)
-        return _user(rows[0]) if rows else None
-
-    def delete_express_session(self, sid: str) -> None:
-        """Delete the row."""
-        self._execute_express(statements.DELETE_EXPRESS, express_sid=sid)
-
-    def _execute_express(self, statement: Statement, /, **sids: str) -> list[Row]:
-        try:
-            return self.database.execute(statement, **sids)
-        except StoreFault as error:
-            if error.sqlstate.startswith(_NO_SUCH_SESSION):
-                return []
-            raise StoreRefused(
-                cause=f"the table session is not connect-pg-simple's: {error}"
-            ) from (error)
-
-    def health(self) -> DatabaseHealth:
-        """Ask for the time and the version."""
-        began = time.time()
-        ((timestamp, version),) = self.database.execute_within(HEALTH_TIMEOUT, statements.HEALTH)
-        self._compare_clocks(began, timestamp)
-        return DatabaseHealth(timestamp, f"PostgreSQL {version}", self.pool())
-
-    def _compare_clocks(self, began: float, at: datetime) -> None:
-        """Warn, now and then, where the clock here is wrong by the database's.
-
-        `at` is the database's time in a round trip that began at a time by the clock here.
-        """
-        ahead, behind = began - at.timestamp(), at.timestamp() - time.time()
-        seconds, now = max(ahead, behind), time.monotonic()
-        if seconds <= SKEW_SECONDS or now < self._next_warning:
-            return
-        self._next_warning = now + SKEW_PAUSE
-        order = "ahead of" if ahead > 0 else "behind"
-        log.write("WARNING", f"The clock here is {seconds:.0f} seconds {order} the database's")
-
-    def fallback(self) -> FallbackStatus:
-        """Nothing serves."""
-        breaker = self.database.breaker
-        return FallbackStatus("off", breaker.since, breaker.seconds)
-
-    def pool(self) -> PoolCounts:
-        """Count."""
-        return self.database.counts()
-
     def close(self) -> None:
-        """Close the idle connections."""
         self.database.close()
 
 
@@ -432,9 +364,4 @@ def _pairs(identities: Sequence[ExternalIdentity]) -> str:
 
 
 def _credentials(row: Row) -> Credentials:
-    return Credentials(_user(row), row[5])
-
-
-def _user(row: Row) -> User:
-    user_id, email, name, provider, epoch, *_ = row
-    return User(id=str(user_id), email=email, name=name, provider=provider or "local", epoch=epoch)
+    return Credentials(read_user(row), row[5])

@@ -1,0 +1,46 @@
+"""The old server's sessions, where they lie in the table that connect-pg-simple made."""
+
+from __future__ import annotations
+
+from shared.database import sqlstate
+from shared.database.connection import Row
+from shared.database.pool import Database
+from shared.database.statement import Statement
+from shared.errors import StoreFault, StoreRefused
+from shared.model.users import User
+from shared.store.contract import ExpressSessions
+from shared.store.postgres import statements
+from shared.store.postgres.columns import read_user
+
+# There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and deep nesting.
+_NO_SUCH_SESSION = (
+    sqlstate.UNDEFINED_TABLE,
+    sqlstate.CLASS_DATA_EXCEPTION,
+    sqlstate.STATEMENT_TOO_COMPLEX,
+)
+
+
+class PostgresExpressSessions(ExpressSessions):
+    """The table `session`, which need not be there."""
+
+    def __init__(self, database: Database) -> None:
+        """Ask nothing yet."""
+        self._database = database
+
+    def user(self, sid: str, *, exchanged: str) -> User | None:
+        """Join the session with its user; a `userId` that is no UUID is nobody's."""
+        rows = self._execute(statements.EXPRESS_USER, express_sid=sid, sid=exchanged)
+        return read_user(rows[0]) if rows else None
+
+    def delete(self, sid: str) -> None:
+        self._execute(statements.DELETE_EXPRESS, express_sid=sid)
+
+    def _execute(self, statement: Statement, /, **sids: str) -> list[Row]:
+        try:
+            return self._database.execute(statement, **sids)
+        except StoreFault as error:
+            if error.sqlstate.startswith(_NO_SUCH_SESSION):
+                return []
+            raise StoreRefused(
+                cause=f"the table session is not connect-pg-simple's: {error}"
+            ) from error
