@@ -16,4 +16,5 @@ def login(call: Call) -> Response:
     user = call.app.accounts.log_in(
         email=call.text("email"), password=call.text("password"), client=call.client
     )
+    call.log["offline"] = user.is_degraded or None
     return begin_session(call, user, event="login")

@@ -13,10 +13,11 @@ from shared.web.endpoint import endpoint
 def signup(call: Call) -> Response:
     """Create a local user and begin a session: 201."""
     call.afterwards(call.app.janitor.run)
-    user = call.app.accounts.sign_up(
+    user, is_offline = call.app.accounts.sign_up(
         email=call.text("email"),
         password=call.text("password"),
         name=call.optional_text("name"),
         client=call.client,
     )
+    call.log["offline"] = is_offline or None
     return begin_session(call, user, 201, event="signup", method="signup")

@@ -25,7 +25,7 @@ class AuthError(Exception):
     sentence: str
 
     def __init__(
-        self, sentence: str | None = None, *, cause: str | None = None, **facts: str | None
+        self, sentence: str | None = None, *, cause: str | None = None, **facts: str | bool | None
     ) -> None:
         """`sentence` is shown to the user, `cause` and the facts are only logged."""
         if sentence is not None:

@@ -1,4 +1,4 @@
-"""What belongs to the one request that a thread is serving: its deadline, name, and whom it asked.
+"""What belongs to the one request that a thread is serving: its deadline, and its names in the log.
 
 Without a request, as in a test or a command, every call is on its own.
 """
@@ -20,8 +20,6 @@ class Scope:
     """What all that it asks of the database may take together."""
     names: Mapping[str, object] = field(default_factory=dict)
     """What the log calls it, in every line."""
-    is_offline: bool | None = None
-    """Whether the fallback serves it; None before the store was asked anything."""
     _deadline: float | None = None
 
     @property

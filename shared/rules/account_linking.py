@@ -42,9 +42,12 @@ def sign_in(
         match = store.find_external(identities, key, identity.token, client)
         if match is None:
             user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
-            store.reserve_sign_up(client)
+            reservation = store.reserve_sign_up(client, identities)
             try:
-                return store.create_user(user, None, identities, client=client), "signup"
+                created = store.create_user(
+                    user, None, identities, client=client, reservation=reservation
+                )
+                return created, "signup"
             except EmailTaken:
                 continue
         found = match.credentials

@@ -48,8 +48,13 @@ class Accounts:
         self._gate = gate
         self._password_min_length = password_min_length
 
-    def sign_up(self, *, email: str, password: str, name: str | None, client: Client) -> User:
-        """Create a local user. Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken."""
+    def sign_up(
+        self, *, email: str, password: str, name: str | None, client: Client
+    ) -> tuple[User, bool]:
+        """Create a local user; tell whether the fallback has them, because the database is away.
+
+        Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken.
+        """
         key = parse_new_email(email)
         name = normalized("NFC", name).strip() if name else None
         if name and len(name) > NAME_MAX_LENGTH:
@@ -60,8 +65,11 @@ class Accounts:
         user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
         with self._gate.sign_up(client):
             with self._gate.sign_ups.learning(client.network):
-                self._store.reserve_sign_up(client)
-            return self._store.create_user(user, self._hasher.hash(password), client=client)
+                reservation = self._store.reserve_sign_up(client)
+            created = self._store.create_user(
+                user, self._hasher.hash(password), client=client, reservation=reservation
+            )
+            return created, reservation.is_offline
 
     def log_in(self, *, email: str, password: str, client: Client) -> User:
         """Give the user whose address and password these are.
@@ -70,7 +78,7 @@ class Accounts:
         password, an account without a usable hash and one without an attempt left; TooManyAttempts
         where the client's network has none, and where the account has logged in too often of late;
         and Overloaded. In an outage StoreUnreachable takes the place of InvalidCredentials: an
-        outage must not read as a wrong password.
+        outage must not read as a wrong password. A user whom the fallback has found is degraded.
         """
         store, hasher = self._store, self._hasher
         with self._gate.attempt(client, "login"):
@@ -79,10 +87,12 @@ class Accounts:
             found = attempt.credentials
             stored = found.password_hash if found else None
             if not hasher.verify(password, stored) or found is None or stored is None:
-                if attempt.is_offline:
-                    cause = "the password does not fit what is known now"
+                if not attempt.is_conclusive:
                     raise StoreUnreachable(
-                        cause=cause, event="login_unverified", account=attempt.account
+                        cause="the password does not fit what is known now",
+                        event="login_unverified",
+                        account=attempt.account,
+                        offline=attempt.is_offline or None,
                     )
                 raise InvalidCredentials(
                     event="login_throttled" if attempt.locked_for is not None else "login_failed",

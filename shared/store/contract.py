@@ -53,7 +53,18 @@ class Attempt:
     """Names the row of the audit that says, until now, that the attempt failed; empty where there
     is none, because the attempt is counted in memory."""
     is_offline: bool = False
-    """Whether nobody could ask Postgres: a password that fails may be right all the same."""
+    """Whether the fallback has counted it, because the database is away."""
+    is_conclusive: bool = True
+    """Whether all could be asked who may know the user. Where not, a password that fails may be
+    right all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A sign-up, counted before anything is hashed for it."""
+
+    is_offline: bool = False
+    """As an attempt's: what has counted the sign-up has to serve the rest of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +138,13 @@ class FallbackStatus:
 class Users(Protocol):
     """Who there is."""
 
-    def reserve_sign_up(self, client: Client) -> None:
-        """Count a sign-up of the client's network. Raises TooManyAttempts."""
+    def reserve_sign_up(
+        self, client: Client, identities: Sequence[ExternalIdentity] = ()
+    ) -> Reservation:
+        """Count a sign-up of the client's network, with the identities that it is to have.
+
+        Raises TooManyAttempts.
+        """
         ...
 
     def create_user(
@@ -138,6 +154,7 @@ class Users(Protocol):
         identities: Sequence[ExternalIdentity] = (),
         *,
         client: Client | None = None,
+        reservation: Reservation | None = None,
     ) -> User:
         """Store a new user, whose id the caller made and whose email is its own key.
 

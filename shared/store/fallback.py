@@ -12,15 +12,14 @@ else is known without Postgres may be out of date, so that a login by it begins 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from shared.errors import EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
+from shared.errors import AuthError, EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.statistics import Statistics, Window
 from shared.model.users import ExternalIdentity, IdToken, User
-from shared.observe import request_context
 from shared.settings import Settings
 from shared.store.contract import (
     Account,
@@ -30,6 +29,7 @@ from shared.store.contract import (
     DatabaseStatus,
     ExternalMatch,
     FallbackStatus,
+    Reservation,
     Store,
 )
 from shared.store.json_file import users_file
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from shared.credentials.session_tokens import Session
     from shared.database.pool import PoolCounts
     from shared.model.clients import Client
-
-T = TypeVar("T")
 
 
 class FallbackStore(Store):
@@ -61,12 +59,18 @@ class FallbackStore(Store):
             settings.fallback, self._postgres.database_status, self._file, self._snapshot
         )
 
-    def reserve_sign_up(self, client: Client) -> None:
+    def reserve_sign_up(
+        self, client: Client, identities: Sequence[ExternalIdentity] = ()
+    ) -> Reservation:
         """Count in Postgres or, in an outage, in memory."""
-        self._serve(
-            lambda: self._postgres.reserve_sign_up(client),
-            (lambda: self._file.reserve_sign_up(client)) if self._is_full else None,
-        )
+        try:
+            return self._postgres.reserve_sign_up(client, identities)
+        except StoreUnreachable:
+            if not self._takes_sign_ups(identities):
+                raise
+        with _offline():
+            self._file.reserve_sign_up(client)
+        return Reservation(is_offline=True)
 
     def create_user(
         self,
@@ -75,15 +79,27 @@ class FallbackStore(Store):
         identities: Sequence[ExternalIdentity] = (),
         *,
         client: Client | None = None,
+        reservation: Reservation | None = None,
     ) -> User:
-        """Insert or, in an outage, append to the file. A pending user's address is taken."""
-        pending = self._sound_pending(key=user.email)
-        if pending and pending["id"] != user.id and not self._is_settled(pending):
-            raise EmailTaken
-        return self._serve(
-            lambda: self._postgres.create_user(user, password_hash, identities, client=client),
-            (lambda: self._create_offline(user, password_hash)) if self._is_full else None,
-        )
+        """Insert or, in an outage, append to the file. A pending user's address is taken.
+
+        What has counted the reservation decides; without one, what can be reached.
+        """
+        if reservation is None or not reservation.is_offline:
+            pending = self._sound_pending(key=user.email)
+            if pending and pending["id"] != user.id and not self._is_settled(pending):
+                raise EmailTaken
+            try:
+                return self._postgres.create_user(user, password_hash, identities, client=client)
+            except StoreUnreachable:
+                if reservation is not None or not self._takes_sign_ups(identities):
+                    raise
+        with _offline():
+            return self._create_offline(user, password_hash)
+
+    def _takes_sign_ups(self, identities: Sequence[ExternalIdentity]) -> bool:
+        """Tell whether the file takes a sign-up: not one whose identities somebody may have."""
+        return self._is_full and not identities
 
     def _create_offline(self, user: User, password_hash: str | None) -> User:
         with suppress(StoreUnreachable):  # Without a snapshot Postgres will tell, when it is back.
@@ -93,17 +109,18 @@ class FallbackStore(Store):
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Ask Postgres, the file for who is pending, and the snapshot in an outage."""
-        return self._serve(
-            lambda: self._begin_login(key, client),
-            lambda: self._begin_offline(key, client),
-        )
+        try:
+            return self._begin_login(key, client)
+        except StoreUnreachable:
+            with _offline():
+                return self._begin_offline(key, client)
 
     def _begin_login(self, key: str, client: Client) -> Attempt:
         try:
             record = self._pending(key=key)  # The file first, as in `user`.
         except StoreUnavailable:
-            # The user may be in it, so that a password that fails may be right all the same.
-            return replace(self._postgres.begin_login(key, client), is_offline=True)
+            # The user may be in it.
+            return replace(self._postgres.begin_login(key, client), is_conclusive=False)
         attempt = self._postgres.begin_login(key, client)
         is_known = attempt.credentials is not None or attempt.locked_for is not None
         if record is None or is_known:
@@ -119,7 +136,7 @@ class FallbackStore(Store):
         if found is not None:
             found = replace(found, user=replace(found.user, is_degraded=True))
         attempt = self._file.attempts.begin("login", found, key, client)
-        return replace(attempt, is_offline=True)
+        return replace(attempt, is_offline=True, is_conclusive=False)
 
     def _known(self, key: str) -> Credentials | None:
         """Find whoever has the email key without asking Postgres. Raises StoreUnreachable.
@@ -139,11 +156,12 @@ class FallbackStore(Store):
 
     def end_login(self, attempt: Attempt) -> None:
         """Count where the attempt is, and forget it there; memory may have counted it as well."""
-        if attempt.event:
+        if attempt.is_offline:
+            with _offline():
+                self._file.end_login(attempt)
+        else:
             self._postgres.end_login(attempt)
             self._file.attempts.forget(attempt.keys)
-        else:
-            self._file.end_login(attempt)
 
     def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Ask Postgres. Who is pending has to wait until Postgres has them."""
@@ -231,10 +249,7 @@ class FallbackStore(Store):
     def find_external(
         self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
     ) -> ExternalMatch | None:
-        """Ask Postgres."""
-        return self._serve(
-            lambda: self._postgres.find_external(identities, key, token, client), None
-        )
+        return self._postgres.find_external(identities, key, token, client)
 
     def clean_up(self) -> bool:
         """Clean up both sides, and take a snapshot if it is time for one."""
@@ -260,21 +275,6 @@ class FallbackStore(Store):
         """Let go of Postgres, and of the snapshot."""
         self._postgres.close()
         self._snapshot.close()
-
-    def _serve(self, online: Callable[[], T], offline: Callable[[], T] | None) -> T:
-        """Ask Postgres or, where it is away and has not served this request before, the other."""
-        request = request_context.current(self._settings.database_timeout)
-        if request.is_offline and offline:
-            return offline()
-        try:
-            answer = online()
-        except StoreUnreachable:
-            if request.is_offline is not None or offline is None:
-                raise
-            request.is_offline = True
-            return offline()
-        request.is_offline = False
-        return answer
 
     def _pending(self, *, key: str = "", user_id: str = "") -> Record | None:
         return self._file.find_pending(key=key, user_id=user_id) if self._is_full else None
@@ -314,6 +314,16 @@ class FallbackStore(Store):
             yield
         finally:
             self._snapshot.invalidate(user_id)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Have an error tell the log that the fallback has served the request."""
+    try:
+        yield
+    except AuthError as error:
+        error.facts["offline"] = True
+        raise
 
 
 class _Status(DatabaseStatus):

@@ -40,13 +40,11 @@ def serve(
     call.names |= {"request_id": call.request_id, "function": function} | trace_headers.fields(
         headers.get("traceparent"), headers.get("X-Cloud-Trace-Context"), project
     )
-    with request_context.request(app.settings.database_timeout, call.names) as serving:
+    with request_context.request(app.settings.database_timeout, call.names):
         try:
             response = produce(call)
         except Exception as error:  # noqa: BLE001  # the one place where errors become answers
             response = _problem(call, error)
-    if serving.is_offline:
-        call.log["offline"] = True
     _add_headers(call, response)
     _afterwards(call, functools.partial(_schedule, call, response))
     if not call.is_streaming:

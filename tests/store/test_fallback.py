@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from werkzeug.test import TestResponse
 
 from shared.credentials.session_tokens import FRESH_SECONDS
 from shared.errors import StoreFault, StoreRefused, StoreUnreachable
@@ -138,6 +139,36 @@ def test_a_database_that_answers_is_not_away_whatever_it_says(
         fallback = store.database_status.fallback()
     assert (fallback.since, fallback.pending) == (None, 0)
     assert file.read_text() == "[]"
+
+
+def test_the_log_tells_of_each_request_whether_the_fallback_served_it(
+    start: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = start("full", MAX_CLIENT_ATTEMPTS="4")
+
+    def logged(answer: TestResponse) -> tuple[int, object]:
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        (line,) = [line for line in lines if line["message"].startswith(("login ", "signup "))]
+        return answer.status_code, line.get("offline")
+
+    capsys.readouterr()
+    assert logged(site.sign_up(ADA)) == (201, None)
+    assert logged(site.log_in(ADA)) == (200, None)
+    assert logged(site.log_in(ADA, "a wrong password")) == (401, None)
+    site.take_snapshot()
+    site.leave()
+    capsys.readouterr()
+    assert logged(site.sign_up(BOB)) == (201, True)
+    assert logged(site.sign_up(BOB)) == (409, True), "the file has it"
+    assert logged(site.sign_up(ADA)) == (409, True), "the snapshot has it"
+    assert logged(site.log_in(ADA)) == (200, True)
+    site.come_back()
+    capsys.readouterr()
+    assert logged(site.log_in(BOB)) == (200, None), "Postgres has counted it"
+    site.leave()
+    for _ in range(4):
+        assert logged(site.log_in(EVE)) == (503, True)
+    assert logged(site.log_in(EVE)) == (429, True), "memory has counted it"
 
 
 # Without a fallback
@@ -311,9 +342,10 @@ def test_a_request_that_postgres_has_served_in_part_is_not_served_elsewhere(
     postgres = site.app.store._postgres  # type: ignore[attr-defined]
     reserve = postgres.reserve_sign_up
 
-    def reserve_and_leave(*arguments: object) -> None:
-        reserve(*arguments)
+    def reserve_and_leave(*arguments: object) -> object:
+        reservation = reserve(*arguments)
         site.leave()
+        return reservation
 
     monkeypatch.setattr(postgres, "reserve_sign_up", reserve_and_leave)
     assert site.sign_up(ADA).status_code == 503

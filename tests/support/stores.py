@@ -99,7 +99,8 @@ def sign_up(
     client: Client = CLIENT,
 ) -> User:
     accounts = accounts_of(store, hasher, gate)
-    return accounts.sign_up(email=email, password=password, name=None, client=client)
+    user, _ = accounts.sign_up(email=email, password=password, name=None, client=client)
+    return user
 
 
 def log_in(

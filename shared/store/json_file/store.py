@@ -29,7 +29,7 @@ from shared.model.throttling import Pseudonyms
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 from shared.observe import request_context
 from shared.settings import Settings
-from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Store
+from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.json_file import users_file
 from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import PENDING, REVOKED, Record, Users
@@ -62,9 +62,11 @@ class JsonFileStore(Store):
         pseudonyms = Pseudonyms(settings.session_secrets)
         self.attempts = MemoryAttempts(settings.limits, pseudonyms)
 
-    def reserve_sign_up(self, client: Client) -> None:
-        """Count in memory."""
+    def reserve_sign_up(
+        self, client: Client, identities: Sequence[ExternalIdentity] = ()
+    ) -> Reservation:
         self.attempts.sign_up(client)
+        return Reservation()
 
     def create_user(
         self,
@@ -73,6 +75,7 @@ class JsonFileStore(Store):
         identities: Sequence[ExternalIdentity] = (),
         *,
         client: Client | None = None,
+        reservation: Reservation | None = None,
     ) -> User:
         """Append, under the lock."""
         with self._changing() as users:

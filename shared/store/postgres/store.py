@@ -29,7 +29,7 @@ from shared.model.throttling import (
 from shared.model.users import UUID, ExternalIdentity, IdToken, User
 from shared.settings import Settings
 from shared.store.attempts import CLIENT, succeeded, too_many, used_up
-from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Store
+from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.columns import parse_json, read_user
 from shared.store.postgres.express_sessions import PostgresExpressSessions
@@ -56,7 +56,9 @@ class PostgresStore(Store):
         self._audit_seconds = settings.audit_days * DAY
         self._pseudonyms = Pseudonyms(settings.session_secrets)
 
-    def reserve_sign_up(self, client: Client) -> None:
+    def reserve_sign_up(
+        self, client: Client, identities: Sequence[ExternalIdentity] = ()
+    ) -> Reservation:
         """Count under the network's key for sign-ups."""
         ((is_allowed, seconds),) = self.database.execute(
             statements.RESERVE_SIGN_UP,
@@ -67,6 +69,7 @@ class PostgresStore(Store):
         )
         if not is_allowed:
             raise TooManyAttempts(seconds, event="signup_throttled")
+        return Reservation()
 
     def create_user(
         self,
@@ -75,6 +78,7 @@ class PostgresStore(Store):
         identities: Sequence[ExternalIdentity] = (),
         *,
         client: Client | None = None,
+        reservation: Reservation | None = None,
     ) -> User:
         """Insert, and let the database decide."""
         try:
