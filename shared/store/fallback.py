@@ -86,8 +86,8 @@ class FallbackStore(Store):
         What has counted the reservation decides; without one, what can be reached.
         """
         if reservation is None or not reservation.is_offline:
-            pending = self._sound_pending(key=user.email)
-            if pending and pending["id"] != user.id and not self._is_settled(pending):
+            pending = self._pending_if_readable(key=user.email)
+            if pending and pending["id"] != user.id and not self._is_reconciled(pending):
                 raise EmailTaken
             try:
                 return self._postgres.create_user(user, password_hash, identities, client=client)
@@ -125,20 +125,20 @@ class FallbackStore(Store):
         is_known = attempt.credentials is not None or attempt.locked_for is not None
         if record is None or is_known:
             return attempt
-        if self._is_settled(record):  # Perhaps since it was asked.
+        if self._is_reconciled(record):  # Perhaps since it was asked.
             return self._postgres.begin_login(key, client)
         found = users_file.credentials(record)
         counted = self._file.attempts.begin("login", found, key, client)
         return replace(counted, event=attempt.event)
 
     def _begin_offline(self, key: str, client: Client) -> Attempt:
-        found = self._known(key)
+        found = self._find_offline(key)
         if found is not None:
             found = replace(found, user=replace(found.user, is_degraded=True))
         attempt = self._file.attempts.begin("login", found, key, client)
         return replace(attempt, is_offline=True, is_conclusive=False)
 
-    def _known(self, key: str) -> Credentials | None:
+    def _find_offline(self, key: str) -> Credentials | None:
         """Find whoever has the email key without asking Postgres. Raises StoreUnreachable.
 
         Other users of the file than the pending are those of a time before Postgres: the snapshot
@@ -171,12 +171,12 @@ class FallbackStore(Store):
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Change it in Postgres; the snapshot has the old one."""
-        with self._outdating(found.user.id):
+        with self._invalidating_snapshot(found.user.id):
             return self._postgres.change_password(attempt, found, new)
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete it in Postgres; the snapshot has it still."""
-        with self._outdating(found.user.id):
+        with self._invalidating_snapshot(found.user.id):
             return self._postgres.delete_user(attempt, found)
 
     def link(
@@ -189,7 +189,7 @@ class FallbackStore(Store):
         client: Client,
     ) -> User | None:
         """Link in Postgres; the snapshot may have a password that this drops."""
-        with self._outdating(found.user.id):
+        with self._invalidating_snapshot(found.user.id):
             return self._postgres.link(
                 found,
                 identities,
@@ -199,13 +199,13 @@ class FallbackStore(Store):
             )
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
-        """Replace it where the user is."""
-        return self._home(user_id).replace_password_hash(user_id, old, new)
+        store = self._file if self._is_pending(user_id) else self._postgres
+        return store.replace_password_hash(user_id, old, new)
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         """Look into Postgres, and for who is pending: what either has ended is over."""
         # The file first: whoever leaves it meanwhile is in Postgres by then.
-        record = self._sound_pending(user_id=user_id)
+        record = self._pending_if_readable(user_id=user_id)
         found = self._postgres.user(user_id, sid=sid)
         if record is None:
             if found is None:
@@ -213,7 +213,8 @@ class FallbackStore(Store):
             return found
         if sid in record.get(REVOKED, {}):
             return None
-        if found is None and self._postgres.is_over(sid, record[PENDING]["operation"]):
+        operation = record[PENDING]["operation"]
+        if found is None and self._postgres.is_revoked_or_reconciled(sid, operation):
             return self._postgres.user(user_id, sid=sid)  # Who may have come since it was asked.
         kept = users_file.user(record)
         return replace(found, epoch=max(found.epoch, kept.epoch)) if found else kept
@@ -234,7 +235,7 @@ class FallbackStore(Store):
             self._postgres.revoke_session(session, client)
             return
         self._file.revoke_session(session, client)
-        with self._if_pending(session.user.id):
+        with self._tolerating_outage(session.user.id):
             self._postgres.revoke_session(session, client)
 
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
@@ -242,7 +243,7 @@ class FallbackStore(Store):
         if not self._is_pending(session.user.id):
             return self._postgres.revoke_all_sessions(session, client)
         ended = self._file.revoke_all_sessions(session, client)
-        with self._if_pending(session.user.id):
+        with self._tolerating_outage(session.user.id):
             ended |= self._postgres.revoke_all_sessions(session, client)
         return ended
 
@@ -268,38 +269,32 @@ class FallbackStore(Store):
                 self._snapshot.take(self._postgres.database, now)
 
     def statistics(self, window: Window) -> Statistics:
-        """Ask Postgres."""
         return self._postgres.statistics(window)
 
     def close(self) -> None:
-        """Let go of Postgres, and of the snapshot."""
         self._postgres.close()
         self._snapshot.close()
 
     def _pending(self, *, key: str = "", user_id: str = "") -> Record | None:
         return self._file.find_pending(key=key, user_id=user_id) if self._is_full else None
 
-    def _sound_pending(self, *, key: str = "", user_id: str = "") -> Record | None:
-        """Look into the file; one that cannot be read must not stop whom Postgres knows."""
+    def _pending_if_readable(self, *, key: str = "", user_id: str = "") -> Record | None:
+        """As `_pending`, but a file that cannot be read must not stop whom Postgres knows."""
         with suppress(StoreUnavailable):
             return self._pending(key=key, user_id=user_id)
         return None
 
     def _is_pending(self, user_id: str) -> bool:
-        return self._sound_pending(user_id=user_id) is not None
+        return self._pending_if_readable(user_id=user_id) is not None
 
-    def _is_settled(self, record: Record) -> bool:
+    def _is_reconciled(self, record: Record) -> bool:
         """Tell whether Postgres has decided about a pending user, whom the file has still."""
         with suppress(StoreUnreachable):
-            return self._postgres.is_over("", record[PENDING]["operation"])
+            return self._postgres.is_revoked_or_reconciled("", record[PENDING]["operation"])
         return False
 
-    def _home(self, user_id: str) -> Store:
-        """Give the store that has the user: Postgres, but for who is pending."""
-        return self._file if self._is_pending(user_id) else self._postgres
-
     @contextmanager
-    def _if_pending(self, user_id: str) -> Iterator[None]:
+    def _tolerating_outage(self, user_id: str) -> Iterator[None]:
         """Let Postgres be away for who is pending still: the file has kept it for then."""
         try:
             yield
@@ -308,7 +303,7 @@ class FallbackStore(Store):
                 raise
 
     @contextmanager
-    def _outdating(self, user_id: str) -> Iterator[None]:
+    def _invalidating_snapshot(self, user_id: str) -> Iterator[None]:
         """Believe no snapshot that was taken before now about a user, whatever becomes of it."""
         try:
             yield

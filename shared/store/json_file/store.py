@@ -77,7 +77,6 @@ class JsonFileStore(Store):
         client: Client | None = None,
         reservation: Reservation | None = None,
     ) -> User:
-        """Append, under the lock."""
         with self._changing() as users:
             same_key, same_id = users.by_key.get(user.email), users.by_id.get(user.id)
             if same_key or same_id:
@@ -128,12 +127,10 @@ class JsonFileStore(Store):
             return False
 
     def begin_login(self, key: str, client: Client) -> Attempt:
-        """Count in memory, and find the record that holds the email key."""
         return self.attempts.begin("login", self.credentials(key), key, client)
 
     def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
-        """Count as a login, and find the record of the session."""
-        record = self._going_on(self._read(), session)
+        record = self._record_of(self._read(), session)
         found = users_file.credentials(record) if record else None
         key = email_key(session.user.email)
         return self.attempts.begin("reauthentication", found, key, client)
@@ -144,17 +141,14 @@ class JsonFileStore(Store):
         return users_file.credentials(record) if record else None
 
     def end_login(self, attempt: Attempt) -> None:
-        """Count, and fill up the other counts."""
         self.attempts.succeed(attempt, "login")
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
-        """Replace the record where it is as it was found."""
         self.attempts.succeed(attempt, "reauthentication")
         epoch = next_epoch(found.user.epoch)
         return self._change(found, lambda _: {"password": new, "epoch": epoch})
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
-        """Leave the record out where it is as it was found."""
         self.attempts.succeed(attempt, "reauthentication")
         with self._changing() as users:
             record = users.by_id.get(found.user.id)
@@ -164,7 +158,6 @@ class JsonFileStore(Store):
             return True
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
-        """Replace under the lock, where the old hash still stands."""
         with self._changing() as users:
             record = users.by_id.get(user_id)
             if record is None or record.get("password") != old:
@@ -173,12 +166,10 @@ class JsonFileStore(Store):
             return True
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
-        """Find the record with the id."""
         record = self._read().by_id.get(user_id)
         return users_file.user(record) if record and sid not in record.get(REVOKED, {}) else None
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
-        """Find the record with the id; there are no events."""
         record = self._read().by_id.get(user_id)
         if record is None or sid in record.get(REVOKED, {}):
             return None
@@ -206,7 +197,7 @@ class JsonFileStore(Store):
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
         with self._changing() as users:
-            record = self._going_on(users, session)
+            record = self._record_of(users, session)
             if record is None:
                 return False
             self._replace(users, record, {"epoch": next_epoch(session.user.epoch)})
@@ -219,7 +210,6 @@ class JsonFileStore(Store):
         token: IdToken,
         client: Client,
     ) -> ExternalMatch | None:
-        """Look for the identities first, and for the address only where nobody is there."""
         users = self._read()
         linked = [users.by_identity[i] for i in identities if i in users.by_identity]
         self.attempts.sign_in(token, users_file.user(linked[0]) if linked else None)
@@ -244,8 +234,6 @@ class JsonFileStore(Store):
         drops_password: bool,
         client: Client,
     ) -> User | None:
-        """Replace the record where it is as it was found."""
-
         def change(record: Record) -> Record:
             changes: Record = {
                 "provider": provider,
@@ -263,7 +251,6 @@ class JsonFileStore(Store):
         return False
 
     def statistics(self, window: Window) -> Statistics:
-        """Count the records; there are no events."""
         found = Statistics()
         for record in self._read().records:
             created_at = from_iso(record.get("createdAt"))
@@ -273,7 +260,8 @@ class JsonFileStore(Store):
     def close(self) -> None:
         """Nothing stays open between two calls."""
 
-    def _going_on(self, users: Users, session: Session) -> Record | None:
+    def _record_of(self, users: Users, session: Session) -> Record | None:
+        """Find the user of a session that has not ended."""
         record = users.by_id.get(session.user.id)
         if record is None or session.sid in record.get(REVOKED, {}):
             return None

@@ -221,8 +221,8 @@ class PostgresStore(Store):
         rows = self.database.execute(statements.SELECT_USER, user_id=user_id, sid=sid)
         return read_user(rows[0]) if rows else None
 
-    def is_over(self, sid: str, operation: str) -> bool:
-        """Tell of somebody who is not here: is the session revoked, or the operation decided."""
+    def is_revoked_or_reconciled(self, sid: str, operation: str) -> bool:
+        """Tell of a pending user whether the session was revoked, or the sign-up decided upon."""
         return bool(self.database.execute(statements.IS_OVER, sid=sid, operation=operation))
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
