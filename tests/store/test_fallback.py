@@ -353,6 +353,18 @@ def test_a_request_that_postgres_has_served_in_part_is_not_served_elsewhere(
     assert site.sign_up(BOB).status_code == 201, "the next request is another one"
 
 
+def test_a_sign_up_that_memory_has_counted_goes_to_the_file_though_postgres_is_back(
+    start: Callable[..., Site],
+) -> None:
+    site = start("full")
+    site.leave()
+    store = site.app.store
+    reservation = store.reserve_sign_up(CLIENT)
+    site.come_back()
+    store.create_user(new_user(ADA), "hash", client=CLIENT, reservation=reservation)
+    assert [record["email"] for record in site.pending()] == [ADA]
+
+
 def test_an_address_that_the_snapshot_has_is_taken(start: Callable[..., Site]) -> None:
     site = start("full")
     site.sign_up(ADA)

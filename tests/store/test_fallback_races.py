@@ -13,7 +13,6 @@ from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
 from shared.database.connection import ConnectRetryable
 from shared.errors import StoreUnreachable
-from shared.observe import request_context
 from shared.rules import account_linking
 from shared.store.fallback import FallbackStore
 from shared.store.json_file.store import JsonFileStore
@@ -121,7 +120,7 @@ def test_a_sign_up_with_google_is_never_taken_without_its_identity(
 
     monkeypatch.setattr(store._postgres, "find_external", find_and_leave)
     google = Identity("https://accounts.google.com", "1", ADA, is_authoritative=True)
-    with request_context.request(3, {}), pytest.raises(StoreUnreachable):
+    with pytest.raises(StoreUnreachable):
         account_linking.sign_in(store, google, None, client=CLIENT)
     assert not site.pending()
 
