@@ -222,13 +222,13 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     ) -> list[Row]:
         """Run one statement, and give its rows.
 
-        Text has no names for its parameters, only `$1`, `$2` … for the `values`.
+        Plain text may have `$1`, `$2` … instead of names, for the `values`.
 
         The server's own timeout goes ahead of it in the same flight: a connection pooler drops
         `SET`, and both halves share the implicit transaction that ends with the Sync.
         """
         if isinstance(statement, str):
-            statement = Statement("text", statement)
+            statement = Statement("other", statement)
         if not values:
             values = statement.values(parameters)
         try:

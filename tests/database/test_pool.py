@@ -179,9 +179,9 @@ def test_who_is_woken_with_too_little_time_wakes_the_next(
     with closing(Database(url, settings)) as pool, ThreadPoolExecutor(2) as threads:
         began = time.monotonic()
         holder = pool._take(began + 30, drop_idle=False)
-        hurried = threads.submit(pool.execute, "SELECT 1", timeout=9)
+        hurried = threads.submit(pool.execute_within, 9, "SELECT 1")
         until(lambda: pool.counts().waiting == 1)
-        patient = threads.submit(pool.execute, "SELECT 2", timeout=30)
+        patient = threads.submit(pool.execute_within, 30, "SELECT 2")
         until(lambda: pool.counts().waiting == 2)
         pool._give_back(holder, keep=True)
         assert patient.result() == [[2]]

@@ -412,7 +412,7 @@ def test_a_count_that_was_overtaken_by_a_later_one_gives_way(
         earlier = thread.submit(_clean_up, store, now)
         _wait_for_waiting(audit)
         audit.insert((LEAP_DAY, "login", None, "firebase-google"))
-        later.run(f"{_at(now, ROLL_UP)}; COMMIT")
+        later.run(f"{_at(now, ROLL_UP).text}; COMMIT")
         earlier.result()
     assert audit.marks() == 0
     audit.check(store, now)
@@ -425,7 +425,7 @@ def test_a_count_that_gave_way_leaves_the_marks_that_it_has_seen(
     _roll_up(store, now)
     audit.insert((LEAP_DAY, "login", None, "google"))
     with closing(postgres.connect(audit.database)) as earlier, ThreadPoolExecutor(1) as thread:
-        earlier.run(f"BEGIN; {_at(now, ROLL_UP)}")
+        earlier.run(f"BEGIN; {_at(now, ROLL_UP).text}")
         audit.insert((LEAP_DAY, "login", None, "firebase-google"))
         later = thread.submit(_clean_up, store, now)
         _wait_for_waiting(audit)

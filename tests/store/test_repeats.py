@@ -10,6 +10,7 @@ import pytest
 
 from shared.database.connection import Row
 from shared.database.pool import Database
+from shared.database.statement import Statement, Value
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
 from shared.store import open_store
@@ -26,9 +27,9 @@ def forgetful(postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch) 
     """A store whose every statement is sent twice, of which the second one's answer counts."""
     execute = Database.execute
 
-    def twice(self: Database, statement: str, *parameters: str | None) -> list[Row]:
-        execute(self, statement, *parameters)
-        return execute(self, statement, *parameters)
+    def twice(self: Database, statement: Statement, /, **parameters: Value) -> list[Row]:
+        execute(self, statement, **parameters)
+        return execute(self, statement, **parameters)
 
     monkeypatch.setattr(Database, "execute", twice)
     settings = {"SESSION_SECRET": SECRET, "DATABASE_URL": postgres.url(database)}
