@@ -163,8 +163,8 @@ def apply_pending(
 
     `before` has, by a file's version, what must be done in Python before that file is applied.
 
-    Raises StoreUnavailable where a file fails: its cause names the file, and line and statement
-    where they are known. Of that file nothing is left, and those before it are applied.
+    Raises StoreUnavailable where a file fails: its cause names the file, and the line where it is
+    known. Of that file nothing is left, and those before it are applied.
     """
     for migration in _pending(load(), _recorded_if_any(connection)):
         if step := before.get(migration.version):
@@ -254,12 +254,10 @@ def _run(connection: Connection, migration: Migration, script: str) -> None:
         connection.run_script(script)
     except (ConnectionLost, StoreFault, StoreUnavailable) as error:
         fault = error.error if isinstance(error, ConnectionLost) else error
-        line = statement = ""
+        place = ""
         # From a lost connection answers may be missing, and the count of them would mislead.
-        if not isinstance(error, ConnectionLost) and (
-            place := sql_script.locate(script, connection.completed, connection.position)
-        ):
-            line = f", line {place[0]}" if script is migration.sql else ""
-            statement = f", in {place[1]}"
+        if script is migration.sql and not isinstance(error, ConnectionLost):
+            line = sql_script.line_of_error(script, connection.completed, connection.position)
+            place = f", line {line}" if line else ""
         kind = type(fault) if isinstance(fault, StoreUnavailable) else StoreRefused
-        raise kind(cause=f"migrations/{migration.name}{line}: {fault}{statement}") from error
+        raise kind(cause=f"migrations/{migration.name}{place}: {fault}") from error

@@ -1,4 +1,4 @@
-"""Finds the statement of a script that the server refused. It names, and never decides what runs.
+"""Finds the line of a script that the server refused. It names, and never decides what runs.
 
 A script is sent whole, so that only the server decides where a statement ends. For an error while
 one runs it gives no position; but it has confirmed those that were completed, and they are counted.
@@ -8,9 +8,6 @@ The rules for tokens are PostgreSQL's (documentation, 4.1), `standard_conforming
 from __future__ import annotations
 
 import re
-from itertools import takewhile
-
-_EXCERPT = 80
 
 _TOKEN = re.compile(
     r"""--[^\n]* | /\*(?:(?>/\*.*?\*/)|(?!/\*).)*?\*/         # comments, one inside another
@@ -43,19 +40,17 @@ def starts(sql: str) -> list[int]:
     return found
 
 
-def locate(sql: str, completed: int, position: int | None) -> tuple[int, str] | None:
-    """Give the line of an error, from 1, and its statement's first line, up to the first literal.
+def line_of_error(sql: str, completed: int, position: int | None) -> int | None:
+    """Give the line of an error, from 1.
 
-    `position` is the server's, a character from 1. Without it the statement is the one after
-    those that were completed; None if there is none, so that no wrong one is named.
+    `position` is the server's, a character from 1. Without it the error is in the statement after
+    those that were completed; None if there is none, so that no wrong line is named.
     """
-    found = starts(sql)
     if position is not None:
-        offset = position - 1
-        start = max(takewhile(lambda start: start <= offset, found), default=offset)
-    elif completed < len(found):
-        offset = start = found[completed]
-    else:
-        return None
-    excerpt = re.split(r"[;'$\n]", sql[start : start + _EXCERPT], maxsplit=1)[0]
-    return sql.count("\n", 0, offset) + 1, excerpt.rstrip()
+        return _line(sql, position - 1)
+    found = starts(sql)
+    return _line(sql, found[completed]) if completed < len(found) else None
+
+
+def _line(sql: str, offset: int) -> int:
+    return sql.count("\n", 0, offset) + 1

@@ -1,4 +1,4 @@
-"""Finding the statement that the server refused."""
+"""Finding the line that the server refused."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_a_statement_starts_at_its_first_word() -> None:
 @pytest.mark.parametrize("sql", ["", " ", "-- only\n/* comments; */", ";;"])
 def test_where_there_is_no_statement_none_is_named(sql: str) -> None:
     assert sql_script.starts(sql) == []
-    assert sql_script.locate(sql, 0, None) is None
+    assert sql_script.line_of_error(sql, 0, None) is None
 
 
 def test_a_place_is_the_servers_or_the_statement_after_the_completed_ones() -> None:
     sql = "SELECT 1;\n\nINSERT INTO users\nVALUES ('x');\nDO $$ secret $$;"
-    assert sql_script.locate(sql, 1, None) == (3, "INSERT INTO users")
-    assert sql_script.locate(sql, 1, sql.index("'x'") + 1) == (4, "INSERT INTO users")
-    assert sql_script.locate(sql, 2, None) == (5, "DO")
-    assert sql_script.locate(sql, 3, None) is None
+    assert sql_script.line_of_error(sql, 1, None) == 3
+    assert sql_script.line_of_error(sql, 1, sql.index("'x'") + 1) == 4
+    assert sql_script.line_of_error(sql, 2, None) == 5
+    assert sql_script.line_of_error(sql, 3, None) is None

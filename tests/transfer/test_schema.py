@@ -202,22 +202,22 @@ def test_status_and_plan_change_nothing(
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
-        ("CREATE TABLE broken (\n  id integer,,\n);", r"line 5: 42601: .*, in CREATE TABLE broken"),
-        ("CREATE TABLE broken (id nonsense);", r"line 4: 42704: .*, in CREATE TABLE broken"),
-        ("SELECT 1,\n  nonsense;", r"line 5: 42703 .*, in SELECT 1,"),
-        ("SELECT 1 / (SELECT count(*) FROM half);", r"line 4: 22012: .*, in SELECT 1 / "),
-        ("DO $$\nBEGIN\n  PERFORM 1 / 0;\nEND\n$$;", r"line 4: 22012: .*, in DO"),
-        ("DO $$\nBEGIN\n  RAISE 'no';\nEND\n$$;", r"line 4: P0001: no, in DO"),
-        ("INSERT INTO one VALUES ('canary');", r"line 4: 23505: .*, in INSERT INTO one VALUES \("),
-        ("SELECT 'canary'::integer;", r"line 4: 22P02: .*, in SELECT"),
-        ("INSERT INTO deferred VALUES (1), (1);", r"sql: 23505: .*, in COMMIT"),
+        ("CREATE TABLE broken (\n  id integer,,\n);", r"line 5: 42601: "),
+        ("CREATE TABLE broken (id nonsense);", r"line 4: 42704: "),
+        ("SELECT 1,\n  nonsense;", r"line 5: 42703 "),
+        ("SELECT 1 / (SELECT count(*) FROM half);", r"line 4: 22012: "),
+        ("DO $$\nBEGIN\n  PERFORM 1 / 0;\nEND\n$$;", r"line 4: 22012: "),
+        ("DO $$\nBEGIN\n  RAISE 'no';\nEND\n$$;", r"line 4: P0001: no"),
+        ("INSERT INTO one VALUES ('canary');", r"line 4: 23505: "),
+        ("SELECT 'canary'::integer;", r"line 4: 22P02: "),
+        ("INSERT INTO deferred VALUES (1), (1);", r"sql: 23505: "),
         ("COMMIT;", r"line 4: COMMIT has no place in a file"),
         ("rollback; BEGIN;", r"line 4: rollback has no place in a file"),
         ("COPY half FROM STDIN;", r"sql: InterfaceError: .*"),
-        ("CREATE INDEX CONCURRENTLY ON half (id);", r"line 4: 25001: .*, in CREATE INDEX"),
+        ("CREATE INDEX CONCURRENTLY ON half (id);", r"line 4: 25001: "),
     ],
 )
-def test_a_failing_file_names_itself_line_and_statement_and_leaves_nothing(
+def test_a_failing_file_names_itself_and_the_line_and_leaves_nothing(
     postgres: Server, database: str, folder: Path, statement: str, reason: str
 ) -> None:
     postgres.run("CREATE TABLE one (id text PRIMARY KEY); GRANT ALL ON one TO app", database)
@@ -251,7 +251,6 @@ def test_a_migration_gives_way_to_those_who_use_the_table(
         code, _, errors = _run(postgres.url(database), folder, "apply")
     assert code == 1
     assert "9001_locking.sql, line 2: 55P03 " in errors
-    assert "in ALTER TABLE users ADD COLUMN later integer" in errors
     assert _dump(postgres, database) == before
 
 
@@ -263,9 +262,7 @@ def test_a_migration_that_takes_too_long_is_ended_by_the_server(
     load = migrations.load
     monkeypatch.setattr(migrations, "load", lambda: load(folder))
     url = DatabaseUrl.parse(postgres.url(database))
-    with pytest.raises(
-        StoreUnreachable, match=r"9001_slow.sql, line 2: 57014 .*, in SELECT pg_sleep"
-    ):
+    with pytest.raises(StoreUnreachable, match=r"9001_slow.sql, line 2: 57014 "):
         bring_up_to_date(url, Settings(database_timeout=2))
     assert _dump(postgres, database) == before
 
