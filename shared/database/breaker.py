@@ -96,5 +96,5 @@ class Breaker:
             except Exception:  # noqa: BLE001, S110  # an answer, and the next call hears it itself
                 pass
             with self._changing:
-                if closed is self._closed:  # And not of an outage that has begun since.
+                if closed is self._closed:  # Of this outage, not of one that has begun since.
                     self._close()

@@ -83,7 +83,7 @@ def prepare(
     apply: bool,
     before: Mapping[int, Step] = MappingProxyType({}),
 ) -> None:
-    """Bring the schema up to date, on one round trip where it is already.
+    """Bring the schema up to date, in one round trip where it is already.
 
     Raises StoreUnavailable where a migration is pending and may not be applied, fails, or was
     edited after it had been applied. Versions that this code doesn't know are left alone:
@@ -203,7 +203,7 @@ def _refuse_transaction_control(migration: Migration) -> None:
     """Refuse what would make more than one transaction of a file."""
     for start in sql_script.starts(migration.sql):
         if match := _TRANSACTION_CONTROL.match(migration.sql, start):
-            line = migration.sql.count("\n", 0, start) + 1
+            line = sql_script.line_at(migration.sql, start)
             raise StoreRefused(
                 cause=f"migrations/{migration.name}, line {line}: {match[0]} has no place in a "
                 "file, which is one transaction already"

@@ -47,10 +47,11 @@ def line_of_error(sql: str, completed: int, position: int | None) -> int | None:
     those that were completed; None if there is none, so that no wrong line is named.
     """
     if position is not None:
-        return _line(sql, position - 1)
+        return line_at(sql, position - 1)
     found = starts(sql)
-    return _line(sql, found[completed]) if completed < len(found) else None
+    return line_at(sql, found[completed]) if completed < len(found) else None
 
 
-def _line(sql: str, offset: int) -> int:
+def line_at(sql: str, offset: int) -> int:
+    """Give the line of an offset, from 1."""
     return sql.count("\n", 0, offset) + 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 DEFAULT_PORT = 5432
+_APPLICATION_NAME = "ai-coder-auth"
 _WEAK_SSLMODES = ("disable", "allow", "prefer")
 _SSLMODES = ("require", "verify-ca", "verify-full")
 _CHANNEL_BINDINGS = ("disable", "prefer", "require")
@@ -47,7 +48,7 @@ class DatabaseUrl:
     require_channel_binding: bool = False
     root_certificates: str | None = None
     options: str | None = None
-    application_name: str = "ai-coder-auth"
+    application_name: str = _APPLICATION_NAME
     connect_timeout: float | None = None
 
     @classmethod
@@ -92,7 +93,7 @@ class DatabaseUrl:
             == "require",
             root_certificates=_root_certificates(given.get("sslrootcert")),
             options=given.get("options"),
-            application_name=given.get("application_name", "ai-coder-auth"),
+            application_name=given.get("application_name", _APPLICATION_NAME),
             connect_timeout=_seconds(given.get("connect_timeout")),
         )
 

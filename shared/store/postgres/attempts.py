@@ -46,7 +46,7 @@ def spend(limit: str, seconds: str = ":lockout_seconds", *, prolongs: bool = Tru
 
 
 def count_attempt(found: str, kind: str) -> str:
-    """Make the statement that counts an attempt and gives the user that `found` selects.
+    """Write the SQL that counts an attempt and gives the user that `found` selects.
 
     Everyone locks the rows in one order, so that no two wait for each other: client, login,
     account. The audit's row says that the attempt failed, until `count_success` corrects it; of
@@ -97,7 +97,7 @@ def count_attempt(found: str, kind: str) -> str:
 
 
 def count_success(kind: str, begun: str, then: str, more: str = "", also: str = "") -> str:
-    """Make the statement that counts a success, and does what follows unless there were too many.
+    """Write the SQL that counts a success, and does what follows unless there were too many.
 
     It forgets the attempts before it. A success too many gives the network nothing back, so that
     what it writes is bounded as it is for failures.
