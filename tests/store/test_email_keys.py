@@ -23,9 +23,9 @@ from shared.settings import Settings
 from shared.store.postgres import email_keys
 from shared.store.postgres.preparation import bring_up_to_date
 from shared.store.postgres.store import PostgresStore
-from tests.database.test_migrations import HASH, OLD_DDL
 from tests.support.commands import run
 from tests.support.emulator import ROOT, running_emulator
+from tests.support.old_database import HASH, OLD_DDL
 from tests.support.postgres import Server, running_postgres, versions
 
 MAJOR_VERSIONS = (14, 15, 16, 17, 18)

@@ -25,10 +25,10 @@ import pytest
 from shared.errors import InvalidSource, StoreUnavailable, TransferRefused
 from shared.transfer import backup, importing, rollback, staging, writing
 from shared.transfer.steps import Ready
-from tests.database.test_migrations import OLD_DDL, OLD_ROWS
 from tests.support.commands import Command, Ended, Stopped, run
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.interceptor import Interceptor, Message
+from tests.support.old_database import OLD_DDL, OLD_ROWS
 from tests.support.postgres import Server
 from tests.support.transfers import Target, finish, source_of, user
 from tests.support.waiting import until
