@@ -96,7 +96,7 @@ def test_ten_thousand_users_with_every_oddity_through_the_whole_move(
     assert target.users() == changed_there
 
     copy = Target(target.server, f"{target.name}_copy")
-    target.server.run(f"CREATE DATABASE {copy.name} OWNER app TEMPLATE migrated")
+    target.server.create_database(copy.name, "migrated")
     copy.apply(target.export())
     assert copy.users() == target.users()
     assert copy.identities() == target.identities()
