@@ -1,14 +1,18 @@
-"""`python -m shared.transfer` as a process of its own."""
+"""`python -m shared.transfer`, as a process of its own or in this one."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from shared.transfer.__main__ import transfer
 from tests.support.emulator import ROOT, environment
 
 _SECONDS = 60
@@ -23,14 +27,47 @@ class Ended:
     error: str
 
 
-class Command:
-    """A command that runs until it is waited for."""
+def invoke(arguments: tuple[str, ...], variables: Mapping[str, str]) -> Ended:
+    """Run a command to its end in this process, where no process of its own shows more."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ended = CliRunner().invoke(transfer, arguments, "python -m shared.transfer", env=variables)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if ended.exception and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
-    def __init__(self, url: str, users_file: Path, *arguments: str, **options: Any) -> None:
+
+def run(url: str, users_file: Path, *arguments: str) -> Ended:
+    """Run a command to its end in this process."""
+    return invoke(arguments, environment(DATABASE_URL=url, USERS_FILE=str(users_file)))
+
+
+class Command:
+    """A command as a process, which runs until it is waited for.
+
+    It can be interrupted also where this process ignores SIGINT, as what a shell has started in the
+    background does.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        users_file: Path,
+        *arguments: str,
+        before: Callable[[], object] = lambda: None,
+        **options: Any,
+    ) -> None:
+        def prepare() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            before()
+
         self.process = subprocess.Popen(
             [sys.executable, "-m", "shared.transfer", *arguments],
             cwd=ROOT, env=environment(DATABASE_URL=url, USERS_FILE=str(users_file)), text=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+            preexec_fn=prepare, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
         )  # fmt: skip
 
     def wait(self) -> Ended:
@@ -42,11 +79,6 @@ class Command:
             self.process.communicate()
             raise
         return Ended(self.process.returncode, output or "", error or "")
-
-
-def run(url: str, users_file: Path, *arguments: str, **options: Any) -> Ended:
-    """Run a command to its end."""
-    return Command(url, users_file, *arguments, **options).wait()
 
 
 class Stopped:

@@ -41,6 +41,7 @@ INDEX_LATER_ROWS = 100
 
 def main(number: signal.Signals, arguments: list[str]) -> None:
     """Run the command once for each line of standard input."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # It may have been inherited ignored.
     writing.INDEX_LATER_ROWS = INDEX_LATER_ROWS
     with tempfile.TemporaryDirectory() as folder:
         count = Path(folder) / "count"

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import commands
+from tests.support.commands import Ended
 from tests.support.emulator import ROOT, environment
 from tests.support.postgres import PASSWORD, Server
 from tests.support.transfers import HASH, Target, user
@@ -31,20 +33,21 @@ class Shell:
     def write(self, *rows: Any) -> None:
         self.source.write_text(json.dumps(rows))
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> Ended:
+        return _checked(commands.invoke(arguments, self.environment))
+
+    def start(self, *arguments: str) -> Ended:
+        """Run it as a process of its own."""
         done = subprocess.run(
             [*COMMAND, *arguments],
             cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert "Traceback" not in done.stderr
-        assert PASSWORD not in done.stdout + done.stderr
-        assert HASH not in done.stdout + done.stderr
-        return done
+        return _checked(Ended(done.returncode, done.stdout, done.stderr))
 
     def json(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
         done = self.run(*arguments, "--json")
-        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+        return done.code, [json.loads(line) for line in done.output.splitlines()]
 
     def on_terminal(self, typed: str, *arguments: str) -> tuple[int, str]:
         """Run it on a terminal of its own, and type."""
@@ -70,6 +73,14 @@ class Shell:
         return sorted(path.name for path in self.folder.iterdir())
 
 
+def _checked(ended: Ended) -> Ended:
+    shown = ended.output + ended.error
+    assert "Traceback" not in shown
+    assert PASSWORD not in shown
+    assert HASH not in shown
+    return ended
+
+
 @pytest.fixture
 def shell(postgres: Server, database: str, tmp_path: Path) -> Shell:
     made = Shell(tmp_path, postgres.url(database))
@@ -78,11 +89,11 @@ def shell(postgres: Server, database: str, tmp_path: Path) -> Shell:
 
 
 def test_the_whole_move_by_hand(shell: Shell, target: Target) -> None:
-    planned = shell.run("plan")
-    assert planned.returncode == 0
-    assert "new        2  new, to be written" in planned.stdout
-    assert f"to {target.name} on localhost" in planned.stdout
-    assert shell.run("backup").returncode == 0
+    planned = shell.start("plan")
+    assert planned.code == 0
+    assert "new        2  new, to be written" in planned.output
+    assert f"to {target.name} on localhost" in planned.output
+    assert shell.run("backup").code == 0
     (backup,) = (name for name in shell.files() if ".backup." in name)
     assert (shell.folder / backup).read_bytes() == shell.source.read_bytes()
     assert (shell.folder / backup).stat().st_mode & 0o777 == 0o600
@@ -95,7 +106,7 @@ def test_the_whole_move_by_hand(shell: Shell, target: Target) -> None:
         {"row": 2, "verdict": "new", "user_id": user(2)["id"]},
     ]
     assert Path(report).stat().st_mode & 0o777 == 0o600
-    assert shell.run("verify").returncode == 0
+    assert shell.run("verify").code == 0
     code, (*_, again) = shell.json("apply", "--yes")
     assert (code, again["batch"], again["files"]) == (0, None, [])
     code, (*_, status) = shell.json("status")
@@ -105,7 +116,7 @@ def test_the_whole_move_by_hand(shell: Shell, target: Target) -> None:
     code, (*_, rolled_back) = shell.json("rollback", result["batch"], "--yes")
     assert (code, rolled_back["counts"]["removed"]) == (0, 2)
     assert target.users() == {}
-    assert result["batch"] in shell.run("status").stdout
+    assert result["batch"] in shell.run("status").output
 
 
 def test_a_person_is_shown_a_plan_and_asked_with_the_name_of_the_place(
@@ -130,16 +141,16 @@ def test_a_person_is_shown_a_plan_and_asked_with_the_name_of_the_place(
 
 
 def test_colours_and_bars_are_for_terminals_only(shell: Shell) -> None:
-    done = shell.run("plan")
-    assert "\x1b" not in done.stdout + done.stderr
-    assert all(json.loads(line)["event"] == "progress" for line in done.stderr.splitlines())
+    done = shell.start("plan")
+    assert "\x1b" not in done.output + done.error
+    assert all(json.loads(line)["event"] == "progress" for line in done.error.splitlines())
 
 
 def test_without_a_terminal_yes_has_to_be_given(shell: Shell, target: Target) -> None:
     for arguments in (["apply"], ["rollback", "batch"]):
         done = shell.run(*arguments)
-        assert done.returncode == 2
-        assert "give --yes" in done.stderr
+        assert done.code == 2
+        assert "give --yes" in done.error
     assert target.users() == {}
 
 
@@ -176,10 +187,10 @@ def test_a_plan_that_no_longer_holds_has_an_exit_code_of_its_own(
 ) -> None:
     _, (*_, plan) = shell.json("plan")
     shell.write(user(1))
-    assert shell.run("apply", "--yes", "--plan", plan["plan"]).returncode == 4
+    assert shell.run("apply", "--yes", "--plan", plan["plan"]).code == 4
     assert target.users() == {}
     _, (*_, plan) = shell.json("plan")
-    assert shell.run("apply", "--yes", "--plan", plan["plan"]).returncode == 0
+    assert shell.run("apply", "--yes", "--plan", plan["plan"]).code == 0
 
 
 def test_differing_users_have_an_exit_code_of_their_own_and_are_named(
@@ -190,7 +201,7 @@ def test_differing_users_have_an_exit_code_of_their_own_and_are_named(
     code, lines = shell.json("verify")
     assert (code, lines[-1]["code"]) == (5, "users_differ")
     assert [line["user_id"] for line in lines if line["event"] == "outcome"] == [user(1)["id"]]
-    assert "row 1: deleted." in shell.run("verify").stderr
+    assert "row 1: deleted." in shell.run("verify").error
 
 
 def test_the_schema_is_left_alone_when_rows_are_rejected(
@@ -198,11 +209,11 @@ def test_the_schema_is_left_alone_when_rows_are_rejected(
 ) -> None:
     shell = Shell(tmp_path, postgres.url(make_database(migrated=False)))
     shell.write(user(1, email="nobody"))
-    assert shell.run("apply", "--yes").returncode == 3
+    assert shell.run("apply", "--yes").code == 3
     _, (*_, status) = shell.json("schema", "status")
     assert {migration["state"] for migration in status["migrations"]} == {"pending"}
     shell.write(user(1))
-    assert shell.run("apply", "--yes").returncode == 0
+    assert shell.run("apply", "--yes").code == 0
 
 
 def test_an_old_servers_table_is_adopted_before_users_are_imported(
@@ -214,8 +225,8 @@ def test_an_old_servers_table_is_adopted_before_users_are_imported(
     shell.write(user(1))
     for arguments in (["plan"], ["apply", "--yes"], ["verify"]):
         done = shell.run(*arguments)
-        assert done.returncode == 1
-        assert "make migrate-schema" in done.stderr
+        assert done.code == 1
+        assert "make migrate-schema" in done.error
 
 
 @pytest.mark.parametrize(
@@ -238,8 +249,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 ) -> None:
     shell.environment |= settings
     done = shell.run(*arguments)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert sentence in done.stderr
+    assert (done.code, done.output) == (code, "")
+    assert sentence in done.error
 
 
 def test_an_unreachable_database_is_said_in_a_sentence(shell: Shell, postgres: Server) -> None:
@@ -251,17 +262,17 @@ def test_an_unreachable_database_is_said_in_a_sentence(shell: Shell, postgres: S
         shell.environment["DATABASE_URL"] = url
         for arguments in (["plan"], ["apply", "--yes"], ["status"], ["export"]):
             done = shell.run(*arguments)
-            assert done.returncode == 1
-            assert sentence in done.stderr
-            assert "Nothing was changed." in done.stderr
+            assert done.code == 1
+            assert sentence in done.error
+            assert "Nothing was changed." in done.error
     assert shell.files() == ["users.json"]
 
 
 def test_nothing_that_exists_is_overwritten(shell: Shell) -> None:
     before = shell.source.read_bytes()
     done = shell.run("export", "--output", str(shell.source))
-    assert done.returncode == 1
-    assert "exists" in done.stderr
+    assert done.code == 1
+    assert "exists" in done.error
     assert shell.source.read_bytes() == before
 
 
@@ -279,7 +290,7 @@ def test_rejected_rows_are_named_before_all_others(shell: Shell, target: Target)
     shell.run("apply", "--yes")
     target.run("UPDATE users SET name = 'Later'")
     shell.write(*(user(number) for number in range(30)), user(30, email="nobody"))
-    lines = [line for line in shell.run("plan").stderr.splitlines() if line.startswith("  row")]
+    lines = [line for line in shell.run("plan").error.splitlines() if line.startswith("  row")]
     assert lines[0].startswith("  row 31: invalid. ")
     assert len(lines) == 20
 
@@ -299,14 +310,14 @@ def test_an_outdated_plan_leaves_the_schema_alone(
 ) -> None:
     shell = Shell(tmp_path, postgres.url(make_database(migrated=False)))
     shell.write(user(1))
-    assert shell.run("apply", "--yes", "--plan", "0" * 64).returncode == 4
+    assert shell.run("apply", "--yes", "--plan", "0" * 64).code == 4
     _, (*_, plan) = shell.json("plan")
     assert plan["migrations"] == sorted(path.name for path in (ROOT / "migrations").glob("*.sql"))
 
 
 def test_what_a_file_says_cannot_steer_the_terminal(shell: Shell) -> None:
     shell.write(user(1, **{"\x1b[2J\nplan evil": 1}))
-    shown = shell.run("plan").stdout
+    shown = shell.run("plan").output
     assert "\x1b" not in shown
     assert "\nplan" not in shown
 
@@ -317,7 +328,7 @@ def test_what_a_terminal_cannot_show_does_not_stop_anything(
 ) -> None:
     shell.write(user(1, **{"\ud800 山": 1}))
     shell.environment["PYTHONIOENCODING"] = encoding
-    assert shell.run("apply", "--yes").returncode == 0
+    assert shell.start("apply", "--yes").code == 0
     assert len(target.users()) == 1
 
 
@@ -332,8 +343,8 @@ def test_who_would_be_overwritten_is_named_before(shell: Shell) -> None:
 def test_help_tells_every_action_and_exit_code() -> None:
     done = subprocess.run(
         [*COMMAND, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    ).stdout
     for word in ("plan", "backup", "apply", "verify", "status", "rollback", "export", "schema"):
-        assert f"\n  {word} " in done.stdout
+        assert f"\n  {word} " in done
     for code in (0, 1, 2, 3, 4, 5, 130):
-        assert f"\n    {code} " in done.stdout
+        assert f"\n    {code} " in done

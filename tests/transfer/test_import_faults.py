@@ -51,12 +51,6 @@ _WAITING = f"SELECT count(*) {_OTHERS} AND wait_event_type = 'Lock'"
 _TERMINATE = f"SELECT pg_terminate_backend(pid, 10000) {_OTHERS}"
 
 
-@pytest.fixture(autouse=True)
-def interruptible() -> None:
-    """Who is started in the background ignores SIGINT, and so would every command."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 class _Target(Target):
     """A target with one connection for all that is asked, because tests here ask often."""
 
@@ -483,7 +477,7 @@ def test_who_cannot_be_shown_what_was_written_is_not_told_that_nothing_was(
 
     interceptor.watch = watch
     url = interceptor.url(target.name)
-    ended = run(url, users_file, *arguments, *as_json, stdout=writer)
+    ended = Command(url, users_file, *arguments, *as_json, stdout=writer).wait()
     os.close(writer)
     what = "import" if arguments == APPLY else "rollback"
     assert ended.code == 1
@@ -497,10 +491,10 @@ def test_who_cannot_be_shown_what_was_written_is_not_told_that_nothing_was(
 def _on_a_full_disk(target: Target, users_file: Path, size: int, *arguments: str) -> Ended:
     """Run a command that cannot make any file longer than `size`; this needs no root."""
     limit = (size, resource.RLIM_INFINITY)
-    return run(
+    return Command(
         _url(target), users_file, *arguments,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-    )  # fmt: skip
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    ).wait()  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -933,7 +927,7 @@ def test_a_source_that_may_not_be_read_is_refused_in_a_sentence(
     content = users_file.read_bytes()
     users_file.chmod(0)
     before = _snapshot(users_file.parent)
-    ended = run(_url(target), users_file, *command, preexec_fn=_as_an_ordinary_owner)
+    ended = Command(_url(target), users_file, *command, before=_as_an_ordinary_owner).wait()
     assert ended.code == 2, ended
     assert ended.error.endswith("users.json cannot be read: Permission denied.\n")
     assert _snapshot(users_file.parent) == before
