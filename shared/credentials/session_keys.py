@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from shared.credentials.compact_jwt import encode as base64url
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -117,4 +118,4 @@ def _thumbprint(jwk: dict[str, str]) -> str:
     """Hash a public key of no other members than the required ones (RFC 7638, section 3)."""
     canonical = json.dumps(jwk, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).digest()
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return base64url(digest)

@@ -1,9 +1,9 @@
 """Issues and reads session tokens: signed JWTs that follow RFC 8725, and nothing else.
 
-A token is put together and taken apart here, because what PyJWT would let pass (duplicate members,
-padding, any `typ`, a missing `exp`) has to be refused, and because every request with a session
-comes through here. A key signs and verifies: a secret by the standard library's HMAC, a key pair
-by PyJWT. What cannot be trusted is `InvalidToken`. Time is the caller's.
+PyJWT only signs and verifies, and only with key pairs; a secret uses the standard library's HMAC.
+Everything else is checked here, because PyJWT accepts any `typ` and a missing `exp`, and because
+every request with a session comes through here. Any other token raises InvalidToken. The caller
+gives the time.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import hmac
 import json
 import re
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.credentials import compact_jwt
 from shared.credentials.session_keys import SessionKey
 from shared.errors import StoreRefused
-from shared.formats.strict_json import InvalidJson, check_text, loads
+from shared.formats.strict_json import InvalidJson, check_text
 from shared.model.users import MAX_STORED_EPOCH, User
 
 TYPE = "ai-coder-session+jwt"
@@ -161,7 +161,7 @@ class SessionTokens:
         if sign is None:
             raise ValueError("the first key has to sign")
         signed = f"{_encode(_header(key))}.{_encode(claims)}"
-        text = f"{signed}.{_base64url(sign(signed.encode()))}"
+        text = f"{signed}.{compact_jwt.encode(sign(signed.encode()))}"
         if len(text) > MAX_ISSUED_LENGTH:
             raise _unfit()
         return IssuedToken(text, ends_at - issued_at)
@@ -179,20 +179,7 @@ class SessionTokens:
         Raises InvalidToken for anything else. The header must be exactly one of ours, so that
         `alg`, `jwk`, `jku`, `x5u`, `crit` and `b64` are never the sender's to choose.
         """
-        if len(token) > MAX_LENGTH or token.count(".") != 2:
-            raise InvalidToken("not a compact JWT")
-        signed, _, encoded_signature = token.rpartition(".")
-        encoded_header, _, encoded_claims = signed.partition(".")
-        header = _parse(encoded_header)
-        key = self._keys.get(str(header.get("kid")))
-        if key is None or header != _header(key):
-            raise InvalidToken("not a header of ours")
-        signature = _decode(encoded_signature)
-        if not key.verify(signed.encode(), signature):
-            raise InvalidToken("not our signature")
-        claims = _parse(encoded_claims)
-        if "ver" in claims and not key.is_canonical(signature):
-            raise InvalidToken("not our spelling of the signature")
+        claims = self._verified_claims(token)
         _check(claims)
         return Session(
             user=User(
@@ -210,6 +197,23 @@ class SessionTokens:
             auth_time=claims["auth_time"],
             auth_method=claims["auth_method"],
         )
+
+    def _verified_claims(self, token: str) -> dict[str, Any]:
+        try:
+            header_segment, claims_segment, signature_segment = compact_jwt.split(token, MAX_LENGTH)
+            header = compact_jwt.json_object(header_segment)
+            key = self._keys.get(str(header.get("kid")))
+            if key is None or header != _header(key):
+                raise InvalidToken("not a header of ours")
+            signature = compact_jwt.decode(signature_segment)
+            if not key.verify(f"{header_segment}.{claims_segment}".encode(), signature):
+                raise InvalidToken("not our signature")
+            claims = compact_jwt.json_object(claims_segment)
+        except compact_jwt.InvalidJwt as error:
+            raise InvalidToken(str(error)) from error
+        if "ver" in claims and not key.is_canonical(signature):
+            raise InvalidToken("not our spelling of the signature")
+        return claims
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Give the public keys as a JWK Set (RFC 7517, section 5), which never holds a secret."""
@@ -249,32 +253,7 @@ def _unfit() -> StoreRefused:
 
 def _encode(value: dict[str, Any]) -> str:
     # As UTF-8: escapes would take 6 bytes for a letter, and 12 for what is beyond the first plane.
-    return _base64url(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _parse(segment: str) -> dict[str, Any]:
-    try:
-        value = loads(_decode(segment))
-    except InvalidJson as error:
-        raise InvalidToken("not JSON") from error
-    if not isinstance(value, dict):
-        raise InvalidToken("not a JSON object")
-    return value
-
-
-def _decode(segment: str) -> bytes:
-    """Decode base64url, and refuse every spelling but the one that an encoder gives."""
-    try:
-        data = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    except ValueError as error:
-        raise InvalidToken("not base64url") from error
-    if _base64url(data) != segment:
-        raise InvalidToken("not canonical base64url")
-    return data
+    return compact_jwt.encode(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def _secret_key(secret: str) -> SessionKey:
@@ -287,4 +266,4 @@ def _secret_key(secret: str) -> SessionKey:
     def verify(data: bytes, signature: bytes) -> bool:
         return hmac.compare_digest(sign(data), signature)
 
-    return SessionKey(_base64url(digest[:8]), "HS256", verify, sign)
+    return SessionKey(compact_jwt.encode(digest[:8]), "HS256", verify, sign)
