@@ -60,7 +60,6 @@ def _size_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--front", type=click.Choice(list(services.FRONTS)), envvar="FRONT", default="run.app"
 )
-@click.option("--gen2", is_flag=True, envvar="GEN2", help="By `gcloud functions deploy`.")
 @url_option
 @project_option
 @region_option
@@ -69,7 +68,6 @@ def _size_options(command: Callable[..., None]) -> Callable[..., None]:
 def apply(
     function: str | None,
     service: str | None,
-    gen2: bool,
     url: str | None,
     project: str,
     dry_run: bool,
@@ -92,9 +90,8 @@ def apply(
         versions = {
             name: findings.versions[name] for name in one.secrets if name in findings.versions
         }
-        gcloud.do(commands.deploy(one, place, settings, versions, gen2=gen2))
-        if not gen2:
-            gcloud.do(commands.serve_latest(one.name, place))
+        gcloud.do(commands.deploy(one, place, settings, versions))
+        gcloud.do(commands.serve_latest(one.name, place))
         if one.public and one.entry_point == "api":
             tried = one.name
     if tried and not dry_run:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deploy import commands, regions, services
+from deploy import commands, services
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place, Service
 from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
@@ -188,17 +188,9 @@ def _check_database(place: Place, findings: Findings) -> None:
         url = DatabaseUrl.parse(findings.values.get("DATABASE_URL", ""))
     except InvalidDatabaseUrl:  # The settings' problems say so.
         url = None
-    region = url and regions.of_neon(url)
-    nearest = regions.NEAREST.get(region or "")
     if not place.region:
-        hint = f": {nearest} is nearest to the database" if nearest else ""
-        findings.problems.append(f"REGION is missing{hint}.")
-    elif nearest and nearest != place.region:
-        findings.warnings.append(
-            f"The database is in {region}, to which {nearest} is nearest, not {place.region}: "
-            "each query pays the distance."
-        )
-    if url and region and url.direct_host() == url:
+        findings.problems.append("REGION is missing: name the one nearest to the database.")
+    if url and url.host.endswith(".neon.tech") and url.direct_host() == url:
         findings.warnings.append(
             "DATABASE_URL names Neon's direct host. Let it name the pooled one (`-pooler`), which "
             "lets many instances share few connections; migrations go to the direct host anyway."

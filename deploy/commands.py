@@ -27,32 +27,22 @@ def deploy(
     place: Place,
     settings: Mapping[str, str],
     versions: Mapping[str, str],
-    *,
-    gen2: bool,
 ) -> list[str]:
     """Deploy a service, with each secret at a version of its own.
 
     A revision keeps its versions, so that a rollback brings back the secrets that it ran with, and
-    two instances never run with different ones. `gen2` uses Cloud Functions' own command.
+    two instances never run with different ones.
     """
     front = place.front_of(service)
     variables = SEPARATOR.join(f"{name}={value}" for name, value in settings.items())
     secrets = ",".join(f"{name}={name}:{version}" for name, version in versions.items())
-    if gen2:
-        kind = [
-            "functions", "deploy", service.name, "--gen2", "--trigger-http",
-            f"--runtime={BASE_IMAGE}", f"--entry-point={service.entry_point}",
-            f"--ingress-settings={front.gen2_ingress}", "--serve-all-traffic-latest-revision",
-        ]  # fmt: skip
-    else:
-        kind = [
-            "run", "deploy", service.name,
-            f"--base-image={BASE_IMAGE}", f"--function={service.entry_point}",
-            f"--ingress={front.ingress}", "--cpu-boost",
-        ]  # fmt: skip
     return [
-        "gcloud", *kind, *_where(place),
+        "gcloud", "run", "deploy", service.name, *_where(place),
         "--source=.",
+        f"--base-image={BASE_IMAGE}",
+        f"--function={service.entry_point}",
+        f"--ingress={front.ingress}",
+        "--cpu-boost",
         "--allow-unauthenticated" if service.public else "--no-allow-unauthenticated",
         f"--service-account={place.account(service)}",
         f"--concurrency={place.concurrency}",

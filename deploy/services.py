@@ -79,15 +79,14 @@ class Front:
     trusted_proxies: str | None
     """How many of them append to X-Forwarded-For; None where it has to be looked up."""
     ingress: str
-    gen2_ingress: str
     cookie_name: str | None = None
 
 
 FRONTS = {
-    "run.app": Front("1", "all", "all"),
+    "run.app": Front("1", "all"),
     # Whoever could go around it would write the address that is believed.
-    "load-balancer": Front("2", "internal-and-cloud-load-balancing", "internal-and-gclb"),
-    "hosting": Front(None, "all", "all", cookie_name="__session"),
+    "load-balancer": Front("2", "internal-and-cloud-load-balancing"),
+    "hosting": Front(None, "all", cookie_name="__session"),
 }
 
 

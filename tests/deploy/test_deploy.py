@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy import regions, services
-from shared.database.url import DatabaseUrl
+from deploy import services
 from shared.settings import Settings
 from tests.support.emulator import ROOT, SECRET
 from tests.support.gcloud import Gcloud, WrongUse, parse
@@ -28,7 +27,7 @@ WHERE = {"PROJECT": "my-project", "REGION": "us-east5"}
 ACCOUNT = "ai-coder-auth@my-project.iam.gserviceaccount.com"
 ADMIN_ACCOUNT = "ai-coder-auth-admin@my-project.iam.gserviceaccount.com"
 WRITES = (
-    "run deploy", "functions deploy", "run services update-traffic", "services enable",
+    "run deploy", "run services update-traffic", "services enable",
     "iam service-accounts create", "secrets create", "secrets add-iam-policy-binding",
 )  # fmt: skip
 
@@ -180,21 +179,16 @@ def test_threads_are_as_many_as_requests_and_three_times_the_hashes_fewer(gcloud
 
 
 @pytest.mark.parametrize(
-    ("front", "proxies", "ingress", "gen2_ingress"),
-    [
-        ("run.app", "1", "all", "all"),
-        ("load-balancer", "2", "internal-and-cloud-load-balancing", "internal-and-gclb"),
-    ],
+    ("front", "proxies", "ingress"),
+    [("run.app", "1", "all"), ("load-balancer", "2", "internal-and-cloud-load-balancing")],
 )
 def test_who_is_trusted_about_addresses_is_the_only_way_in(
-    gcloud: Gcloud, front: str, proxies: str, ingress: str, gen2_ingress: str
+    gcloud: Gcloud, front: str, proxies: str, ingress: str
 ) -> None:
     (_, _, public), _, (_, _, admin), _ = _dry(gcloud, FRONT=front)
     assert public["--ingress"] == ingress
     assert _variables(public)["TRUSTED_PROXIES"] == proxies
     assert (admin["--ingress"], _variables(admin)["TRUSTED_PROXIES"]) == ("all", "1")
-    (_, _, public), _ = _dry(gcloud, FRONT=front, GEN2="1")
-    assert public["--ingress-settings"] == gen2_ingress
 
 
 def test_behind_firebase_hosting_the_cookie_has_the_one_name_that_gets_through(
@@ -250,15 +244,14 @@ def test_every_function_is_known_to_be_public_or_for_administrators() -> None:
     assert for_administrators == {*services.ADMIN_FUNCTIONS}
 
 
-@pytest.mark.parametrize("gen2", ["", "1"])
-def test_one_function_is_deployed_alone(gcloud: Gcloud, gen2: str) -> None:
-    command, words, flags = _dry(gcloud, FUNCTION="login", GEN2=gen2)[0]
-    assert command == ("functions deploy" if gen2 else "run deploy")
+def test_one_function_is_deployed_alone(gcloud: Gcloud) -> None:
+    command, words, flags = _dry(gcloud, FUNCTION="login")[0]
+    assert command == "run deploy"
     assert words == ["ai-coder-auth-login"]
-    assert flags["--entry-point" if gen2 else "--function"] == "login"
+    assert flags["--function"] == "login"
     assert flags["--service-account"] == ACCOUNT
     assert "--allow-unauthenticated" in flags
-    _, words, flags = _dry(gcloud, FUNCTION="migrate", GEN2=gen2)[0]
+    _, words, flags = _dry(gcloud, FUNCTION="migrate")[0]
     assert words == ["ai-coder-auth-migrate"]
     assert flags["--service-account"] == ADMIN_ACCOUNT
     assert "--no-allow-unauthenticated" in flags
@@ -281,21 +274,6 @@ def test_api_and_admin_can_be_deployed_alone_and_unknown_functions_cannot(gcloud
     assert gcloud.calls == []
 
 
-def test_by_cloud_functions_own_command_it_is_the_same_service(gcloud: Gcloud) -> None:
-    (_, _, run), _, _, _ = _dry(gcloud)
-    (command, words, gen2), _ = _dry(gcloud, GEN2="1")
-    assert (command, words) == ("functions deploy", ["ai-coder-auth"])
-    kinds = {
-        "--gen2": "", "--trigger-http": "", "--runtime": "python313", "--entry-point": "api",
-        "--serve-all-traffic-latest-revision": "", "--ingress-settings": "all",
-    }  # fmt: skip
-    assert kinds.items() <= gen2.items()
-    own = {"--base-image", "--function", "--ingress", "--cpu-boost"}
-    assert {k: v for k, v in run.items() if k not in own} == {
-        k: v for k, v in gen2.items() if k not in kinds
-    }
-
-
 def test_everything_that_is_missing_is_said_at_once(gcloud: Gcloud) -> None:
     for name in (*VALUES, *services.OPTIONAL_SECRETS):
         _missing(gcloud, name)
@@ -316,7 +294,7 @@ def test_everything_that_is_missing_is_said_at_once(gcloud: Gcloud) -> None:
         "FALLBACK=full would lose sign-ups",
         "CONCURRENCY is 3, and must be more",
         "TRUSTED_PROXIES is missing",
-        "REGION is missing.",
+        "REGION is missing",
     )
     assert len(problems) == len(beginnings)
     assert all(any(p.startswith(b) for p in problems) for b in beginnings), problems
@@ -414,29 +392,10 @@ def test_the_project_is_gclouds_own_if_none_is_named(gcloud: Gcloud) -> None:
     assert {flags["--project"] for _, _, flags in _commands(done)} == {"configured-project"}
 
 
-def test_a_region_far_from_the_database_is_a_warning_with_the_nearest(gcloud: Gcloud) -> None:
-    done = gcloud.run("apply", PROJECT="my-project", REGION="europe-west1", DRY_RUN="1")
-    assert done.returncode == 0
-    assert "The database is in aws-us-east-2, to which us-east5 is nearest, not eu" in done.stderr
-    assert "Warning" not in gcloud.run("apply", **WHERE, DRY_RUN="1").stderr
+def test_a_missing_region_is_a_problem(gcloud: Gcloud) -> None:
     (problem,) = _problems(gcloud.run("apply", PROJECT="my-project"))
-    assert problem == "REGION is missing: us-east5 is nearest to the database."
-
-
-@pytest.mark.parametrize(
-    ("host", "region"),
-    [
-        (HOST, "aws-us-east-2"),
-        ("ep-x-pooler.c-2.eu-central-1.aws.neon.tech", "aws-eu-central-1"),
-        ("ep-x.eastus2.azure.neon.tech", "azure-eastus2"),
-        ("db.example.com", None),
-        ("neon.tech", None),
-        ("ep-x.aws.neon.tech", None),
-    ],
-)
-def test_neons_region_is_read_from_the_host(host: str, region: str | None) -> None:
-    assert regions.of_neon(DatabaseUrl.parse(f"postgresql://u:p@{host}/db")) == region
-    assert (region in regions.NEAREST) == (region is not None)
+    assert problem == "REGION is missing: name the one nearest to the database."
+    assert "Warning" not in gcloud.run("apply", **WHERE, DRY_RUN="1").stderr
 
 
 def test_neons_direct_host_is_a_warning_and_other_hosts_are_not(gcloud: Gcloud) -> None:

@@ -78,7 +78,7 @@ def test_a_command_for_the_cloud_has_only_flags_that_gcloud_has(command: str) ->
 
 def test_a_command_within_a_sentence_has_only_flags_that_gcloud_has() -> None:
     inline = re.findall(r"`gcloud ([a-z]+ [^`]*)`", DOCUMENT)
-    assert {"run services proxy", "functions deploy"} <= set(inline)
+    assert "run services proxy" in inline
     for text in inline:
         words = shlex.split(text)
         parse(words if "…" in words or "--" in text else [*words, "a-name"])
