@@ -1,8 +1,8 @@
-"""Whether something is wrong with this process: a few rules over its last minutes.
+"""Alerts of this process: a few rules over its last five minutes.
 
-Each process judges what it sees itself, when it serves requests; probes are enough. Every change of
-a state is told once, to the log and to a webhook. `now` is a reading of `time.monotonic()`: minutes
-pass by it whatever becomes of the clock, which is only told to people.
+Each process evaluates its own requests while it serves them; probes are enough. Each change of a
+state is reported once, to the log and to a webhook. `now` is a reading of `time.monotonic()`, so
+that setting the clock changes no alert.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from shared.observe import log
 from shared.settings import Thresholds
 
 MINUTES = 5
-"""That are judged together, the current one included."""
+"""The window of all rules, including the current minute."""
 MIN_REQUESTS = 20
-"""With fewer of them a rate says nothing."""
+"""Below this number a rate means nothing."""
 SLOW_PART = 0.05
-"""Of logins, from which on they count as slow."""
+"""The fraction of slow logins from which `slow_login` fires."""
 CHECK_SECONDS = 5.0
-"""Between two judgements."""
+"""Between two evaluations."""
 WEBHOOK_SECONDS = 5.0
 _MAX_CLIENTS = 10_000
-"""Networks counted in a minute: an attacker with more must not fill the memory."""
+"""Networks counted per minute, so that an attacker with more cannot fill the memory."""
 
 Name = Literal["error_rate", "database_away", "failed_logins", "slow_login"]
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The state of a rule."""
+    """A rule and its state."""
 
     name: Name
     sentence: str
     is_firing: bool = False
     since: float | None = None
-    """When it took this state, in seconds since the Unix epoch; None from the start on."""
+    """When the state last changed, in seconds since the Unix epoch; None if it never did."""
 
     @property
     def state(self) -> str:
-        """What it is called outside."""
+        """The state's name in the log and the webhook."""
         return "firing" if self.is_firing else "resolved"
 
 
@@ -61,20 +61,20 @@ class _Minute:
 
 
 class Alerts:
-    """Counts requests by the minute, and judges them. Safe to share between threads."""
+    """Counts requests by the minute and evaluates the rules. Safe to share between threads."""
 
     def __init__(self, thresholds: Thresholds) -> None:
-        """Begin with nothing wrong."""
+        """Start with every alert resolved."""
         self._thresholds = thresholds
         self._counting = threading.Lock()
         self._judging = threading.Lock()
         self._checking = threading.Lock()
         self._minutes: list[_Minute] = []
         self._next_check = float("-inf")
-        self._told: set[str] = set()
-        """What the webhook knows to be firing."""
+        self._reported: set[str] = set()
+        """Firing alerts that the webhook has accepted."""
         self._states: dict[str, Alert] = {}
-        """As they were judged last."""
+        """By name, from the last evaluation."""
 
     def record(self, function: str, status: int, seconds: float, client: str, now: float) -> None:
         """Count a request; `client` is its network, or empty."""
@@ -93,28 +93,28 @@ class Alerts:
                 minute.failures[client] += 1
 
     def is_due(self, now: float) -> bool:
-        """Tell whether it is time to check."""
+        """Tell whether CHECK_SECONDS have passed since the last check."""
         return now >= self._next_check
 
     def check(self, away: float | None, webhook: str | None, now: float) -> None:
-        """Judge, unless somebody else is at it, and tell the webhook what it does not know.
+        """Evaluate, unless another thread does, and report changes to the webhook.
 
-        What it did not take it is told again at the next check, if it is still so.
+        A report that the webhook does not accept is sent again at the next check, if still true.
         """
         if not self._checking.acquire(blocking=False):
             return
         try:
             self._next_check = now + CHECK_SECONDS
             for alert in self.judge(away, now):
-                if webhook and alert.is_firing != (alert.name in self._told):
-                    self._tell(alert, webhook)
+                if webhook and alert.is_firing != (alert.name in self._reported):
+                    self._report(alert, webhook)
         finally:
             self._checking.release()
 
     def judge(self, away: float | None, now: float) -> list[Alert]:
-        """Give the state of each rule, and log what has changed.
+        """Give the state of each rule and log the changes.
 
-        `away` is for how many seconds the database has been away, if it is.
+        `away` is the number of seconds since the database became unreachable; None if it is not.
         """
         with self._judging:
             for judged in self._judge(away or 0.0, now):
@@ -137,28 +137,31 @@ class Alerts:
             failures = sum((minute.failures for minute in self._minutes), Counter[str]())
         limits = self._thresholds
         rate = errors / requests if requests >= MIN_REQUESTS else 0.0
-        client, most = failures.most_common(1)[0] if failures else ("nowhere", 0)
+        client, most = failures.most_common(1)[0] if failures else ("", 0)
+        source = f" from {client}" if client else ""
         slow_rate = slow / logins if logins >= MIN_REQUESTS else 0.0
         return [
             Alert(
                 "error_rate",
-                f"{rate:.1%} of {requests} requests in {MINUTES} minutes were answered with 5xx.",
+                f"{rate:.1%} of {requests} requests failed with 5xx in the last {MINUTES} minutes.",
                 0 < limits.error_rate <= rate,
             ),
             Alert(
                 "database_away",
-                f"The database has been away for {away:.0f} seconds.",
+                f"The database has been unreachable for {away:.0f} seconds."
+                if away
+                else "The database is reachable.",
                 0 < limits.database_away <= away,
             ),
             Alert(
                 "failed_logins",
-                f"{most} logins from {client} failed in {MINUTES} minutes.",
+                f"{most or 'No'} failed sign-ins{source} in the last {MINUTES} minutes.",
                 0 < limits.failed_logins <= most,
             ),
             Alert(
                 "slow_login",
-                f"{slow} of {logins} logins in {MINUTES} minutes took more than "
-                f"{limits.slow_login:g} seconds.",
+                f"{slow} of {logins} sign-ins took more than {limits.slow_login:g} seconds "
+                f"in the last {MINUTES} minutes.",
                 limits.slow_login > 0 and slow_rate >= SLOW_PART,
             ),
         ]
@@ -170,8 +173,8 @@ class Alerts:
             self._minutes.append(_Minute(number))
         return self._minutes[-1]
 
-    def _tell(self, alert: Alert, webhook: str) -> None:
-        from shared import https  # What it needs is loaded for nobody else.
+    def _report(self, alert: Alert, webhook: str) -> None:
+        from shared import https  # Loaded only when there is something to send.
 
         members = {
             "alert": alert.name,
@@ -188,8 +191,10 @@ class Alerts:
                 timeout=WEBHOOK_SECONDS,
             )
         except https.FAILURES as error:
-            # The URL is a secret, and not in the log.
+            # Not the error's text, which may quote the URL: a secret.
             cause = type(error).__name__
-            log.write("WARNING", "The webhook did not take an alert", cause=cause, alert=alert.name)
+            log.write(
+                "WARNING", "The webhook did not accept an alert", cause=cause, alert=alert.name
+            )
         else:
-            self._told ^= {alert.name}
+            self._reported ^= {alert.name}

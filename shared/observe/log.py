@@ -1,7 +1,7 @@
 """One JSON object a line on standard output, as Cloud Logging reads it.
 
-The caller passes only what may be logged: no secret, no password, hash or token, no raw email.
-The encoder escapes every control character, so that no value can forge a line (ASVS V16.4.1).
+Callers never pass a secret, password, hash, token or raw email address. The encoder escapes every
+control character, so that no value can forge a line (ASVS V16.4.1).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _ENCODER = json.JSONEncoder(default=str)
 
 
 def write(severity: Severity, message: str, **fields: object) -> None:
-    """Write one line, or nothing where that is impossible: what was logged is done all the same.
+    """Write one line. A line that cannot be written is dropped without an error.
 
-    A `None` among the fields is left out.
+    Fields that are None are left out.
     """
     line: dict[str, object] = {
         "severity": severity,
@@ -31,7 +31,7 @@ def write(severity: Severity, message: str, **fields: object) -> None:
     }
     line |= request_context.names()
     line |= {name: value for name, value in fields.items() if value is not None}
-    # The output may be a full disk or a broken pipe, or closed: then there is no sys.stdout.
+    # The output may be a full disk, a broken pipe or closed (sys.stdout is None).
     with contextlib.suppress(Exception):
         sys.stdout.write(_ENCODER.encode(line) + "\n")
         sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""Counts and times of this process: a histogram adds up under the values of its labels.
+"""The metrics of this process: counters and histograms.
 
-`render` gives all of them in Prometheus' text format; `shared.observe.telemetry` hands them to
-OpenTelemetry. Labels have few values, all of them ours: no address, no path, no user.
+`render` gives them in Prometheus' text format; `shared.observe.telemetry` exports them to
+OpenTelemetry. Labels have few values, all defined in our code: no address, no path, no user.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ _listeners: list[Listener] = []
 
 
 class Counter:
-    """A sum that only grows, under no labels: it is 0 before there is anything to add."""
+    """A counter without labels, 0 before the first `add`."""
 
     labels: Labels = ()
 
     def __init__(self, name: str, description: str) -> None:
-        """`name` is Prometheus', with its unit."""
+        """`name` is in Prometheus' form, unit included."""
         self.name, self.description, self.total = name, description, 0
         INSTRUMENTS.append(self)
 
     def add(self) -> None:
-        """Add one."""
+        """Increment by one."""
         with _adding:
             self.total += 1
-        _hand_over(self, 1, ())
+        _notify(self, 1, ())
 
     def lines(self) -> Iterator[str]:
-        """Give Prometheus' lines."""
+        """Render for Prometheus."""
         yield from _head(self.name, self.description, "counter")
         yield _line(self.name, (), self.total)
 
 
 class Histogram:
-    """How many values were up to each bound, and their sum."""
+    """The number of values up to each bound, and their sum, by label values."""
 
     def __init__(self, name: str, description: str, *labels: str) -> None:
-        """`name` is Prometheus', with its unit, seconds."""
+        """`name` is in Prometheus' form and ends in `_seconds`."""
         self.name, self.description, self.labels = name, description, labels
         self._series: defaultdict[Labels, Series] = defaultdict(Series)
         INSTRUMENTS.append(self)
 
     def record(self, value: float, *values: str) -> None:
-        """Count a value under the labels' values."""
+        """Count a value; `values` are those of the labels, in their order."""
         with _adding:
             series = self._series[values]
             series.counts[bisect_left(BUCKETS, value)] += 1
             series.total += value
-        _hand_over(self, value, values)
+        _notify(self, value, values)
 
     def series(self) -> dict[Labels, Series]:
-        """Copy what there is."""
+        """Copy the values recorded so far."""
         with _adding:
             return {
                 values: Series(series.counts.copy(), series.total)
@@ -77,18 +77,18 @@ class Histogram:
             }
 
     def by_label(self, index: int) -> dict[str, Series]:
-        """Add up what has the same value of one label."""
+        """Add up the series that share the value of one label."""
         found: defaultdict[str, Series] = defaultdict(Series)
         for values, series in self.series().items():
             found[values[index]] += series
         return found
 
     def all(self) -> Series:
-        """Add everything up."""
+        """Sum the series of all label values."""
         return sum(self.series().values(), Series())
 
     def lines(self) -> Iterator[str]:
-        """Give Prometheus' lines."""
+        """Render for Prometheus."""
         yield from _head(self.name, self.description, "histogram")
         for values, series in self.series().items():
             labels = list(zip(self.labels, values, strict=True))
@@ -105,12 +105,12 @@ class Series:
     """One histogram's values under one set of labels."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    """In each bucket, the last of which has no bound."""
+    """By bucket; the last one has no upper bound."""
     total: float = 0.0
 
     @property
     def number(self) -> int:
-        """How many values there are."""
+        """The count of values."""
         return sum(self.counts)
 
     def __add__(self, other: Series) -> Series:
@@ -120,7 +120,7 @@ class Series:
     def quantile(self, part: float) -> float | None:
         """Estimate a quantile as Prometheus' `histogram_quantile` does; None without values.
 
-        It is exact to its bucket, and never more than the last bound.
+        The error is at most one bucket, and the result at most the last bound.
         """
         rank = part * self.number
         if not rank:
@@ -134,15 +134,15 @@ class Series:
         return BUCKETS[-1]
 
 
-def _hand_over(instrument: Counter | Histogram, value: float, labels: Labels) -> None:
+def _notify(instrument: Counter | Histogram, value: float, labels: Labels) -> None:
     for listener in _listeners:
-        with suppress(Exception):  # What is counted has happened, and goes on.
+        with suppress(Exception):  # A failing exporter must not fail the request.
             listener(instrument, value, labels)
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """What something is right now."""
+    """A value at the moment of the scrape."""
 
     name: str
     description: str
@@ -150,12 +150,12 @@ class Gauge:
 
 
 def listen(listener: Listener) -> None:
-    """Hand every further record to somebody else, too."""
+    """Pass every later record to the listener as well."""
     _listeners.append(listener)
 
 
 def render(gauges: Iterable[Gauge]) -> str:
-    """Give everything in Prometheus' text format, version 0.0.4."""
+    """Give all metrics in Prometheus' text format, version 0.0.4."""
     lines = [line for instrument in INSTRUMENTS for line in instrument.lines()]
     for gauge in gauges:
         lines += [
@@ -171,40 +171,40 @@ def _head(name: str, description: str, kind: str) -> Iterator[str]:
 
 
 def _line(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
-    # Values of labels are names in our code: nothing in them has to be escaped.
+    # Label values are names in our code: nothing in them needs escaping.
     pairs = ",".join(f'{label}="{text}"' for label, text in labels)
     return f"{name}{{{pairs}}} {float(value)!r}" if pairs else f"{name} {float(value)!r}"
 
 
 REQUESTS = Histogram(
     "http_server_request_duration_seconds",
-    "How long a request took, by function, status and problem code.",
+    "Duration of requests by function, status and problem code.",
     "function",
     "status",
     "outcome",
 )
 HASHES = Histogram(
-    "password_hash_duration_seconds", "How long the hashes of one password took.", "operation"
+    "password_hash_duration_seconds", "Duration of the hashes of one password.", "operation"
 )
 PLACE_WAITS = Histogram(
     "password_place_wait_time_seconds",
-    "How long a caller waited for a place to have a password hashed, and what came of it.",
+    "Time spent waiting for permission to hash a password, by outcome.",
     "outcome",
 )
 QUERIES = Histogram(
     "db_client_operation_duration_seconds",
-    "How long a statement took on its connection.",
+    "Duration of statements, excluding the wait for a connection.",
     "statement",
 )
 CONNECTS = Histogram(
     "db_client_connection_create_time_seconds",
-    "How long a connection took, with TLS and login, or its failure.",
+    "Time to connect, including TLS and login, by outcome.",
     "outcome",
 )
 WAITS = Histogram(
-    "db_client_connection_wait_time_seconds", "How long a request waited for a free connection."
+    "db_client_connection_wait_time_seconds", "Time spent waiting for a free connection."
 )
 ROUND_TRIPS = Counter(
-    "db_client_round_trips_total", "Answers waited for, but for those of TCP and TLS."
+    "db_client_round_trips_total", "Database round trips, excluding TCP and TLS handshakes."
 )
-OUTAGES = Counter("db_client_outages_total", "How often the database was found to be away.")
+OUTAGES = Counter("db_client_outages_total", "Database outages found.")

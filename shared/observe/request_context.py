@@ -1,6 +1,6 @@
-"""What belongs to the one request that a thread is serving: its deadline, and its names in the log.
+"""The context of the request that a thread is serving: its deadline and its names in the log.
 
-Without a request, as in a test or a command, every call is on its own.
+Outside a request, as in a test or a command, each call gets a context of its own.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Scope:
-    """What the calls of one request share."""
+    """The state that all calls of one request share."""
 
     seconds: float
-    """What all that it asks of the database may take together."""
+    """For all database work of the request together."""
     names: Mapping[str, object] = field(default_factory=dict)
-    """What the log calls it, in every line."""
+    """Fields of every log line of the request."""
     _deadline: float | None = None
 
     @property
     def deadline(self) -> float:
-        """The reading of `time.monotonic()` at which it ends, counted from the first question."""
+        """In `time.monotonic()` seconds; the time runs from the first use of the database."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self.seconds
         return self._deadline
@@ -35,7 +35,7 @@ _current: ContextVar[Scope | None] = ContextVar("scope", default=None)
 
 @contextmanager
 def request(seconds: float, names: Mapping[str, object]) -> Iterator[Scope]:
-    """Serve one request."""
+    """Make a scope current while one request is served."""
     scope = Scope(seconds, names)
     token = _current.set(scope)
     try:
@@ -45,11 +45,11 @@ def request(seconds: float, names: Mapping[str, object]) -> Iterator[Scope]:
 
 
 def names() -> Mapping[str, object]:
-    """Give what the log calls the request that is being served, if any is."""
+    """Give the log fields of the current request, or none outside one."""
     serving = _current.get()
     return serving.names if serving else {}
 
 
 def current(seconds: float) -> Scope:
-    """Give the request that is being served, or a new one for the call that is on its own."""
+    """Give the current request's scope, or a new one outside a request."""
     return _current.get() or Scope(seconds)

@@ -1,7 +1,7 @@
-"""Hands what is counted and timed to OpenTelemetry, where it is installed and configured.
+"""Exports the metrics to OpenTelemetry where it is installed and configured.
 
-Its own environment variables say where to and how often (OpenTelemetry Specification, *OTLP
-Exporter Configuration* and *Environment Variables*).
+OpenTelemetry's own environment variables name the endpoint and the interval (OpenTelemetry
+Specification, *OTLP Exporter Configuration* and *Environment Variables*).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOIN
 
 
 def export_from_workers(gauges: Callable[[], Sequence[Gauge]]) -> None:
-    """Let each process that the server forks export, if an endpoint is configured."""
+    """Start an exporter in each process that the server forks, if an endpoint is configured."""
     if any(os.environ.get(name) for name in _ENDPOINTS):
         os.register_at_fork(after_in_child=functools.partial(_export, gauges))
 

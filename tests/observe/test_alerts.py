@@ -66,7 +66,7 @@ def test_a_rate_of_errors_fires_from_its_threshold_on_and_is_over_with_its_minut
     assert _firing(alerts, None, NOW + 12) == {"error_rate"}
     assert webhook.states() == [("error_rate", "firing")]
     (told,) = webhook.told
-    assert told["text"] == "firing: 10.8% of 102 requests in 5 minutes were answered with 5xx."
+    assert told["text"] == "firing: 10.8% of 102 requests failed with 5xx in the last 5 minutes."
     assert told["at"].endswith("Z")
     alerts.check(None, webhook.url, NOW + WINDOW)
     assert _firing(alerts, None, NOW + WINDOW) == set()
@@ -96,7 +96,8 @@ def test_failed_logins_are_counted_by_network(webhook: Webhook) -> None:
     assert _firing(alerts) == set()
     _serve(alerts, 1, 429, client="10.0.7.0/24")
     alerts.check(None, webhook.url, NOW)
-    assert webhook.told[0]["text"] == "firing: 50 logins from 10.0.7.0/24 failed in 5 minutes."
+    text = "firing: 50 failed sign-ins from 10.0.7.0/24 in the last 5 minutes."
+    assert webhook.told[0]["text"] == text
 
 
 def test_one_slow_login_of_twenty_fires() -> None:
@@ -142,7 +143,7 @@ def test_what_the_webhook_did_not_take_is_told_again_and_its_secret_is_not_in_th
     output = capsys.readouterr().out
     first, second = (json.loads(line) for line in output.splitlines())
     assert (first["severity"], first["alert"]) == ("ERROR", "database_away")
-    assert second["message"] == "The webhook did not take an alert"
+    assert second["message"] == "The webhook did not accept an alert"
     assert SECRET not in output
 
 

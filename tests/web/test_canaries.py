@@ -141,7 +141,7 @@ def test_on_postgres_no_secret_comes_out_whatever_fails(
             sentences = (
                 "A query was slow",
                 "The database is away",
-                "The webhook did not take an alert",
+                "The webhook did not accept an alert",
             )
             until(
                 lambda: (
