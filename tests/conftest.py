@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 # How long an example takes says nothing on a busy machine.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 _MEMORY = Path("/dev/shm")  # noqa: S108  # the names in it are chosen by chance
 if "TMPDIR" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 << 30:
     # Databases are copied and files synced thousands of times, which a disk makes the longest part.
     tempfile.tempdir = str(_MEMORY)
+# Who is started in the background ignores it, and so would every command that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STORES = ("json", "postgres")
 _TEMPLATE = "migrated"

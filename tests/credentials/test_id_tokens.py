@@ -12,7 +12,7 @@ import pytest
 from shared.credentials import id_tokens
 from shared.credentials.id_tokens import Identity, IdTokens, Provider
 from shared.errors import InvalidIdentityToken
-from tests.support.forged import forged_tokens
+from tests.support.forged import FORGED, KEY
 from tests.support.google import (
     AUDIENCE,
     MAX_AGE,
@@ -20,10 +20,8 @@ from tests.support.google import (
     CertificateServer,
     Key,
     certificate_server,
-    claims_now,
 )
 
-KEY = Key("key-1")
 ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 
 
@@ -115,9 +113,6 @@ def test_a_genuine_token_with_a_wrong_claim_is_refused_for_that_claim(
     tokens: IdTokens, claims: dict[str, Any], cause: str
 ) -> None:
     assert cause in _refusal(tokens, KEY.token(claims))
-
-
-FORGED = forged_tokens(KEY, claims_now())
 
 
 @pytest.mark.parametrize("token", FORGED.values(), ids=FORGED.keys())

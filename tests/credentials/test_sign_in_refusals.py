@@ -270,7 +270,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
-FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 CLAIMS = st.dictionaries(
     st.sampled_from([*google_claims(), *firebase_claims(), "hd", "nbf"]), JSON, max_size=3
 )

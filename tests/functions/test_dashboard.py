@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -198,7 +197,7 @@ def test_a_browser_is_asked_for_the_token_and_only_here(full: Emulator) -> None:
 
 
 def test_its_policy_allows_its_own_style_and_nothing_else(full: Emulator) -> None:
-    with httpx.Client(base_url=full.url, auth=("me", TOKEN), trust_env=False) as client:
+    with full.client(auth=("me", TOKEN)) as client:
         answers = [client.get("/api/dashboard") for _ in range(2)]
     policies = [answer.headers["Content-Security-Policy"] for answer in answers]
     assert policies[0] != policies[1]

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.credentials.test_id_tokens import KEY
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.forged import KEY
 from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
 from tests.support.postgres import Server
 from tests.support.transfers import HASH, Target, user

@@ -29,8 +29,8 @@ from shared.store.postgres.statements import CLEAN_UP, MAX_DELETED
 from shared.store.postgres.statistics import MAX_HOURS, ROLL_UP, STATISTICS
 from shared.store.postgres.store import PostgresStore
 from shared.transfer import operations
-from tests.credentials.test_id_tokens import KEY
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.forged import KEY
 from tests.support.google import AUDIENCE, SERVICE_ACCOUNT, certificate_server
 from tests.support.in_process import served
 from tests.support.outage import running_site

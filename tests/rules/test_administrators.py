@@ -17,8 +17,8 @@ from shared.credentials.id_tokens import GOOGLE, IdTokens
 from shared.errors import AdminRequired
 from shared.rules import administrators
 from shared.settings import Settings
-from tests.credentials.test_id_tokens import FORGED, KEY
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.forged import FORGED, KEY
 from tests.support.google import (
     AUDIENCE,
     SERVICE_ACCOUNT,

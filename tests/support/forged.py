@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
-from tests.support.google import Key, encode
+from tests.support.google import Key, claims_now, encode
 
+KEY = Key("key-1")
+"""Of the service account's tokens."""
 _OTHER_KEY = Key("another-key")
 _NESTED = '{"a":' * 100_000
 
@@ -105,3 +107,6 @@ def _with_spare_bits(signature: str) -> str:
     assert len(signature) == 342  # 4 of the last character's 6 bits are no data.
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return signature[:-1] + alphabet[alphabet.index(signature[-1]) + 1]
+
+
+FORGED = forged_tokens(KEY, claims_now())

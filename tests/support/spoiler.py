@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
+from tests.support.emulator import NO_TLS
+
 Spoiled = dict[tuple[str, str], int | None]
 """A status by method and path; None closes the connection after the request was served."""
 
@@ -27,7 +29,8 @@ def spoiling(url: str, spoiled: Spoiled, *, times: int = 1000, delay: float = 0)
             length = int(self.headers.get("Content-Length", 0))
             key = (self.command, self.path)
             answer = httpx.request(
-                self.command, url + self.path, content=self.rfile.read(length), trust_env=False,
+                self.command, url + self.path, content=self.rfile.read(length),
+                trust_env=False, verify=NO_TLS,
                 headers={k: v for k, v in self.headers.items() if k in ("Content-Type", "Cookie")},
             )  # fmt: skip
             status: int | None = answer.status_code

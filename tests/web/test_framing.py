@@ -191,7 +191,7 @@ _any = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(_any, st.lists(st.integers(0, 200), max_size=5))
 @example(CHUNKED.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: gzip\r\n\r\n"), [])
 @example(POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", [])
@@ -207,7 +207,7 @@ def test_the_parser_never_waits_for_more_of_what_is_called_whole(
     assert Arriving().add(data) is not Arrival.WHOLE
 
 
-@settings(max_examples=EXAMPLES // 5, deadline=None)
+@settings(max_examples=EXAMPLES // 5)
 @given(st.lists(st.integers(1, 20_000), min_size=1), st.integers(1, 60_000))
 def test_of_a_large_chunked_body_as_much_is_there_as_tells_that_it_is_one(
     sizes: list[int], cut: int
@@ -217,7 +217,7 @@ def test_of_a_large_chunked_body_as_much_is_there_as_tells_that_it_is_one(
         assert _parsed(data[:cut], MAX_BODY + 1) == b"x" * (MAX_BODY + 1)
 
 
-@settings(max_examples=EXAMPLES // 5, deadline=None)
+@settings(max_examples=EXAMPLES // 5)
 @given(st.binary(max_size=100), st.booleans(), st.lists(st.integers(1, 30), min_size=1))
 def test_a_sound_request_is_whole_with_its_last_byte_and_not_before(
     body: bytes, is_chunked: bool, sizes: list[int]

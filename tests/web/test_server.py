@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from functions_framework._http.gunicorn import GunicornApplication
 from gunicorn.glogging import Logger
@@ -107,7 +106,7 @@ def _dripping(wires: list[Wire]) -> Iterator[None]:
 def _everybody_is_answered(emulator: Emulator, rounds: int = 3) -> None:
     """See that probes and logins are served, each on a connection of its own."""
     for _ in range(rounds):
-        with httpx.Client(base_url=emulator.url, timeout=10, trust_env=False) as client:
+        with emulator.client(timeout=10) as client:
             assert client.get("/api/livez").status_code == 200
             credentials = {"email": "ada@example.com", "password": PASSWORD}
             assert client.post("/api/login", json=credentials).status_code == 401
