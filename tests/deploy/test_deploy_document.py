@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import services
-from tests.deploy.test_deploy import VALUES, _missing, _revision, _revisions, _secret
+from tests.support.deployments import revision, set_revisions
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.gcloud import Gcloud, parse
 from tests.support.postgres import Server
@@ -32,14 +31,8 @@ IN_THE_CLOUD = _blocks("sh cloud")
 
 
 def test_every_command_that_needs_no_cloud_is_run_with_the_settings_file_of_the_first_step(
-    tmp_path: Path, postgres: Server, make_database: Callable[..., str]
+    gcloud: Gcloud, tmp_path: Path, postgres: Server, make_database: Callable[..., str]
 ) -> None:
-    gcloud = Gcloud(tmp_path)
-    gcloud.say("auth list", "ada@example.com")
-    for name, value in VALUES.items():
-        _secret(gcloud, name, value)
-    for name in services.OPTIONAL_SECRETS:
-        _missing(gcloud, name)
     production = tmp_path / "production"
     production.write_text("\n".join(_blocks("ini")))
     make = gcloud.folder / "bin" / "make"
@@ -50,7 +43,7 @@ def test_every_command_that_needs_no_cloud_is_run_with_the_settings_file_of_the_
     make.chmod(0o755)
     with running_emulator(DATABASE_URL=postgres.url(make_database())) as emulator:
         for command in COMMANDS:
-            _revisions(gcloud, "a-2", _revision("a-1", 1), _revision("a-2", 2))
+            set_revisions(gcloud, "a-2", revision("a-1", 1), revision("a-2", 2))
             if "rollback" not in command:
                 gcloud.say("run services describe", emulator.url)
             done = gcloud.run_program(["/bin/sh", "-c", command], {})

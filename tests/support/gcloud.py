@@ -11,18 +11,35 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.emulator import ROOT
+
 Kind = str | list[str]
 """A flag's: "bool" takes no value, "value" any, and a list is of those that it takes."""
 
-ROOT = Path(__file__).resolve().parents[2]
 _FLAGS: dict[str, Any] = json.loads((ROOT / "tests/data/gcloud_flags.json").read_text())
 _EVERYWHERE: dict[str, Kind] = _FLAGS["gcloud"]["flags"]
 _COMMANDS: dict[str, dict[str, Any]] = _FLAGS["commands"]
-Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What gcloud prints, and how it ends."""
+
+    stdout: str = ""
+    stderr: str = ""
+    code: int = 0
+
+    def __str__(self) -> str:
+        """Give it as commands of a shell."""
+        out, error = shlex.quote(self.stdout), shlex.quote(self.stderr)
+        return f"printf %s {out}; printf %s {error} >&2; exit {self.code}"
 
 
 class WrongUse(Exception):
@@ -76,6 +93,13 @@ def _check_value(flag: str, kind: Kind, value: str, *, given: bool) -> None:
         raise WrongUse(f"{flag} is none of {kind}")
 
 
+_PROGRAM = """#!/bin/sh
+printf '%s\\0' "$CLOUDSDK_CORE_DISABLE_PROMPTS" "$@" >"{0}/question"
+. "{0}/answer"
+"""
+"""A Python of its own for each question would be most of what these tests cost."""
+
+
 @dataclass
 class Gcloud:
     """A folder with a `gcloud`, what it answers, and what it was asked."""
@@ -83,28 +107,23 @@ class Gcloud:
     folder: Path
     answers: dict[str, Answer] = field(default_factory=dict)
     """By the command line's beginning; the longest that fits counts. Others print nothing."""
+    _calls: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Make the program."""
+        """Make the program, which asks this process."""
         (self.folder / "bin").mkdir()
         program = self.folder / "bin" / "gcloud"
-        lines = (
-            f"#!{sys.executable} -IS",  # it is started often
-            "import sys",
-            f"sys.path.insert(0, {str(ROOT)!r})",
-            "from tests.support import gcloud",
-            f"gcloud.serve({str(self.folder)!r})",
-        )
-        program.write_text("\n".join(lines))
+        program.write_text(_PROGRAM.format(self.folder))
         program.chmod(0o755)
+        for name in ("question", "answer"):
+            os.mkfifo(self.folder / name)
 
     def say(self, beginning: str, stdout: Any = "", *, error: str = "", code: int = 0) -> None:
         """Answer a command with text, with JSON, or with an error."""
         text = stdout if isinstance(stdout, str) else json.dumps(stdout)
-        self.answers[beginning] = {
-            "stdout": text, "stderr": f"ERROR: (gcloud) {error}\n" if error else "",
-            "code": code or (1 if error else 0),
-        }  # fmt: skip
+        self.answers[beginning] = Answer(
+            text, f"ERROR: (gcloud) {error}\n" if error else "", code or (1 if error else 0)
+        )
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m deploy` with nothing but this gcloud on the PATH."""
@@ -114,47 +133,54 @@ class Gcloud:
         self, words: list[str], env: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         """Run a program so, in the project's folder."""
-        (self.folder / "answers.json").write_text(json.dumps(self.answers))
-        (self.folder / "calls").write_text("")
+        self._calls.clear()
         own = {"PATH": str(self.folder / "bin")}
         own |= dict.fromkeys(("HOME", "CLOUDSDK_CONFIG"), str(self.folder))
-        done = subprocess.run(
-            words,
-            cwd=ROOT, env=own | {"PYTHONWARNINGS": "error"} | env, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
+        with self._serving():
+            done = subprocess.run(
+                words,
+                cwd=ROOT, env=own | {"PYTHONWARNINGS": "error"} | env, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, check=False, timeout=120,
+            )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
     @property
     def calls(self) -> list[list[str]]:
         """The command lines of the last run, as far as gcloud would take them."""
-        lines = (self.folder / "calls").read_text().splitlines()
-        found: list[list[str]] = [json.loads(line) for line in lines]
-        for words in found:
+        for words in self._calls:
             parse(words)
-        return found
+        return self._calls.copy()
 
     def called(self, beginning: str) -> list[list[str]]:
         """Those of them that begin so."""
         return [words for words in self.calls if " ".join(words).startswith(beginning)]
 
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        question, answer = self.folder / "question", self.folder / "answer"
 
-def serve(folder: str) -> None:
-    """Be gcloud for one command."""
-    words = sys.argv[1:]
-    with Path(folder, "calls").open("a") as file:
-        file.write(json.dumps(words) + "\n")
-    try:
-        parse(words)
-    except WrongUse as error:
-        sys.exit(f"ERROR: (gcloud) {error}")
-    assert os.environ["CLOUDSDK_CORE_DISABLE_PROMPTS"] == "1"
-    answers = json.loads(Path(folder, "answers.json").read_text())
-    line = " ".join(words)
-    fitting = [beginning for beginning in answers if line.startswith(beginning)]
-    if fitting:
-        answer = answers[max(fitting, key=len)]
-        sys.stdout.write(answer["stdout"])
-        sys.stderr.write(answer["stderr"])
-        sys.exit(answer["code"])
+        def serve() -> None:
+            while asked := question.read_bytes():
+                prompts, *words = asked.decode().split("\0")[:-1]
+                answer.write_text(str(self._answer(prompts, words)))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            question.write_bytes(b"")
+            thread.join(30)
+
+    def _answer(self, prompts: str, words: list[str]) -> Answer:
+        self._calls.append(words)
+        try:
+            parse(words)
+        except WrongUse as error:
+            return Answer("", f"ERROR: (gcloud) {error}\n", 1)
+        if prompts != "1":
+            return Answer("", "Traceback: it would ask back\n", 1)
+        line = " ".join(words)
+        fitting = [beginning for beginning in self.answers if line.startswith(beginning)]
+        return self.answers[max(fitting, key=len)] if fitting else Answer()
