@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from tests.support.emulator import Emulator
+from tests.support.waiting import until
+
+JSON = {"Content-Type": "application/json"}
+LIMIT = 16 * 1024
+"""Bytes that a body may have."""
+PASSWORD = "correct horse battery staple"
+LIVEZ = b"GET /api/livez HTTP/1.1\r\nHost: x\r\n\r\n"
+SECONDS = 0.1
+"""Between two bytes of a client that drips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +97,56 @@ class Wire:
         if not data:
             raise EOFError(self._received)
         return data
+
+
+def filled(size: int) -> bytes:
+    """Give a login of so many bytes."""
+    frame = b'{"email": "a@example.com", "password": ""}'
+    return frame[:-2] + b"x" * (size - len(frame)) + frame[-2:]
+
+
+def exchange(emulator: Emulator, request: bytes) -> bytes:
+    """Send bytes as they are, and give the first bytes of the answer."""
+    host, port = emulator.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        return connection.recv(65536)
+
+
+def post(path: str, *fields: bytes) -> bytes:
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\n" % path.encode()
+    return head + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+
+
+@contextmanager
+def dripping(wires: list[Wire]) -> Iterator[None]:
+    """Send a byte on each connection, again and again."""
+    is_over = threading.Event()
+
+    def drip() -> None:
+        while not is_over.wait(SECONDS):
+            for wire in wires:
+                wire.send(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def everybody_is_answered(emulator: Emulator, rounds: int = 3) -> None:
+    """See that probes and logins are served, each on a connection of its own."""
+    for _ in range(rounds):
+        with emulator.client(timeout=10) as client:
+            assert client.get("/api/livez").status_code == 200
+            credentials = {"email": "ada@example.com", "password": PASSWORD}
+            assert client.post("/api/login", json=credentials).status_code == 401
+
+
+def line_of(emulator: Emulator, request_id: str) -> dict[str, Any]:
+    """Wait for the request's line in the log."""
+    (line,) = until(lambda: [x for x in emulator.log() if x.get("request_id") == request_id])
+    return line
