@@ -190,7 +190,8 @@ def test_what_a_users_file_may_hold_can_be_written_again(small_stacks: Emulator)
 _EVERY_READER = """
 import io, threading
 from shared.errors import InvalidSource, StoreRefused
-from shared.store.contract import columns, users_file
+from shared.store.json_file import users_file
+from shared.store.postgres import columns
 from shared.formats.strict_json import InvalidJson, loads
 from shared.transfer.sources import Source
 deep = {shape}

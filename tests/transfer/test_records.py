@@ -169,7 +169,7 @@ def test_a_user_without_identities_has_the_digest_from_before_there_were_any() -
 
 
 def test_a_record_is_written_as_the_old_server_does(request: pytest.FixtureRequest) -> None:
-    path = Path(request.path).parent / "data" / "old-users.json"
+    path = Path(request.path).parents[1] / "data" / "old-users.json"
     rows = json.loads(path.read_text())
     written = json.dumps([to_json(parse(row)) for row in rows], indent=2, ensure_ascii=False)
     assert written == path.read_text()

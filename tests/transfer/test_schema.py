@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -21,6 +22,7 @@ from shared.database.url import DatabaseUrl
 from shared.errors import StoreUnreachable
 from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
+from tests.support import commands
 from tests.support.emulator import ROOT, environment
 from tests.support.postgres import PASSWORD, Server
 from tests.support.waiting import until
@@ -31,7 +33,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background jobs ignore it.
 from pathlib import Path
 from typing import Any
-from shared import migrations
+from shared.database import migrations
 load, folder = migrations.load, Path(sys.argv.pop(1))
 migrations.load = lambda: load(folder)
 from shared.transfer.__main__ import transfer
@@ -64,13 +66,20 @@ def _start(url: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def _finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     output, errors = process.communicate(timeout=60)
-    assert "Traceback" not in errors
-    assert PASSWORD not in output + errors
-    return process.returncode, output, errors
+    return _checked(process.returncode, output, errors)
 
 
 def _run(url: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
-    return _finish(_start(url, folder, *arguments))
+    load = migrations.load
+    with patch.object(migrations, "load", lambda: load(folder)):
+        ended = commands.invoke(("schema", *arguments), environment(DATABASE_URL=url))
+    return _checked(ended.code, ended.output, ended.error)
+
+
+def _checked(code: int, output: str, errors: str) -> tuple[int, str, str]:
+    assert "Traceback" not in errors
+    assert PASSWORD not in output + errors
+    return code, output, errors
 
 
 def _dump(server: Server, name: str) -> str:
