@@ -94,6 +94,7 @@ class FallbackStore(Store):
             except StoreUnreachable:
                 if reservation is not None or not self._takes_sign_ups(identities):
                     raise
+        assert not identities, "the file takes none, and what reserves has to be told of them"
         with _offline():
             return self._create_offline(user, password_hash)
 
