@@ -14,12 +14,15 @@ LOAD_ENV = $(call LOAD,.env)
 DEPLOY = $(call LOAD,"$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
+.PHONY: help dev test test-quick test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
 SIDE_BY_SIDE = -n "$${WORKERS:-3}" --dist loadfile --no-loadscope-reorder
+
+# Rooms below the functions.
+QUICK = tests/formats tests/model tests/credentials tests/observe tests/rules tests/database tests/test_settings.py
 
 # Beside the wheel's 17 and Debian's 15; they have no TLS, without which only SQL can be tried.
 POSTGRES_VERSIONS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 18.4.0-beta.17
@@ -42,11 +45,16 @@ dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on c
 	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'
-	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) $$ARGS
+	@echo 'All tests take about five minutes on two cores; make test-quick takes one.'
+	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations 10 --durations-min 1 $$ARGS
 
-test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, and the longest imports
+test-quick: $(VENV)/.dev ## Run in a minute the rooms below the functions, without a database
+	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not database' $(QUICK) $$ARGS
+
+test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, the longest imports, and what is marked long
 	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/store/test_histories.py \
 	  tests/transfer/long_imports.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 postgres-versions: ## Fetch the versions of PostgreSQL on which only some tests run (needs npm)
 	npm install --prefix .venv-postgres --no-save --no-audit --no-fund --silent \

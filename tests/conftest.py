@@ -44,8 +44,12 @@ _TEMPLATE = "migrated"
 _numbers = itertools.count(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs PostgreSQL, so that it can be run on another version."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs PostgreSQL, and leave out what takes long where nobody asks for it."""
+    if "long" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         named = [*getattr(item, "fixturenames", ()), *parameters]

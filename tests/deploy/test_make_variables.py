@@ -29,6 +29,7 @@ TARGETS = {
     "smoke": "smoke",
     "soak": "tests.soak",
     "test": "pytest",
+    "test-quick": "pytest",
     "test-long": "pytest",
 }
 VARIABLES = (

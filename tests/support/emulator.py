@@ -35,7 +35,8 @@ UNLIMITED = dict.fromkeys(
 """For tests, which are one client; those of throttling set limits of their own."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Trusts nobody: to read everybody's certificates would cost each client 25 ms."""
-_START_SECONDS = 30
+_START_SECONDS = 120
+"""Far more than a start takes, also on a machine that is busy."""
 
 
 class Emulator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ CREDENTIALS = {"email": "ada@example.com", "password": PASSWORD}
 HOST = "api.example.com"
 ALLOWED = "https://app.example.com"
 ADMIN_TOKEN = "Zm9yIHRoZSBhZG1pbmlzdHJhdG9ycyBvZiB0aGUgdGVzdHM"
+Victim = tuple[Served, tuple[str, str]]
 
 
 def _post(app: Served, path: str, body: dict[str, Any], *headers: tuple[str, str]) -> TestResponse:
@@ -59,16 +61,27 @@ CHANGES = [
 @pytest.fixture
 def strict(tmp_path: Path) -> Iterator[Served]:
     """The functions in production, with one allowed origin and everything that can be set."""
-    with served(
+    with _in_production(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    """The same, with somebody's session: what is refused changes neither."""
+    with _in_production(tmp_path_factory.mktemp("victim")) as running:
+        yield running, _sign_up(running)
+
+
+def _in_production(folder: Path) -> AbstractContextManager[Served]:
+    return served(
         ENVIRONMENT="production",
         USE_DATABASE="false",
-        USERS_FILE=str(tmp_path / "users.json"),
+        USERS_FILE=str(folder / "users.json"),
         BCRYPT_ROUNDS="10",
         ALLOWED_ORIGINS=ALLOWED,
         ADMIN_TOKEN=ADMIN_TOKEN,
         GOOGLE_CLIENT_ID="client.apps.googleusercontent.com",
-    ) as running:
-        yield running
+    )
 
 
 def test_the_table_has_every_path_that_changes_something(strict: Served) -> None:
@@ -128,8 +141,8 @@ def test_our_own_page_can_make_every_change(
     ],
     ids=str,
 )
-def test_no_page_but_ours_changes_anything(strict: Served, attack: dict[str, str]) -> None:
-    _refused(strict, 403, *attack.items())
+def test_no_page_but_ours_changes_anything(victim: Victim, attack: dict[str, str]) -> None:
+    _refused(victim, 403, *attack.items())
 
 
 @pytest.mark.parametrize(
@@ -149,13 +162,13 @@ def test_no_page_but_ours_changes_anything(strict: Served, attack: dict[str, str
     ],
 )
 def test_what_a_form_can_send_changes_nothing_even_from_a_browser_that_tells_no_origin(
-    strict: Served, content_type: str
+    victim: Victim, content_type: str
 ) -> None:
-    _refused(strict, 415, ("Content-Type", content_type))
+    _refused(victim, 415, ("Content-Type", content_type))
 
 
-def _refused(app: Served, status: int, *attack: tuple[str, str]) -> None:
-    session = _sign_up(app)
+def _refused(victim: Victim, status: int, *attack: tuple[str, str]) -> None:
+    app, session = victim
     before = app.settings.users_file.read_bytes()
     for method, path, name in CHANGES:
         body = json.dumps(BODIES[name]).encode()

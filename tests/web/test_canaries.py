@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ ADDRESS = "canary-address"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
+@cache
 def _forms(secret: str) -> set[bytes]:
     """Give a secret as it may come out, beginning at any byte of a base64 text."""
     encoded = {base64.b64encode(secret[i:].encode())[:-4] for i in range(3)}

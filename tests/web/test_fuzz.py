@@ -27,9 +27,6 @@ from tests.support.emulator import UNLIMITED
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 
-EXAMPLES = 90
-"""For each path."""
-
 PASSWORD = "correct horse battery staple"
 ORIGIN = "https://app.example.com"
 ADMIN_TOKEN = "Zm9yIHRoZSBhZG1pbmlzdHJhdG9ycyBvZiB0aGUgdGVzdHM"
@@ -318,11 +315,12 @@ def test_the_table_has_every_function() -> None:
     assert set(main.ROUTES.values()) <= MEMBERS.keys()
 
 
+@pytest.mark.parametrize("examples", [30, pytest.param(300, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("path", "name"), main.ROUTES.items())
 def test_no_request_is_a_fault_or_changes_what_it_may_not_and_both_stores_answer_alike(
-    twins: Twins, path: str, name: str
+    twins: Twins, path: str, name: str, examples: int
 ) -> None:
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=examples)
     @given(_requests(name))
     def check(request: Request) -> None:
         answers = []
