@@ -1,4 +1,4 @@
-"""`python -m deploy`: what is done about a deployment, on the command line."""
+"""The command line, `python -m deploy`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from deploy.services import Place
 from deploy.words import MEMORY, PROJECT, REGION, REVISION, SERVICE
 
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, envvar="DRY_RUN", help="Print the commands, and change nothing."
+    "--dry-run", is_flag=True, envvar="DRY_RUN", help="Print the commands; change nothing."
 )
 project_option = click.option(
-    "--project", type=PROJECT, envvar="PROJECT", default="", help="gcloud's if absent."
+    "--project", type=PROJECT, envvar="PROJECT", default="", help="Default: gcloud's project."
 )
 region_option = click.option(
-    "--region", type=REGION, envvar="REGION", default="", help="Such as us-east5."
+    "--region", type=REGION, envvar="REGION", default="", help="For example us-east5."
 )
-url_option = click.option("--url", envvar="URL", help="The service, as its users reach it.")
+url_option = click.option("--url", envvar="URL", help="The public URL of the service.")
 
 
 @click.group(
-    epilog="Exit codes: 0 done; 1 it failed; 2 nothing was tried, because something is missing or "
-    "wrong; 130 interrupted."
+    epilog="Exit codes: 0 done; 1 failed; 2 not started, because something is missing or wrong; "
+    "130 interrupted."
 )
 def deploy() -> None:
-    """Bring the functions to Google Cloud Run; docs/DEPLOY.md tells how.
+    """Deploy the functions to Google Cloud Run; see docs/DEPLOY.md.
 
-    Each option is an environment variable, too: --dry-run is DRY_RUN=1.
+    Each option is also an environment variable: --dry-run is DRY_RUN=1.
     """
 
 
@@ -55,7 +55,7 @@ def _size_options(command: Callable[..., None]) -> Callable[..., None]:
 @deploy.command()
 @click.option("--function", type=click.Choice(services.FUNCTIONS), envvar="FUNCTION")
 @click.option(
-    "--service", type=SERVICE, envvar="SERVICE", help="Another name for the service of that one."
+    "--service", type=SERVICE, envvar="SERVICE", help="The name of that function's service."
 )
 @click.option(
     "--front", type=click.Choice(list(services.FRONTS)), envvar="FRONT", default="run.app"
@@ -73,9 +73,9 @@ def apply(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Check everything, deploy the public and the private service, or one function, and try it."""
+    """Check, deploy the public and the private service or one function, and smoke-test it."""
     if service is not None and function is None:
-        raise NotReady("SERVICE names one service: say which FUNCTION it is for.")
+        raise NotReady("SERVICE requires FUNCTION: name the function to deploy as that service.")
     if url is not None:
         smoking.check_url(url)
     gcloud, findings = Gcloud(dry_run=dry_run), Findings()
@@ -83,57 +83,59 @@ def apply(
     place = Place(project=project, **options)
     deployed = services.chosen(function, service)
     checks.check(gcloud, place, deployed, os.environ, findings)
-    _tell(findings)
-    tried = None
-    for one in deployed:
-        settings = services.settings(one, place, os.environ)
+    _report(findings)
+    to_test = None
+    for deployment in deployed:
+        settings = services.settings(deployment, place, os.environ)
         versions = {
-            name: findings.versions[name] for name in one.secrets if name in findings.versions
+            name: findings.versions[name]
+            for name in deployment.secrets
+            if name in findings.versions
         }
-        gcloud.do(commands.deploy(one, place, settings, versions))
-        gcloud.do(commands.serve_latest(one.name, place))
-        if one.public and one.entry_point == "api":
-            tried = one.name
-    if tried and not dry_run:
-        _try(gcloud, place, tried, url)
+        gcloud.do(commands.deploy(deployment, place, settings, versions))
+        gcloud.do(commands.serve_latest(deployment.name, place))
+        if deployment.public and deployment.entry_point == "api":
+            to_test = deployment.name
+    if to_test and not dry_run:
+        _smoke_test(gcloud, place, to_test, url)
 
 
-def _tell(findings: Findings) -> None:
-    """Say everything, and stop if it is a problem."""
+def _report(findings: Findings) -> None:
+    """Print the warnings. Raises NotReady with the problems."""
     for warning in findings.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if findings.problems:
         raise NotReady(
-            "\n".join(("it cannot be done yet:", *(f"- {p}" for p in findings.problems)))
+            "\n".join(("the deployment is not ready:", *(f"- {p}" for p in findings.problems)))
         )
 
 
-def _try(gcloud: Gcloud, place: Place, name: str, url: str | None) -> None:
+def _smoke_test(gcloud: Gcloud, place: Place, name: str, url: str | None) -> None:
     if url is None and place.front == "load-balancer":
-        click.echo("Not tried, as only the load balancer reaches it: make smoke URL=https://…")
+        click.echo("Not tested: only the load balancer reaches it. Run make smoke URL=https://…")
         return
     try:
         url = url or gcloud.ask(
             "run", "services", "describe", name,
             f"--project={place.project}", f"--region={place.region}", "--format=value(status.url)",
         )  # fmt: skip
-        click.echo(f"Trying {url}")
+        click.echo(f"Testing {url}")
         smoking.smoke(url, click.echo)
     except (Refused, Failed) as error:
-        raise Failed(f"It is deployed, but: {error} `make rollback` takes it back.") from error
+        raise Failed(f"Deployed, but: {error} `make rollback` undoes it.") from error
 
 
 @deploy.command()
 @project_option
 @dry_run_option
 def setup(project: str, dry_run: bool) -> None:
-    """Make what a deployment needs, once: service accounts, secrets without a value, their roles.
+    """Create what a deployment needs: service accounts, empty secrets, and their roles.
 
-    What is there stays as it is, so that it can be run again.
+    Existing ones stay unchanged, so that it can be run again.
     """
     gcloud, findings = Gcloud(dry_run=dry_run), Findings()
     place = Place(project=checks.find_project(gcloud, project, findings), region="")
-    _tell(findings)
+    _report(findings)
     gcloud.do(commands.enable_apis(place))
     for service in (services.API, services.ADMIN):
         if not _exists(
@@ -156,9 +158,9 @@ def _exists(gcloud: Gcloud, place: Place, *question: str) -> bool:
     except NotFound:
         return False
     except Refused as error:
-        if gcloud.dry_run:  # Such as because the API is not enabled yet, which was only shown.
+        if gcloud.dry_run:  # For example because the API was not really enabled.
             return False
-        raise Failed(f"{error} Run it again when that is mended.") from error
+        raise Failed(f"{error} Run it again when this is fixed.") from error
     return True
 
 
@@ -166,50 +168,55 @@ def _exists(gcloud: Gcloud, place: Place, *question: str) -> bool:
 @click.option(
     "--service", type=SERVICE, envvar="SERVICE", default=services.API.name, show_default=True
 )
-@click.option("--revision", type=REVISION, envvar="REVISION", help="Another one than the previous.")
+@click.option("--revision", type=REVISION, envvar="REVISION", help="Default: the previous one.")
 @project_option
 @region_option
 @dry_run_option
 def rollback(service: str, revision: str | None, project: str, region: str, dry_run: bool) -> None:
-    """Send all traffic to the revision that served before this one.
+    """Send all traffic to the previous revision.
 
-    It takes seconds, since nothing is built. The next deployment serves its own again.
+    Takes seconds, since nothing is built. The next deployment serves its own revision again.
     """
     gcloud, findings = Gcloud(dry_run=dry_run), Findings()
     project = checks.find_project(gcloud, project, findings)
     if not region:
         findings.problems.append("REGION is missing.")
-    _tell(findings)
+    _report(findings)
     place = Place(project=project, region=region)
     found = revisions.listed(gcloud, service, place)
-    names = [one.name for one in found]
+    names = [candidate.name for candidate in found]
     if revision is not None and revision not in names:
-        raise NotReady(f"{service} has no revision {revision}, but {', '.join(names)}.")
+        raise NotReady(f"{service} has no revision {revision}; it has {', '.join(names)}.")
     target = revision or revisions.previous(found).name
-    for one in found:
+    for candidate in found:
         notes = [
             note
             for note, holds in (
-                ("serves", one.serves),
-                ("never worked", not one.is_ready),
-                ("will serve", one.name == target),
+                ("serves", candidate.serves),
+                ("never worked", not candidate.is_ready),
+                ("will serve", candidate.name == target),
             )
             if holds
         ]
-        click.echo(f"{one.name}  {one.created}  {', '.join(notes)}".rstrip(), err=True)
+        click.echo(f"{candidate.name}  {candidate.created}  {', '.join(notes)}".rstrip(), err=True)
     gcloud.do(commands.serve(service, place, target))
 
 
 @deploy.command()
 @url_option
-@click.option("--domain", envvar="PROBE_DOMAIN", default="example.com", help="Of its address.")
+@click.option(
+    "--domain",
+    envvar="PROBE_DOMAIN",
+    default="example.com",
+    help="Of the temporary user's address.",
+)
 def smoke(url: str | None, domain: str) -> None:
-    """Sign a made-up user up, log in and out, and delete it again."""
+    """Sign up a temporary user, log in and out, and delete the user."""
     smoking.smoke(url or "", click.echo, domain)
 
 
 def main() -> None:
-    """Run a command, and end with its exit code."""
+    """Run a command and exit with its code."""
     try:
         sys.exit(deploy.main(prog_name="python -m deploy", standalone_mode=False))
     except click.ClickException as error:

@@ -1,6 +1,6 @@
-"""What is missing or wrong before a deployment: everything at once, each in one sentence.
+"""Checks before a deployment. All findings are reported at once, each in one sentence.
 
-The values of secrets are read to check them as the service will, and appear in no sentence.
+Secrets are read to check their values as the service will; no sentence quotes them.
 """
 
 from __future__ import annotations
@@ -18,29 +18,27 @@ from shared.settings import InvalidSettings, Settings
 
 @dataclass
 class Findings:
-    """Problems stop a deployment, warnings don't."""
+    """The results of the checks: problems stop a deployment, warnings do not."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     """The newest version of each secret that has a value."""
     values: dict[str, str] = field(default_factory=dict, repr=False)
-    """What these versions hold, as far as it may be read."""
+    """The values of these versions, where they may be read."""
 
 
 def find_project(gcloud: Gcloud, given: str, findings: Findings) -> str:
-    """Name the project, and find what keeps gcloud from answering any question about it."""
+    """Give the project, and add problems that keep gcloud from answering queries about it."""
     if not gcloud.is_installed:
-        findings.problems.append(
-            "gcloud is missing: install the Google Cloud CLI (https://cloud.google.com/sdk)."
-        )
+        findings.problems.append("gcloud is not installed: see https://cloud.google.com/sdk.")
         return given
     if not _ask(gcloud, "auth", "list", "--filter=status:ACTIVE", "--format=value(account)"):
         findings.problems.append("gcloud is not logged in: run `gcloud auth login`.")
     project = given or _ask(gcloud, "config", "get", "project")
     if not project:
         findings.problems.append(
-            "PROJECT is missing: name it, or run `gcloud config set project …`."
+            "PROJECT is missing: set it, or run `gcloud config set project …`."
         )
     return project
 
@@ -59,7 +57,7 @@ def check(
     env: Mapping[str, str],
     findings: Findings,
 ) -> None:
-    """Add what is wrong; the cloud is asked only if nothing is known to keep it from answering."""
+    """Add all findings. Queries the cloud only if there is no problem so far."""
     if not findings.problems:
         _check_accounts(gcloud, place, deployed, findings)
         _check_secrets(gcloud, place, deployed, env, findings)
@@ -78,10 +76,10 @@ def _check_accounts(
             gcloud.ask("iam", "service-accounts", "describe", address, f"--project={place.project}")
         except NotFound:
             findings.problems.append(
-                f"The service account {address} does not exist: `make deploy-setup` makes it."
+                f"The service account {address} does not exist: `make deploy-setup` creates it."
             )
         except Refused as error:
-            findings.problems.append(f"The service account {address} cannot be seen: {error}")
+            findings.problems.append(f"The service account {address} cannot be read: {error}")
 
 
 def _check_secrets(
@@ -94,7 +92,7 @@ def _check_secrets(
     for name in dict.fromkeys(name for service in deployed for name in service.secrets):
         if env.get(name):
             findings.warnings.append(
-                f"{name} comes from Secret Manager: what the environment says is not used."
+                f"{name} comes from Secret Manager; its value in the environment is not used."
             )
         secret = (f"--secret={name}", f"--project={place.project}")
         try:
@@ -107,7 +105,7 @@ def _check_secrets(
                 )
             continue
         except Refused as error:
-            findings.problems.append(f"The secret {name} cannot be seen: {error}")
+            findings.problems.append(f"The secret {name} cannot be read: {error}")
             continue
         version = found["name"].rpartition("/")[2]
         if found["state"] != "ENABLED":
@@ -121,8 +119,8 @@ def _check_secrets(
             findings.values[name] = gcloud.ask("secrets", "versions", "access", version, *secret)
         except Refused:
             findings.warnings.append(
-                f"You may not read the secret {name}: only the service will tell, when it starts, "
-                "whether its value can be used."
+                f"You may not read the secret {name}: its value was not checked and may stop the "
+                "service at start-up."
             )
 
 
@@ -142,22 +140,21 @@ def _check_settings(
     }
     read = {name: findings.values[name] for name in service.secrets if name in findings.values}
     try:
-        told = Settings.from_env(settings | unread | read | {"K_SERVICE": service.name})
+        parsed = Settings.from_env(settings | unread | read | {"K_SERVICE": service.name})
     except InvalidSettings as error:
         findings.problems += error.problems
     else:
-        findings.problems += _problems(told, place, settings)
+        findings.problems += _platform_problems(parsed, place, settings)
     front = place.front_of(service)
     if "TRUSTED_PROXIES" not in settings:
         findings.problems.append(
-            "TRUSTED_PROXIES is missing: behind Firebase Hosting it has to be found out "
-            "(docs/DEPLOY.md)."
+            "TRUSTED_PROXIES is missing: determine it for Firebase Hosting (docs/DEPLOY.md)."
         )
     elif front.trusted_proxies not in (None, settings["TRUSTED_PROXIES"]):
         findings.warnings.append(
-            f"TRUSTED_PROXIES is {settings['TRUSTED_PROXIES']}, where it is "
-            f"{front.trusted_proxies} with FRONT={place.front}: too many, and a client can write "
-            "its own address; too few, and all clients are one."
+            f"TRUSTED_PROXIES is {settings['TRUSTED_PROXIES']}, but FRONT={place.front} has "
+            f"{front.trusted_proxies}: if it is too high, clients can forge their address; if too "
+            "low, all clients share one."
         )
     findings.problems += [
         f"{name} must not contain {commands.SEPARATOR!r}, which separates variables for gcloud."
@@ -166,19 +163,17 @@ def _check_settings(
     ]
 
 
-def _problems(told: Settings, place: Place, settings: Mapping[str, str]) -> list[str]:
-    """Tell what the service would take, but must not get on Cloud Run."""
+def _platform_problems(parsed: Settings, place: Place, env: Mapping[str, str]) -> list[str]:
+    """Give the problems of settings that are valid, but wrong on Cloud Run."""
     problems = []
-    if not told.secure:
+    if not parsed.secure:
         problems.append("ENVIRONMENT must be production or staging.")
-    if settings.get("FALLBACK", "").lower() == "full":
+    if env.get("FALLBACK", "").lower() == "full":
+        problems.append("FALLBACK=full would lose sign-ups: Cloud Run deletes an instance's disk.")
+    if 3 * parsed.hash_concurrency >= place.concurrency:
         problems.append(
-            "FALLBACK=full would lose sign-ups: the disk of Cloud Run ends with the instance."
-        )
-    if 3 * told.hash_concurrency >= place.concurrency:
-        problems.append(
-            f"CONCURRENCY is {place.concurrency}, and must be more than three times "
-            f"HASH_CONCURRENCY ({told.hash_concurrency}), or logins take every thread."
+            f"CONCURRENCY is {place.concurrency} and must be more than three times "
+            f"HASH_CONCURRENCY ({parsed.hash_concurrency}), or logins occupy every thread."
         )
     return problems
 
@@ -186,12 +181,12 @@ def _problems(told: Settings, place: Place, settings: Mapping[str, str]) -> list
 def _check_database(place: Place, findings: Findings) -> None:
     try:
         url = DatabaseUrl.parse(findings.values.get("DATABASE_URL", ""))
-    except InvalidDatabaseUrl:  # The settings' problems say so.
+    except InvalidDatabaseUrl:  # _check_settings reports it.
         url = None
     if not place.region:
-        findings.problems.append("REGION is missing: name the one nearest to the database.")
+        findings.problems.append("REGION is missing: set the one nearest to the database.")
     if url and url.host.endswith(".neon.tech") and url.direct_host() == url:
         findings.warnings.append(
-            "DATABASE_URL names Neon's direct host. Let it name the pooled one (`-pooler`), which "
-            "lets many instances share few connections; migrations go to the direct host anyway."
+            "DATABASE_URL names Neon's direct host. Use the pooled one (`-pooler`): it lets many "
+            "instances share few connections. Migrations use the direct host anyway."
         )

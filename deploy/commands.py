@@ -1,4 +1,4 @@
-"""The commands of gcloud, word by word. No word is a secret's value: secrets are named."""
+"""gcloud's command lines. They contain the names of secrets, never the values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from deploy.services import ADMIN_SECRET, BASE_IMAGE, Place, Service
 
 SEPARATOR = "|"
-"""Between variables, because their values hold commas (`gcloud topic escaping`)."""
+"""Of variables, because their values contain commas (`gcloud topic escaping`)."""
 SOURCE_DATE_EPOCH = "315532801"
-"""What makes Python write bytecode that is valid whatever the files' times are (PEP 552).
+"""Makes Python write hash-based bytecode, which does not depend on file times (PEP 552).
 
-Google's builder compiles the functions, and then sets every file's time to a second of 1980, after
-which bytecode that goes by the time is stale: without this, each cold start compiles again.
+Google's builder compiles the functions and then sets every file's time to 1980, which invalidates
+time-based bytecode: without this, each cold start would compile again.
 """
 APIS = (
     "run.googleapis.com",
@@ -28,10 +28,10 @@ def deploy(
     settings: Mapping[str, str],
     versions: Mapping[str, str],
 ) -> list[str]:
-    """Deploy a service, with each secret at a version of its own.
+    """Deploy a service, with each secret pinned to a version.
 
-    A revision keeps its versions, so that a rollback brings back the secrets that it ran with, and
-    two instances never run with different ones.
+    A revision keeps its versions: a rollback restores the secrets that it ran with, and two
+    instances never run with different ones.
     """
     front = place.front_of(service)
     variables = SEPARATOR.join(f"{name}={value}" for name, value in settings.items())
@@ -58,7 +58,7 @@ def deploy(
 
 
 def serve_latest(name: str, place: Place) -> list[str]:
-    """Send traffic to the newest revision; after a rollback it stays where that sent it."""
+    """Send traffic to the newest revision, because a rollback pins it to an older one."""
     return ["gcloud", "run", "services", "update-traffic", name, *_where(place), "--to-latest"]
 
 
@@ -69,12 +69,12 @@ def serve(name: str, place: Place, revision: str) -> list[str]:
 
 
 def enable_apis(place: Place) -> list[str]:
-    """Switch on what a deployment needs."""
+    """Enable the APIs that a deployment needs."""
     return ["gcloud", "services", "enable", *APIS, f"--project={place.project}"]
 
 
 def create_account(service: Service, place: Place) -> list[str]:
-    """Make the account that a service runs as; it may do nothing yet."""
+    """Create the account that a service runs as, without any role."""
     return [
         "gcloud", "iam", "service-accounts", "create", service.account,
         f"--project={place.project}",
@@ -82,7 +82,7 @@ def create_account(service: Service, place: Place) -> list[str]:
 
 
 def create_secret(name: str, place: Place) -> list[str]:
-    """Make a secret, still without a value."""
+    """Create a secret without a value."""
     return [
         "gcloud", "secrets", "create", name, f"--project={place.project}",
         "--replication-policy=automatic",
@@ -90,7 +90,7 @@ def create_secret(name: str, place: Place) -> list[str]:
 
 
 def allow_secret(name: str, service: Service, place: Place) -> list[str]:
-    """Let a service's account read one secret: the only role that it gets."""
+    """Let a service's account read one secret, its only role."""
     return [
         "gcloud", "secrets", "add-iam-policy-binding", name, f"--project={place.project}",
         f"--member=serviceAccount:{place.account(service)}",
@@ -99,7 +99,7 @@ def allow_secret(name: str, service: Service, place: Place) -> list[str]:
 
 
 def add_version(name: str, place: Place) -> str:
-    """Tell, for a person, how a secret gets its value without showing it to a shell's history."""
+    """Give the command with which a person sets a secret, bypassing the shell's history."""
     make = "openssl rand -base64 48" if name in ("SESSION_SECRET", ADMIN_SECRET) else "cat"
     return f"{make} | gcloud secrets versions add {name} --project={place.project} --data-file=-"
 

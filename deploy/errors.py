@@ -1,4 +1,4 @@
-"""How a command ends that cannot do what it was asked for: a sentence and an exit code."""
+"""Errors of the commands, with their exit codes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import click
 
 
 class Failed(click.ClickException):
-    """Something was tried and did not work."""
+    """A step failed."""
 
     exit_code = 1
 
 
 class NotReady(click.ClickException):
-    """Nothing was tried, because something is missing or wrong."""
+    """Nothing was started, because something is missing or wrong."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""Runs gcloud: asks it, and has it do something, or only shows what that would be."""
+"""Runs gcloud: queries, and commands that a dry run only prints."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Refused(Exception):
-    """Gcloud did not answer a question; the message is what it said."""
+    """Gcloud refused a query; the message is its own."""
 
 
 class NotFound(Refused):
-    """What was asked about does not exist."""
+    """The queried resource does not exist."""
 
 
 class Gcloud:
-    """The gcloud of the PATH, which never asks back."""
+    """The gcloud on the PATH, run without prompts."""
 
     def __init__(self, *, dry_run: bool) -> None:
-        """Run nothing yet. `dry_run` keeps it at questions."""
+        """With `dry_run`, `do` only prints."""
         self.dry_run = dry_run
         self._program = shutil.which("gcloud")
 
     @property
     def is_installed(self) -> bool:
-        """Whether there is one."""
+        """Whether the PATH has one."""
         return self._program is not None
 
     def ask(self, *arguments: str) -> str:
-        """Give what a command prints that changes nothing. Raises Refused."""
+        """Give the output of a read-only command. Raises Refused."""
         done = self._run(*arguments, capture_output=True)
         if done.returncode == 0:
             return str(done.stdout).strip()
@@ -50,24 +50,24 @@ class Gcloud:
         raise Refused(said)
 
     def ask_json(self, *arguments: str) -> Any:
-        """Give what a command prints with `--format=json`. Raises Refused."""
+        """Give the parsed output of a read-only command with `--format=json`. Raises Refused."""
         return loads(self.ask(*arguments, "--format=json") or "null")
 
     def do(self, command: list[str]) -> None:
-        """Show a command, as a shell takes it, and run it. Raises Failed."""
+        """Print a command in shell syntax and run it. Raises Failed."""
         click.echo(shlex.join(command))
         sys.stdout.flush()
         if self.dry_run:
             return
         code = self._run(*command[1:]).returncode
         if code:
-            raise Failed(f"gcloud ended with exit code {code}; what it said is above.")
+            raise Failed(f"gcloud failed with exit code {code}; see its output above.")
 
     def _run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         assert self._program
-        return subprocess.run(  # noqa: S603  # a list of words, and no shell
+        return subprocess.run(  # noqa: S603  # a list, without a shell
             [self._program, *arguments],
-            cwd=_ROOT,  # whatever the caller's folder is: `--source=.` is the repository
+            cwd=_ROOT,  # `--source=.` must be the repository
             env=os.environ | {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1"},
             stdin=subprocess.DEVNULL, text=True, check=False, **options,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which revision served before the present one."""
+"""The revisions of a service, and the one to roll back to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.services import Place
 
 @dataclass(frozen=True)
 class Revision:
-    """One deployment of a service, as Cloud Run keeps it."""
+    """One deployment of a service, kept by Cloud Run."""
 
     name: str
     created: str
@@ -21,13 +21,13 @@ class Revision:
 
 
 def listed(gcloud: Gcloud, name: str, place: Place) -> list[Revision]:
-    """Give a service's revisions, the newest first. Raises Failed."""
+    """Give a service's revisions, newest first. Raises Failed."""
     where = (f"--project={place.project}", f"--region={place.region}")
     try:
         service = gcloud.ask_json("run", "services", "describe", name, *where)
         found = gcloud.ask_json("run", "revisions", "list", f"--service={name}", *where)
     except Refused as error:
-        raise Failed(f"The revisions of {name} cannot be seen: {error}") from error
+        raise Failed(f"The revisions of {name} cannot be listed: {error}") from error
     serving = {
         target.get("revisionName")
         for target in service["status"].get("traffic", [])
@@ -46,13 +46,13 @@ def listed(gcloud: Gcloud, name: str, place: Place) -> list[Revision]:
 
 
 def previous(revisions: list[Revision]) -> Revision:
-    """Give the newest one that works among those older than what serves. Raises Failed."""
+    """Give the newest ready revision older than those that serve. Raises Failed."""
     serving = [number for number, revision in enumerate(revisions) if revision.serves]
     older = revisions[max(serving) + 1 :] if serving else []
     for revision in older:
         if revision.is_ready:
             return revision
-    raise Failed("There is no older revision that worked: nothing to go back to.")
+    raise Failed("No older revision worked, so there is none to roll back to.")
 
 
 def _is_ready(revision: dict[str, Any]) -> bool:

@@ -1,6 +1,6 @@
-"""What is deployed: the services, and for each its settings, its secrets and who it runs as.
+"""The deployed services with their settings, secrets and accounts.
 
-Everything here is data and plain functions of it; nothing asks the cloud.
+Only data and pure functions; nothing here queries the cloud.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ PASSED_ON = (
     "ALERT_SLOW_LOGIN",
     "SIGN_IN_PAGE",
 )
-"""Settings that every service gets as they stand in the environment of the deployment."""
+"""Settings that every service gets unchanged from the environment of the deployment."""
 ADMIN_PASSED_ON = ("ADMIN_AUDIENCE", "ADMIN_SERVICE_ACCOUNT")
-"""Without these and ADMIN_TOKEN nobody is an administrator: the public services never get them."""
+"""With ADMIN_TOKEN these enable administrators: the public services never get them."""
 DECIDED = ("ENVIRONMENT", "GOOGLE_CLOUD_PROJECT", "TRUSTED_PROXIES", "HASH_CONCURRENCY")
-"""Settings that are passed on, too, but depend on what is deployed where."""
+"""Settings that are also passed on, but whose default depends on the deployment."""
 NOT_DEPLOYED = ("PORT", "THREADS", "USE_DATABASE", "USERS_FILE")
-"""The platform's own, what CONCURRENCY decides, and those of a users file: there is no disk."""
+"""Set by the platform, by CONCURRENCY, or only for a users file: there is no disk."""
 
 REQUIRED_SECRETS = ("SESSION_SECRET", "DATABASE_URL")
 OPTIONAL_SECRETS = ("SESSION_PRIVATE_KEY", "ALERT_WEBHOOK_URL")
@@ -74,17 +74,17 @@ ADMIN_SECRET = "ADMIN_TOKEN"  # noqa: S105  # its name
 
 @dataclass(frozen=True)
 class Front:
-    """What stands between a browser and a public service."""
+    """The proxies between a browser and a public service."""
 
     trusted_proxies: str | None
-    """How many of them append to X-Forwarded-For; None where it has to be looked up."""
+    """The number that append to X-Forwarded-For; None if undocumented."""
     ingress: str
     cookie_name: str | None = None
 
 
 FRONTS = {
     "run.app": Front("1", "all"),
-    # Whoever could go around it would write the address that is believed.
+    # Clients that could bypass the load balancer could forge their address.
     "load-balancer": Front("2", "internal-and-cloud-load-balancing"),
     "hosting": Front(None, "all", cookie_name="__session"),
 }
@@ -92,7 +92,7 @@ FRONTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """One service of Cloud Run: a name, an entry point, and whom it is for."""
+    """A service on Cloud Run."""
 
     name: str
     entry_point: str
@@ -101,23 +101,23 @@ class Service:
 
     @property
     def account(self) -> str:
-        """The id of its service account: one for the public services, one for the others."""
+        """The id of the service account: one for all public services, one for the others."""
         return NAME if self.public else f"{NAME}-admin"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The secrets that it may read, and gets if they have a value."""
+        """The secrets that it may read; it gets those that have a value."""
         return COMMON_SECRETS if self.public else (*COMMON_SECRETS, ADMIN_SECRET)
 
 
 API = Service(name=NAME, entry_point="api", public=True, timeout="60s")
 ADMIN = Service(name=f"{NAME}-admin", entry_point="api", public=False, timeout="3600s")
 FUNCTIONS = (*PUBLIC_FUNCTIONS, "admin", *ADMIN_FUNCTIONS)
-"""What one can deploy alone; `admin` is the private service of all of them."""
+"""Functions that can be deployed alone; `admin` is the private service of all of them."""
 
 
 def chosen(function: str | None, name: str | None = None) -> list[Service]:
-    """Give the service of one function, perhaps by another name, or the two usual ones."""
+    """Give the service of one function, or the public and the private service."""
     if function is None:
         return [API, ADMIN]
     if function in ("api", "admin"):
@@ -129,7 +129,7 @@ def chosen(function: str | None, name: str | None = None) -> list[Service]:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where it is deployed, and how large an instance is."""
+    """The target of a deployment, and the size of an instance."""
 
     project: str
     region: str
@@ -141,16 +141,16 @@ class Place:
     max_instances: int = 10
 
     def account(self, service: Service) -> str:
-        """Give the address of a service's account."""
+        """Give the email address of a service's account."""
         return f"{service.account}@{self.project}.iam.gserviceaccount.com"
 
     def front_of(self, service: Service) -> Front:
-        """Tell what stands before a service: before a private one nothing but Cloud Run."""
+        """Give a service's front; a private one is reached only through Cloud Run."""
         return FRONTS[self.front] if service.public else FRONTS["run.app"]
 
 
 def settings(service: Service, place: Place, env: Mapping[str, str]) -> dict[str, str]:
-    """Give the variables of a service, secrets apart; an empty one counts as absent."""
+    """Give the variables of a service without its secrets; empty ones count as absent."""
     front = place.front_of(service)
     given = {
         "ENVIRONMENT": "production",

@@ -1,6 +1,6 @@
-"""Tries a deployment as a user would: from signing up to deleting the account.
+"""Smoke test of a deployment, from signing up to deleting the account.
 
-The user is made up for this and deleted at the end, also when a step in between fails.
+The temporary user is deleted at the end, even if a step fails.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from deploy.errors import Failed, NotReady
 from shared.formats.strict_json import loads
 
 TIMEOUT = 40.0
-"""Seconds for one answer: an instance and a database that both have to wake up."""
+"""Seconds for one answer: instance and database may both have to start."""
 MAX_ANSWER = 1 << 20
-"""Bytes of one answer that are read."""
+"""Bytes read of one answer."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; the status is 0 where nothing did."""
+    """An answer; the status is 0 if there was none."""
 
     status: int
     body: Mapping[str, Any]
     problem: str = ""
-    """Why nothing came back, or what the service said of it."""
+    """Why there was no answer, or the error in it."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The functions never redirect; a password must not follow whoever does."""
+    """The functions never redirect, and a password must not follow a redirect."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Follow nothing."""
+        """Refuse every redirect."""
 
 
 class Probe:
-    """A user who exists for one test, and a browser with a cookie jar."""
+    """A temporary user with a cookie jar."""
 
     def __init__(self, url: str, domain: str) -> None:
-        """Make the user up."""
+        """Choose a random address and password."""
         self.url = url.rstrip("/")
         self.email = f"probe-{secrets.token_hex(8)}@{domain}"
         self._password = secrets.token_urlsafe(24)
@@ -62,15 +62,15 @@ class Probe:
         )
 
     def sign_up(self) -> Answer:
-        """Send what the sign-up form does."""
+        """Sign up, as the form does."""
         return self.call("POST", "/api/signup", self._credentials | {"name": "Probe"})
 
     def log_in(self) -> Answer:
-        """Send what the login form does."""
+        """Log in, as the form does."""
         return self.call("POST", "/api/login", self._credentials)
 
     def delete(self) -> Answer:
-        """Delete the user who is logged in."""
+        """Delete the logged-in user."""
         return self.call("DELETE", "/api/account", {"password": self._password})
 
     @property
@@ -78,8 +78,8 @@ class Probe:
         return {"email": self.email, "password": self._password}
 
     def call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Answer:
-        """Give the answer, whatever it is."""
-        request = urllib.request.Request(  # noqa: S310  # https, or this machine: see check_url
+        """Send a request; every outcome is an Answer."""
+        request = urllib.request.Request(  # noqa: S310  # https or this machine: see check_url
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"} if body is not None else {},
@@ -101,22 +101,22 @@ def _answer(status: int, content: bytes) -> Answer:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        return Answer(status, {}, "the answer is no JSON object, so it is not this service's")
+        return Answer(status, {}, "the answer is not a JSON object, so it is not from this service")
     return Answer(status, body, " ".join(str(body.get(k, "")) for k in ("code", "error")).strip())
 
 
 def check_url(url: str) -> None:
-    """Raise NotReady for what is no URL to send a password to."""
+    """Raise NotReady for a URL to which no password may be sent."""
     parts = urlsplit(url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise NotReady(
-            f"{url!r} is no URL to try: it must be https://…, or http:// on this machine."
+            f"{url!r} cannot be tested: it must be https://…, or http:// on this machine."
         )
 
 
 def smoke(url: str, say: Say, domain: str = "example.com") -> None:
-    """Try every step and say how it went. Raises Failed for the first that went wrong."""
+    """Run every step and report it. Raises Failed at the first failure."""
     check_url(url)
     probe = Probe(url, domain)
     steps = _Steps(probe, say)
@@ -124,12 +124,14 @@ def smoke(url: str, say: Say, domain: str = "example.com") -> None:
     steps.expect("health", 200, health := probe.call("GET", "/api/health"))
     database = health.body.get("database")
     if not isinstance(database, dict) or database.get("status") != "connected":
-        raise Failed("The service lives, but its database does not: its log tells why, in `cause`.")
-    gone = False
+        raise Failed(
+            "The service is up, but its database is not connected: see `cause` in its log."
+        )
+    is_deleted = False
     try:
         signed_up = probe.sign_up()
-        # A refusal is certain; after anything else somebody may be there.
-        gone = 400 <= signed_up.status < 500
+        # Only a refusal is certain; after any other failure the user may exist.
+        is_deleted = 400 <= signed_up.status < 500
         steps.expect("sign-up", 201, signed_up)
         steps.expect_user("who am I", probe.call("GET", "/api/user"))
         steps.expect("own data", 200, own := probe.call("GET", "/api/account"))
@@ -139,16 +141,16 @@ def smoke(url: str, say: Say, domain: str = "example.com") -> None:
         steps.expect("login", 200, probe.log_in())
         steps.expect_user("who am I, again", probe.call("GET", "/api/user"))
         deleted = probe.delete()
-        gone = deleted.status == 204
+        is_deleted = deleted.status == 204
         steps.expect("deletion", 204, deleted)
     finally:
-        if not gone:
+        if not is_deleted:
             _clean_up(probe, say)
     steps.expect("who am I, deleted", 401, probe.call("GET", "/api/user"))
 
 
 class _Steps:
-    """Says how each step went, and how long it took."""
+    """Reports each step and its duration."""
 
     def __init__(self, probe: Probe, say: Say) -> None:
         self.probe = probe
@@ -168,19 +170,19 @@ class _Steps:
     def expect_user(self, step: str, answer: Answer) -> None:
         self.expect(step, 200, answer)
         if answer.body.get("email") != self.probe.email:
-            raise Failed(f"{self.probe.url} failed at: {step}. It answered with somebody else.")
+            raise Failed(f"{self.probe.url} failed at: {step}. It answered with another user.")
 
 
 def _say_network(own: Answer, say: Say) -> None:
-    """Show what the operator alone can judge: a wrong TRUSTED_PROXIES makes all clients one."""
+    """Print the network, by which only the operator can judge TRUSTED_PROXIES."""
     for event in own.body.get("events") or []:
         if event.get("kind") == "signup":
-            say(f"        to the service you are at {event.get('client')}: not your network? Then")
-            say("        TRUSTED_PROXIES is wrong.")
+            say(f"        the service sees you at {event.get('client')}. If this is not your")
+            say("        network, TRUSTED_PROXIES is wrong.")
 
 
 def _clean_up(probe: Probe, say: Say) -> None:
-    """Delete the user after a failure, if there is one."""
+    """Delete the user after a failure, if it exists."""
     if probe.delete().status == 204:
         say("        The probe user was deleted.")
         return
@@ -190,5 +192,5 @@ def _clean_up(probe: Probe, say: Say) -> None:
     elif login.status == 200 and probe.delete().status == 204:
         say("        The probe user was deleted.")
     else:
-        say(f"        The probe user {probe.email} may be left. In Postgres:")
+        say(f"        The probe user {probe.email} may still exist. In Postgres:")
         say(f"        DELETE FROM users WHERE email = '{probe.email}';")  # noqa: S608  # for a person

@@ -41,7 +41,7 @@ def test_everything_that_is_missing_is_said_at_once(gcloud: Gcloud) -> None:
         "The secret ADMIN_TOKEN has no value. After `make deploy-setup`: `openssl rand",
         "ENVIRONMENT must be production or staging.",
         "FALLBACK=full would lose sign-ups",
-        "CONCURRENCY is 3, and must be more",
+        "CONCURRENCY is 3 and must be more",
         "TRUSTED_PROXIES is missing",
         "REGION is missing",
     )
@@ -111,7 +111,7 @@ def test_what_gcloud_cannot_see_is_told_in_its_words(gcloud: Gcloud) -> None:
     asked = "secrets versions describe latest --secret=SESSION_SECRET "
     gcloud.say(asked, error="PERMISSION_DENIED: the API is disabled")
     (problem,) = problems_of(gcloud.run("apply", **WHERE))
-    assert problem.startswith("The secret SESSION_SECRET cannot be seen: ERROR: (gcloud) PERMISSIO")
+    assert problem.startswith("The secret SESSION_SECRET cannot be read: ERROR: (gcloud) PERMISSIO")
 
 
 def test_administrators_by_service_account_need_no_token(gcloud: Gcloud) -> None:
@@ -132,7 +132,7 @@ def test_without_gcloud_or_login_or_project_the_settings_are_checked_all_the_sam
     assert [p.split()[0] for p in problems] == ["gcloud", "PROJECT", "BCRYPT_ROUNDS", "REGION"]
     (gcloud.folder / "bin" / "gcloud").unlink()
     problems = problems_of(gcloud.run("apply", BCRYPT_ROUNDS="4"))
-    assert problems[0].startswith("gcloud is missing: install")
+    assert problems[0].startswith("gcloud is not installed: see")
     assert [p.split()[0] for p in problems] == ["gcloud", "BCRYPT_ROUNDS", "REGION"]
 
 
@@ -143,7 +143,7 @@ def test_the_project_is_gclouds_own_if_none_is_named(gcloud: Gcloud) -> None:
 
 def test_a_missing_region_is_a_problem(gcloud: Gcloud) -> None:
     (problem,) = problems_of(gcloud.run("apply", PROJECT="my-project"))
-    assert problem == "REGION is missing: name the one nearest to the database."
+    assert problem == "REGION is missing: set the one nearest to the database."
     assert "Warning" not in gcloud.run("apply", **WHERE, DRY_RUN="1").stderr
 
 

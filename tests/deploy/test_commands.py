@@ -118,7 +118,7 @@ def test_threads_are_as_many_as_requests_and_three_times_the_hashes_fewer(gcloud
     assert variables_of(flags)["HASH_CONCURRENCY"] == "2"
     problems = problems_of(gcloud.run("apply", **WHERE, CPU="4"))
     (problem,) = problems
-    assert problem.startswith("CONCURRENCY is 8, and must be more than three times HASH_CONC")
+    assert problem.startswith("CONCURRENCY is 8 and must be more than three times HASH_CONC")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_behind_firebase_hosting_the_cookie_has_the_one_name_that_gets_through(
 def test_another_number_of_proxies_than_the_front_has_is_a_warning(gcloud: Gcloud) -> None:
     done = gcloud.run("apply", **WHERE, DRY_RUN="1", TRUSTED_PROXIES="2")
     assert done.returncode == 0
-    assert "Warning: TRUSTED_PROXIES is 2, where it is 1 with FRONT=run.app" in done.stderr
+    assert "Warning: TRUSTED_PROXIES is 2, but FRONT=run.app has 1" in done.stderr
 
 
 def test_settings_of_the_environment_are_passed_on_with_commas_and_all(gcloud: Gcloud) -> None:
@@ -205,7 +205,7 @@ def test_one_function_can_have_the_name_that_a_url_mask_looks_for(gcloud: Gcloud
     assert (words, flags["--function"]) == (["user"], "session")
     done = gcloud.run("apply", **WHERE, SERVICE="user")
     assert done.returncode == 2
-    assert "say which FUNCTION it is for" in done.stderr
+    assert "SERVICE requires FUNCTION" in done.stderr
 
 
 def test_api_and_admin_can_be_deployed_alone_and_unknown_functions_cannot(gcloud: Gcloud) -> None:

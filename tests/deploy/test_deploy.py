@@ -15,23 +15,23 @@ def test_a_deployment_runs_what_the_dry_run_shows_and_then_tries_it(gcloud: Gclo
     ran = [w for w in gcloud.calls if " ".join(w).startswith(WRITES)]
     assert [shlex.join(["gcloud", *words]) for words in ran] == shown
     assert done.stdout.splitlines()[:4] == shown
-    assert "Trying http://127.0.0.1:9" in done.stdout
+    assert "Testing http://127.0.0.1:9" in done.stdout
     assert done.returncode == 1
-    assert "It is deployed, but: http://127.0.0.1:9 failed at: lives." in done.stderr
-    assert "`make rollback` takes it back" in done.stderr
+    assert "Deployed, but: http://127.0.0.1:9 failed at: lives." in done.stderr
+    assert "`make rollback` undoes it" in done.stderr
 
 
 def test_nothing_is_deployed_that_could_not_be_tried_afterwards(gcloud: Gcloud) -> None:
     done = gcloud.run("apply", **WHERE, URL="example.com")
     assert done.returncode == 2
-    assert "'example.com' is no URL to try" in done.stderr
+    assert "'example.com' cannot be tested" in done.stderr
     assert gcloud.calls == []
 
 
 def test_what_only_a_load_balancer_reaches_is_not_tried_around_it(gcloud: Gcloud) -> None:
     done = gcloud.run("apply", **WHERE, FRONT="load-balancer")
     assert done.returncode == 0, done.stderr
-    assert "Not tried" in done.stdout
+    assert "Not tested" in done.stdout
     assert gcloud.called("run services describe") == []
 
 
@@ -40,7 +40,7 @@ def test_a_deployment_that_fails_ends_there(gcloud: Gcloud) -> None:
     done = gcloud.run("apply", **WHERE)
     assert done.returncode == 1
     assert "Build failed" in done.stderr
-    assert "gcloud ended with exit code 3" in done.stderr
+    assert "gcloud failed with exit code 3" in done.stderr
     assert [w[:2] for w in gcloud.calls if " ".join(w).startswith(WRITES)] == [["run", "deploy"]]
 
 

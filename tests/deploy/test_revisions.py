@@ -35,17 +35,17 @@ def test_a_rollback_can_name_the_revision_and_the_service(gcloud: Gcloud) -> Non
     assert (words, flags["--to-revisions"]) == ([service], "a-1=100")
     done = gcloud.run("rollback", **WHERE, REVISION="a-9")
     assert done.returncode == 2
-    assert "has no revision a-9, but a-3, a-2, a-1." in done.stderr
+    assert "has no revision a-9; it has a-3, a-2, a-1." in done.stderr
 
 
 def test_where_there_is_nothing_to_go_back_to_nothing_changes(gcloud: Gcloud) -> None:
     set_revisions(gcloud, "a-1", revision("a-1", 1), revision("a-2", 2, "False"))
     done = gcloud.run("rollback", **WHERE)
     assert done.returncode == 1
-    assert "There is no older revision that worked" in done.stderr
+    assert "No older revision worked" in done.stderr
     gcloud.say("run services describe", error="Cannot find service [ai-coder-auth]")
     done = gcloud.run("rollback", **WHERE)
     assert done.returncode == 1
-    assert "The revisions of ai-coder-auth cannot be seen" in done.stderr
+    assert "The revisions of ai-coder-auth cannot be listed" in done.stderr
     assert gcloud.called("run services update-traffic") == []
     assert problems_of(gcloud.run("rollback", PROJECT="my-project")) == ["REGION is missing."]

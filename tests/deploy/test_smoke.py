@@ -61,7 +61,7 @@ def test_every_step_is_told_and_nothing_is_left(
         ("deletion", "204"),
         ("who am I, deleted", "401"),
     ]
-    assert "you are at 127.0.0.0/24" in done.stdout
+    assert "sees you at 127.0.0.0/24" in done.stdout
     assert _users(postgres, database) == 0
     kinds = [kind for (kind,) in postgres.run("SELECT kind FROM auth_events", database)]
     assert sorted(kinds) == ["account_deleted", "login", "logout", "signup"]
@@ -149,7 +149,7 @@ def test_a_database_that_is_away_is_told_before_anybody_signs_up(
         relay.mode = REFUSE
         done = _smoke(emulator.url)
     assert done.returncode == 1
-    assert "its database does not" in done.stderr
+    assert "its database is not connected" in done.stderr
     assert "sign-up" not in done.stdout
 
 
