@@ -1,1 +1,1 @@
-"""What proves who somebody is: passwords, session tokens, ID tokens, and their keys."""
+"""Proofs of identity: passwords, session tokens, ID tokens and their keys."""

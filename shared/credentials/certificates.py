@@ -1,4 +1,4 @@
-"""Keeps the certificates that ID tokens are verified with, and asks rarely for them."""
+"""A cache of the certificates that verify ID tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from shared.formats.strict_json import loads
 from shared.observe import log
 
 PAUSE_SECONDS = 180.0
-"""Between two fetches for names that the provider doesn't have."""
+"""Minimum between two fetches for unknown names."""
 RETRY_SECONDS = 10.0
-"""Between any two fetches at least."""
+"""Minimum between any two fetches."""
 STALE_SECONDS = 24 * 60 * 60.0
-"""For which certificates are used beyond their max-age while no newer ones can be had."""
+"""How long certificates are used after their max-age while none can be fetched."""
 FETCH_SECONDS = 3.0
-"""For a fetch as a whole, looking up the host's name included."""
+"""For a whole fetch, including the DNS lookup."""
 
 _MAX_LIFETIME = 24 * 60 * 60.0
 _MAX_AGE = re.compile(r"\bmax-age=(\d{1,9})", re.IGNORECASE)
@@ -26,28 +26,28 @@ _AGE = re.compile(r"\d{1,9}")
 
 
 class Certificates:
-    """One provider's, kept for as long as their max-age allows (RFC 9111). Safe between threads."""
+    """One provider's certificates, cached for their max-age (RFC 9111). Thread-safe."""
 
     def __init__(self, url: str) -> None:
-        """`url` gives a JSON object of PEM certificates by `kid`; it is not asked yet."""
+        """`url` gives a JSON object of PEM certificates by `kid`; nothing is fetched yet."""
         self._url = url
         self._fetching = threading.Lock()
         self._next_fetch = 0.0
         self._failure: str | None = None
-        self._kept: tuple[dict[str, str], float] = ({}, 0.0)  # And until when they are fresh.
+        self._kept: tuple[dict[str, str], float] = ({}, 0.0)  # With the end of freshness.
 
     def get(self, kid: str, now: float) -> str | None:
-        """Give the certificate of that name, or None where the provider has none.
+        """Give the certificate of that name, or None if the provider has none.
 
-        Raises IdentityUnavailable where that cannot be known. An unknown name, which anybody can
-        invent, makes us ask again, but not more often than every PAUSE_SECONDS. `now` is a reading
-        of `time.monotonic()`: to set the clock makes nothing fresh or stale.
+        Raises IdentityUnavailable if that is unknown. Names that the cache lacks, which anybody can
+        invent, cause at most one fetch per PAUSE_SECONDS. `now` is a reading of `time.monotonic()`,
+        so that setting the clock makes nothing fresh or stale.
         """
         certificates, until = self._kept
         is_kept = kid in certificates and now < until + STALE_SECONDS
         if is_kept and now < until:
             return certificates[kid]
-        # Of those who have a stale one a single one asks, and the others do not wait for that.
+        # One thread fetches; others wait for it only if they have no stale certificate.
         if self._fetching.acquire(blocking=not is_kept):
             try:
                 if now >= self._next_fetch:
@@ -73,8 +73,10 @@ class Certificates:
                 RSAVerifier.from_string(certificate)
         except (*https.FAILURES, TypeError) as error:
             self._next_fetch = now + RETRY_SECONDS
-            self._failure = f"the certificates cannot be had: {type(error).__name__}: {error}"
-            log.write("WARNING", "ID tokens are verified with what is kept", cause=self._failure)
+            self._failure = f"the certificates cannot be fetched: {type(error).__name__}: {error}"
+            log.write(
+                "WARNING", "ID tokens are verified with cached certificates", cause=self._failure
+            )
             return
         self._failure = None
         lifetime = min(max(_max_age(headers) - _age(headers), RETRY_SECONDS), _MAX_LIFETIME)

@@ -1,4 +1,4 @@
-"""The old server's session cookie, so that who is logged in there stays logged in here.
+"""The old server's session cookie, so that its users stay logged in.
 
 Its value is `s:<sid>.<signature>`, percent-encoded. The signature is the sid's HMAC-SHA256, base64
 without padding (`setcookie` in express-session's index.js, `sign` in cookie-signature's).
@@ -15,13 +15,13 @@ from urllib.parse import unquote
 
 COOKIE_NAME = "connect.sid"
 MAX_LENGTH = 4096
-"""Characters of a value; express-session's own have about 90."""
+"""Characters; express-session's values have about 90."""
 
 _SIGNED = re.compile(r"s:([!-~]+)\.([A-Za-z0-9+/]{43})")
 
 
 def session_id(value: str, secrets: Sequence[str]) -> str | None:
-    """Give the sid that one of the secrets signed; None for any other value of the cookie."""
+    """Give the sid if one of the secrets signed it; None for any other value."""
     signed = _SIGNED.fullmatch(unquote(value)) if len(value) <= MAX_LENGTH else None
     if signed is None:
         return None
@@ -34,9 +34,9 @@ def session_id(value: str, secrets: Sequence[str]) -> str | None:
 
 
 def exchanged_sid(sid: str) -> str:
-    """Give the sid of the session of ours that this one is exchanged for: always the same.
+    """Give the sid of our session for which this one is exchanged.
 
-    So however often it is exchanged, what comes of it is one session, and ends as one.
+    It is always the same, so that repeated exchanges give one session, which ends as one.
     """
     digest = hashlib.sha256(b"ai-coder-auth express\0" + sid.encode()).digest()
     return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()

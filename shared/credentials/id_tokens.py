@@ -1,9 +1,8 @@
-"""Verifies ID tokens: who somebody is in the eyes of Google, never what they may do.
+"""Verifies ID tokens of Google and Firebase. They authenticate a user and authorize nothing.
 
-google-auth verifies the signature, the audience and two of the times. Left to its caller, and done
-here: taking the token apart strictly, pinning the algorithm, `iss`, `nbf`, `sub`, `email_verified`
-and what Firebase adds. It is imported when the first token comes, because it takes longer than a
-whole login.
+google-auth verifies the signature, the audience, `iat` and `exp`. This module checks the strict
+form of the token, the algorithm, `iss`, `nbf`, `sub`, `email_verified` and Firebase's claims. The
+first token imports google-auth, because the import takes longer than a whole login.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SUBJECT_MAX_LENGTH = 255
 """Characters (OpenID Connect Core, section 2)."""
 FIREBASE_SUBJECT_MAX_LENGTH = 128
 NAME_MAX_LENGTH = 100
-"""Characters that are kept of a name: as many as a sign-up may give."""
+"""A longer name is cut to as many characters as a sign-up allows."""
 
 _GMAIL = ("gmail.com", "googlemail.com")
 _FOREIGN_KEYS = {"crit", "b64", "jwk", "jku", "x5u", "x5c"}
@@ -38,10 +37,10 @@ _FOREIGN_KEYS = {"crit", "b64", "jwk", "jku", "x5u", "x5c"}
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Who issues ID tokens, under which names, and where the certificates are."""
+    """An issuer of ID tokens."""
 
     issuers: tuple[str, ...]
-    """Every `iss` that is accepted; an identity is known by the first."""
+    """All accepted values of `iss`; identities are stored under the first."""
     certificates_url: str
     """Gives a JSON object of PEM certificates by `kid`."""
 
@@ -62,34 +61,34 @@ def firebase(project_id: str) -> Provider:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a provider vouches for: `issuer` and `subject` name them, the address is theirs."""
+    """A person whom a provider has authenticated, named by `issuer` and `subject`."""
 
     issuer: str
     subject: str
     email: str
-    """From a sign-in the address's key, which a new user may have; else as the provider has it."""
+    """From a sign-in, the email key; otherwise unchanged from the token."""
     provider: str = "google"
     name: str | None = None
     is_authoritative: bool = False
-    """Whether Google itself gives the address out, so that nobody else can ever have it."""
+    """Whether Google assigns the address, so that nobody else can have it."""
     also: tuple[ExternalIdentity, ...] = ()
-    """The same person at another provider, who was asked by this one."""
+    """The same person's identity at the provider behind this one."""
     auth_time: int = 0
-    """When they proved to the provider who they are, or, where it doesn't tell, the token's `iat`.
+    """When they authenticated at the provider; without that claim, the token's `iat`.
 
-    An old token of Google's, or a Firebase session of months, is no fresh proof.
+    An old Google token, or a Firebase session of months, is no fresh proof.
     """
     token: IdToken = field(default=IdToken("", 0), compare=False)
-    """The token that says so."""
+    """The verified token."""
 
     @property
     def identities(self) -> tuple[ExternalIdentity, ...]:
-        """Every name under which the person may be known here; the provider's own is the first."""
+        """All identities of the person; the provider's own is the first."""
         return ExternalIdentity(self.issuer, self.subject), *self.also
 
 
 class IdTokens:
-    """Verifies one provider's tokens. Safe to share between threads."""
+    """Verifies one provider's tokens. Thread-safe."""
 
     def __init__(self, provider: Provider) -> None:
         """Fetch nothing yet."""
@@ -97,15 +96,15 @@ class IdTokens:
         self._certificates = Certificates(provider.certificates_url)
 
     def verify(self, token: str, audience: str, now: float) -> Identity:
-        """Give the identity in a token made for `audience`. Raises as `claims` does."""
+        """Give the identity in a token for `audience`. Raises as `claims` does."""
         claims = self.claims(token, (audience,), now)
         return Identity(self.issuers[0], claims["sub"], claims["email"])
 
     def claims(self, token: str, audiences: Collection[str], now: float) -> dict[str, Any]:
-        """Give what a token made for one of the audiences says (OpenID Connect Core, 3.1.3.7).
+        """Give the claims of a token for one of the audiences (OpenID Connect Core, 3.1.3.7).
 
-        Raises InvalidIdentityToken, and IdentityUnavailable where the certificates that would
-        decide cannot be had. No cause quotes the token.
+        Raises InvalidIdentityToken, or IdentityUnavailable if the certificates cannot be fetched.
+        No cause quotes the token.
         """
         header, _ = _parse(token)
         kid = header.get("kid")
@@ -127,10 +126,10 @@ class IdTokens:
                 audience=list(audiences),
                 clock_skew_in_seconds=SKEW_SECONDS,
             )
-        except GoogleAuthError as error:  # Its texts from here on quote verified claims only.
+        except GoogleAuthError as error:  # Here its messages only quote verified claims.
             raise InvalidIdentityToken(cause=str(error)) from error
         except (ValueError, TypeError, OverflowError) as error:
-            raise InvalidIdentityToken(cause=f"no ID token ({type(error).__name__})") from error
+            raise InvalidIdentityToken(cause=f"not an ID token ({type(error).__name__})") from error
         if claims.get("iss") not in self.issuers:
             raise InvalidIdentityToken(cause="another issuer")
         _check(claims, now)
@@ -138,22 +137,22 @@ class IdTokens:
 
 
 class SignInTokens:
-    """Verifies the ID tokens that users sign in with: Google's, and Firebase's about Google."""
+    """Verifies the ID tokens of sign-ins: Google's, and Firebase's with Google as provider."""
 
     def __init__(
         self, google: IdTokens, client_ids: Collection[str], firebase_project_id: str | None
     ) -> None:
-        """Without client ids, or without a project, that provider's tokens are refused."""
+        """Without client ids or a project, that provider's tokens are refused."""
         self._google, self._client_ids = google, client_ids
         self._project_id = firebase_project_id
         self._firebase = IdTokens(firebase(firebase_project_id)) if firebase_project_id else None
 
     def verify(self, token: str, now: float) -> Identity:
-        """Give the identity in a token, which its `iss` assigns to a provider.
+        """Give the identity in a token; `iss` selects the provider.
 
         Raises InvalidIdentityToken and IdentityUnavailable, as `IdTokens.claims` does.
         """
-        issuer = _parse(token)[1].get("iss")  # Believed by nobody until the provider is asked.
+        issuer = _parse(token)[1].get("iss")  # Unverified: it only selects the verifier.
         if self._client_ids and issuer in self._google.issuers:
             claims = self._google.claims(token, self._client_ids, now)
             found = self._by_google(claims, now)
@@ -167,14 +166,14 @@ class SignInTokens:
 
     def _by_google(self, claims: Mapping[str, Any], now: float) -> Identity:
         if not isinstance(claims.get("azp", ""), str):
-            raise InvalidIdentityToken(cause="an authorized party that is no text")
+            raise InvalidIdentityToken(cause="azp is not a string")
         return Identity(
             issuer=self._google.issuers[0],
             subject=claims["sub"],
             email=_new_email(claims),
             provider="google",
             name=_name(claims),
-            is_authoritative=_is_given_out_by_google(claims["email"], claims.get("hd")),
+            is_authoritative=_is_assigned_by_google(claims["email"], claims.get("hd")),
             auth_time=_auth_time(claims.get("auth_time", claims["iat"]), now),
         )
 
@@ -193,15 +192,15 @@ class SignInTokens:
             email=_new_email(claims),
             provider="firebase-google",
             name=_name(claims),
-            # A claim `hd` would be the project's own word.
-            is_authoritative=_is_given_out_by_google(claims["email"], None),
+            # A claim `hd` could be set by the project itself.
+            is_authoritative=_is_assigned_by_google(claims["email"], None),
             also=(ExternalIdentity(self._google.issuers[0], subject),),
             auth_time=_auth_time(claims.get("auth_time"), now),
         )
 
 
 def _name_of(token: str) -> str:
-    """Name a token by what was signed, in 128 bits: a signature may have several forms."""
+    """Identify a token by 128 bits of its signed part: a signature may have several forms."""
     digest = hashlib.sha256(token.rpartition(".")[0].encode()).digest()
     return compact_jwt.encode(digest[:16])
 
@@ -217,7 +216,7 @@ def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _check(claims: Mapping[str, Any], now: float) -> None:
-    """Check of verified claims what google-auth does not, and the times by the caller's clock."""
+    """Check what google-auth does not, and the times by the caller's clock."""
     issued_at, expires_at = claims["iat"], claims["exp"]
     not_before = claims.get("nbf", issued_at)
     if any(type(moment) is not int for moment in (issued_at, not_before, expires_at)):
@@ -229,7 +228,7 @@ def _check(claims: Mapping[str, Any], now: float) -> None:
     if claims.get("email_verified") is not True or not isinstance(email, str):
         raise InvalidIdentityToken(cause="no verified address")
     if not _is_storable(email):
-        raise InvalidIdentityToken(cause="an address that no text can be")
+        raise InvalidIdentityToken(cause="an address that cannot be stored")
 
 
 def _check_subject(subject: object, at_most: int = SUBJECT_MAX_LENGTH) -> None:
@@ -247,7 +246,7 @@ def _is_storable(text: str) -> bool:
 
 def _auth_time(moment: object, now: float) -> int:
     if type(moment) is not int or moment > now + SKEW_SECONDS:
-        raise InvalidIdentityToken(cause="no time of authentication in the past")
+        raise InvalidIdentityToken(cause="auth_time is missing or in the future")
     return min(moment, int(now))
 
 
@@ -255,22 +254,22 @@ def _new_email(claims: Mapping[str, Any]) -> str:
     try:
         return parse_new_email(claims["email"])
     except InvalidInput as error:
-        raise InvalidIdentityToken(cause="an address that no new user may have") from error
+        raise InvalidIdentityToken(cause="an address that is invalid for a new user") from error
 
 
 def _name(claims: Mapping[str, Any]) -> str | None:
-    """Give the name, which is only shown, or None where it is none: no token is refused for it."""
+    """Give the display name, or None for an unusable one, which is no reason to refuse a token."""
     name = claims.get("name")
     if not isinstance(name, str) or {"Cc", "Cs"} & set(map(unicodedata.category, name)):
         return None
     return unicodedata.normalize("NFC", name).strip()[:NAME_MAX_LENGTH].strip() or None
 
 
-def _is_given_out_by_google(email: str, hosted_domain: object) -> bool:
-    """Tell whether a verified address is Gmail's, or of the Workspace that Google runs for it.
+def _is_assigned_by_google(email: str, hosted_domain: object) -> bool:
+    """Tell whether a verified address is Gmail's, or of a Workspace with the address's domain.
 
-    The rule is Google's ("Verify the Google ID token on your server side"): of any other
-    address it only knows that somebody once received mail there.
+    The rule is Google's ("Verify the Google ID token on your server side"): for any other address
+    it only knows that somebody once received mail there.
     """
     domain = email.rpartition("@")[2].lower()
     return email.isascii() and (domain in _GMAIL or domain == hosted_domain)

@@ -1,12 +1,10 @@
-"""What a new password must be: long enough, none of the common ones, and not made of the context.
+"""The rules for new passwords: long enough, not common, not made of the user's own data.
 
-No rule of composition is asked of it, and no maximum but the body's (NIST SP 800-63B-4, 3.1.1.2;
-ASVS 5.0, V6.2.1, 6.2.4, 6.2.5, 6.2.9, 6.2.11). A login asks nothing of all this: what somebody has
-already goes on working.
+There are no composition rules, and no maximum except the body's (NIST SP 800-63B-4, 3.1.1.2; ASVS
+5.0, V6.2.1, 6.2.4, 6.2.5, 6.2.9, 6.2.11). Logins do not apply them: existing passwords still work.
 
-The list of common passwords is read by the first sign-up or change, in some 2 ms, and searched as
-it is, in 0.05 ms, because a set of the same would take 2 MB. Where it is from is told in
-`common_passwords.LICENSE`.
+The list of common passwords (source: `common_passwords.LICENSE`) is read by the first sign-up or
+change, in about 2 ms, and searched as one text, in 0.05 ms: a set would take 2 MB.
 """
 
 from __future__ import annotations
@@ -21,18 +19,18 @@ from shared.formats.unicode import normalized
 _LIST = Path(__file__).with_name("common_passwords.txt.gz")
 _APP = "AI-Coder"
 _WORD_MIN = 4
-"""Shorter words are in too many passwords by chance."""
+"""Shorter words occur in too many passwords by chance."""
 _LETTERS_LEFT = 4
-"""Digits and signs don't count: a year, a birthday or `!` behind a name is what everybody tries."""
+"""Digits and signs do not count: a year or `!` after a name is easy to guess."""
 
 
 def check_new_password(
     password: str, *, min_length: int, field: str, email: str, name: str | None
 ) -> None:
-    """Raise InvalidInput for `field` where nobody should choose this password, and say why.
+    """Raise InvalidInput for `field`, with the reason, if the password is too weak.
 
-    It is counted in code points after NFC, and compared after NFKC and case folding. `email` is
-    the user's email key.
+    The length is in code points after NFC; comparisons use NFKC and case folding. `email` is the
+    user's email key.
     """
     if len(normalized("NFC", password)) < min_length:
         raise InvalidInput(field, f"The password must have at least {min_length} characters")
@@ -50,7 +48,7 @@ def check_new_password(
 
 
 def _is_made_of(words: set[str], folded: str) -> bool:
-    """Tell whether, but for the words and what is easily put beside them, nothing is left."""
+    """Tell whether almost nothing is left without the words, digits and signs."""
     squeezed = left = _squeezed(folded)
     for word in sorted(words, key=len, reverse=True):
         left = left.replace(word, "")
@@ -58,9 +56,9 @@ def _is_made_of(words: set[str], folded: str) -> bool:
 
 
 def _context_words(email: str, name: str | None) -> set[str]:
-    """Give the address, the name, this application's name, and the words that they consist of.
+    """Give the address, the name, this application's name, and the words in them.
 
-    The domain's last label is no word of its own: it says nothing of anybody.
+    The top-level domain is not a word: it says nothing about the user.
     """
     email, name, app = (_folded(text) for text in (email, name or "", _APP))
     local, _, domain = email.rpartition("@")
@@ -75,13 +73,13 @@ def _folded(text: str) -> str:
 
 
 def _squeezed(folded: str) -> str:
-    """Leave out what may be between words: spaces, dots, hyphens, underscores and all signs."""
+    """Remove everything except letters and digits."""
     return "".join(filter(str.isalnum, folded))
 
 
 @functools.cache
 def _common_passwords() -> bytes:
-    """Read the list: a line each, all of them as `_folded` gives them."""
+    """Read the list: one password per line, in the form of `_folded`."""
     import gzip
 
     return b"\n" + gzip.decompress(_LIST.read_bytes())

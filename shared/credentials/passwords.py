@@ -1,12 +1,11 @@
-"""Hashes and verifies passwords, today's way and the old server's.
+"""Hashes and verifies passwords in the current format and the old server's.
 
-A new password is normalised (NFC) and hashed with bcrypt, which reads 72 bytes. What would fill
-them goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`,
-version 2, so that no byte is ignored. The old server did neither: it hashed the first 72 bytes
-as typed.
+A new password is normalised (NFC) and hashed with bcrypt, which reads 72 bytes. One of 72 or more
+bytes goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`,
+version 2, so that no byte is ignored. The old server hashed the first 72 bytes as typed.
 
-Hashing is what keeps this system busy, so it is bounded here how many hashes are computed at once;
-how many callers may be on their way to one is for `shared.rules.bulkhead`.
+Hashes dominate the load. The number computed at once is limited here, the number of callers in
+`shared.rules.bulkhead`.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from shared.formats.unicode import normalized
 from shared.observe import metrics
 
 MAX_BYTES = 72
-"""What bcrypt reads. A password that fills it might be followed by anything, so it is long."""
+"""bcrypt ignores further bytes. A password of this length or more counts as long."""
 
 MIN_ROUNDS, MAX_ROUNDS = 4, 14
-"""A stored hash of a higher cost is not computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
+"""Stored hashes of higher cost are never computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 _LONG = re.compile(
@@ -38,10 +37,10 @@ _LONG = re.compile(
 
 
 class PasswordHasher:
-    """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14. Safe to share between threads."""
+    """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14. Thread-safe."""
 
     def __init__(self, rounds: int, *, concurrency: int = 1) -> None:
-        """Take the cost of new hashes, and how many may be computed at once."""
+        """`concurrency` is the number of hashes computed at once."""
         self.rounds = rounds
         self._computing = threading.BoundedSemaphore(concurrency)
 
@@ -56,11 +55,12 @@ class PasswordHasher:
         return f"$bcrypt-sha256$v=2,t=2b,r={self.rounds}${salt22}${digest}"
 
     def verify(self, password: str, stored: str | None) -> bool:
-        """Tell whether the password made the stored hash.
+        """Tell whether the stored hash is the password's.
 
-        A no takes as long whatever is stored: a missing, foreign or corrupt hash is replaced by a
-        dummy, a cheaper one than today's is topped up. Only a costlier one takes longer. How often
-        a hash is computed depends on the password alone: once, or twice where it is not in NFC.
+        A refusal takes the same time whatever is stored: a missing, foreign or corrupt hash is
+        replaced by a dummy, and a cheaper one is padded to the current cost. Only a costlier one
+        takes longer. The number of hashes depends only on the password: one, or two if it is not
+        in NFC.
         """
         raw, normal = password.encode(), _normal(password)
         if long := _usable(_LONG, stored):
@@ -76,7 +76,7 @@ class PasswordHasher:
         if raw != normal and len(candidates) == 1:
             candidates.append(candidates[0])
         with self._timed("verify"):
-            # All of them, whether or not the first one fits.
+            # Always all of them, for constant time.
             outcomes = [self._matches(candidate, target) for candidate in candidates]
         return any(outcomes)
 
@@ -86,7 +86,7 @@ class PasswordHasher:
 
     @contextmanager
     def _timed(self, operation: str) -> Iterator[None]:
-        """Compute when it is one's turn."""
+        """Wait for a turn, then record the duration of the block."""
         with self._computing:
             began = time.perf_counter()
             yield
@@ -97,7 +97,7 @@ class PasswordHasher:
             if bcrypt.checkpw(candidate, target):
                 return True
             cost = int(target[4:6])
-        except ValueError:  # A salt that bcrypt itself refuses, at once.
+        except ValueError:  # bcrypt refuses the salt without hashing.
             cost = self.rounds
             bcrypt.checkpw(candidate, _dummy(cost))
         # Cost c takes 2**c, and 2**c + 2**c + 2**(c+1) + … + 2**(R-1) is 2**R.
@@ -106,7 +106,7 @@ class PasswordHasher:
         return False
 
     def needs_rehash(self, password: str, stored: str) -> bool:
-        """Tell whether a hash that just verified falls short of what `hash` would make now."""
+        """Tell whether a hash that just verified is weaker than one of `hash`."""
         normal = _normal(password)
         if len(normal) >= MAX_BYTES:
             cost = _LONG.fullmatch(stored)
@@ -121,7 +121,7 @@ class PasswordHasher:
 
 
 def hash_problem(stored: str) -> str | None:
-    """Say in a sentence why no password could ever be verified by a stored hash; else None."""
+    """Give a sentence if no password can ever match the stored hash, else None."""
     found = _BCRYPT.fullmatch(stored) or _LONG.fullmatch(stored)
     if not found:
         return "The password's hash is not one of bcrypt."
@@ -140,10 +140,10 @@ def _normal(password: str) -> bytes:
 
 
 def _condensed(normal: bytes, salt22: str) -> bytes:
-    """Give bcrypt_sha256's input, keyed with the salt so that no leaked SHA-256 fits it."""
+    """Give bcrypt_sha256's input, keyed with the salt so that no leaked SHA-256 matches it."""
     return base64.b64encode(hmac.digest(salt22.encode(), normal, hashlib.sha256))
 
 
 def _dummy(rounds: int) -> bytes:
-    """Give a hash that no known password has."""
+    """Give a hash that matches no known password."""
     return f"$2b${rounds:02d}${'.' * 53}".encode()

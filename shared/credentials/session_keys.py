@@ -1,6 +1,6 @@
-"""The keys of session tokens, each for one algorithm, and the reading of them from PEM.
+"""The keys of session tokens, each for one algorithm, and their PEM parser.
 
-What reads PEM (`cryptography`, and PyJWT for the JWK) is imported only where there is any.
+`cryptography` and PyJWT are imported only if there is a PEM to parse.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ _MAKE_ONE = "make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_c
 
 
 class InvalidSessionKeys(Exception):
-    """The text holds no usable list of keys. The message quotes nothing of it."""
+    """The text is not a usable list of keys. The message quotes none of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
-    """A key, and the only algorithm that it is good for (RFC 8725, section 3.1)."""
+    """A key for one algorithm (RFC 8725, section 3.1)."""
 
     kid: str
     algorithm: str
     verify: Callable[[bytes, bytes], bool] = field(repr=False)
-    """Whether the second is the signature of the first."""
+    """Takes data and signature."""
     sign: Callable[[bytes], bytes] | None = field(repr=False)
-    """None in a key that only verifies."""
+    """None for a key that only verifies."""
     jwk: dict[str, str] | None = None
-    """The public key as others get it (RFC 7517); None in a secret."""
+    """The published public key (RFC 7517); None for a secret."""
     is_canonical: Callable[[bytes], bool] = field(repr=False, default=lambda _: True)
-    """Whether a verified signature is one that `sign` gives: ES256 knows two for each text."""
+    """Whether `sign` could have made a valid signature: ES256 has two for each text."""
 
 
 def parse(text: str) -> tuple[SessionKey, ...]:
-    r"""Read PEM blocks, the first a private key; a line may end with the two characters `\n`, too.
+    r"""Parse PEM blocks, the first a private key; `\n` as two characters also ends a line.
 
-    P-256 is for ES256 and Ed25519 for EdDSA; nothing else is accepted. Raises InvalidSessionKeys.
+    Only P-256 (ES256) and Ed25519 (EdDSA) are accepted. Raises InvalidSessionKeys.
     """
     text = text.replace("\\n", "\n")
     blocks = [(match[1], match[0].encode(errors="replace")) for match in _BLOCK.finditer(text)]
     if not blocks or _BLOCK.sub("", text).strip():
-        raise InvalidSessionKeys(f"it must hold PEM blocks and nothing else: {_MAKE_ONE}")
+        raise InvalidSessionKeys(f"it must contain only PEM blocks: {_MAKE_ONE}")
     keys = tuple(_read(number, *block) for number, block in enumerate(blocks, 1))
     if keys[0].sign is None:
-        raise InvalidSessionKeys("it begins with a public key, but the first one has to sign")
+        raise InvalidSessionKeys("the first key must be private, to sign")
     if len({key.kid for key in keys}) < len(keys):
         raise InvalidSessionKeys("it lists the same key twice")
     return keys
@@ -77,7 +77,7 @@ def _read(number: int, label: str, pem: bytes) -> SessionKey:
         elif label == "PUBLIC KEY":
             public = load_pem_public_key(pem)
     except UnsupportedAlgorithm:
-        pass  # Another curve, say.
+        pass  # For example another curve.
     except ValueError as error:
         raise InvalidSessionKeys(f"block {number} is damaged: {_MAKE_ONE}") from error
     if isinstance(public, EllipticCurvePublicKey) and isinstance(public.curve, SECP256R1):
@@ -85,7 +85,7 @@ def _read(number: int, label: str, pem: bytes) -> SessionKey:
     elif isinstance(public, Ed25519PublicKey):
         algorithm = "EdDSA"
     else:
-        raise InvalidSessionKeys(f"block {number} is no key of P-256 or Ed25519: {_MAKE_ONE}")
+        raise InvalidSessionKeys(f"block {number} is not a P-256 or Ed25519 key: {_MAKE_ONE}")
     scheme: Any = jwt.get_algorithm_by_name(algorithm)
     jwk = scheme.to_jwk(public, as_dict=True)
     kid = _thumbprint(jwk)
@@ -110,12 +110,12 @@ _CANONICAL: dict[str, Callable[[bytes], bool]] = {"ES256": _is_low, "EdDSA": lam
 
 
 def _twin(signature: bytes) -> bytes:
-    """Give the other signature of the same key and data, which anybody can make: s is n - s."""
+    """Give the other valid signature of the same data, with n - s for s; anybody can compute it."""
     return signature[:32] + (_P256_ORDER - int.from_bytes(signature[32:])).to_bytes(32)
 
 
 def _thumbprint(jwk: dict[str, str]) -> str:
-    """Hash a public key of no other members than the required ones (RFC 7638, section 3)."""
+    """Hash a public key that has only the required members (RFC 7638, section 3)."""
     canonical = json.dumps(jwk, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).digest()
     return base64url(digest)

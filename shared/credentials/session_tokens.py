@@ -1,4 +1,4 @@
-"""Issues and reads session tokens: signed JWTs that follow RFC 8725, and nothing else.
+"""Issues and verifies session tokens: signed JWTs that follow RFC 8725.
 
 PyJWT only signs and verifies, and only with key pairs; a secret uses the standard library's HMAC.
 Everything else is checked here, because PyJWT accepts any `typ` and a missing `exp`, and because
@@ -24,7 +24,7 @@ from shared.formats.strict_json import InvalidJson, check_text
 from shared.model.users import MAX_STORED_EPOCH, User
 
 TYPE = "ai-coder-session+jwt"
-"""The explicit `typ` of RFC 8725, section 3.11: no other kind of token passes for a session."""
+"""The explicit `typ` of RFC 8725, section 3.11, which no other kind of token has."""
 ISSUER = "ai-coder-auth"
 AUDIENCE = "ai-coder"
 FRESH_SECONDS = 10 * 60
@@ -33,12 +33,12 @@ SKEW_SECONDS = 10
 MAX_LENGTH = 4096
 """Bytes of a token, because browsers drop larger cookies."""
 MAX_ISSUED_LENGTH = MAX_LENGTH - 160
-"""Without the cookie's name and attributes. Whatever the columns of `users` can hold fits."""
+"""Leaves room for the cookie's name and attributes. Every user in Postgres fits."""
 VERSION = 2
-"""Of the tokens that are issued. Those without one, of the code before, may have either of the two
-signatures that ES256 knows for one text; from this version on it is the lower."""
+"""Of issued tokens. Tokens without a version, of earlier code, may have either of ES256's two
+signatures; since this version only the lower is valid."""
 NAME_MAX_LENGTH = 100
-"""Characters of a name. It travels in the token; the old system's names can be longer."""
+"""Characters of the name in the token; names of the old system can be longer."""
 
 _CLAIMS: dict[str, tuple[type, ...]] = {
     "sub": (str,),
@@ -56,38 +56,38 @@ _CLAIMS: dict[str, tuple[type, ...]] = {
 }
 _SID = re.compile(r"[!-~]{1,255}")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-"""What a name in a users file may hold, and no claim."""
+"""Characters that a name in a users file may contain, but no claim."""
 
 
 class InvalidToken(Exception):
-    """The token is not ours, was altered, or its session has ended."""
+    """The token is not ours, is altered, or its session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a valid token says. Times are in seconds since the Unix epoch."""
+    """The claims of a valid token. Times are in seconds since the Unix epoch."""
 
     user: User
     sid: str
     expires_at: int
-    """Until then the signature alone is enough."""
+    """Until then the signature alone proves the session."""
     ends_at: int
     """Until then the store can renew it."""
     issued_at: int
     auth_time: int
-    """When the user proved who they are (OpenID Connect Core, section 2)."""
+    """When the user authenticated (OpenID Connect Core, section 2)."""
     auth_method: str
-    """How: `password`, `google`, `signup`, or `express`, the old server's session."""
+    """`password`, `google`, `signup` or `express` (the old server's session)."""
 
     def is_fresh(self, now: float) -> bool:
-        """Tell whether the session needs no look into the store."""
+        """Tell whether the signature alone is still enough."""
         return now < self.expires_at
 
     def has_just_proven(self, method: str, at: float) -> bool:
-        """Tell whether it began by this method within the ten minutes before a time.
+        """Tell whether the user authenticated by this method in the ten minutes before `at`.
 
-        The time is the store's: by a clock that is slow, the proof would be fresh for longer. A
-        renewed session is as old as the proof that it began with.
+        `at` is the store's time: a slow local clock would prolong the proof. Renewing a session
+        does not renew the proof.
         """
         age = at - self.auth_time
         return self.auth_method == method and -SKEW_SECONDS <= age <= FRESH_SECONDS
@@ -95,14 +95,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A signed token, and for how many seconds its session can still go on."""
+    """A signed token, and the seconds until its session ends."""
 
     text: str
     max_age: int
 
 
 class SessionTokens:
-    """Signs with the first private key or, without any, the first secret; verifies with all."""
+    """Signs with the first private key, or else the first secret; verifies with all."""
 
     def __init__(self, session_secrets: Sequence[str], keys: Sequence[SessionKey] = ()) -> None:
         """Take both in the order of `SESSION_SECRET` and `SESSION_PRIVATE_KEY`."""
@@ -122,11 +122,10 @@ class SessionTokens:
     ) -> IssuedToken:
         """Make a token for a new session, or a fresh one for the session it renews.
 
-        `auth_time` is when the user proved who they are by the `method`, if it was not now; without
-        a `sid` the new session gets a random one. A degraded user's session cannot be renewed: it
-        ends when it is no longer fresh.
-        Raises StoreRefused for a user of whom no token could be read again: only a users file can
-        have one, with texts that are no text or far longer than the columns of a database.
+        `auth_time` is when the user authenticated by `method`; default: now. The default `sid` is
+        random. A degraded user's session ends when it is no longer fresh.
+        Raises StoreRefused for a user who fits no token. Only a users file can have one, with
+        invalid texts, or texts far longer than the database's columns.
         """
         try:
             check_text([user.id, user.email, user.provider])
@@ -167,17 +166,17 @@ class SessionTokens:
         return IssuedToken(text, ends_at - issued_at)
 
     def read(self, token: str, now: float) -> Session:
-        """Give the session of a token that is ours and has not ended. Raises InvalidToken."""
+        """Verify a token and that its session has not ended. Raises InvalidToken."""
         session = self.verify(token)
         if session.issued_at > now + SKEW_SECONDS or now >= session.ends_at:
             raise InvalidToken("the session has ended or has not begun")
         return session
 
     def verify(self, token: str) -> Session:
-        """Give the session of a token that is ours, whenever it goes on.
+        """Verify a token, whether or not its session has ended. Raises InvalidToken.
 
-        Raises InvalidToken for anything else. The header must be exactly one of ours, so that
-        `alg`, `jwk`, `jku`, `x5u`, `crit` and `b64` are never the sender's to choose.
+        The header must be exactly one of ours, so that the sender never chooses `alg`, `jwk`,
+        `jku`, `x5u`, `crit` or `b64`.
         """
         claims = self._verified_claims(token)
         _check(claims)
@@ -216,12 +215,12 @@ class SessionTokens:
         return claims
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """Give the public keys as a JWK Set (RFC 7517, section 5), which never holds a secret."""
+        """Give the public keys as a JWK Set (RFC 7517, section 5); secrets are never in it."""
         return {"keys": [key.jwk for key in self._keys.values() if key.jwk]}
 
 
 def _check(claims: dict[str, Any]) -> None:
-    """Raise InvalidToken where signed claims are not those of a session."""
+    """Raise InvalidToken if the signed claims are not a session's."""
     if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
         raise InvalidToken("not from us or not for us")
     for name, kinds in _CLAIMS.items():
@@ -230,7 +229,7 @@ def _check(claims: dict[str, Any]) -> None:
     try:
         check_text([text for name, text in claims.items() if name != "name"])
     except InvalidJson as error:
-        raise InvalidToken("a claim that no text can be") from error
+        raise InvalidToken("a claim has an invalid text") from error
     if not _SID.fullmatch(claims["sid"]) or not 0 <= claims["epoch"] <= MAX_STORED_EPOCH:
         raise InvalidToken("claim sid or epoch is out of range")
     if claims.get("degraded", True) is not True:
@@ -252,12 +251,12 @@ def _unfit() -> StoreRefused:
 
 
 def _encode(value: dict[str, Any]) -> str:
-    # As UTF-8: escapes would take 6 bytes for a letter, and 12 for what is beyond the first plane.
+    # As UTF-8: escapes take 6 bytes per character, or 12 outside the basic plane.
     return compact_jwt.encode(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def _secret_key(secret: str) -> SessionKey:
-    """Name a secret without telling it: by 64 bits of a hash over at least 256."""
+    """Make a key of a secret; its `kid` is 64 bits of a hash, which reveal nothing of 256."""
     digest = hashlib.sha256(b"ai-coder-auth kid\0" + secret.encode()).digest()
 
     def sign(data: bytes) -> bytes:
