@@ -111,7 +111,7 @@ def check_url(url: str) -> None:
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise NotReady(
-            f"{url!r} cannot be tested: it must be https://…, or http:// on this machine."
+            f"The URL {url!r} cannot be tested: use https://…, or http:// on this machine."
         )
 
 
