@@ -64,7 +64,7 @@ class Reservation:
     """A sign-up, counted before anything is hashed for it."""
 
     is_offline: bool = False
-    """As an attempt's: what has counted the sign-up has to serve the rest of it."""
+    """Whether the fallback has counted it, because the database is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class FallbackStatus:
     away: float | None = None
     """For how many seconds it has been away."""
     pending: int = 0
-    """Sign-ups that the database lacks still."""
+    """Sign-ups not yet in the database."""
     snapshot: float | None = None
     """When the snapshot was taken, if there is one."""
 
@@ -159,7 +159,8 @@ class Users(Protocol):
         """Store a new user, whose id the caller made and whose email is its own key.
 
         Atomic: of any number of calls with one email key, or one identity, in any process, one
-        succeeds. Repeating a call whose answer was lost gives the stored user. Raises EmailTaken.
+        succeeds. Repeating a call whose answer was lost gives the stored user. What has counted the
+        `reservation` serves this call, too. Raises EmailTaken.
         """
         ...
 
@@ -249,12 +250,16 @@ class Identities(Protocol):
         ...
 
 
-class Maintenance(Protocol):
-    """What operators and the process itself ask."""
+class StatisticsSource(Protocol):
+    """What operators are told of users and logins."""
 
     def statistics(self, window: Window) -> Statistics:
         """Count users, and what the audit has of the window."""
         ...
+
+
+class Maintenance(Protocol):
+    """What the process asks for by itself."""
 
     def clean_up(self) -> bool:
         """Delete a bounded number of expired rows; tell whether there may be more to do."""
@@ -282,7 +287,7 @@ class ExpressSessions(Protocol):
 
 
 class DatabaseStatus(Protocol):
-    """How the database does, and what serves while it is away."""
+    """Database health, connections, and what serves while the database is away."""
 
     def health(self) -> DatabaseHealth:
         """Ask the database, within a deadline of its own."""
@@ -297,7 +302,7 @@ class DatabaseStatus(Protocol):
         ...
 
 
-class Store(Users, Attempts, Sessions, Identities, Maintenance, Protocol):
+class Store(Users, Attempts, Sessions, Identities, StatisticsSource, Maintenance, Protocol):
     """What every store can do, and what not every one has."""
 
     express_sessions: ExpressSessions | None

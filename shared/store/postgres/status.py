@@ -1,4 +1,4 @@
-"""How the database does: its health, its connections, its outage, its clock."""
+"""Database health: a probe, the connections, the outage, and whose clock is wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SKEW_PAUSE = 600.0
 
 
 class PostgresStatus(DatabaseStatus):
-    """The status of a database that nothing serves for."""
+    """A database, and nothing that serves while it is away."""
 
     def __init__(self, database: Database) -> None:
         """Ask nothing yet."""
