@@ -18,7 +18,11 @@ from tests.support.emulator import running_emulator
 from tests.support.waiting import until
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
-INTERVAL = {"OTEL_METRIC_EXPORT_INTERVAL": "100", "OTEL_SERVICE_NAME": "auth"}
+INTERVAL = {
+    "OTEL_METRIC_EXPORT_INTERVAL": "100",
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    "OTEL_SERVICE_NAME": "auth",
+}
 
 
 class Collector(HTTPServer):
