@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.emulator import Emulator, running_emulator
+from tests.support.emulator import Emulator
+from tests.support.in_process import served
 
 PASSWORD = "correct horse battery staple"
 Response = httpx.Response
@@ -157,12 +159,10 @@ def test_a_sign_up_that_cannot_be_accepted_names_the_member(
 def test_each_function_can_be_served_alone(
     tmp_path: Path, target: str, method: str, body: dict[str, str] | None, status: int
 ) -> None:
-    with (
-        running_emulator(target, USERS_FILE=str(tmp_path / "users.json")) as alone,
-        alone.client() as client,
-    ):
+    headers = [("Content-Type", "application/json")] if body else []
+    with served(target, USERS_FILE=str(tmp_path / "users.json")) as alone:
         for path in ("/", f"/api/{target}", "/any/path"):
-            response = client.request(method, path, json=body)
+            response = alone.send(method, path, headers, json.dumps(body).encode() if body else b"")
             assert response.status_code == status
             status = 409 if status == 201 else status
 

@@ -43,10 +43,10 @@ def _connect(url: str) -> Any:
 class Served:
     """The app with settings and a store of its own; several of them can take turns."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, target: str = "api", **settings: str) -> None:
         with patch.dict(os.environ, environment(**settings), clear=True):
             create_app: Callable[[str, str], Flask] = functions_framework.create_app
-            self._flask = create_app("api", f"{ROOT}/main.py")
+            self._flask = create_app(target, f"{ROOT}/main.py")
         self.application: Application = sys.modules["main"].application
         self.settings = self.application.settings
         self.store: Store = self.application.store
@@ -96,9 +96,9 @@ class Served:
 
 
 @contextmanager
-def served(**settings: str) -> Iterator[Served]:
+def served(target: str = "api", **settings: str) -> Iterator[Served]:
     """Serve the functions."""
-    running = Served(**settings)
+    running = Served(target, **settings)
     try:
         yield running
     finally:
