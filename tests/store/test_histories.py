@@ -32,7 +32,7 @@ from tests.support.outage import Site, running_site, token_of
 from tests.support.postgres import Server
 from tests.support.stores import TOKENS
 
-HISTORIES = int(os.environ.get("HISTORIES", "100"))
+HISTORIES = int(os.environ.get("HISTORIES", "30"))
 STEPS = 40
 ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
 SNAPSHOT_MAX_AGE = 3600

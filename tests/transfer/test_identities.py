@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.model.emails import email_key
@@ -87,28 +87,43 @@ def _file(users: list[dict[str, Any]]) -> bytes:
     return json.dumps(users, indent=2, ensure_ascii=False).encode()
 
 
-REAL = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = pytest.mark.parametrize("count", [15, pytest.param(1000, marks=pytest.mark.long)])
 
 
-@REAL
-@given(users=canonical_users())
+@EXAMPLES
 def test_exporting_what_was_imported_gives_the_file_and_importing_that_the_database(
-    targets: list[Target], users: list[dict[str, Any]]
+    targets: list[Target], count: int
 ) -> None:
-    first, second = map(_clear, targets)
-    first.apply(_file(users))
-    exported = first.export()
-    assert exported == _file(users)
-    second.apply(exported)
-    assert second.users() == first.users()
-    assert second.identities() == first.identities()
+    @settings(max_examples=count)
+    @given(users=canonical_users())
+    def goes_round(users: list[dict[str, Any]]) -> None:
+        first, second = map(_clear, targets)
+        first.apply(_file(users))
+        exported = first.export()
+        assert exported == _file(users)
+        second.apply(exported)
+        assert second.users() == first.users()
+        assert second.identities() == first.identities()
+
+    goes_round()
 
 
-@REAL
-@given(users=canonical_users(), data=st.data())
+@EXAMPLES
 def test_however_a_file_writes_its_users_they_are_the_same(
-    targets: list[Target], users: list[dict[str, Any]], data: st.DataObject
+    targets: list[Target], count: int
 ) -> None:
+    @settings(max_examples=count)
+    @given(users=canonical_users(), data=st.data())
+    def is_the_same(users: list[dict[str, Any]], data: st.DataObject) -> None:
+        target = _clear(targets[0])
+        target.apply(_respelled(users, data))
+        assert target.export() == _file(users)
+
+    is_the_same()
+
+
+def _respelled(users: list[dict[str, Any]], data: st.DataObject) -> bytes:
+    """Write the same users as another program might."""
     rows = []
     for user in users:
         row = dict(user)
@@ -128,12 +143,8 @@ def test_however_a_file_writes_its_users_they_are_the_same(
         rows.append({name: row[name] for name in order})
     form = data.draw(st.sampled_from(["array", "wrapped", "lines"]))
     if form == "lines" and rows:
-        source = "\n".join(json.dumps(row) for row in rows).encode()
-    else:
-        source = json.dumps({"users": rows} if form == "wrapped" else rows).encode()
-    target = _clear(targets[0])
-    target.apply(source)
-    assert target.export() == _file(users)
+        return "\n".join(json.dumps(row) for row in rows).encode()
+    return json.dumps({"users": rows} if form == "wrapped" else rows).encode()
 
 
 def _spellings(moment: datetime) -> list[Any]:

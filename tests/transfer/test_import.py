@@ -13,7 +13,7 @@ from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
 from shared.errors import PlanOutdated, RowsRejected, TransferRefused
 from shared.settings import Settings
-from shared.transfer import export, importing, rollback
+from shared.transfer import export, importing, rollback, writing
 from shared.transfer.importing import Applied
 from shared.transfer.steps import Event, Progress
 from tests.support.postgres import Server, running_pgbouncer
@@ -300,8 +300,11 @@ def test_a_batch_records_who_brought_what(target: Target) -> None:
 
 
 @pytest.mark.parametrize("other", [False, True])
-def test_many_users_get_the_indexes_that_the_table_had(target: Target, *, other: bool) -> None:
+def test_many_users_get_the_indexes_that_the_table_had(
+    target: Target, monkeypatch: pytest.MonkeyPatch, *, other: bool
+) -> None:
     """A foreign key on the table forbids to drop one; then the indexes are kept all along."""
+    monkeypatch.setattr(writing, "INDEX_LATER_ROWS", 1_000)
     if other:
         target.run("CREATE TABLE snippets (owner UUID REFERENCES users (id))")
     indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'users' ORDER BY 1"
@@ -311,11 +314,11 @@ def test_many_users_get_the_indexes_that_the_table_had(target: Target, *, other:
     )
     files = "SELECT pg_relation_filenode('users_pkey'), pg_relation_filenode('idx_users_email')"
     before, files_before = (target.psql(indexes), target.psql(constraints)), target.psql(files)
-    applied, _ = target.apply([user(number) for number in range(10_000)])
-    assert applied.plan.counts["new"] == 10_000
+    applied, _ = target.apply([user(number) for number in range(1_000)])
+    assert applied.plan.counts["new"] == 1_000
     assert (target.psql(indexes), target.psql(constraints)) == before
     assert (target.psql(files) == files_before) is other
-    assert target.psql("SELECT count(*) FROM users") == [["10000"]]
+    assert target.psql("SELECT count(*) FROM users") == [["1000"]]
 
 
 def test_who_changes_or_goes_while_an_import_runs_wins(target: Target) -> None:

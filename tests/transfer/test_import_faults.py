@@ -198,16 +198,17 @@ class _Nth:
         return self.count == self._number
 
 
+@pytest.mark.parametrize("count", [6, pytest.param(40, marks=pytest.mark.long)])
 def test_a_killed_apply_leaves_everything_or_nothing_and_the_next_one_works_at_once(
-    target: Target, interceptor: Interceptor, users_file: Path
+    target: Target, interceptor: Interceptor, users_file: Path, count: int
 ) -> None:
-    """Killed at twenty requests between the first connection and the COMMIT, and after it."""
+    """Killed at so many requests between the first connection and the COMMIT, and after it."""
     requests = _Nth()
     interceptor.watch = requests
     assert run(interceptor.url(target.name), users_file, *APPLY).code == 0
     last = requests.count
-    points = [*range(1, last - 1, last // 19), last - 1, last]
-    assert len(points) >= 20
+    points = [*range(1, last - 1, max(1, last // count)), last - 1, last]
+    assert len(points) >= min(count, last)
     for point in points:
         _forget(target, users_file)
         _signalled(interceptor, target, users_file, APPLY, signal.SIGKILL, _Nth(point))
@@ -258,8 +259,9 @@ def _locked(target: Target, sql: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.long)])
 def test_an_apply_killed_at_a_line_leaves_real_names_to_whole_files_only(
-    target: Target, users_file: Path
+    target: Target, users_file: Path, count: int
 ) -> None:
     """Killed where it writes, syncs and names its files, and where it commits."""
     with Stopped(signal.SIGKILL, _url(target), users_file, *APPLY) as stopped:
@@ -267,7 +269,7 @@ def test_an_apply_killed_at_a_line_leaves_real_names_to_whole_files_only(
         assert (code, _state(target)) == (0, EVERYTHING)
         assert len(_check_files(users_file)) == 2
         seen = []
-        for line in [*range(1, last, last // 20), *range(last - 3, last + 1)]:
+        for line in [*range(1, last, last // count), *range(last - 3, last + 1)]:
             _forget(target, users_file)
             assert stopped.at(line) == (-signal.SIGKILL, line)
             _sessions_end(target)
@@ -619,7 +621,7 @@ def test_who_waits_too_long_for_another_import_says_so_and_changes_nothing(
 
 # --- sign-ups and logins meanwhile ---------------------------------------------------------------
 
-IMPORTED, SIGN_UPS = 10_000, 400
+IMPORTED, SIGN_UPS = 2_000, 400
 THEIRS = "the password of whom the import brings"
 
 
@@ -701,11 +703,13 @@ def test_who_signs_up_during_an_import_is_neither_lost_nor_doubled(
     already: int,
     begins_at: str,
     code: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who signs up first keeps the address, and the import says so and writes nothing.
 
     Whoever comes second is told that the address is taken.
     """
+    monkeypatch.setattr(writing, "INDEX_LATER_ROWS", IMPORTED)
     users_file = _write(tmp_path / "users.json", imported)
     if already:
         target.apply([user(IMPORTED + number) for number in range(already)])
@@ -738,7 +742,7 @@ def test_who_signs_up_during_an_import_is_neither_lost_nor_doubled(
         _check_traffic(traffic, target, imported, already)
         for email, password in traffic.passwords.items():
             assert traffic.log_in(client, email, password) == 200
-        for row in imported[1:IMPORTED:500]:
+        for row in imported[1:IMPORTED:100]:
             assert traffic.log_in(client, row["email"], THEIRS) == 200
 
 
@@ -822,14 +826,15 @@ def test_an_interrupt_at_the_commit_comes_too_late(
     assert len(_check_files(users_file)) == 2
 
 
+@pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.long)])
 def test_an_apply_interrupted_at_a_line_ends_before_or_after_but_not_between(
-    target: Target, users_file: Path
+    target: Target, users_file: Path, count: int
 ) -> None:
     """Interrupted where it writes, syncs and names its files, and where it commits."""
     with Stopped(signal.SIGINT, _url(target), users_file, *APPLY) as stopped:
         _, last = stopped.at(0)
         codes = []
-        for line in [*range(1, last, last // 12), *range(last - 8, last + 1)]:
+        for line in [*range(1, last, last // count), *range(last - 8, last + 1)]:
             _forget(target, users_file)
             code, _ = stopped.at(line)
             _sessions_end(target)

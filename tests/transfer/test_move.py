@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,20 +23,39 @@ PASSWORDS = {
 HOUR = 3600
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_old_passwords_and_sessions_of_the_json_mode_are_good_after_the_move(
-    postgres: Server, database: str, tmp_path: Path, *, back: bool
-) -> None:
-    """And after the return to the JSON mode with an export."""
-    users_file = Path(shutil.copy(DATA / "old-users.json", tmp_path / "users.json"))
-    users_file.chmod(0o600)
-    cookies = {}
+@pytest.fixture(scope="module")
+def users_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the JSON mode, whose users have logged in."""
+    copy = tmp_path_factory.mktemp("old") / "users.json"
+    copy.write_bytes((DATA / "old-users.json").read_bytes())
+    copy.chmod(0o600)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def cookies(users_file: Path) -> dict[str, tuple[dict[str, str], dict[str, Any]]]:
+    """The session's cookie and the user, by address, as a login in the JSON mode answers."""
+    found = {}
     with running_emulator(USE_DATABASE="false", USERS_FILE=str(users_file)) as before:
         for email, password in PASSWORDS.items():
             with before.client() as client:
                 answer = client.post("/api/login", json={"email": email, "password": password})
                 assert answer.status_code == 200
-                cookies[email] = (dict(client.cookies), answer.json())
+                found[email] = (dict(client.cookies), answer.json())
+    return found
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_old_passwords_and_sessions_of_the_json_mode_are_good_after_the_move(
+    postgres: Server,
+    database: str,
+    users_file: Path,
+    cookies: dict[str, tuple[dict[str, str], dict[str, Any]]],
+    tmp_path: Path,
+    *,
+    back: bool,
+) -> None:
+    """And after the return to the JSON mode with an export."""
     target = Target(postgres, database)
     target.apply(users_file.read_bytes())
     settings = {"DATABASE_URL": postgres.url(database)}

@@ -354,15 +354,16 @@ def test_two_reconcilers_at_once_bring_each_user_once(
         assert len(_quarantined(path)) == 5
 
 
+@pytest.mark.parametrize("step", [16, pytest.param(1, marks=pytest.mark.long)])
 def test_a_kill_at_any_step_loses_nothing_and_does_nothing_twice(
-    postgres: Server, target: Target, file: Path
+    postgres: Server, target: Target, file: Path, step: int
 ) -> None:
     url = postgres.url(target.name)
     with commands.Stopped(signal.SIGKILL, url, file, "reconcile") as stopped:
         _sign_up(file, "ada@example.com", "bob@example.com")
         _, lines = stopped.at(0)
         assert lines > 60
-        for number in range(1, lines, 4):
+        for number in range(1, lines, step):
             quarantine_of(file).unlink(missing_ok=True)
             target.run("TRUNCATE users, applied_ops CASCADE")
             file.unlink(missing_ok=True)
