@@ -1,0 +1,36 @@
+"""What every fault happens to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.import_faults import (
+    USERS,
+    AskedOften,
+    write,
+)
+from tests.support.interceptor import Interceptor
+from tests.support.postgres import Server
+from tests.support.transfers import Target, user
+
+
+@pytest.fixture
+def target(postgres: Server, database: str) -> Iterator[Target]:
+    opened = AskedOften(postgres, database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def interceptor(postgres: Server) -> Iterator[Interceptor]:
+    with Interceptor(postgres) as running:
+        yield running
+
+
+@pytest.fixture
+def users_file(tmp_path: Path) -> Path:
+    """A file of users, the last of whom cannot be brought over."""
+    return write(tmp_path / "users.json", [*map(user, range(USERS)), user(USERS, email="nobody")])
