@@ -32,12 +32,11 @@ from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer.reconciling import quarantine_of
 from tests.support import relay as relays
 from tests.support.emulator import Emulator, running_emulator
-from tests.support.outage import stale
+from tests.support.outage import ADMIN, stale
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Mode, Relay
 
 DATABASE = "soak"
-ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
 DEADLINE = 3.0
 """Seconds that a request may ask the database for."""
 LATE = DEADLINE + 1.0

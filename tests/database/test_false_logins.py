@@ -13,12 +13,7 @@ from shared.database.connection import MAX_ITERATIONS
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
 from tests.support.certificates import Authority
-from tests.support.false_servers import (
-    SETTINGS,
-    Behave,
-    failure,
-    lied_to,
-)
+from tests.support.false_servers import SETTINGS, Behave, failure, lied_to
 from tests.support.impostor import READY, authentication, log_in, message
 from tests.support.postgres import Server, running_pgbouncer
 

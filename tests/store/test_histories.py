@@ -28,13 +28,12 @@ from shared.database import breaker
 from shared.store import open_store
 from shared.store.json_file.store import JsonFileStore
 from shared.transfer.reconciling import quarantine_of
-from tests.support.outage import Site, running_site, token_of
+from tests.support.outage import ADMIN, Site, running_site, token_of
 from tests.support.postgres import Server
 from tests.support.stores import TOKENS
 
 HISTORIES = int(os.environ.get("HISTORIES", "30"))
 STEPS = 40
-ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
 SNAPSHOT_MAX_AGE = 3600
 
 EMAILS = st.sampled_from([f"{name}@example.com" for name in ("ada", "bob", "eve")])

@@ -26,13 +26,12 @@ from shared.store.snapshot import Snapshot
 from tests.support import relay as relays
 from tests.support.emulator import ROOT, Emulator, environment, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
-from tests.support.outage import PASSWORD, RECOVERY_SECONDS, stale
+from tests.support.outage import ADMIN, PASSWORD, RECOVERY_SECONDS, stale
 from tests.support.postgres import PgBouncer, Server, running_pgbouncer, running_postgres
 from tests.support.relay import Mode, Relay
 
 DOCUMENT = ROOT / "docs" / "OUTAGES.md"
 MODES = ("full", "readonly", "off")
-ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
 CONNECT, STATEMENT, TOTAL = 1.0, 0.5, 3.0
 """Seconds of the deadlines for connecting, for one statement, and for a whole request."""
 GRACE = 1.0

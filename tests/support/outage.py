@@ -20,6 +20,7 @@ from tests.support.relay import Relay
 from tests.support.stores import TOKENS
 from tests.support.waiting import until
 
+ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
 PASSWORD = "correct horse battery staple"
 RECOVERY_SECONDS = 5.0
 """Within which an instance has to find out by itself that its database is back."""

@@ -27,7 +27,7 @@ from shared.transfer.steps import Outcome
 from tests.support.emulator import environment
 from tests.support.in_process import served
 from tests.support.interceptor import Interceptor, Message
-from tests.support.outage import new_user
+from tests.support.outage import ADMIN, new_user
 from tests.support.postgres import Server, running_pgbouncer
 from tests.support.relay import BLACK_HOLE, Mode, Relay
 from tests.support.transfers import HASH, Target, finish, nonzero, source_of, user
@@ -43,7 +43,6 @@ SETTINGS = Settings(
     database_timeout=REQUEST, database_connect_timeout=REQUEST, database_statement_timeout=0.3
 )
 _HAS_TRANSACTION_TIMEOUT = "SELECT name FROM pg_settings WHERE name = 'transaction_timeout'"
-ADMIN = "YWRtaW4gdG9rZW4gZm9yIHRlc3RzIG9ubHksIG9rYXk"
 
 
 @pytest.fixture
@@ -56,12 +55,6 @@ def hurried(target: Target, relay: Relay) -> Target:
     through = Target(target.server, target.name, port=relay.port)
     through.database = Database(through.database.url, SETTINGS)
     return through
-
-
-@pytest.fixture
-def interceptor(postgres: Server) -> Iterator[Interceptor]:
-    with Interceptor(postgres) as running:
-        yield running
 
 
 @contextmanager

@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.import_faults import (
-    USERS,
-    AskedOften,
-    write,
-)
-from tests.support.interceptor import Interceptor
+from tests.support.import_faults import USERS, AskedOften, write
 from tests.support.postgres import Server
 from tests.support.transfers import Target, user
 
@@ -22,12 +17,6 @@ def target(postgres: Server, database: str) -> Iterator[Target]:
     opened = AskedOften(postgres, database)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def interceptor(postgres: Server) -> Iterator[Interceptor]:
-    with Interceptor(postgres) as running:
-        yield running
 
 
 @pytest.fixture

@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import run
-from tests.support.import_faults import (
-    signalled,
-    snapshot,
-    url,
-)
+from tests.support.import_faults import signalled, snapshot, url
 from tests.support.interceptor import Interceptor
 from tests.support.old_database import OLD_DDL, OLD_ROWS
 from tests.support.postgres import Server

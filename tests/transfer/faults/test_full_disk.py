@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Command, Ended, run
-from tests.support.import_faults import (
-    APPLY,
-    USERS,
-    snapshot,
-    url,
-    write,
-)
+from tests.support.import_faults import APPLY, USERS, snapshot, url, write
 from tests.support.transfers import Target, user
 
 

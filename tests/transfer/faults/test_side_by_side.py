@@ -10,16 +10,7 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.transfer import rollback, staging
 from tests.support.commands import Command, Ended
-from tests.support.import_faults import (
-    APPLY,
-    EVERYTHING,
-    USERS,
-    locked,
-    state,
-    url,
-    waiting,
-    write,
-)
+from tests.support.import_faults import APPLY, EVERYTHING, USERS, locked, state, url, waiting, write
 from tests.support.interceptor import Interceptor, Message
 from tests.support.transfers import Target, finish, user
 from tests.support.waiting import until

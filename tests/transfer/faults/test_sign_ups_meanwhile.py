@@ -16,13 +16,7 @@ import pytest
 from shared.transfer import writing
 from tests.support.commands import run
 from tests.support.emulator import Emulator, running_emulator
-from tests.support.import_faults import (
-    APPLY,
-    state,
-    url,
-    waiting,
-    write,
-)
+from tests.support.import_faults import APPLY, state, url, waiting, write
 from tests.support.interceptor import Interceptor, Message
 from tests.support.transfers import Target, user
 from tests.support.waiting import until

@@ -13,14 +13,7 @@ import pytest
 from shared.errors import InvalidSource
 from shared.transfer import backup
 from tests.support.commands import Command, run
-from tests.support.import_faults import (
-    APPLY,
-    NOTHING,
-    snapshot,
-    state,
-    url,
-    write,
-)
+from tests.support.import_faults import APPLY, NOTHING, snapshot, state, url, write
 from tests.support.interceptor import Interceptor, Message
 from tests.support.transfers import Target, finish, user
 

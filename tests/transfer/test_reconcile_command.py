@@ -1,0 +1,70 @@
+"""What the command and the function tell of a reconciliation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from shared.transfer.reconciling import quarantine_of
+from tests.support import commands
+from tests.support.in_process import served
+from tests.support.outage import ADMIN
+from tests.support.reconciliations import sign_up
+from tests.support.transfers import Target, nonzero, user
+
+
+def test_the_command_tells_what_became_of_whom(target: Target, file: Path) -> None:
+    url = target.server.url(target.name)
+    sign_up(file, "ada@example.com")
+    ended = commands.run(url, file, "reconcile")
+    assert (ended.code, ended.error.count("\n")) == (0, 1)
+    assert "created  1  brought to Postgres" in ended.output
+    sign_up(file, "ada@example.com")
+    ended = commands.run(url, file, "reconcile", "--json")
+    assert ended.code == 7
+    lines = [json.loads(line) for line in ended.output.splitlines()]
+    assert [line["event"] for line in lines] == ["outcome", "result", "error"]
+    assert lines[1]["quarantine"] == str(quarantine_of(file))
+    assert f"1 sign-ups are in {quarantine_of(file)}" in ended.error
+    assert "Traceback" not in ended.error
+
+
+def test_the_offer_tells_and_does_nothing_where_nobody_can_be_asked(
+    target: Target, file: Path
+) -> None:
+    url = target.server.url(target.name)
+    assert commands.run(url, file, "reconcile", "--offer") == commands.Ended(0, "", "")
+    sign_up(file, "ada@example.com")
+    ended = commands.run(url, file, "reconcile", "--offer")
+    assert ended.code == 0
+    assert "1 users signed up while Postgres was away. `make migrate-reconcile`" in ended.output
+    assert len(json.loads(file.read_text())) == 1
+
+
+def test_the_function_reconciles_without_telling_addresses(target: Target, file: Path) -> None:
+    sign_up(file, "ada@example.com", "bob@example.com")
+    target.apply([user(1, email="bob@example.com")])
+    settings = {
+        "DATABASE_URL": target.server.url(target.name),
+        "USERS_FILE": str(file),
+        "ADMIN_TOKEN": ADMIN,
+    }
+    with served(**settings) as app:
+        headers = [("Authorization", f"Bearer {ADMIN}"), ("Content-Type", "application/json")]
+        answer = app.send("POST", "/api/migrate", headers, b'{"action": "reconcile"}')
+        refused = app.send("POST", "/api/migrate", headers[1:], b'{"action": "reconcile"}')
+    assert refused.status_code == 401
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["event"] for line in lines] == ["outcome", "outcome", "result"]
+    assert nonzero(lines[-1]["counts"]) == {"created": 1, "email_taken": 1}
+    assert "@" not in answer.text
+    assert "$2a$" not in answer.text
+
+
+def test_a_database_that_is_away_is_a_sentence_and_leaves_all_pending(file: Path) -> None:
+    sign_up(file, "ada@example.com")
+    before = file.read_bytes()
+    ended = commands.run("postgresql://u:p@127.0.0.1:1/d", file, "reconcile")
+    assert ended.code == 1
+    assert "The database cannot do it: cannot connect" in ended.error
+    assert file.read_bytes() == before

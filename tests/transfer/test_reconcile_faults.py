@@ -1,0 +1,146 @@
+"""Whatever befalls a reconciliation, nobody is lost and nobody comes twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from shared.errors import StoreUnreachable
+from shared.transfer import operations
+from shared.transfer.reconciling import quarantine_of
+from tests.support import commands
+from tests.support.interceptor import Interceptor, Message
+from tests.support.postgres import Server
+from tests.support.reconciliations import quarantined, reconcile_file, sign_up
+from tests.support.transfers import Target, nonzero, user
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_commit_whose_answer_is_lost_is_settled_by_looking(
+    postgres: Server, target: Target, file: Path, is_done: bool
+) -> None:
+    sign_up(file, "ada@example.com", "bob@example.com")
+    with Interceptor(postgres) as between:
+        cut: list[Message] = []
+
+        def watch(message: Message) -> bool:
+            found = message.is_committed if is_done else message.is_commit
+            if found and not cut:
+                cut.append(message)
+                return True
+            return False
+
+        between.watch = watch
+        through = Target(postgres, target.name, port=between.port)
+        done, _ = reconcile_file(through, file)
+    assert cut
+    assert nonzero(done.counts) == {operations.CREATED: 2}
+    assert target.run("SELECT count(*) FROM users") == [[2]]
+    assert target.run("SELECT count(*) FROM applied_ops") == [[2]]
+
+
+def test_a_database_that_goes_away_leaves_the_rest_pending(
+    postgres: Server, target: Target, file: Path
+) -> None:
+    sign_up(file, "ada@example.com", "bob@example.com")
+    with Interceptor(postgres) as between:
+
+        def watch(message: Message) -> bool:
+            if message.is_committed:
+                between.is_open = False
+            return False
+
+        between.watch = watch
+        through = Target(postgres, target.name, port=between.port)
+        with pytest.raises(StoreUnreachable):
+            reconcile_file(through, file)
+    (record,) = json.loads(file.read_text())
+    assert record["email"] == "bob@example.com"
+    done, _ = reconcile_file(target, file)
+    assert nonzero(done.counts) == {operations.CREATED: 1}
+
+
+def test_a_quarantine_that_cannot_be_written_leaves_the_sign_up_pending(
+    target: Target, file: Path
+) -> None:
+    sign_up(file, "ada@example.com")
+    target.apply([user(1, email="ada@example.com")])
+    quarantine_of(file).mkdir()
+    before = file.read_bytes()
+    with pytest.raises(OSError, match="not a regular file"):
+        reconcile_file(target, file)
+    assert file.read_bytes() == before
+    quarantine_of(file).rmdir()
+    reconcile_file(target, file)
+    assert len(quarantined(file)) == 1
+
+
+def test_a_quarantine_has_each_operation_once(target: Target, file: Path) -> None:
+    sign_up(file, "ada@example.com", "bob@example.com")
+    target.apply([user(n, email=f"{name}@example.com") for n, name in ((1, "ada"), (2, "bob"))])
+    before = file.read_bytes()
+    reconcile_file(target, file)
+    file.write_bytes(before)
+    reconcile_file(target, file)
+    assert len(quarantined(file)) == 2
+
+
+def test_a_quarantine_that_somebody_edited_is_kept_as_it_is(target: Target, file: Path) -> None:
+    sign_up(file, "ada@example.com")
+    target.apply([user(1, email="ada@example.com")])
+    quarantine_of(file).write_text("a note of mine")
+    reconcile_file(target, file)
+    note, line = quarantine_of(file).read_text().splitlines()
+    assert note == "a note of mine"
+    assert json.loads(line)["outcome"] == "email_taken"
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_two_reconcilers_at_once_bring_each_user_once(
+    target: Target, tmp_path: Path, file: Path, is_copy: bool
+) -> None:
+    emails = [f"user{number}@example.com" for number in range(20)]
+    sign_up(file, *emails)
+    target.apply([user(n, email=emails[n]) for n in range(5)])
+    files = [file]
+    if is_copy:
+        (tmp_path / "copy").mkdir()
+        files.append(Path(shutil.copy(file, tmp_path / "copy" / "users.json")))
+    with ThreadPoolExecutor(4) as threads:
+        done = list(
+            threads.map(lambda path: reconcile_file(target, path)[0], files * (4 // len(files)))
+        )
+    assert all(one.pending == 0 for one in done)
+    assert target.run("SELECT count(*), count(DISTINCT email_key) FROM users") == [[20, 20]]
+    assert target.run("SELECT count(*) FROM applied_ops WHERE outcome = 'created'") == [[15]]
+    for path in files:
+        assert path.read_text() == "[]"
+        assert len(quarantined(path)) == 5
+
+
+@pytest.mark.parametrize("step", [16, pytest.param(1, marks=pytest.mark.long)])
+def test_a_kill_at_any_step_loses_nothing_and_does_nothing_twice(
+    postgres: Server, target: Target, file: Path, step: int
+) -> None:
+    url = postgres.url(target.name)
+    with commands.Stopped(signal.SIGKILL, url, file, "reconcile") as stopped:
+        sign_up(file, "ada@example.com", "bob@example.com")
+        _, lines = stopped.at(0)
+        assert lines > 60
+        for number in range(1, lines, step):
+            quarantine_of(file).unlink(missing_ok=True)
+            target.run("TRUNCATE users, applied_ops CASCADE")
+            file.unlink(missing_ok=True)
+            target.run("INSERT INTO users (email) VALUES ('bob@example.com')")
+            (ada, _) = sign_up(file, "ada@example.com", "bob@example.com")
+            code, _ = stopped.at(number)
+            assert code in (-9, 7)
+            reconcile_file(target, file)
+            assert file.read_text() == "[]"
+            assert [entry["user"]["email"] for entry in quarantined(file)] == ["bob@example.com"]
+            assert target.run("SELECT id::text FROM users WHERE email LIKE 'ada%'") == [[ada]]
