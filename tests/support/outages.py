@@ -1,0 +1,175 @@
+"""Faults of the database, and the instances that they happen to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from shared.database.pool import Database
+from shared.database.url import DatabaseUrl
+from shared.settings import Settings
+from shared.store.snapshot import Snapshot
+from tests.support import relay as relays
+from tests.support.emulator import Emulator
+from tests.support.outage import ADMIN, PASSWORD
+from tests.support.postgres import Server
+from tests.support.relay import Mode, Relay
+
+
+@dataclass
+class Instance:
+    """One emulator with one policy, its database, and the line between them."""
+
+    mode: str
+    emulator: Emulator
+    relay: Relay
+    server: Server
+    database: str
+    settings: Settings
+    token: Callable[..., str]
+    """Makes Google's ID token."""
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = self.emulator.client()
+
+    def call(self, method: str, path: str, token: str = "", **members: object) -> httpx.Response:
+        """Call a function with a session and members of a JSON body."""
+        headers = {"Cookie": f"session={token}"} if token else {}
+        if path == "/api/migrate":
+            headers["Authorization"] = f"Bearer {ADMIN}"
+        return self.client.request(method, path, headers=headers, json=members or None)
+
+    def sign_up(self, email: str) -> str:
+        answer = self.call("POST", "/api/signup", email=email, password=PASSWORD)
+        assert answer.status_code == 201, answer.text
+        self.client.cookies.clear()
+        return answer.headers["Set-Cookie"].split(";")[0].partition("=")[2]
+
+    def in_postgres(self, email: str) -> bool:
+        return bool(self.server.run(f"SELECT FROM users WHERE email = '{email}'", self.database))
+
+    def pending(self, email: str) -> bool:
+        file = self.settings.users_file
+        records = json.loads(file.read_bytes()) if file.exists() else []
+        return any(record["email"] == email for record in records)
+
+    def take_snapshot(self) -> None:
+        assert self.settings.database_url
+        url = DatabaseUrl.parse(self.server.url(self.database))
+        Snapshot.of(self.settings).take(Database(url, self.settings), time.time())
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens, to one instance's line and database or to the server of all."""
+
+    name: str
+    happens: Callable[[Instance], AbstractContextManager[None]] | None = None
+    happens_to_all: Callable[[Server], AbstractContextManager[None]] | None = None
+    waits: str = "nobody waits"
+    """Who waits for how long."""
+    is_slow: bool = False
+    """Whether more than the first request wait."""
+    is_of_pooler: bool = False
+    """Whether it is a pooler's, before which the instances are then."""
+
+
+@contextmanager
+def _relayed(instance: Instance, mode: Mode, *, cut: bool = True) -> Iterator[None]:
+    instance.relay.mode = mode
+    if cut:
+        instance.relay.cut()
+    try:
+        yield
+    finally:
+        instance.relay.mode = relays.FORWARD
+        instance.relay.cut()
+
+
+def _relay(mode: Mode, *, cut: bool = True) -> Callable[[Instance], AbstractContextManager[None]]:
+    return lambda instance: _relayed(instance, mode, cut=cut)
+
+
+@contextmanager
+def _terminated(instance: Instance) -> Iterator[None]:
+    instance.server.terminate_backends(instance.database)
+    yield
+
+
+@contextmanager
+def _read_only(instance: Instance) -> Iterator[None]:
+    with instance.server.read_only(instance.database):
+        yield
+
+
+@contextmanager
+def _full(instance: Instance) -> Iterator[None]:
+    with instance.server.out_of_connections(instance.database):
+        instance.server.terminate_backends(instance.database)
+        yield
+
+
+@contextmanager
+def _locked(instance: Instance) -> Iterator[None]:
+    with instance.server.connect(instance.database) as holder:
+        holder.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@contextmanager
+def _password_changed(server: Server) -> Iterator[None]:
+    from tests.support.postgres import PASSWORD as OLD
+
+    server.run("ALTER ROLE app PASSWORD 'another'")
+    server.run("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
+    try:
+        yield
+    finally:
+        server.run(f"ALTER ROLE app PASSWORD '{OLD}'")
+
+
+FAULTS = (
+    Fault("nobody listens on the port", _relay(relays.REFUSE), waits="nobody waits"),
+    Fault("connections are closed without a word", _relay(relays.HANG_UP)),
+    Fault(
+        "nothing comes through (black hole)",
+        _relay(relays.BLACK_HOLE),
+        waits="the first request, until the connect deadline",
+    ),
+    Fault(
+        "1 byte a second comes through",
+        _relay(relays.TRICKLE),
+        waits="the first request, until the connect deadline",
+    ),
+    Fault("every answer is cut off", _relay(Mode(answer_bytes=1))),
+    Fault("every packet takes 20 ms each way", _relay(Mode(delay=0.02), cut=False), is_slow=True),
+    Fault("every second connection fails", _relay(relays.FLAP)),
+    Fault("the server has no TLS any more", _relay(relays.NO_TLS)),
+    Fault("the server's password was changed", happens_to_all=_password_changed),
+    Fault("the server is stopped", happens_to_all=Server.stopped),
+    Fault(
+        "the server is frozen",
+        happens_to_all=Server.frozen,
+        waits="the first request, until the statement's or the connect deadline",
+    ),
+    Fault("the server ends all sessions, once", _terminated),
+    Fault("the server takes no more connections", _full),
+    Fault("the server is read-only", _read_only),
+    Fault(
+        "the table of users is locked",
+        _locked,
+        is_slow=True,
+        waits="every request that needs the table, until the statement's deadline",
+    ),
+    Fault(
+        "the pooler is paused",
+        waits="the first request, until the statement's deadline",
+        is_of_pooler=True,
+    ),
+)
