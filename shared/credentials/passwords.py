@@ -21,19 +21,12 @@ from contextlib import contextmanager
 
 import bcrypt
 
+from shared.formats.password_hashes import BCRYPT, BCRYPT_SHA256, MAX_ROUNDS, MIN_ROUNDS
 from shared.formats.unicode import normalized
 from shared.observe import metrics
 
 MAX_BYTES = 72
 """bcrypt ignores further bytes. A password of this length or more counts as long."""
-
-MIN_ROUNDS, MAX_ROUNDS = 4, 14
-"""Stored hashes of higher cost are never computed: `$2b$16$` takes 4 s, `$2b$31$` a day."""
-
-_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
-_LONG = re.compile(
-    r"\$bcrypt-sha256\$v=2,t=2b,r=([0-9]{1,2})\$([./A-Za-z0-9]{22})\$([./A-Za-z0-9]{31})"
-)
 
 
 class PasswordHasher:
@@ -63,10 +56,10 @@ class PasswordHasher:
         in NFC.
         """
         raw, normal = password.encode(), _normal(password)
-        if long := _usable(_LONG, stored):
+        if long := _usable(BCRYPT_SHA256, stored):
             target = f"$2b${int(long[1]):02d}${long[2]}{long[3]}".encode()
             candidates = [_condensed(normal, long[2])]
-        elif plain := _usable(_BCRYPT, stored):
+        elif plain := _usable(BCRYPT, stored):
             target = plain[0].encode()
             candidates = [raw[:MAX_BYTES]]
             if raw != normal and len(normal) < MAX_BYTES:
@@ -109,25 +102,15 @@ class PasswordHasher:
         """Tell whether a hash that just verified is weaker than one of `hash`."""
         normal = _normal(password)
         if len(normal) >= MAX_BYTES:
-            cost = _LONG.fullmatch(stored)
+            cost = BCRYPT_SHA256.fullmatch(stored)
         else:
-            cost = _BCRYPT.fullmatch(stored)
+            cost = BCRYPT.fullmatch(stored)
             raw = password.encode()
             if cost and raw != normal:
                 with self._timed("verify"):
                     if not bcrypt.checkpw(normal, stored.encode()):
                         return True
         return cost is None or int(cost[1]) < self.rounds
-
-
-def hash_problem(stored: str) -> str | None:
-    """Give a sentence if no password can ever match the stored hash, else None."""
-    found = _BCRYPT.fullmatch(stored) or _LONG.fullmatch(stored)
-    if not found:
-        return "The password's hash is not one of bcrypt."
-    if not MIN_ROUNDS <= int(found[1]) <= MAX_ROUNDS:
-        return f"The password's hash has a cost outside {MIN_ROUNDS} to {MAX_ROUNDS}."
-    return None
 
 
 def _usable(pattern: re.Pattern[str], stored: str | None) -> re.Match[str] | None:

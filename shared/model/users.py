@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeGuard
 
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What the database takes for one, in lower case."""
 PROVIDERS = ("local", "google", "firebase-google")
 """Who vouches for users: this system, by a password, or somebody else."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import AuthError, EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.statistics import Statistics, Window
+from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import ExternalIdentity, IdToken, User
 from shared.settings import Settings
 from shared.store.contract import (
@@ -34,7 +35,7 @@ from shared.store.contract import (
 )
 from shared.store.json_file import users_file
 from shared.store.json_file.store import JsonFileStore
-from shared.store.json_file.users_file import PENDING, REVOKED, Record
+from shared.store.json_file.users_file import Record
 from shared.store.postgres.store import PostgresStore
 from shared.store.snapshot import NoSnapshot, Snapshot
 

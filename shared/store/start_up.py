@@ -14,8 +14,8 @@ def warn_of_pending(settings: Settings) -> None:
     """Log how many sign-ups of an outage are not yet in Postgres, and a file that is of no use."""
     if not settings.use_database or not settings.users_file.exists():
         return
+    from shared.model.user_record import PENDING
     from shared.store.json_file.store import JsonFileStore
-    from shared.store.json_file.users_file import PENDING
 
     try:
         # To read all users of a large file takes seconds, and most have nobody who is pending.

@@ -77,11 +77,11 @@ RECONCILED = {
     operations.INVALID: "in the quarantine: edited, and no users any more",
 }
 ROLLED_BACK = {
-    batches.REMOVED: "removed again",
-    batches.RESTORED: "as they were before",
+    rollback.REMOVED: "removed again",
+    rollback.RESTORED: "as they were before",
     staging.KEPT: "changed since the import, or their old address is taken; kept",
-    batches.GONE: "were gone already",
-    batches.SIGNED_UP: "signed up after the import, kept",
+    rollback.GONE: "were gone already",
+    rollback.SIGNED_UP: "signed up after the import, kept",
 }
 
 

@@ -9,10 +9,24 @@ from dataclasses import dataclass
 
 from shared.database.pool import Database
 from shared.errors import TransferRefused
+from shared.model.user_record import REVOKED, UserRecord, digest, to_json
 from shared.store.postgres.columns import parse_json
-from shared.transfer import batches, staging
-from shared.transfer.records import Record, digest, to_json
+from shared.transfer import staging
 from shared.transfer.steps import Event, Progress, transaction
+from shared.transfer.users_table import DIGEST, HELD, read_from
+
+# As JSON, because in an older schema they had no user. An end is rounded up to the second.
+_REVOKED = """(
+    SELECT (to_jsonb(s)->>'user_id')::uuid AS user_id, json_object_agg(
+        sid, ceil(extract(epoch FROM ends_at))::bigint ORDER BY ends_at, sid) AS ends
+    FROM revoked_sessions s WHERE ends_at > CURRENT_TIMESTAMP GROUP BY 1
+)"""
+_EXPORT = f"""
+SELECT {read_from("u")}, i.pairs::text, encode({DIGEST}, 'hex'),
+       revoked.ends::text
+FROM {HELD} LEFT JOIN {_REVOKED} revoked ON revoked.user_id = u.id
+ORDER BY created_at NULLS LAST, u.id
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +48,9 @@ def export(
     digests = hashlib.sha256()
     count = 0
     with transaction(database, write=False) as connection:
-        for *columns, pairs, held, revoked in batches.export(connection):
+        for *columns, pairs, held, revoked in staging.stream(connection, _EXPORT):
             identities = tuple((i, s) for i, s in parse_json(pairs))
-            record = Record._make((*columns, identities))
+            record = UserRecord._make((*columns, identities))
             row_digest = digest(record)
             if row_digest.hex() != held:
                 raise TransferRefused(f"User {record.id} did not arrive as it is stored.")
@@ -48,7 +62,7 @@ def export(
                     f"User {record.id} has a time that no file can hold."
                 ) from None
             if revoked:
-                row["revokedSessions"] = parse_json(revoked)
+                row[REVOKED] = parse_json(revoked)
             text = json.dumps(row, indent=2, ensure_ascii=False)
             write((",\n  " if count else "[\n  ").encode() + text.replace("\n", "\n  ").encode())
             count += 1

@@ -11,8 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
-from shared.transfer import batches, records, staging, writing
-from shared.transfer.records import MEMBERS, InvalidRow, digest, parse
+from shared.model.user_record import (
+    MEMBERS,
+    InvalidRow,
+    digest,
+    parse,
+    pending_operation,
+    revoked_sessions,
+)
+from shared.transfer import batches, staging, writing
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
 
@@ -195,14 +202,12 @@ def _stage(
             try:
                 record = parse(row)
                 row_digest = digest(record)
-                revoked, operation = records.revoked_sessions(row), records.operation(row)
             except InvalidRow as error:
                 lines.append(staging.invalid_line(source.rows_read, str(error)))
             else:
                 digests.update(row_digest)
-                lines.append(
-                    staging.staged_line(source.rows_read, record, row_digest, revoked, operation)
-                )
+                more = revoked_sessions(row), pending_operation(row)
+                lines.append(staging.staged_line(source.rows_read, record, row_digest, *more))
             if isinstance(row, dict) and not MEMBERS.issuperset(row):
                 _count_unknown(unknown, row)
             size += len(lines[-1])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from shared.database.connection import Connection
-from shared.model.emails import email_key
+from shared.model.user_record import UserRecord
+from shared.transfer.users_table import RECORD_DEFINITIONS, insert_from, moment
 
 CREATED, PRESENT = "created", "present"
 EMAIL_TAKEN, ID_TAKEN, INVALID = "email_taken", "id_taken", "invalid"
@@ -21,9 +21,8 @@ ON CONFLICT (operation) DO NOTHING RETURNING outcome
 """
 _CLAIMED = "SELECT outcome, user_id::text FROM applied_ops WHERE operation = $1::uuid"
 _CORRECT = "UPDATE applied_ops SET outcome = $2 WHERE operation = $1::uuid"
-_CREATE = """
-INSERT INTO users (id, email, email_key, password, name, provider, created_at, updated_at, epoch)
-VALUES ($1::uuid, $2, $3, $4, $5, $6, $7::timestamptz, $8::timestamptz, $9::int)
+_CREATE = f"""
+{insert_from("r")} FROM json_to_record($1::json) AS r ({RECORD_DEFINITIONS})
 ON CONFLICT DO NOTHING RETURNING id
 """
 _FIND = "SELECT email_key FROM users WHERE id = $1::uuid"
@@ -38,9 +37,9 @@ UPDATE users SET epoch = $3::int WHERE id = $1::uuid AND epoch < $3::int
 """
 # Whoever has a session of the file's would else read as the user who has the same id here.
 _PART = "UPDATE users SET epoch = $2::int + 1 WHERE id = $1::uuid AND epoch <= $2::int"
-_AUDIT = """
+_AUDIT = f"""
 INSERT INTO auth_events (id, at, kind, user_id)
-VALUES ($1::uuid, least($2::timestamptz, CURRENT_TIMESTAMP), $3, $4::uuid)
+VALUES ($1::uuid, least({moment("$2::bigint")}, CURRENT_TIMESTAMP), $3, $4::uuid)
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -48,58 +47,42 @@ ON CONFLICT (id) DO NOTHING
 def apply(
     connection: Connection,
     operation: str,
-    record: dict[str, Any],
-    revoked: Sequence[tuple[str, float]] | None,
+    record: UserRecord | None,
+    revoked: Sequence[tuple[str, float]] = (),
 ) -> str:
     """Bring a user who signed up at a time, in one transaction, and tell what became of it.
 
-    `revoked` are the user's sessions that were logged out, each with its end in seconds since 1970;
-    it is None where the record is no user that could be brought.
+    `record` is None where the pending user is none that could be brought. `revoked` are the user's
+    sessions that were logged out, each with its end in seconds since 1970.
 
     A repeated call gives the outcome of the first, and ends the sessions that have been ended in
     the file since. Nothing that Postgres has of a user is changed, but for what ends sessions.
     """
-    user_id = None if revoked is None else record["id"]
-    outcome = INVALID if revoked is None else CREATED
+    user_id = record and record.id
+    outcome = CREATED if record else INVALID
     if not connection.execute(_CLAIM, operation, outcome, user_id):
         ((outcome, claimed_by),) = connection.execute(_CLAIMED, operation)
-        if (
-            user_id is not None and claimed_by != user_id
-        ):  # Somebody has given two users one operation.
+        if record and claimed_by != user_id:  # Somebody has given two users one operation.
             outcome = INVALID
-    elif revoked is not None:
+    elif record:
         outcome = _create(connection, record)
         connection.execute(_CORRECT, operation, outcome)
         kind = "signup" if outcome in (CREATED, PRESENT) else "signup_quarantined"
-        connection.execute(_AUDIT, operation, record.get("createdAt"), kind, user_id)
-    epoch = str(record.get("epoch", 0))
-    if outcome == ID_TAKEN:
-        connection.execute(_PART, user_id, epoch)
-    if revoked is not None and outcome in (CREATED, PRESENT):
-        ended = json.dumps(revoked)
-        connection.execute(_END_SESSIONS, user_id, ended, epoch)
+        at = None if record.created_at is None else str(record.created_at)
+        connection.execute(_AUDIT, operation, at, kind, user_id)
+    if record and outcome == ID_TAKEN:
+        connection.execute(_PART, user_id, str(record.epoch))
+    if record and outcome in (CREATED, PRESENT):
+        connection.execute(_END_SESSIONS, user_id, json.dumps(revoked), str(record.epoch))
     connection.run_script("COMMIT")
     return str(outcome)
 
 
-def _create(connection: Connection, record: dict[str, Any]) -> str:
-    key = email_key(record["email"])
-    created = connection.execute(
-        _CREATE,
-        record["id"],
-        record["email"],
-        key,
-        record.get("password"),
-        record.get("name"),
-        record.get("provider"),
-        record.get("createdAt"),
-        record.get("updatedAt"),
-        str(record.get("epoch", 0)),
-    )
-    if created:
+def _create(connection: Connection, record: UserRecord) -> str:
+    if connection.execute(_CREATE, json.dumps(record._asdict())):
         return CREATED
-    found = connection.execute(_FIND, record["id"])
+    found = connection.execute(_FIND, record.id)
     if not found:
         return EMAIL_TAKEN
     # The same id was made once only: it is this sign-up, whose answer was lost, or was imported.
-    return PRESENT if found[0][0] == key else ID_TAKEN
+    return PRESENT if found[0][0] == record.email_key else ID_TAKEN

@@ -20,8 +20,16 @@ from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
 from shared.errors import StoreRefused, StoreUnavailable
 from shared.formats.timestamps import now_iso
+from shared.model.user_record import (
+    PENDING,
+    InvalidRow,
+    UserRecord,
+    canonical,
+    parse,
+    revoked_sessions,
+)
 from shared.store.json_file.store import JsonFileStore
-from shared.transfer import operations, records
+from shared.transfer import operations
 from shared.transfer.steps import Event, Outcome, transaction
 
 OPERATION_SECONDS = 5.0
@@ -106,17 +114,16 @@ def _play(
 
 
 def _apply(connection: Connection, record: dict[str, Any]) -> str:
-    operation = record["pending"]["operation"]
-    revoked: list[tuple[str, float]] | None
+    operation = record[PENDING]["operation"]
+    parsed: UserRecord | None
     try:
-        revoked = records.revoked_sessions(record)
-        parsed = records.parse(record)
-        records.digest(parsed)
-        record = records.to_json(parsed)
-    except (records.InvalidRow, OverflowError):
-        revoked = None
+        parsed = parse(record)
+        canonical(parsed)
+    except InvalidRow:
+        parsed = None
+    revoked = revoked_sessions(record) if parsed else ()
     connection.set_deadline(time.monotonic() + OPERATION_SECONDS)
-    return operations.apply(connection, operation, record, revoked)
+    return operations.apply(connection, operation, parsed, revoked)
 
 
 def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:
@@ -125,7 +132,7 @@ def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:
         lines, _ = files.read(path)
     except FileNotFoundError:
         lines = b""
-    operation = record["pending"]["operation"]
+    operation = record[PENDING]["operation"]
     # Whatever an operator has made of the line since.
     if any(operation in line and str(record["id"]) in line for line in lines.decode().splitlines()):
         return

@@ -2,21 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from shared.database.connection import Connection
+from shared.database.connection import Connection, Row
 from shared.database.pool import Database
 from shared.errors import StoreFault, TransferRefused
+from shared.model.user_record import COLUMNS
+from shared.store.postgres.statements import next_epoch
 from shared.transfer import batches, staging
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
+from shared.transfer.users_table import DIGEST, HELD, assignments
+
+REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
+"""What became of a batch's user at its rollback, beside KEPT; and who came later."""
+
 
 _FOREIGN_KEY_VIOLATION = "23503"
 _REASONS = {
     staging.KEPT: "It has changed since, or its old address or identity is another's now: kept.",
-    batches.GONE: "It was gone from Postgres already.",
-    batches.SIGNED_UP: "It signed up after the import, and is kept.",
+    GONE: "It was gone from Postgres already.",
+    SIGNED_UP: "It signed up after the import, and is kept.",
 }
+
+
+_LOCK_USERS = """
+SELECT count(*) FROM (
+    SELECT FROM users u JOIN import_records r ON r.user_id = u.id AND r.batch = $1::bigint
+    FOR UPDATE OF u
+) locked
+"""
+_PREVIOUS_IDENTITIES = """
+jsonb_populate_recordset(NULL::identities, coalesce(r.previous->'identities', '[]'))
+"""
+# A record without a user's columns is of somebody whom the batch brought.
+_BROUGHT = "r.previous->>'id' IS NULL"
+_HIGHER_EPOCH = "greatest(u.epoch, (r.previous->>'epoch')::int)"
+_JUDGE = f"""
+INSERT INTO rolled_back_users
+SELECT r.user_id, u.email,
+    -- What ended sessions must not be taken back; and who loses a way to log in again loses those
+    -- that it began.
+    r.previous || jsonb_build_object('epoch', CASE
+        WHEN r.previous->>'password' IS DISTINCT FROM u.password OR EXISTS (
+            SELECT FROM identities held WHERE held.user_id = u.id AND NOT EXISTS (
+                SELECT FROM {_PREVIOUS_IDENTITIES} p
+                WHERE (p.issuer, p.subject) = (held.issuer, held.subject)
+            )
+        ) THEN {next_epoch(_HIGHER_EPOCH)} ELSE {_HIGHER_EPOCH} END), CASE
+    WHEN u.id IS NULL THEN 'gone'
+    WHEN {DIGEST} <> r.digest THEN 'kept'
+    -- Who signed up in an outage is in the file only until they are here. Not by EXISTS, for which
+    -- all operations may be read for each user.
+    WHEN {_BROUGHT} AND u.id IN (SELECT user_id FROM applied_ops) THEN 'kept'
+    WHEN {_BROUGHT} THEN 'removed'
+    WHEN EXISTS (
+        SELECT FROM users o WHERE o.id <> r.user_id
+        AND (o.email_key = r.previous->>'email_key' OR o.email = r.previous->>'email')
+    ) OR EXISTS (
+        SELECT FROM {_PREVIOUS_IDENTITIES} p JOIN identities o USING (issuer, subject)
+        WHERE o.user_id <> r.user_id
+    ) THEN 'kept'
+    ELSE 'restored' END
+FROM import_records r LEFT JOIN {HELD} ON u.id = r.user_id WHERE r.batch = $1::bigint
+"""
+_SIGNED_UP = """
+INSERT INTO rolled_back_users
+SELECT u.id, u.email, NULL, 'signed_up' FROM users u
+WHERE u.created_at > (SELECT applied_at FROM import_batches WHERE number = $1::bigint)
+  AND NOT EXISTS (SELECT FROM import_records r WHERE r.user_id = u.id)
+"""
+_REMOVE = "DELETE FROM users USING rolled_back_users r WHERE id = r.user_id AND verdict = 'removed'"
+_RESTORE = f"""
+UPDATE users u SET {assignments({name: f"p.{name}" for name in COLUMNS})}
+FROM rolled_back_users r, jsonb_populate_record(NULL::users, r.previous) p
+WHERE u.id = r.user_id AND r.verdict = 'restored';
+DELETE FROM identities USING rolled_back_users r
+WHERE identities.user_id = r.user_id AND r.verdict = 'restored';
+INSERT INTO identities
+SELECT p.* FROM rolled_back_users r, {_PREVIOUS_IDENTITIES} p WHERE r.verdict = 'restored'
+"""
+# The batch before has brought them as they are now, but for the epoch: it can be rolled back as
+# well, and this one be brought again.
+_RAISE_RECORDS = f"""
+WITH held AS MATERIALIZED (
+    SELECT u.id, u.epoch, {DIGEST} AS digest
+    FROM rolled_back_users t JOIN {HELD} ON u.id = t.user_id WHERE t.verdict = 'restored'
+)
+UPDATE import_records r SET digest = held.digest, previous = coalesce(r.previous, '{{}}')
+    || jsonb_build_object('raised', coalesce((r.previous->>'raised')::int, 0)
+        + held.epoch - (this.previous->>'epoch')::int)
+FROM held JOIN import_records this ON this.user_id = held.id AND this.batch = $1::bigint
+WHERE held.epoch > (this.previous->>'epoch')::int AND r.user_id = held.id AND r.batch = (
+    SELECT max(batch) FROM import_records b
+    WHERE b.user_id = this.user_id AND b.batch < this.batch
+)
+"""
+# A record of whom the rollback kept still tells that an import brought them, and what.
+_FORGET = """
+DELETE FROM import_records r USING rolled_back_users t
+WHERE r.batch = $1::bigint AND t.user_id = r.user_id AND t.verdict <> 'kept'
+"""
+_RESTORED_WRONGLY = f"""
+SELECT count(*) FROM rolled_back_users r LEFT JOIN {HELD} ON u.id = r.user_id
+WHERE r.verdict = 'restored' AND (
+    i.member->'identities' IS DISTINCT FROM r.previous->'identities'
+    OR {DIGEST} IS DISTINCT FROM (
+        SELECT {DIGEST} FROM jsonb_populate_record(NULL::users, r.previous) u
+    )
+)
+"""
+_LATER_BATCH = """
+SELECT b.id FROM import_records r JOIN import_records l USING (user_id)
+JOIN import_batches b ON b.number = l.batch
+WHERE r.batch = $1::bigint AND l.batch > r.batch AND b.rolled_back_at IS NULL
+ORDER BY b.number DESC LIMIT 1
+"""
+_CLOSE = """
+WITH event AS (
+    INSERT INTO auth_events (at, kind, actor) VALUES (CURRENT_TIMESTAMP, 'import_rolled_back', $2)
+)
+UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = $2
+WHERE number = $1::bigint
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +159,56 @@ def roll_back(
             raise TransferRefused(f"Batch {batch_id} was rolled back at {rolled_back_at}.")
         yield Progress("write")
         try:
-            counts = batches.roll_back(connection, number, run_by)
+            counts = _take_back(connection, number, run_by)
         except StoreFault as error:
             if error.sqlstate != _FOREIGN_KEY_VIOLATION:
                 raise
             raise TransferRefused(
                 "Another table refers to users of this batch, so they stay: nothing was changed."
             ) from error
-        for verdict, user_id, email in batches.outcomes(connection):
+        for verdict, user_id, email in _outcomes(connection):
             yield Outcome(verdict, _REASONS[verdict], user_id=user_id, email=email)
         yield Ready()
         commit(database, connection, is_done)
     return RolledBack(batch=batch_id, counts=counts)
+
+
+def _take_back(connection: Connection, number: int, run_by: str) -> dict[str, int]:
+    """Take back what a batch brought and nobody has changed since, and count what became of whom.
+
+    The verdicts can be read with `_outcomes` until the transaction ends. Raises TransferRefused
+    where a later batch has to be rolled back first.
+    """
+    batch = str(number)
+    connection.run_script(staging.ANALYZE_RECORDS)
+    if later := connection.execute(_LATER_BATCH, batch):
+        raise TransferRefused(f"Batch {later[0][0]} changed users of this one: roll it back first.")
+    connection.run_script(
+        "CREATE TEMP TABLE rolled_back_users"
+        " (user_id uuid, email text, previous jsonb, verdict text) ON COMMIT DROP"
+    )
+    connection.execute(_LOCK_USERS, batch)
+    connection.execute(_JUDGE, batch)
+    connection.execute(_SIGNED_UP, batch)
+    connection.run_script(f"ANALYZE rolled_back_users; {_REMOVE}; {_RESTORE}")
+    if connection.execute(_RESTORED_WRONGLY)[0][0]:
+        raise TransferRefused("The database does not hold what was to be restored: rolled back.")
+    connection.execute(_RAISE_RECORDS, batch)
+    connection.execute(_FORGET, batch)
+    connection.execute(_CLOSE, batch, run_by)
+    found = dict(
+        map(
+            tuple,
+            connection.execute("SELECT verdict, count(*) FROM rolled_back_users GROUP BY verdict"),
+        )
+    )
+    return {v: found.get(v, 0) for v in (REMOVED, RESTORED, staging.KEPT, GONE, SIGNED_UP)}
+
+
+def _outcomes(connection: Connection) -> Iterator[Row]:
+    """Stream verdict, id and email of those who were not simply taken back."""
+    return staging.stream(
+        connection,
+        "SELECT verdict, user_id::text, email FROM rolled_back_users"
+        " WHERE verdict IN ('kept', 'gone', 'signed_up') ORDER BY verdict, user_id",
+    )

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from shared import files
 from shared.errors import InvalidSource
 from shared.formats.strict_json import MAX_DEPTH, depth
-from shared.transfer.records import InvalidRow
+from shared.model.user_record import InvalidRow
 
 CHUNK = 128 * 1024
 ROW_MAX_LENGTH = 1024 * 1024
@@ -122,7 +122,7 @@ class Source:
         """The last row as it is written in the source."""
         return self._buffer[slice(*self._row)]
 
-    def rows(self) -> Iterator[object]:
+    def rows(self) -> Iterator[Any]:
         """Give every row; one that cannot be understood is an InvalidRow.
 
         Raises InvalidSource, and OSError where the stream does.

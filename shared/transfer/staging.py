@@ -10,10 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from shared.database.connection import LIFT_LIMITS, Connection, Row
 from shared.errors import StoreUnavailable, TransferRefused
+from shared.model.user_record import COLUMNS, NULL, UserRecord, copy_line, escaped
+from shared.transfer.users_table import (
+    COLUMN_NAMES,
+    DEFINITIONS,
+    DIGEST,
+    HELD,
+    RECORD_DEFINITIONS,
+    digest_with,
+)
 
 LOCK_KEY = 4_101_202_612
 """The advisory lock of everything that imports or rolls back."""
@@ -51,40 +59,8 @@ VERDICTS = tuple(REASONS)
 REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN, IDENTITY_TAKEN)
 """The verdicts of rows that cannot be brought over."""
 
-USER_COLUMNS = "id, email, email_key, password, name, provider, created_at, updated_at, epoch"
-
-
-# Who is held: users `u` with the identities `i` of each. The order in which they were linked is the
-# one that a users file has them in. A subquery for each user would take three times as long.
-HELD = """(users u LEFT JOIN (
-    SELECT user_id,
-        string_agg(concat(',', length(issuer), ':', issuer, length(subject), ':', subject), ''
-            ORDER BY created_at, issuer, subject) AS texts,
-        json_agg(json_build_array(issuer, subject) ORDER BY created_at, issuer, subject) AS pairs,
-        jsonb_build_object('identities', jsonb_agg(
-            to_jsonb(identities) ORDER BY created_at, issuer, subject)) AS member
-    FROM identities GROUP BY user_id
-) i ON i.user_id = u.id)"""
-
-
-def digest_with(epoch: str) -> str:
-    """Give the twin of `shared.transfer.records.canonical`, over a row of HELD, but for its epoch.
-
-    `concat` leaves NULLs out, and `timestamptz_send` gives the 64 bits as they are, at a third of
-    the cost of `extract`.
-    """
-    return f"""sha256(convert_to(concat(
-        u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
-        length(u.password), ':', u.password, length(u.name), ':', u.name,
-        length(u.provider), ':', u.provider,
-        timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',', {epoch}, i.texts
-    ), 'UTF8'))"""
-
-
-DIGEST = digest_with("u.epoch")
 _TABLES = {
-    "users": "(id uuid, email text, email_key text, password text, name text, provider text,"
-    " created_at timestamptz, updated_at timestamptz, epoch integer)",
+    "users": f"({DEFINITIONS})",
     "identities": "(issuer text, subject text, user_id uuid, created_at timestamptz)",
     "import_batches": "(number bigint, id text, plan_sha256 text, source_sha256 text, "
     "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
@@ -93,9 +69,7 @@ _TABLES = {
     "applied_ops": "(operation uuid, outcome text)",
     "revoked_sessions": "(sid text, ends_at timestamptz, user_id uuid)",
 }
-_NULL = r"\N"
-_NULLS = f"{_NULL}\t" * 13
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_NULLS = f"{NULL}\t" * (len(COLUMNS) + 4)
 ANALYZE_RECORDS = "ANALYZE import_records (user_id, batch)"
 """Before a batch is looked for: the server takes one that it has not counted to have one row, and
 would read all of them for each user."""
@@ -106,11 +80,10 @@ SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
 )
 """
-_STAGING = """
+_STAGING = f"""
 CREATE TEMP TABLE staged_users (
-    row bigint, id uuid, email text, email_key text, password text, name text, provider text,
-    created_at bigint, updated_at bigint, epoch integer, identities jsonb, revoked jsonb,
-    operation uuid, digest bytea, raised integer NOT NULL DEFAULT 0,
+    row bigint, {RECORD_DEFINITIONS}, identities jsonb, revoked jsonb, operation uuid,
+    digest bytea, raised integer NOT NULL DEFAULT 0,
     verdict text, reason text, other_row bigint, other_id uuid, base bytea
 ) ON COMMIT DROP;
 CREATE TEMP TABLE staged_identities (
@@ -118,7 +91,7 @@ CREATE TEMP TABLE staged_identities (
 ) ON COMMIT DROP
 """
 _COPY_STAGED = (
-    f"COPY staged_users (row, {USER_COLUMNS}, identities, revoked, operation, digest,"
+    f"COPY staged_users (row, {COLUMN_NAMES}, identities, revoked, operation, digest,"
     " verdict, reason) FROM STDIN"
 )
 _SPREAD_IDENTITIES = """
@@ -353,41 +326,27 @@ def fill(connection: Connection) -> Iterator[Callable[[bytes], None]]:
 
 def staged_line(
     row: int,
-    user: Sequence[Any],
+    record: UserRecord,
     digest: bytes,
     revoked: Sequence[tuple[str, float]] = (),
     operation: str | None = None,
 ) -> str:
     """Write a row of the staging table.
 
-    `user` has the columns of users in their order, the times in microseconds since 2000, and pairs
-    of issuer and subject; `revoked` has pairs of a session and its end in seconds since 1970, and
-    `operation` is that of a user who is pending.
+    `revoked` has pairs of a session and its end in seconds since 1970, and `operation` is that of a
+    user who is pending.
     """
-    user_id, email, key, password, name, provider, created, updated, epoch, identities = user
-    # One look at all of them together costs a tenth of one at each.
-    texts = f"{email}{key}{password}{name}{provider}"
-    if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
-        email, key, password, name, provider = map(_escaped, (email, key, password, name, provider))
+    identities = record.identities
     return (
-        f"{row}\t{user_id}\t{email}\t{_NULL if key is None else key}"
-        f"\t{_NULL if password is None else password}\t{_NULL if name is None else name}"
-        f"\t{_NULL if provider is None else provider}"
-        f"\t{_NULL if created is None else created}"
-        f"\t{_NULL if updated is None else updated}"
-        f"\t{epoch}\t{_escaped(json.dumps(identities)) if identities else _NULL}"
-        f"\t{_escaped(json.dumps(revoked)) if revoked else _NULL}\t{operation or _NULL}"
-        f"\t\\\\x{digest.hex()}\tnew\t\\N\n"
+        f"{row}\t{copy_line(record)}\t{escaped(json.dumps(identities)) if identities else NULL}"
+        f"\t{escaped(json.dumps(revoked)) if revoked else NULL}\t{operation or NULL}"
+        f"\t\\\\x{digest.hex()}\tnew\t{NULL}\n"
     )
 
 
 def invalid_line(row: int, reason: str) -> str:
     """Write a row of the staging table that only tells why the source's cannot be used."""
-    return f"{row}{chr(9)}{_NULLS}{INVALID}{chr(9)}{_escaped(reason)}\n"
-
-
-def _escaped(text: str | None) -> str:
-    return _NULL if text is None else text.translate(_ESCAPES)
+    return f"{row}\t{_NULLS}{INVALID}\t{escaped(reason)}\n"
 
 
 def classify(connection: Connection) -> None:

@@ -11,23 +11,18 @@ from shared.database.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable
 from shared.store.postgres import statements
 from shared.transfer import staging
-from shared.transfer.staging import DIGEST, HELD, USER_COLUMNS, digest_with
+from shared.transfer.users_table import (
+    DIGEST,
+    HELD,
+    assignments,
+    digest_with,
+    insert_from,
+    values_of,
+)
 
 INDEX_LOCK_TIMEOUT = "1s"
 INDEX_LATER_ROWS = 10_000
 """From how many new users on an empty table gets its indexes afterwards."""
-
-
-def _moment(column: str) -> str:
-    """Make a time of microseconds since 2000.
-
-    An interval is multiplied in floating point, which is exact for whole seconds times a million
-    up to the year 9999, but not for its microseconds.
-    """
-    return (
-        f"(timestamptz '2000-01-01 00:00:00Z' + {column} / 1000000 * interval '1 second'"
-        f" + {column} % 1000000 * interval '1 microsecond')"
-    )
 
 
 # An identical row was compared already, and may change until the COMMIT; these cannot any more.
@@ -63,9 +58,7 @@ FROM staged_users s JOIN {HELD} ON u.id = s.id
 WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
 """
 _UPDATE_CHANGED = f"""
-UPDATE users u SET email = s.email, email_key = s.email_key, password = s.password,
-    name = s.name, provider = s.provider, created_at = {_moment("s.created_at")},
-    updated_at = {_moment("s.updated_at")}, epoch = s.epoch + s.raised
+UPDATE users u SET {assignments(values_of("s") | {"epoch": "s.epoch + s.raised"})}
 FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = $1::bigint
 WHERE u.id = s.id AND s.verdict = 'changed'
 """
@@ -110,10 +103,7 @@ WHERE operation IS NOT NULL
 ON CONFLICT (operation) DO NOTHING
 """
 _INSERT_NEW = f"""
-INSERT INTO users ({USER_COLUMNS})
-SELECT id, email, email_key, password, name, provider,
-       {_moment("created_at")}, {_moment("updated_at")}, epoch
-FROM staged_users WHERE verdict = 'new'
+{insert_from("s")} FROM staged_users s WHERE s.verdict = 'new'
 ON CONFLICT DO NOTHING
 """
 # The trigger makes keys for rows without one; to ask it takes longer than to write the row.

@@ -79,6 +79,8 @@ def test_sql_about_users_is_in_the_store_only() -> None:
             "transfer.staging",
             "transfer.writing",
             "transfer.batches",
+            "transfer.rollback",
+            "transfer.users_table",
             "store.postgres.statistics",
         )
     }

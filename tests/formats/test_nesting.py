@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shared.credentials.passwords import PasswordHasher
 from shared.errors import InvalidSource
 from shared.formats.strict_json import MAX_DEPTH, InvalidJson, depth, loads
-from shared.transfer.records import InvalidRow
+from shared.model.user_record import InvalidRow
 from tests.support.emulator import ROOT, Emulator, environment, running_emulator
 from tests.support.transfers import source_of
 

@@ -19,6 +19,7 @@ import pytest
 
 from shared.database.statement import Statement
 from shared.model.statistics import DAY, Events, Statistics, Window
+from shared.model.user_record import parse
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
 from shared.store import open_store
@@ -30,6 +31,7 @@ from shared.store.postgres.store import PostgresStore
 from shared.transfer import operations
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, stored
+from tests.support.transfers import user
 from tests.support.waiting import until
 
 LEAP_DAY = datetime(2024, 2, 29, tzinfo=UTC)
@@ -360,15 +362,10 @@ def test_a_sign_up_of_an_outage_counts_for_its_day_though_that_was_counted_befor
 ) -> None:
     store, now = audit.open(), _fill(audit)
     _roll_up(store, now)
-    record = {
-        "id": str(uuid.uuid4()),
-        "email": "ada@example.com",
-        "password": "hash",
-        "createdAt": LEAP_DAY.isoformat(),
-    }
+    record = parse(user(1, createdAt=LEAP_DAY.isoformat()))
     with store.database.direct_connection(time.monotonic() + 10) as connection:
         connection.run_script("BEGIN")
-        assert operations.apply(connection, str(uuid.uuid4()), record, []) == "created"
+        assert operations.apply(connection, str(uuid.uuid4()), record) == "created"
     events = store.statistics(Window(7, now)).events
     assert events is not None
     assert events.outcomes["signup"] == 1

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import InvalidSource
-from shared.transfer.records import InvalidRow
+from shared.model.user_record import InvalidRow
 from shared.transfer.sources import ROW_MAX_LENGTH, Source, copy_rows
 from tests.support.transfers import source_of
 

@@ -26,13 +26,14 @@ from shared.formats.timestamps import from_iso, now_iso
 from shared.model.emails import email_key
 from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Pseudonyms
+from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 from shared.observe import request_context
 from shared.settings import Settings
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.json_file import users_file
 from shared.store.json_file.attempts import MemoryAttempts
-from shared.store.json_file.users_file import PENDING, REVOKED, Record, Users
+from shared.store.json_file.users_file import Record, Users
 
 if TYPE_CHECKING:
     from shared.credentials.session_tokens import Session

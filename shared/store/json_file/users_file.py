@@ -8,14 +8,11 @@ from typing import Any
 
 from shared.formats.strict_json import InvalidJson, loads
 from shared.model.emails import email_key
-from shared.model.users import EPOCH_PROBLEM, UUID, ExternalIdentity, User, is_epoch
+from shared.model.user_record import PENDING, InvalidRow, check
+from shared.model.users import EPOCH_PROBLEM, ExternalIdentity, User, is_epoch
 from shared.store.contract import Credentials
 
 Record = dict[str, Any]
-
-REVOKED = "revokedSessions"
-PENDING = "pending"
-_OPTIONAL_TEXTS = ("password", "name", "provider")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +33,14 @@ def parse(data: bytes) -> list[Record]:
     if not isinstance(records, list):
         raise InvalidJson("It is not an array of users.")
     for number, record in enumerate(records, 1):
-        sound = (
-            isinstance(record, dict)
-            and all(isinstance(record.get(name), str) for name in ("id", "email"))
-            and all(isinstance(record.get(name), str | None) for name in _OPTIONAL_TEXTS)
-            and type(record.get("epoch", 0)) is int
-            and _are_identities(record.get("identities", []))
-            and _are_ends(record.get(REVOKED, {}))
-            and (PENDING not in record or _is_operation(record[PENDING]))
-        )
-        if not sound:
-            raise InvalidJson(f"Entry {number} is not a user.")
+        try:
+            check(record, strict=False)
+        except InvalidRow as error:
+            raise InvalidJson(f"Entry {number} is not a user.") from error
         # Of who is pending, a reconciliation will tell, and put them into the quarantine.
         if PENDING not in record and not is_epoch(record.get("epoch", 0)):
             raise InvalidJson(f"Entry {number}: {EPOCH_PROBLEM}")
     return records
-
-
-def _are_identities(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(entry, dict)
-        and set(entry) == {"issuer", "subject"}
-        and all(isinstance(text, str) for text in entry.values())
-        for entry in value
-    )
-
-
-def _are_ends(value: object) -> bool:
-    return isinstance(value, dict) and all(type(end) in (int, float) for end in value.values())
-
-
-def _is_operation(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(operation := value.get("operation"), str)
-        and UUID.fullmatch(operation) is not None
-    )
 
 
 def index(stamp: tuple[int, ...] | None, records: list[Record]) -> Users:

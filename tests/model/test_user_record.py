@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.transfer.records import InvalidRow, digest, parse, to_json
+from shared.model.user_record import InvalidRow, digest, parse, to_json
+from tests.support.emulator import ROOT
 from tests.support.transfers import HASH, user
 
 POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -168,8 +168,8 @@ def test_a_user_without_identities_has_the_digest_from_before_there_were_any() -
     assert digest(parse(user(1))).hex() == expected
 
 
-def test_a_record_is_written_as_the_old_server_does(request: pytest.FixtureRequest) -> None:
-    path = Path(request.path).parents[1] / "data" / "old-users.json"
+def test_a_record_is_written_as_the_old_server_does() -> None:
+    path = ROOT / "tests" / "data" / "old-users.json"
     rows = json.loads(path.read_text())
     written = json.dumps([to_json(parse(row)) for row in rows], indent=2, ensure_ascii=False)
     assert written == path.read_text()

@@ -1,0 +1,339 @@
+"""The record of a user: the columns that Postgres keeps, and the members of a users file.
+
+The JSON store checks its file here, and an import whatever it is given. The digest is what the
+proof of an import rests on. It is SHA-256 over every column in order, each text as
+`<length in characters>:<text>`, or `:` where there is none; times as PostgreSQL keeps them, in 64
+bits; a comma before each identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, NamedTuple, get_origin, get_type_hints
+
+from shared.formats.password_hashes import hash_problem
+from shared.formats.timestamps import to_iso
+from shared.model.emails import email_key
+from shared.model.users import EPOCH_PROBLEM, PROVIDERS, UUID, is_epoch
+
+TEXT_MAX_LENGTH = 255
+"""Characters: the width of the columns `email`, `password` and `name`; so long are identities."""
+IDENTITIES, REVOKED, PENDING = "identities", "revokedSessions", "pending"
+"""Members that are no columns. The last two are the JSON store's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a column of `users` holds, and which members of a row in a users file give it."""
+
+    type: Literal["uuid", "text", "timestamptz", "integer"]
+    members: tuple[str, ...] = ()
+
+
+class UserRecord(NamedTuple):
+    """A user with everything that the database keeps of one: the columns, and the identities."""
+
+    id: Annotated[str, Column("uuid", ("id",))]
+    email: Annotated[str, Column("text", ("email",))]
+    email_key: Annotated[str | None, Column("text")]
+    """None for a row of the old server's whose address another one has in another spelling."""
+    password: Annotated[str | None, Column("text", ("password",))]
+    name: Annotated[str | None, Column("text", ("name",))]
+    provider: Annotated[str | None, Column("text", ("provider",))]
+    created_at: Annotated[int | None, Column("timestamptz", ("createdAt", "created_at"))]
+    """Microseconds since 2000 in UTC, as PostgreSQL keeps its times; so is `updated_at`."""
+    updated_at: Annotated[int | None, Column("timestamptz", ("updatedAt", "updated_at"))]
+    epoch: Annotated[int, Column("integer", ("epoch",))]
+    identities: tuple[tuple[str, str], ...] = ()
+    """Issuer and subject of each, in the order in which they were linked."""
+
+
+COLUMNS: dict[str, Column] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(UserRecord, include_extras=True).items()
+    if get_origin(hint) is Annotated
+}
+"""By name, in the order of the record."""
+MEMBERS = frozenset({IDENTITIES, REVOKED, PENDING}.union(*(c.members for c in COLUMNS.values())))
+"""What a row may say of a user. Anything else has no place in the database."""
+NULL = r"\N"
+"""As COPY writes it."""
+
+_TEXTS = tuple(c.members[0] for c in COLUMNS.values() if c.members and c.type in ("uuid", "text"))
+_ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
+_UUID = re.compile(UUID.pattern.replace("a-f", "a-fA-F"))
+# Wider than for a new user: whoever the old server let in comes along.
+_EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_64_BITS = 2**64 - 1
+_HEX = "\\x"  # As PostgreSQL begins bytes.
+_SID = re.compile(r"[\x21-\x7e]{1,255}")
+_LATEST_END = 253_402_300_799
+"""The last second of the year 9999."""
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+class InvalidRow(ValueError):
+    """The row is no user; the message is a sentence that quotes none of it."""
+
+
+def check(row: Any, *, strict: bool) -> tuple[Any, ...]:
+    """Check a row of a users file, and give its texts in the order of COLUMNS. Raises InvalidRow.
+
+    Without `strict` it serves the JSON mode, whose file may be the old server's own: members have
+    their types, so that nobody who reads one fails, and that is all. An id and an email are there.
+
+    With `strict` it can be brought to Postgres: each value fits its column, the user can log in,
+    and no identity is there twice. An id may be missing, and null is as good as missing. The times
+    are left to `parse`.
+    """
+    if not isinstance(row, dict):
+        raise row if isinstance(row, InvalidRow) else InvalidRow("It is not an object.")
+    texts = tuple(map(row.get, _TEXTS))
+    for value in texts:
+        if value is not None and type(value) is not str:
+            raise InvalidRow(f"The {_TEXTS[texts.index(value)]} is not a text.")
+    if strict:
+        _check_texts(*texts)
+    elif row.get("id") is None or row.get("email") is None:
+        raise InvalidRow("The id or the email is missing.")
+    epoch = row.get("epoch", 0)
+    if not (is_epoch(epoch) if strict else type(epoch) is int):
+        raise InvalidRow(EPOCH_PROBLEM)
+    if IDENTITIES in row:
+        _check_identities(row[IDENTITIES], strict=strict)
+    if REVOKED in row:
+        _check_revoked(row[REVOKED], strict=strict)
+    if PENDING in row:
+        _check_pending(row[PENDING], strict=strict)
+    return texts
+
+
+def _check_texts(
+    user_id: str | None,
+    email: str | None,
+    password: str | None,
+    name: str | None,
+    provider: str | None,
+) -> None:
+    if email is None or len(email) > TEXT_MAX_LENGTH or not _EMAIL.fullmatch(email.strip()):
+        raise InvalidRow("The email is missing or not an address.")
+    if user_id is not None and not _UUID.fullmatch(user_id):
+        raise InvalidRow("The id is not a UUID.")
+    if provider is not None and provider not in PROVIDERS:
+        raise InvalidRow(f"The provider is none of {', '.join(PROVIDERS)}.")
+    if not password and provider in (None, "local"):
+        raise InvalidRow("A local user without a password could never log in.")
+    if password and (problem := hash_problem(password)):
+        raise InvalidRow(problem)
+    if name is not None and len(name) > TEXT_MAX_LENGTH:
+        raise InvalidRow(f"The name is longer than {TEXT_MAX_LENGTH} characters.")
+
+
+def _check_identities(entries: object, *, strict: bool) -> None:
+    if strict and entries is None:
+        return
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict)
+        and entry.keys() == {"issuer", "subject"}
+        and all(
+            type(text) is str and (not strict or 0 < len(text) <= TEXT_MAX_LENGTH)
+            for text in entry.values()
+        )
+        for entry in entries
+    ):
+        raise InvalidRow(
+            "The identities are not objects of an issuer and a subject, both texts of 1 to "
+            f"{TEXT_MAX_LENGTH} characters."
+        )
+    if strict and len(set(_pairs(entries))) < len(entries):
+        raise InvalidRow("It names an identity twice.")
+
+
+def _check_revoked(ends: object, *, strict: bool) -> None:
+    if strict and ends is None:
+        return
+    if not isinstance(ends, dict) or not all(
+        type(end) in (int, float) and (not strict or _SID.fullmatch(sid))
+        for sid, end in ends.items()
+    ):
+        raise InvalidRow("The revokedSessions are not session ids, each with its end in seconds.")
+
+
+def _check_pending(pending: object, *, strict: bool) -> None:
+    if strict and pending is None:
+        return
+    found = pending.get("operation") if isinstance(pending, dict) else None
+    if not isinstance(found, str) or not (_UUID if strict else UUID).fullmatch(found):
+        raise InvalidRow("The pending names no operation.")
+
+
+def parse(row: Any) -> UserRecord:
+    """Check a row strictly, and give what it says of the columns. Raises InvalidRow.
+
+    Names in camel and in snake case are understood. A missing id is derived from the email key,
+    so that every run makes the same.
+    """
+    user_id, email, password, name, provider = check(row, strict=True)
+    key = email_key(email)
+    return UserRecord(
+        str(uuid.uuid5(_ID_NAMESPACE, key)) if user_id is None else user_id.lower(),
+        email,
+        key,
+        password or None,
+        name,
+        provider,
+        _moment(row, "createdAt", "created_at"),
+        _moment(row, "updatedAt", "updated_at"),
+        row.get("epoch", 0),
+        _pairs(entries) if (entries := row.get(IDENTITIES)) else (),
+    )
+
+
+def revoked_sessions(row: dict[str, Any]) -> list[tuple[str, float]]:
+    """Give the sessions that were logged out, each with its end in seconds, of a checked row.
+
+    They are not of the record: a proof is about users.
+    """
+    if not (ends := row.get(REVOKED)):
+        return []
+    return [(sid, max(0, min(end, _LATEST_END))) for sid, end in ends.items()]
+
+
+def pending_operation(row: dict[str, Any]) -> str | None:
+    """Give the operation that brings who is pending, of a checked row."""
+    pending = row.get(PENDING)
+    return None if pending is None else pending["operation"]
+
+
+def canonical(record: UserRecord) -> bytes:
+    """Give the bytes that the digest is made of. Raises InvalidRow for what is no text.
+
+    A new column goes to the end and adds nothing where it is NULL, or everybody whom an earlier
+    release imported would count as changed. `canonical_sql` is the twin.
+    """
+    user_id, email, key, password, name, provider, created, updated, epoch, identities = record
+    text = (
+        f"{user_id}{len(email)}:{email}"
+        f"{':' if key is None else f'{len(key)}:{key}'}"
+        f"{':' if password is None else f'{len(password)}:{password}'}"
+        f"{':' if name is None else f'{len(name)}:{name}'}"
+        f"{':' if provider is None else f'{len(provider)}:{provider}'}"
+        f"{'' if created is None else f'{_HEX}{created & _64_BITS:016x}'},"
+        f"{'' if updated is None else f'{_HEX}{updated & _64_BITS:016x}'},{epoch}"
+    )
+    for issuer, subject in identities:
+        text += f",{len(issuer)}:{issuer}{len(subject)}:{subject}"
+    if "\0" in text:
+        raise InvalidRow("A text holds a NUL character.")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRow("A text holds half of a surrogate pair.") from None
+
+
+def canonical_sql(epoch: str, identities: str) -> str:
+    """Give the twin of `canonical` over a row `u` of users, with these expressions for the rest.
+
+    `concat` leaves NULLs out, and `timestamptz_send` gives the 64 bits as they are, at a third of
+    the cost of `extract`.
+    """
+    return f"""concat(
+        u.id, length(u.email), ':', u.email, length(u.email_key), ':', u.email_key,
+        length(u.password), ':', u.password, length(u.name), ':', u.name,
+        length(u.provider), ':', u.provider,
+        timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',',
+        {epoch}, {identities}
+    )"""
+
+
+def digest(record: UserRecord) -> bytes:
+    """Give the record's SHA-256. Raises InvalidRow for what is no text."""
+    return hashlib.sha256(canonical(record)).digest()
+
+
+def copy_line(record: UserRecord) -> str:
+    """Write the columns in the text format of COPY, the times in microseconds since 2000."""
+    user_id, email, key, password, name, provider, created, updated, epoch, _ = record
+    # One look at all of them together costs a tenth of one at each.
+    texts = f"{email}{key}{password}{name}{provider}"
+    if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
+        email, key, password, name, provider = map(escaped, (email, key, password, name, provider))
+    return (
+        f"{user_id}\t{email}\t{NULL if key is None else key}"
+        f"\t{NULL if password is None else password}\t{NULL if name is None else name}"
+        f"\t{NULL if provider is None else provider}"
+        f"\t{NULL if created is None else created}"
+        f"\t{NULL if updated is None else updated}\t{epoch}"
+    )
+
+
+def escaped(text: str | None) -> str:
+    """Write a text, or NULL, in the text format of COPY."""
+    return NULL if text is None else text.translate(_ESCAPES)
+
+
+def to_json(record: UserRecord) -> dict[str, Any]:
+    """Write the record as the old server does: its order of members, nothing that is absent.
+
+    Raises OverflowError for a time before the year 1.
+    """
+    name = {} if record.name is None else {"name": record.name}
+    provider = {} if record.provider is None else {"provider": record.provider}
+    row: dict[str, Any] = {"id": record.id, "email": record.email}
+    if record.password is None:
+        row |= name | provider
+    else:
+        row |= {"password": record.password} | provider | name
+    if record.created_at is not None:
+        row["createdAt"] = _iso(record.created_at)
+    if record.updated_at is not None:
+        row["updatedAt"] = _iso(record.updated_at)
+    if record.identities:
+        row[IDENTITIES] = [{"issuer": i, "subject": s} for i, s in record.identities]
+    if record.epoch:
+        row["epoch"] = record.epoch
+    return row
+
+
+def _pairs(entries: Iterable[dict[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple([(entry["issuer"], entry["subject"]) for entry in entries])
+
+
+def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
+    """Read an ISO 8601 time, in UTC where it names no offset, or milliseconds since 1970."""
+    value = row.get(camel)
+    if value is None:
+        value = row.get(snake)
+    elif snake in row and row[snake] not in (None, value):
+        raise InvalidRow(f"{camel} and {snake} contradict each other.")
+    if value is None:
+        return None
+    try:
+        if type(value) is str:
+            moment = datetime.fromisoformat(value.upper())
+            if moment.tzinfo is not UTC:
+                # Of one that is out of range in UTC, PostgreSQL would be the only one to know.
+                moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        elif type(value) in (int, float):
+            moment = _UNIX_EPOCH + timedelta(microseconds=round(value * 1000))
+        else:
+            raise InvalidRow(f"{camel} is not a time.")
+    except (ValueError, OverflowError):
+        raise InvalidRow(f"{camel} is not a time.") from None
+    since = moment - _POSTGRES_EPOCH  # Its parts are exact, and quicker than a division.
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _iso(microseconds: int) -> str:
+    """Write milliseconds, as the old server does, unless there is more to tell."""
+    moment = _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+    if microseconds % 1000 == 0:
+        return to_iso(moment)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,74 @@
+"""The users as Postgres holds them: what the SQL of transfers says of their columns and digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.model.user_record import COLUMNS, canonical_sql
+
+COLUMN_NAMES = ", ".join(COLUMNS)
+DEFINITIONS = ", ".join(f"{name} {column.type}" for name, column in COLUMNS.items())
+RECORD_DEFINITIONS = DEFINITIONS.replace("timestamptz", "bigint")
+"""Of the same columns as a `UserRecord` has them, with times in microseconds since 2000."""
+
+# Who is held: users `u` with the identities `i` of each. The order in which they were linked is the
+# one that a users file has them in. A subquery for each user would take three times as long.
+HELD = """(users u LEFT JOIN (
+    SELECT user_id,
+        string_agg(concat(',', length(issuer), ':', issuer, length(subject), ':', subject), ''
+            ORDER BY created_at, issuer, subject) AS texts,
+        json_agg(json_build_array(issuer, subject) ORDER BY created_at, issuer, subject) AS pairs,
+        jsonb_build_object('identities', jsonb_agg(
+            to_jsonb(identities) ORDER BY created_at, issuer, subject)) AS member
+    FROM identities GROUP BY user_id
+) i ON i.user_id = u.id)"""
+
+
+def digest_with(epoch: str) -> str:
+    """Give the digest of a row of HELD, but for its epoch."""
+    return f"sha256(convert_to({canonical_sql(epoch, 'i.texts')}, 'UTF8'))"
+
+
+DIGEST = digest_with("u.epoch")
+
+
+def moment(microseconds: str) -> str:
+    """Make a time of microseconds since 2000.
+
+    An interval is multiplied in floating point, which is exact for whole seconds times a million
+    up to the year 9999, but not for its microseconds.
+    """
+    return (
+        f"(timestamptz '2000-01-01 00:00:00Z' + {microseconds} / 1000000 * interval '1 second'"
+        f" + {microseconds} % 1000000 * interval '1 microsecond')"
+    )
+
+
+def read_from(user: str) -> str:
+    """Write the SELECT list that gives a row of users as a `UserRecord` has it."""
+    return ", ".join(_read(f"{user}.{name}", column.type) for name, column in COLUMNS.items())
+
+
+def _read(value: str, kind: str) -> str:
+    if kind == "timestamptz":  # One that is infinite has no number.
+        microseconds = f"(extract(epoch FROM {value}) * 1000000)::bigint - 946684800000000"
+        return f"CASE WHEN isfinite({value}) THEN {microseconds} END"
+    return f"{value}::text" if kind == "uuid" else value
+
+
+def values_of(record: str) -> dict[str, str]:
+    """Give the columns' values, by name, of a row with RECORD_DEFINITIONS."""
+    return {
+        name: moment(f"{record}.{name}") if column.type == "timestamptz" else f"{record}.{name}"
+        for name, column in COLUMNS.items()
+    }
+
+
+def insert_from(record: str) -> str:
+    """Begin an INSERT of the users of rows with RECORD_DEFINITIONS."""
+    return f"INSERT INTO users ({COLUMN_NAMES}) SELECT {', '.join(values_of(record).values())}"
+
+
+def assignments(values: Mapping[str, str]) -> str:
+    """Write the SET of an UPDATE, to which an id stays what it is."""
+    return ", ".join(f"{name} = {value}" for name, value in values.items() if name != "id")
