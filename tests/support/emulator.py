@@ -97,22 +97,25 @@ def running_emulator(
     output: str = "",
     source: str = f"{ROOT}/main.py",
     stack: str = "",
+    files: str = "",
     redirection: str = "",
     **settings: str,
 ) -> Iterator[Emulator]:
     """Start functions-framework with the settings, and stop it afterwards.
 
-    `stack` is the size of a thread's stack in KiB, where the system's own shall not be used. A
-    shell's `redirection` can take its standard streams away.
+    `stack` is the size of a thread's stack in KiB, and `files` how many may be open, where the
+    system's own shall not be used. A shell's `redirection` can take its standard streams away.
     """
-    limit = f"ulimit -s {stack} && " if stack else ""
+    limits = "".join(
+        f"ulimit -{name} {size} && " for name, size in (("s", stack), ("n", files)) if size
+    )
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
         path = Path(output or f"{folder}/output")
         port = free_port()
         with path.open("wb") as file:
             process = subprocess.Popen(
                 [
-                    "sh", "-c", f'{limit}exec "$@" {redirection}', "sh",
+                    "sh", "-c", f'{limits}exec "$@" {redirection}', "sh",
                     sys.executable, "-m", "functions_framework",
                     "--source", source, "--target", target,
                     "--host", "127.0.0.1", "--port", str(port),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -195,15 +194,7 @@ def test_clients_that_read_no_answers_keep_nobody_from_theirs(tmp_path: Path) ->
 
 
 def test_more_connections_than_there_may_be_cost_those_that_wait_longest(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        starting = _running(tmp_path, REQUEST_TIMEOUT="300")
-        emulator = starting.__enter__()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    with ExitStack() as stack:
-        stack.push(starting)
+    with _running(tmp_path, files="256", REQUEST_TIMEOUT="300") as emulator, ExitStack() as stack:
         for _ in range(400):
             wire = stack.enter_context(Wire(emulator))
             wire.send(LIVEZ[:-4])
