@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,9 +99,10 @@ def database(postgres: Server, make_database: Callable[..., str]) -> Iterator[st
 
 
 @pytest.fixture
-def target(postgres: Server, database: str) -> Target:
+def target(postgres: Server, database: str) -> Iterator[Target]:
     """A fresh, migrated database as a target of transfers."""
-    return Target(postgres, database)
+    with closing(Target(postgres, database)) as opened:
+        yield opened
 
 
 @pytest.fixture

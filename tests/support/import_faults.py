@@ -51,6 +51,7 @@ class AskedOften(Target):
             return rows
 
     def close(self) -> None:
+        super().close()
         self._connection.close()
 
 

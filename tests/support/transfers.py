@@ -65,6 +65,10 @@ class Target:
         self.name = name
         self.database = Database(DatabaseUrl.parse(server.url(name, port=port)), Settings())
 
+    def close(self) -> None:
+        """Let go of connections."""
+        self.database.close()
+
     def plan(self, rows: list[Any] | bytes) -> tuple[Plan, list[Outcome]]:
         """Plan an import."""
         return finish(importing.plan(self.database, source_of(rows)))

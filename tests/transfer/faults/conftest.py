@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,8 @@ from tests.support.transfers import Target, user
 
 @pytest.fixture
 def target(postgres: Server, database: str) -> Iterator[Target]:
-    opened = AskedOften(postgres, database)
-    yield opened
-    opened.close()
+    with closing(AskedOften(postgres, database)) as opened:
+        yield opened
 
 
 @pytest.fixture
