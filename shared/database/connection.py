@@ -220,9 +220,9 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     def execute(
         self, statement: Statement | str, /, *values: Value, **parameters: Value
     ) -> list[Row]:
-        """Run one statement, and give its rows.
+        """Run one statement, or its SQL alone, and give its rows.
 
-        Plain text may have `$1`, `$2` … instead of names, for the `values`.
+        SQL may have `$1`, `$2` … instead of names, for the `values`.
 
         The server's own timeout goes ahead of it in the same flight: a connection pooler drops
         `SET`, and both halves share the implicit transaction that ends with the Sync.

@@ -35,7 +35,7 @@ class Statement:
         object.__setattr__(self, "parameters", tuple(numbers))
 
     def values(self, given: Mapping[str, Value]) -> tuple[Value, ...]:
-        """Bring values into the order of `text`. Raises TypeError where one lacks or is unknown."""
+        """Put values in the order of `text`. Raises TypeError where one is missing or unknown."""
         if unknown := given.keys() - self.parameters:
             raise TypeError(f"{self.name} has no parameter {', '.join(sorted(unknown))}")
         if missing := [name for name in self.parameters if name not in given]:

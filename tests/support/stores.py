@@ -6,7 +6,6 @@ import uuid
 
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import Session, SessionTokens
-from shared.database.statement import Statement
 from shared.model.clients import Client
 from shared.model.users import IdToken, User
 from shared.rules.accounts import Accounts
@@ -24,9 +23,7 @@ CLIENT = Client("203.0.113.7")
 TOKENS = SessionTokens([SECRET])
 
 
-_AGE = Statement(
-    "age",
-    """
+_AGE = """
 WITH attempts AS (
     UPDATE auth_attempts SET expires_at = expires_at - s, known_until = known_until - s
     FROM cast(:age AS interval) s
@@ -34,8 +31,7 @@ WITH attempts AS (
     UPDATE revoked_sessions SET ends_at = ends_at - s FROM cast(:age AS interval) s
 )
 UPDATE auth_events SET at = at - s FROM cast(:age AS interval) s
-""",
-)
+"""
 
 
 def pass_time(store: Store, seconds: float) -> None:

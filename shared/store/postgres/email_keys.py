@@ -34,44 +34,30 @@ _COUNT = "SELECT count(*) FROM pending_email_keys"
 _BEGIN = f"""
 BEGIN; SET LOCAL ai_coder.as_given = 'on'; SELECT pg_advisory_xact_lock({LOCK_KEY})
 """
-_KEYED = Statement(
-    "keyed",
-    """
+_KEYED = """
 SELECT u.id::text, email, email_key FROM pending_email_keys p JOIN users u ON u.id = p.user_id
 WHERE email_key IS NOT NULL LIMIT :limit::int
-""",
-)
-_TAKE_AWAY = Statement(
-    "take_away",
-    """
+"""
+_TAKE_AWAY = """
 WITH given AS (SELECT (e->>0)::uuid AS id, e->>1 AS key FROM json_array_elements(:keys::json) e),
 noted AS (UPDATE pending_email_keys SET former_key = key FROM given WHERE user_id = id)
 UPDATE users u SET email_key = NULL FROM given g WHERE u.id = g.id
-""",
-)
+"""
 # Of users with one address the one in lower case comes first, as in 0002, and then the oldest.
-_KEYLESS = Statement(
-    "keyless",
-    """
+_KEYLESS = """
 SELECT p.user_id::text, u.email, p.former_key IS NOT NULL
 FROM pending_email_keys p LEFT JOIN users u ON u.id = p.user_id
 ORDER BY u.email = email_key(u.email) DESC NULLS LAST, u.created_at, p.user_id LIMIT :limit::int
-""",
-)
-_GIVE = Statement(
-    "give",
-    """
+"""
+_GIVE = """
 WITH given AS (SELECT (e->>0)::uuid AS id, e->>1 AS key FROM json_array_elements(:keys::json) e)
 UPDATE users u SET email_key = g.key FROM given g
 WHERE u.id = g.id AND NOT EXISTS (SELECT FROM users o WHERE o.email_key = g.key)
 RETURNING u.id::text
-""",
-)
+"""
 # An address leads a provider's user to an account, so that one who was linked while the address
 # was wrong is somebody else. Linking dropped the owner's password: one that is there is theirs.
-_CUT_OFF = Statement(
-    "cut_off",
-    f"""
+_CUT_OFF = f"""
 WITH given AS (SELECT e::uuid AS id FROM json_array_elements_text(:user_ids::json) e),
 removed AS (
     DELETE FROM identities i USING given g WHERE i.user_id = g.id
@@ -84,23 +70,16 @@ removed AS (
 INSERT INTO auth_events (at, kind, user_id, actor)
 SELECT CURRENT_TIMESTAMP, '{UNLINKED}', user_id, concat(issuer, ' ', subject) FROM removed
 RETURNING user_id::text
-""",
-)
-_DONE = Statement(
-    "done",
-    """
+"""
+_DONE = """
 DELETE FROM pending_email_keys
 WHERE user_id IN (SELECT e::uuid FROM json_array_elements_text(:user_ids::json) e)
-""",
-)
+"""
 _WITHOUT = "SELECT id::text, email FROM users WHERE email_key IS NULL ORDER BY id"
-_HOLDERS = Statement(
-    "holders",
-    """
+_HOLDERS = """
 SELECT email_key, id::text FROM users
 WHERE email_key IN (SELECT json_array_elements_text(:keys::json))
-""",
-)
+"""
 _UNLINKED = f"""
 SELECT user_id::text, actor, at FROM auth_events WHERE kind = '{UNLINKED}' ORDER BY at, user_id
 """
