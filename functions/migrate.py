@@ -22,7 +22,7 @@ from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer import importing, reconciling, rollback, status
 from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source
-from shared.transfer.steps import PATIENCE, Event, Ready, throttled, to_json
+from shared.transfer.steps import PATIENCE, Done, Event, Ready, run, to_json
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
 from shared.web.request_body import read_json
@@ -153,15 +153,12 @@ def _without_names(found: Plan) -> Line:
 
 
 def _lines(call: Call, steps: Steps) -> Generator[Line, None, None]:
-    with closing(throttled(steps)) as events:
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                call.log |= {name: end.value.get(name) for name in ("batch", "counts")}
-                yield {"event": "result"} | end.value
-                return
-            if not isinstance(event, Ready):
+    with closing(run(steps)) as events:
+        for event in events:
+            if isinstance(event, Done):
+                call.log |= {name: event.result.get(name) for name in ("batch", "counts")}
+                yield {"event": "result"} | event.result
+            elif not isinstance(event, Ready):
                 line = to_json(event)
                 line.pop("email", None)
                 yield line

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
@@ -63,28 +63,42 @@ Event = Progress | Outcome | Ready
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Result]):
+    """A transfer has ended with this."""
+
+    result: Result
+
+
 def to_json(event: Progress | Outcome) -> dict[str, object]:
     """Give the members of an event's JSON line."""
     members = {name: value for name, value in asdict(event).items() if value is not None}
     return {"event": type(event).__name__.lower()} | members
 
 
-def throttled(transfer: Generator[Event, None, Result]) -> Generator[Event, None, Result]:
-    """Run a transfer, and let progress through once a stage and once a second."""
+def run(
+    transfer: Generator[Event, None, Result], *, seconds: float = PROGRESS_SECONDS
+) -> Generator[Event | Done[Result], None, None]:
+    """Run a transfer: give its events as they come, and its result as the last of them.
+
+    Progress is let through once a stage, and then once in so many `seconds`.
+    """
     latest, stage = 0.0, None
-    with closing(transfer):
-        while True:
-            try:
-                event = next(transfer)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
+    with closing(_and_result(transfer)) as events:
+        for event in events:
             if isinstance(event, Progress):
                 now = time.monotonic()
-                if event.stage == stage and now - latest < PROGRESS_SECONDS:
+                if event.stage == stage and now - latest < seconds:
                     continue
                 latest, stage = now, event.stage
             yield event
+
+
+def _and_result(
+    transfer: Generator[Event, None, Result],
+) -> Generator[Event | Done[Result], None, None]:
+    result = yield from transfer
+    yield Done(result)
 
 
 def timestamp(now: float) -> str:

@@ -16,12 +16,14 @@ import click
 
 from shared.formats.timestamps import to_iso
 from shared.transfer.steps import (
+    PROGRESS_SECONDS,
+    Done,
     Event,
     Outcome,
     Progress,
     Result,
     Stage,
-    throttled,
+    run,
     to_json,
 )
 
@@ -57,24 +59,21 @@ class Display:
         on_event: Callable[[Event], object] = lambda _: None,
     ) -> Result:
         """Run a transfer to its end, and give its result; `length` is the source's, in bytes."""
-        if sys.stderr.isatty() and not self.as_json:
-            show = self._bars(length)
-        else:
-            transfer, show = throttled(transfer), self._lines()
+        is_drawn = sys.stderr.isatty() and not self.as_json
+        events = run(transfer, seconds=0.0 if is_drawn else PROGRESS_SECONDS)
+        show = self._bars(length) if is_drawn else self._lines()
         self._outcomes = 0
-        with closing(transfer), closing(show):
+        with closing(events), closing(show):
             next(show)
-            while True:
-                try:
-                    event = next(transfer)
-                except StopIteration as end:
-                    result: Result = end.value
-                    return result
+            for event in events:
+                if isinstance(event, Done):
+                    return event.result
                 if isinstance(event, Progress):
                     show.send(event)
                 elif isinstance(event, Outcome):
                     self._outcome(event)
                 on_event(event)
+        raise AssertionError("a transfer ends with Done")
 
     def table(self, title: str, rows: Iterable[tuple[str, object, str]]) -> None:
         """Show a name, a number or text, and an explanation a line."""

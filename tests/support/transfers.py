@@ -15,7 +15,7 @@ from shared.settings import Settings
 from shared.transfer import export, importing
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.sources import Source
-from shared.transfer.steps import Event, Outcome
+from shared.transfer.steps import Done, Event, Outcome, run
 from tests.support.postgres import PASSWORD, USER, Server
 
 HASH = "$2a$10$XR9XOTAzgRo3T2W7gyER5OZvKrJfbJegrzSAKZFdccjSDqBOAhkhe"
@@ -24,14 +24,9 @@ Result = TypeVar("Result")
 
 def finish(transfer: Generator[Event, None, Result]) -> tuple[Result, list[Outcome]]:
     """Run a transfer, and give its result and those it named."""
-    outcomes: list[Outcome] = []
-    while True:
-        try:
-            event = next(transfer)
-        except StopIteration as end:
-            return end.value, outcomes
-        if isinstance(event, Outcome):
-            outcomes.append(event)
+    *events, done = run(transfer)
+    assert isinstance(done, Done)
+    return done.result, [event for event in events if isinstance(event, Outcome)]
 
 
 def source_of(rows: list[Any] | bytes) -> Source:
