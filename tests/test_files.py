@@ -30,7 +30,7 @@ from shared.settings import InvalidSettings, Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import backup
-from shared.transfer.__main__ import transfer
+from shared.transfer.actions import transfer
 from shared.transfer.command import FAILED, USAGE
 from shared.transfer.outputs import Outputs
 from shared.transfer.reconciling import quarantine_of, reconcile
@@ -104,19 +104,20 @@ def _sign_up_by_a_new_process(folder: Path) -> Task:
     return task
 
 
-def _settle(folder: Path) -> Task:
+def _resolve(folder: Path) -> Task:
     file = folder / "users.json"
     store = _store(file)
     for name in ("ada", "eve"):
         store.create_user(_user(name), HASH)
     operation, _ = store.pending()
-    played: list[object] = []
+    brought: list[object] = []
 
     def do() -> None:
-        # A fault after the file was replaced leaves nothing to settle.
-        assert store.settle(operation, played.append) or played
+        # A fault after the file was replaced leaves nothing to resolve.
+        store.resolve(operation, brought.append)
+        assert brought
 
-    return Task(file, do, lambda: _ids(file) == ["eve"] and bool(played))
+    return Task(file, do, lambda: _ids(file) == ["eve"] and bool(brought))
 
 
 def _change(folder: Path) -> Task:
@@ -225,7 +226,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 TASKS: list[Callable[[Path], Task]] = [
-    _first_sign_up, _sign_up, _sign_up_by_a_new_process, _settle, _change, _snapshot, _report,
+    _first_sign_up, _sign_up, _sign_up_by_a_new_process, _resolve, _change, _snapshot, _report,
     _backup, _development_secret,
 ]  # fmt: skip
 

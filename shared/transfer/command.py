@@ -162,10 +162,10 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
             except Stop as stop:
                 sys.exit(stop.code)
             except (Exception, KeyboardInterrupt) as error:
-                told = _tell(error, command)
-                if told is None:
+                explained = _explain(error, command)
+                if explained is None:
                     raise
-                code, sentence, exit_code = told
+                code, sentence, exit_code = explained
                 display.error(code, sentence)
                 display.end_output()
                 sys.exit(exit_code)
@@ -175,7 +175,7 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
     return decorate
 
 
-def _tell(error: BaseException, command: Command) -> tuple[str, str, int] | None:
+def _explain(error: BaseException, command: Command) -> tuple[str, str, int] | None:
     """Give the stable code, the sentence and the exit code of an error that is not a bug."""
     if isinstance(error, click.UsageError):
         return "usage", error.message, USAGE

@@ -130,7 +130,7 @@ def apply(
                 "written: mend them, or have the others brought (skip_invalid)."
             )
         revoked, sid = writing.revoke_sessions(connection)
-        writing.settle_operations(connection)
+        writing.resolve_operations(connection)
         if not found.to_write:
             if revoked:
                 yield Ready()

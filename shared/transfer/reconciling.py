@@ -1,4 +1,4 @@
-"""Plays what was accepted in an outage into Postgres, and leaves it out of the users file then.
+"""Brings sign-ups of an outage to Postgres, and leaves them out of the users file then.
 
 Each operation is a transaction of its own, under the users file's lock. Who has lost the address to
 another user goes, with a reason and what to do, into the quarantine: a file of JSON lines.
@@ -82,23 +82,19 @@ def reconcile(
     """
     counts = Counter(dict.fromkeys(REASONS, 0))
     for operation in users.pending():
-        told: list[Outcome] = []
         # Before the lock, so that whoever signs up meanwhile waits for no dialing.
         with transaction(database, write=True) as connection:
-            users.settle(operation, partial(_play, database, connection, quarantine, told))
-        for outcome in told:
+            outcome = users.resolve(operation, partial(_bring, database, connection, quarantine))
+        if outcome:
             counts[outcome.verdict] += 1
             yield outcome
     return Reconciled(counts=dict(counts), pending=len(users.pending()))
 
 
-def _play(
-    database: Database,
-    connection: Connection,
-    quarantine: Path,
-    told: list[Outcome],
-    record: dict[str, Any],
-) -> None:
+def _bring(
+    database: Database, connection: Connection, quarantine: Path, record: dict[str, Any]
+) -> Outcome:
+    """Bring a pending user to Postgres, or into the quarantine."""
     try:
         outcome = _apply(connection, record)
     except StoreRefused:
@@ -110,7 +106,7 @@ def _play(
     if outcome in ADVICE:
         _quarantine(quarantine, record, outcome)
     user_id = None if outcome == operations.INVALID else record["id"]
-    told.append(Outcome(outcome, REASONS[outcome], user_id=user_id, email=record["email"]))
+    return Outcome(outcome, REASONS[outcome], user_id=user_id, email=record["email"])
 
 
 def _apply(connection: Connection, record: dict[str, Any]) -> str:

@@ -241,12 +241,12 @@ SELECT count(DISTINCT r.user_id) FROM import_records r JOIN users u ON u.id = r.
 WHERE NOT EXISTS (SELECT FROM staged_users s WHERE s.id = r.user_id)
 """
 _REASONS = ", ".join(f"('{verdict}', '{reason}')" for verdict, reason in REASONS.items())
-_TOLD = f"""
+_EXPLAINED = f"""
 SELECT row, verdict, coalesce(s.reason, general.reason) AS reason, other_row, id, other_id
 FROM staged_users s JOIN (VALUES {_REASONS}) AS general (verdict, reason) USING (verdict)
 """
 _REPORT = f"""
-SELECT verdict, reason, row, other_row, id::text, other_id::text FROM ({_TOLD}) told
+SELECT verdict, reason, row, other_row, id::text, other_id::text FROM ({_EXPLAINED}) explained
 WHERE verdict = ANY (string_to_array($1, ',')) ORDER BY row
 """
 _REPORT_LINES = f"""
@@ -256,7 +256,7 @@ SELECT string_agg(line, '' ORDER BY row) FROM (
         ELSE json_strip_nulls(json_build_object(
             'row', row, 'verdict', verdict, 'user_id', id, 'reason', reason,
             'other_row', other_row, 'other_id', other_id))::text || E'\\n' END AS line
-    FROM ({_TOLD}) told
+    FROM ({_EXPLAINED}) explained
 ) lines GROUP BY row / 1000 ORDER BY row / 1000
 """
 

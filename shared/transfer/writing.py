@@ -95,7 +95,7 @@ WITH revoked AS (
 SELECT count(*), min(sid) FROM revoked
 """
 # Who is here, or was and is to stay away, needs no reconciliation any more.
-_SETTLE = """
+_RESOLVE = """
 INSERT INTO applied_ops (operation, outcome, user_id)
 SELECT operation, 'present', id FROM staged_users
 WHERE operation IS NOT NULL
@@ -180,9 +180,9 @@ def revoke_sessions(connection: Connection) -> tuple[int, str]:
     return int(number), str(sid)
 
 
-def settle_operations(connection: Connection) -> None:
+def resolve_operations(connection: Connection) -> None:
     """Remember the operations of the pending users who were brought."""
-    connection.execute(_SETTLE)
+    connection.execute(_RESOLVE)
 
 
 def is_revoked(connection: Connection, sid: str) -> bool:

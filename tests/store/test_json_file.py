@@ -239,7 +239,7 @@ def test_a_write_that_does_not_fit_loses_nothing_and_says_so(path: Path) -> None
     assert {entry.name for entry in path.parent.iterdir()} == {"users.json", "users.json.lock"}
 
 
-@pytest.mark.parametrize("kind", ["sign-up", "settle", "snapshot"])
+@pytest.mark.parametrize("kind", ["sign-up", "resolve", "snapshot"])
 def test_a_kill_at_any_step_of_a_write_leaves_the_old_file_or_the_new_one(
     path: Path, kind: str
 ) -> None:
@@ -279,7 +279,7 @@ def test_who_signs_up_with_the_fallback_is_pending_and_nobody_else(path: Path) -
     assert _store(path).pending() == [operation], "it is in the file"
 
 
-def test_a_settled_operation_leaves_the_file_once_and_a_failed_one_stays(path: Path) -> None:
+def test_a_resolved_operation_leaves_the_file_once_and_a_failed_one_stays(path: Path) -> None:
     store = _fallback(path)
     user = store.create_user(_user(), "hash")
     (operation,) = store.pending()
@@ -289,12 +289,17 @@ def test_a_settled_operation_leaves_the_file_once_and_a_failed_one_stays(path: P
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        store.settle(operation, fail)
+        store.resolve(operation, fail)
     assert path.read_bytes() == before
-    played: list[Record] = []
-    assert store.settle(operation, played.append)
-    assert not store.settle(operation, played.append)
-    assert [record["id"] for record in played] == [user.id]
+    brought: list[Record] = []
+
+    def bring(record: Record) -> bool:
+        brought.append(record)
+        return True
+
+    assert store.resolve(operation, bring)
+    assert not store.resolve(operation, bring)
+    assert [record["id"] for record in brought] == [user.id]
     assert path.read_text() == "[]"
 
 

@@ -24,7 +24,7 @@ from shared.model.emails import email_key
 from shared.settings import Settings
 from shared.store import snapshot as snapshot_module
 from shared.store.snapshot import Snapshot
-from shared.transfer.__main__ import transfer
+from shared.transfer.actions import transfer
 from shared.transfer.command import FAILED, USAGE
 from tests.support import commands
 from tests.support.emulator import SECRET, environment

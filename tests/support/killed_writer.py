@@ -1,6 +1,6 @@
 """Writes a file of users again and again, killed at each next line of the code that writes it.
 
-`python -m tests.support.killed_writer FILE sign-up|settle|snapshot` prints, for each kill, whether
+`python -m tests.support.killed_writer FILE sign-up|resolve|snapshot` prints, for each kill, whether
 the file then held the users from before or those from after, and whether it could be used at once.
 """
 
@@ -48,7 +48,7 @@ class _SignUp:
         return [record["id"] for record in json.loads(self.path.read_bytes())]
 
 
-class _Settle(_SignUp):
+class _Resolve(_SignUp):
     """One user less, who is where they belong."""
 
     def __init__(self, path: Path) -> None:
@@ -56,17 +56,17 @@ class _Settle(_SignUp):
         super().do()
         self.before = path.read_bytes()
         self._operation = self.store.pending()[0]
-        self._played = path.with_name("played")
+        self._brought = path.with_name("brought")
 
     def prepare(self) -> None:
         super().prepare()
-        self._played.unlink(missing_ok=True)
+        self._brought.unlink(missing_ok=True)
 
     def do(self) -> None:
-        self.store.settle(self._operation, lambda record: self._played.write_text(record["id"]))
+        self.store.resolve(self._operation, lambda record: self._brought.write_text(record["id"]))
 
     def is_done(self) -> bool:
-        return self.ids() == ["second"] and self._played.read_text() == "first"
+        return self.ids() == ["second"] and self._brought.read_text() == "first"
 
 
 class _Snapshot:
@@ -95,7 +95,7 @@ class _Snapshot:
 
 _KINDS: dict[str, type[_SignUp] | type[_Snapshot]] = {
     "sign-up": _SignUp,
-    "settle": _Settle,
+    "resolve": _Resolve,
     "snapshot": _Snapshot,
 }
 

@@ -20,7 +20,7 @@ from typing import Any
 from shared import files
 from shared.store.json_file import store
 from shared.transfer import (
-    __main__,
+    actions,
     importing,
     operations,
     outputs,
@@ -75,7 +75,7 @@ def _run(number: signal.Signals, stop_at: int, arguments: list[str], count: Path
             os.dup2(nowhere.fileno(), descriptor)
     sys.settrace(trace)
     try:
-        __main__.transfer(arguments, prog_name="stopped_transfer")
+        actions.transfer(arguments, prog_name="stopped_transfer")
     except SystemExit as end:
         code = end.code or 0
     finally:

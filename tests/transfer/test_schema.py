@@ -36,7 +36,7 @@ from typing import Any
 from shared.database import migrations
 load, folder = migrations.load, Path(sys.argv.pop(1))
 migrations.load = lambda: load(folder)
-from shared.transfer.__main__ import transfer
+from shared.transfer.actions import transfer
 transfer(["schema", *sys.argv[1:]])
 """
 

@@ -21,7 +21,7 @@ from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import importing, rollback, staging, steps
-from shared.transfer.__main__ import transfer
+from shared.transfer.actions import transfer
 from shared.transfer.reconciling import quarantine_of, reconcile
 from shared.transfer.steps import Outcome
 from tests.support.emulator import environment

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from shared import files
 from shared.credentials.session_tokens import SESSION_SECONDS
@@ -38,6 +38,8 @@ from shared.store.json_file.users_file import Record, Users
 if TYPE_CHECKING:
     from shared.credentials.session_tokens import Session
     from shared.model.clients import Client
+
+T = TypeVar("T")
 
 LOCK_TIMEOUT = 3.0
 """Seconds that a writer waits for the writers before it, if its request has as many left."""
@@ -113,19 +115,19 @@ class JsonFileStore(Store):
         record = users.by_key.get(key) if key else users.by_id.get(user_id)
         return record if record and PENDING in record else None
 
-    def settle(self, operation: str, play: Callable[[Record], object]) -> bool:
-        """Have `play` bring a pending user where they belong, and then leave the record out.
+    def resolve(self, operation: str, bring: Callable[[Record], T]) -> T | None:
+        """Have `bring` take a pending user to Postgres, then leave the record out of the file.
 
-        Nobody else changes the file meanwhile. Tells whether there was such an operation. What
-        `play` raises leaves everything as it is.
+        Nobody else changes the file meanwhile. Gives what `bring` does, or None where there is no
+        such operation. What `bring` raises leaves everything as it is.
         """
         with self._changing() as users:
             for record in users.pending:
                 if record[PENDING]["operation"] == operation:
-                    play(record)
+                    brought = bring(record)
                     self._write([other for other in users.records if other is not record])
-                    return True
-            return False
+                    return brought
+            return None
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         return self.attempts.begin("login", self.credentials(key), key, client)

@@ -1,0 +1,342 @@
+"""The actions of the command line, `python -m shared.transfer`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shared import errors, files
+from shared.store.json_file.store import JsonFileStore
+from shared.store.snapshot import Snapshot
+from shared.transfer import (
+    backup,
+    export,
+    importing,
+    operations,
+    reconciling,
+    rollback,
+    schema,
+    staging,
+    status,
+)
+from shared.transfer.command import (
+    DIFFERENT,
+    EXIT_CODES,
+    QUARANTINED,
+    Command,
+    Stop,
+    action,
+    source_option,
+    yes_option,
+)
+from shared.transfer.importing import Applied, Plan
+from shared.transfer.outputs import Outputs
+from shared.transfer.sources import Source, SourceFile, copy_rows, open_source
+from shared.transfer.steps import Event, Outcome, Ready, sibling_path, timestamp, to_json
+from shared.transfer.wording import (
+    APPLIED,
+    PLANNED,
+    RECONCILED,
+    ROLLED_BACK,
+    VERIFIED,
+    batch_row,
+    plan_rows,
+)
+
+
+@click.group(epilog=EXIT_CODES)
+def transfer() -> None:
+    """Move the old server's users from their file to Postgres, with a proof and a way back.
+
+    DATABASE_URL names the database, USERS_FILE the file; docs/MIGRATION.md is the runbook.
+    """
+
+
+@action(transfer)
+@source_option
+def plan(command: Command, source: Path | None) -> None:
+    """Tell what apply would do, in a read-only transaction: the dry run."""
+    found, migrations = _plan(command, command.source(source))
+    command.display.result(**found.to_json(), migrations=migrations)
+    _refuse_rejected(found)
+
+
+@action(transfer)
+@source_option
+def backup_(command: Command, source: Path | None) -> None:
+    """Copy the users file to users.backup.<UTC time>.json beside it, byte for byte."""
+    path = command.source(source)
+    done = command.display.run(backup.back_up(path, time.time()), length=_size(path))
+    command.done = "backup"
+    command.display.table(
+        f"Backup of {path}",
+        [("file", str(done.path), ""), ("bytes", done.bytes, ""), ("SHA-256", done.sha256, "")],
+    )
+    command.display.result(**asdict(done))
+
+
+@action(transfer)
+@source_option
+@click.option("--plan", "plan_sha256", metavar="SHA256", help="Only if this plan still holds.")
+@click.option("--skip-invalid", is_flag=True, help="Bring the rest; write the rejected to a file.")
+@click.option("--report/--no-report", default=True, help="Write what became of every row.")
+@yes_option
+def apply(
+    command: Command,
+    source: Path | None,
+    plan_sha256: str | None,
+    skip_invalid: bool,
+    report: bool,
+    yes: bool,
+) -> None:
+    """Bring what is new or changed, in one transaction that is proven before it is committed."""
+    path = command.source(source)
+    command.require_terminal(yes=yes)
+    if not yes or schema.pending(command):  # The schema is not touched if nothing comes of it.
+        found, migrations = _plan(command, path)
+        if plan_sha256 not in (None, found.sha256):
+            raise errors.PlanOutdated(importing.OUTDATED)
+        if not skip_invalid:
+            _refuse_rejected(found)
+        if not yes and (found.to_write or migrations):
+            command.confirm(f"Write {found.to_write:,} users to {command.place}?")
+        plan_sha256 = found.sha256
+    command.bring_schema_up_to_date()
+    with open_source(path) as stream:
+        done, written = _apply(
+            command,
+            stream,
+            plan_sha256=plan_sha256,
+            skip_invalid=skip_invalid,
+            report=report,
+        )
+    if done.batch:
+        command.done = "import"
+    _show(command, f"Import of {path} to {command.place}", done.plan, APPLIED)
+    proof: list[tuple[str, object, str]] = [("users' SHA-256", done.plan.users_sha256, "")]
+    if done.batch:
+        proof = [("batch", done.batch, ""), *proof]
+    proof += [("file", str(name), "") for name in written]
+    title = "Written and proven" if done.batch else "Nothing to write"
+    if done.revoked_sessions:
+        proof += [("sessions", done.revoked_sessions, "logged out in the source, and now here")]
+        title = title if done.batch else "Written"
+    command.display.table(title, proof)
+    command.display.result(
+        **done.plan.to_json(),
+        batch=done.batch,
+        revoked_sessions=done.revoked_sessions,
+        files=written,
+    )
+
+
+@action(transfer)
+@source_option
+@click.option("--skip-invalid", is_flag=True, help="Do not mind rows that could not be brought.")
+def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
+    """Compare every user of the source with Postgres, and name each one that differs."""
+    path = command.source(source)
+    with open_source(path) as stream:
+        found = command.display.run(
+            importing.verify(command.database(), Source(stream)), length=_size(path)
+        )
+    _show(command, f"{path} and {command.place}", found, VERIFIED)
+    command.display.result(**found.to_json())
+    differing = found.differing + (0 if skip_invalid else found.rejected)
+    if differing:
+        command.display.error(
+            "users_differ", f"{differing} users of the source are not so in Postgres."
+        )
+        raise Stop(DIFFERENT)
+
+
+@action(transfer)
+def status_(command: Command) -> None:
+    """Show what was imported, when, by whom, and what was rolled back."""
+    found = status.status(command.database())
+    command.display.table(
+        f"{found.users:,} users in {command.place}; imports:",
+        map(batch_row, found.batches),
+    )
+    command.display.result(**found.to_json())
+
+
+@action(transfer)
+@click.argument("batch", envvar="BATCH")
+@yes_option
+def rollback_(command: Command, batch: str, yes: bool) -> None:
+    """Take a batch back; keep and name whoever has changed or signed up since."""
+    if not yes:
+        command.confirm(f"Take batch {batch} back from {command.place}?")
+    with Outputs(command.settings.users_file, batch) as outputs:
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Outcome):
+                line = json.dumps(to_json(event)) + "\n"
+                outputs.write("rollback", line.encode(), ".jsonl")
+            if isinstance(event, Ready):
+                outputs.end()
+                command.ignore_interrupts()
+
+        done = command.display.run(
+            rollback.roll_back(command.database(), batch, run_by=command.who), on_event=on_event
+        )
+    command.done = "rollback"
+    command.display.table(
+        f"Rolled back {batch}",
+        [(verdict, number, ROLLED_BACK[verdict]) for verdict, number in done.counts.items()],
+    )
+    command.display.table("", [("file", str(path), "") for path in outputs.written])
+    command.display.result(**asdict(done), files=outputs.written)
+
+
+@action(transfer)
+def snapshot_(command: Command) -> None:
+    """Copy what logins need beside the users file, for while Postgres is away.
+
+    It is signed with SESSION_SECRET, which has to be the functions' own. Instances take one
+    themselves, unless SNAPSHOT_INTERVAL is 0.
+    """
+    if not os.environ.get("SESSION_SECRET"):
+        raise click.UsageError("SESSION_SECRET is missing: the functions would not believe it.")
+    database, path = command.database(), command.settings.snapshot_file
+    users = Snapshot.of(command.settings).take(database, time.time())
+    command.done = "snapshot"
+    command.display.table(
+        f"Snapshot of {command.place}", [("file", str(path), ""), ("users", users, "")]
+    )
+    command.display.result(path=str(path), users=users)
+
+
+@action(transfer)
+@click.option("--offer", is_flag=True, help="Ask first, or only tell where nobody can be asked.")
+def reconcile(command: Command, offer: bool) -> None:
+    """Bring who signed up during an outage from the users file to Postgres.
+
+    Each is one transaction, and then no longer in the file. Postgres wins: who has lost the address
+    to another user goes into the quarantine, a file beside it.
+    """
+    users = JsonFileStore(command.settings)
+    waiting = len(users.pending())
+    if offer:
+        if not waiting or not command.settings.use_database:
+            return
+        command.display.text(f"{waiting} users signed up while Postgres was away. ")
+        if not sys.stdin.isatty():
+            command.display.text("`make migrate-reconcile` brings them there.\n")
+            return
+        if not click.confirm("Bring them there now?", err=True):
+            return
+    if waiting:
+        command.bring_schema_up_to_date()
+    quarantine = reconciling.quarantine_of(command.settings.users_file)
+    done = command.display.run(reconciling.reconcile(command.database(), users, quarantine))
+    command.done = "reconciliation"
+    command.display.table(
+        f"Reconciliation of {command.settings.users_file} with {command.place}",
+        [
+            (outcome.replace("_", " "), number, RECONCILED[outcome])
+            for outcome, number in done.counts.items()
+            if number or outcome == operations.CREATED
+        ],
+    )
+    if done.quarantined:
+        command.display.table("", [("file", str(quarantine), "")])
+    command.display.result(**asdict(done), quarantine=str(quarantine))
+    if done.quarantined:
+        command.display.error(
+            "quarantined",
+            f"{done.quarantined} sign-ups are in {quarantine}, with what to do about each.",
+        )
+        raise Stop(QUARANTINED)
+
+
+@action(transfer)
+@click.option("--output", type=click.Path(path_type=Path), help="The new file.")
+def export_(command: Command, output: Path | None) -> None:
+    """Write all users to a new file in the old shape, for a return to the JSON mode."""
+    path = output
+    if path is None:
+        path = sibling_path(command.settings.users_file, "export", timestamp(time.time()))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with files.creating(path) as file:
+        done = command.display.run(export.export(command.database(), file.write))
+    command.done = "export"
+    command.display.table(
+        f"Export of {command.place}",
+        [("file", str(path), ""), ("users", done.rows, ""), ("SHA-256", done.users_sha256, "")],
+    )
+    command.display.result(**asdict(done), path=str(path))
+
+
+def _apply(
+    command: Command, source: SourceFile, *, report: bool, **options: Any
+) -> tuple[Applied, list[Path]]:
+    """Apply, and write the report and the rejected rows before the COMMIT; name these files."""
+    batch_id = importing.new_batch_id(time.time())
+    rejected: list[int] = []
+    with Outputs(source.path, batch_id) as outputs:
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Outcome) and event.verdict in staging.REJECTED and event.row:
+                rejected.append(event.row)
+            if isinstance(event, Ready):
+                if rejected:
+                    source.rewind()
+                    copy_rows(Source(source), rejected, partial(outputs.write, "rejected"))
+                outputs.end()
+                command.ignore_interrupts()
+
+        done = command.display.run(
+            importing.apply(
+                command.database(),
+                Source(source),
+                batch_id=batch_id,
+                run_by=command.who,
+                report=partial(outputs.write, "report", suffix=".jsonl") if report else None,
+                **options,
+            ),
+            length=_size(source.path),
+            on_event=on_event,
+        )
+    return done, outputs.written
+
+
+def _plan(command: Command, path: Path) -> tuple[Plan, list[str]]:
+    """Show what an apply would do; give that, and the migrations that it would apply first."""
+    migrations = schema.pending(command)
+    with open_source(path) as stream:
+        found = command.display.run(
+            importing.plan(command.database(), Source(stream)), length=_size(path)
+        )
+    _show(command, f"Plan: {path} to {command.place}", found, PLANNED)
+    rows: list[tuple[str, object, str]] = [("migration", name, "pending") for name in migrations]
+    command.display.table("", [*rows, ("plan", found.sha256, "")])
+    return found, migrations
+
+
+def _refuse_rejected(found: Plan) -> None:
+    if found.rejected:
+        raise errors.RowsRejected(
+            f"{found.rejected} of {found.rows} rows cannot be brought over: mend them, or bring "
+            "the others with --skip-invalid."
+        )
+
+
+def _show(command: Command, title: str, found: Plan, meanings: dict[str, str]) -> None:
+    command.display.table(f"{title} ({found.rows:,} rows)", plan_rows(found, meanings))
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
+
+
+transfer.add_command(schema.schema)
