@@ -6,11 +6,12 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tests.support.emulator import Emulator
+from tests.support.emulator import Emulator, running_emulator
 from tests.support.waiting import until
 
 JSON = {"Content-Type": "application/json"}
@@ -18,6 +19,9 @@ LIMIT = 16 * 1024
 """Bytes that a body may have."""
 PASSWORD = "correct horse battery staple"
 LIVEZ = b"GET /api/livez HTTP/1.1\r\nHost: x\r\n\r\n"
+TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
+"""Of an administrator."""
+THREADS = 8
 SECONDS = 0.1
 """Between two bytes of a client that drips."""
 
@@ -116,6 +120,18 @@ def exchange(emulator: Emulator, request: bytes) -> bytes:
 def post(path: str, *fields: bytes) -> bytes:
     head = b"POST %s HTTP/1.1\r\nHost: x\r\n" % path.encode()
     return head + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+
+
+def stream(*fields: bytes, token: str = TOKEN) -> bytes:
+    """Give the head of a streamed request."""
+    bearer = b"Authorization: Bearer " + token.encode()
+    return post("/api/digest", bearer, b"Content-Type: application/x-ndjson", *fields)
+
+
+def server(folder: Path, target: str = "api", **more: str) -> AbstractContextManager[Emulator]:
+    """Start a server with a few threads."""
+    settings = {"THREADS": str(THREADS), "USERS_FILE": str(folder / "users.json")}
+    return running_emulator(target, **settings | more)
 
 
 @contextmanager

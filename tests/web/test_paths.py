@@ -8,8 +8,6 @@ import pytest
 from tests.support.emulator import Emulator
 from tests.support.wire import exchange
 
-PASSWORD = "correct horse battery staple"
-
 
 @pytest.mark.parametrize(
     ("path", "allowed"),

@@ -12,32 +12,28 @@ from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.waiting import until
 from tests.support.wire import (
     LIVEZ,
+    THREADS,
+    TOKEN,
     Wire,
     dripping,
     everybody_is_answered,
     post,
+    stream,
 )
 
-THREADS = 8
-TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
 JSON = b"Content-Type: application/json\r\n"
-
-
-def _stream(*fields: bytes, token: str = TOKEN) -> bytes:
-    bearer = b"Authorization: Bearer " + token.encode()
-    return post("/api/digest", bearer, b"Content-Type: application/x-ndjson", *fields)
 
 
 _BIG = b"Content-Length: 100000000"
 _ADMIN = b"Authorization: Bearer " + TOKEN.encode()
 REFUSALS: dict[str, tuple[bytes, int]] = {
-    "401": (_stream(_BIG, token="wrong"), 401),
+    "401": (stream(_BIG, token="wrong"), 401),
     "403": (post("/api/login", b"Origin: https://evil.example", JSON[:-2], _BIG), 403),
     "404": (post("/api/nothing", _BIG), 404),
     "404 of the framework": (post("/robots.txt", _BIG), 404),
     "405": (post("/api/user", _BIG), 405),
     "413": (post("/api/login", JSON[:-2], _BIG), 413),
-    "413 of a stream": (_stream(b"Content-Length: 9999999999"), 413),
+    "413 of a stream": (stream(b"Content-Length: 9999999999"), 413),
     "413, chunked": (
         post("/api/login", JSON[:-2], b"Transfer-Encoding: chunked")
         + b"fffffff\r\n"

@@ -10,8 +10,6 @@ import pytest
 from tests.support.emulator import Emulator
 from tests.support.wire import JSON, LIMIT, exchange, filled
 
-PASSWORD = "correct horse battery staple"
-
 
 def _sound(client: httpx.Client) -> None:
     assert client.get("/api/livez").status_code == 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from functions_framework._http.gunicorn import GunicornApplication
@@ -13,29 +12,23 @@ from gunicorn.glogging import Logger
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import ThreadWorker
 
-from tests.support.emulator import Emulator, running_emulator
+from tests.support.emulator import Emulator
 from tests.support.wire import (
     LIVEZ,
     Wire,
     everybody_is_answered,
     line_of,
     post,
+    server,
 )
 
-THREADS = 8
-TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
 JSON = b"Content-Type: application/json\r\n"
-
-
-def _running(folder: Path, target: str = "api", **more: str) -> Any:
-    settings = {"THREADS": str(THREADS), "USERS_FILE": str(folder / "users.json")}
-    return running_emulator(target, **settings | more)
 
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """An emulator with the settings that it has by default."""
-    with _running(tmp_path_factory.mktemp("server")) as running:
+    with server(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
@@ -44,7 +37,7 @@ def test_a_request_line_may_have_8190_bytes_and_not_a_byte_more(
     tmp_path: Path, target: str
 ) -> None:
     frame = b"GET / HTTP/1.1"
-    with _running(tmp_path, target) as emulator:
+    with server(tmp_path, target) as emulator:
         for more in (0, 1, 10_000):
             with Wire(emulator) as wire:
                 line = b"GET /" + b"a" * (8190 - len(frame) + more) + b" HTTP/1.1\r\n"
@@ -136,7 +129,7 @@ def test_an_upgrade_to_http_2_is_not_taken(emulator: Emulator) -> None:
 def test_the_server_leaves_nothing_behind_and_logs_in_json_only(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with _running(tmp_path, HOME=str(home), GUNICORN_LOG_LEVEL="info") as emulator:
+    with server(tmp_path, HOME=str(home), GUNICORN_LOG_LEVEL="info") as emulator:
         everybody_is_answered(emulator, 1)
         lines = [json.loads(line) for line in emulator.output().splitlines()]
     assert any(line["message"].startswith("Listening at") for line in lines)

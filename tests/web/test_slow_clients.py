@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,16 +13,18 @@ from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.waiting import until
 from tests.support.wire import (
     LIVEZ,
+    THREADS,
+    TOKEN,
     Wire,
     dripping,
     everybody_is_answered,
     line_of,
     post,
+    server,
+    stream,
 )
 
-THREADS = 8
 MANY = 200
-TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
 JSON = b"Content-Type: application/json\r\n"
 PARTIAL = {
     "nothing": b"",
@@ -38,22 +39,17 @@ PARTIAL = {
 }
 
 
-def _running(folder: Path, target: str = "api", **more: str) -> Any:
-    settings = {"THREADS": str(THREADS), "USERS_FILE": str(folder / "users.json")}
-    return running_emulator(target, **settings | more)
-
-
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """An emulator with the settings that it has by default."""
-    with _running(tmp_path_factory.mktemp("server")) as running:
+    with server(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """An emulator that waits for longer than any test."""
-    with _running(tmp_path_factory.mktemp("patient"), REQUEST_TIMEOUT="300") as running:
+    with server(tmp_path_factory.mktemp("patient"), REQUEST_TIMEOUT="300") as running:
         yield running
 
 
@@ -147,11 +143,6 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_told_so_once(emulator: Emula
             assert [wire.answer().status for _ in range(2)] == [400, 200]
 
 
-def _stream(*fields: bytes, token: str = TOKEN) -> bytes:
-    bearer = b"Authorization: Bearer " + token.encode()
-    return post("/api/digest", bearer, b"Content-Type: application/x-ndjson", *fields)
-
-
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_streamed_body_may_take_as_long_as_it_likes_while_it_does_not_fall_silent(
     hasty: Emulator, is_chunked: bool
@@ -163,7 +154,7 @@ def test_a_streamed_body_may_take_as_long_as_it_likes_while_it_does_not_fall_sil
         pieces.append(b"0\r\n\r\n")
     field = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % length
     with Wire(hasty) as wire:
-        wire.send(_stream(field))
+        wire.send(stream(field))
         for piece in pieces:
             wire.send(piece)
             time.sleep(0.2)
@@ -172,18 +163,18 @@ def test_a_streamed_body_may_take_as_long_as_it_likes_while_it_does_not_fall_sil
 
 def test_a_streamed_body_that_falls_silent_is_over(hasty: Emulator) -> None:
     with Wire(hasty) as wire:
-        wire.send(_stream(b"Content-Length: 20000") + b"x" * 10)
+        wire.send(stream(b"Content-Length: 20000") + b"x" * 10)
         problem = wire.answer().problem()
         assert (problem["status"], problem["code"]) == (408, "request_timeout")
         assert wire.is_closed()
     with Wire(hasty) as wire:
-        wire.send(_stream(b"Transfer-Encoding: chunked") + b"fffff\r\n" + b"x" * 20_000)
+        wire.send(stream(b"Transfer-Encoding: chunked") + b"fffff\r\n" + b"x" * 20_000)
         assert b'"code": "request_timeout"' in wire.until(b'"error"')
 
 
 def test_clients_that_read_no_answers_keep_nobody_from_theirs(tmp_path: Path) -> None:
     with (
-        _running(tmp_path, SIGN_IN_PAGE="true", REQUEST_TIMEOUT="300") as emulator,
+        server(tmp_path, SIGN_IN_PAGE="true", REQUEST_TIMEOUT="300") as emulator,
         ExitStack() as stack,
     ):
         for _ in range(THREADS):
@@ -194,7 +185,7 @@ def test_clients_that_read_no_answers_keep_nobody_from_theirs(tmp_path: Path) ->
 
 
 def test_more_connections_than_there_may_be_cost_those_that_wait_longest(tmp_path: Path) -> None:
-    with _running(tmp_path, files="256", REQUEST_TIMEOUT="300") as emulator, ExitStack() as stack:
+    with server(tmp_path, files="256", REQUEST_TIMEOUT="300") as emulator, ExitStack() as stack:
         for _ in range(400):
             wire = stack.enter_context(Wire(emulator))
             wire.send(LIVEZ[:-4])
@@ -213,7 +204,7 @@ def test_clients_that_do_not_end_their_requests_do_not_keep_it_from_stopping(
     tmp_path: Path,
 ) -> None:
     with ExitStack() as stack:
-        with _running(tmp_path, REQUEST_TIMEOUT="300", KEEP_ALIVE_TIMEOUT="300") as emulator:
+        with server(tmp_path, REQUEST_TIMEOUT="300", KEEP_ALIVE_TIMEOUT="300") as emulator:
             for data in (*PARTIAL.values(), LIVEZ):
                 stack.enter_context(Wire(emulator)).send(data)
             everybody_is_answered(emulator, 1)
