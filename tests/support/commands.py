@@ -12,7 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from shared.transfer.__main__ import transfer
+from shared.transfer.actions import transfer
 from tests.support.emulator import ROOT, environment
 
 _SECONDS = 60
