@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import flask
 
 from shared.application import Application
+from shared.environment import InvalidSettings
 from shared.observe import telemetry
-from shared.settings import InvalidSettings, Settings
+from shared.settings import Settings
 from shared.store.start_up import warn_of_pending
 from shared.web import flask_app
 
@@ -77,10 +78,10 @@ def _entry_point(name: str) -> EntryPoint:
 
 
 try:
-    application = Application(Settings.from_env())
+    application = Application(Settings.from_env().complete())
 except InvalidSettings as error:
     sys.exit(str(error))
-warn_of_pending(application.settings)
+warn_of_pending(application.settings.store)
 telemetry.export_from_workers(application.gauges)
 # Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
 os.environ["FORWARDED_ALLOW_IPS"] = ""

@@ -28,7 +28,7 @@ from shared.settings import Settings
 from tests.support.postgres import USER, Server
 
 CLIENTS = 8
-LOGIN_CLIENTS = CALLERS_PER_HASH * Settings().hash_concurrency
+LOGIN_CLIENTS = CALLERS_PER_HASH * Settings().credentials.hash_concurrency
 """As many as are admitted at once: one more would be refused, and any 503 ends the measurement."""
 MEGABYTE = 1_000_000
 

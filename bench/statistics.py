@@ -9,10 +9,11 @@ from bench.imports import psql
 from bench.load import Side, get, in_turns, milliseconds
 from bench.report import Measurement
 from bench.servers import ours, running
+from shared.application import open_store
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
-from shared.store.postgres.store import PostgresStore
 from tests.support.postgres import USER, Server
 
 EVENTS_A_USER = 10
@@ -49,7 +50,7 @@ def measure(server: Server, events: int, rounds: int) -> list[Measurement]:
     """Load, count the hours as an instance does after its answers, and ask for the statistics."""
     server.run(f"CREATE DATABASE {_DATABASE} OWNER {USER}")
     users, url = events // EVENTS_A_USER, server.url(_DATABASE)
-    bring_up_to_date(DatabaseUrl.parse(url), Settings(), report=lambda _: None)
+    bring_up_to_date(DatabaseUrl.parse(url), DatabaseSettings(), report=lambda _: None)
     for statement in _LOAD.format(users=users, events=events).split(";"):
         psql(server, _DATABASE, statement)
     counting = _count_hours(url)
@@ -79,7 +80,7 @@ def measure(server: Server, events: int, rounds: int) -> list[Measurement]:
 
 def _count_hours(url: str) -> float:
     """Clean up until nothing is left to do, and give the seconds that this took."""
-    store = PostgresStore(Settings.from_env({"DATABASE_URL": url}))
+    store = open_store(Settings.from_env({"DATABASE_URL": url, "FALLBACK": "off"}))
     started = time.perf_counter()
     while store.clean_up():
         pass

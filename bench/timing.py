@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from bench.load import Connection, post
 from bench.report import Measurement
 from bench.servers import PASSWORD, Program, running
+from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
-from shared.store import open_store
 from tests.support.emulator import ROOT, SECRET
 
 P_VALUE = 0.001

@@ -13,7 +13,8 @@ from deploy import commands, services
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place, Service
 from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
-from shared.settings import InvalidSettings, Settings
+from shared.environment import InvalidSettings
+from shared.settings import Settings
 
 
 @dataclass
@@ -166,14 +167,15 @@ def _check_settings(
 def _platform_problems(parsed: Settings, place: Place, env: Mapping[str, str]) -> list[str]:
     """Give the problems of settings that are valid, but wrong on Cloud Run."""
     problems = []
-    if not parsed.secure:
+    if not parsed.web.secure:
         problems.append("ENVIRONMENT must be production or staging.")
     if env.get("FALLBACK", "").lower() == "full":
         problems.append("FALLBACK=full would lose sign-ups: Cloud Run deletes an instance's disk.")
-    if 3 * parsed.hash_concurrency >= place.concurrency:
+    hashes = parsed.credentials.hash_concurrency
+    if 3 * hashes >= place.concurrency:
         problems.append(
             f"CONCURRENCY is {place.concurrency} and must be more than three times "
-            f"HASH_CONCURRENCY ({parsed.hash_concurrency}), or logins occupy every thread."
+            f"HASH_CONCURRENCY ({hashes}), or logins occupy every thread."
         )
     return problems
 

@@ -15,7 +15,7 @@ from shared.web.responses import no_such_path
 @endpoint("POST", body="required")
 def google(call: Call) -> Response:
     """Sign in with an ID token of Google's or Firebase's: 200, or 201 for a new user."""
-    if not call.settings.has_google:
+    if not call.settings.credentials.has_google:
         raise no_such_path()
     call.afterwards(call.app.janitor.run)
     identity = call.app.sign_in_tokens.verify(call.text("idToken"), call.now)

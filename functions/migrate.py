@@ -52,10 +52,12 @@ def migrate(call: Call) -> Response:
     action = options.get("action")
     if not isinstance(action, str) or action not in _ACTIONS:
         raise InvalidInput("action", f"The action must be one of {', '.join(_ACTIONS)}")
-    if call.settings.database_url is None:
+    if call.settings.database.url is None:
         raise TransferRefused("There is no database to migrate to: set DATABASE_URL.")
     call.log["action"] = action
-    job = _Job(call, Database(call.settings.database_url, call.settings), options, bool(query))
+    job = _Job(
+        call, Database(call.settings.database.url, call.settings.database), options, bool(query)
+    )
     return stream_answer(call, _lines(call, _ACTIONS[action](job)))
 
 
@@ -111,15 +113,15 @@ class _Job:
 
     def reconcile(self) -> Steps:
         self.bring_up_to_date()
-        file = self.call.settings.users_file
+        file = self.call.settings.store.users_file
         done = yield from reconciling.reconcile(
-            self.database, JsonFileStore(self.call.settings), reconciling.quarantine_of(file)
+            self.database, JsonFileStore(self.call.settings.store), reconciling.quarantine_of(file)
         )
         return asdict(done)
 
     def bring_up_to_date(self) -> None:
-        if self.call.settings.auto_migrate:  # As at the first connection of any function.
-            patient = replace(self.call.settings, database_timeout=PATIENCE)
+        if self.call.settings.database.auto_migrate:  # As at the first connection of any function.
+            patient = replace(self.call.settings.database, timeout=PATIENCE)
             bring_up_to_date(self.database.url, patient)
 
     def option(self, name: str) -> str | None:
@@ -133,7 +135,7 @@ class _Job:
         if self.has_users:
             yield Source(io.BufferedReader(self.call.stream, CHUNK))
         else:
-            with open_source(self.call.settings.users_file) as stream:
+            with open_source(self.call.settings.store.users_file) as stream:
                 yield Source(stream)
 
 

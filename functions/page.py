@@ -20,20 +20,20 @@ _TYPES = {"/sign-in.css": "text/css", "/sign-in.js": "text/javascript"}
 _GOOGLE = "https://accounts.google.com/gsi"
 
 
-@endpoint("GET", exists=lambda settings: settings.sign_in_page)
+@endpoint("GET", exists=lambda settings: settings.web.sign_in_page)
 def page(call: Call) -> Response:
     """Give the page, or what it loads: 200."""
     path = call.request.path
     if path in _TYPES:
         return _file(path.removeprefix("/"), _TYPES[path])
     nonce = secrets.token_urlsafe(16)
-    client_ids = call.settings.google_client_ids
+    client_ids = call.settings.credentials.google_client_ids
     response = _file(
         "sign-in.html",
         "text/html",
         client_id=client_ids[0] if client_ids else "",
         nonce=nonce,
-        password_min_length=str(call.settings.password_min_length),
+        password_min_length=str(call.settings.credentials.password_min_length),
     )
     response.headers.update(_with_google(nonce) if client_ids else _WITHOUT_GOOGLE)
     return response

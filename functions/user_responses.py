@@ -62,17 +62,20 @@ def begin_session(
 def clear_session(call: Call, response: Response) -> None:
     """Remove the session cookie, and the old server's; the attributes are those of setting it."""
     _set_cookie(call, response, "", 0)
-    if call.settings.express_sessions and express_sessions.COOKIE_NAME in call.request.cookies:
+    if (
+        call.settings.credentials.express_sessions
+        and express_sessions.COOKIE_NAME in call.request.cookies
+    ):
         response.delete_cookie(express_sessions.COOKIE_NAME, httponly=True)
 
 
 def _set_cookie(call: Call, response: Response, value: str, max_age: int) -> None:
     response.set_cookie(
-        call.settings.cookie_name,
+        call.settings.web.cookie_name,
         value,
         max_age=max_age,
         path="/",
-        secure=call.settings.secure,
+        secure=call.settings.web.secure,
         httponly=True,
         samesite="Lax",
     )

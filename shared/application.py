@@ -69,8 +69,6 @@ class Application:
     @part
     def store(self) -> Store:
         """Where the users are."""
-        from shared.store import open_store
-
         return open_store(self.settings)
 
     @part
@@ -85,15 +83,16 @@ class Application:
         """The issuer and reader of session tokens."""
         from shared.credentials.session_tokens import SessionTokens
 
-        return SessionTokens(self.settings.session_secrets, self.settings.session_keys)
+        settings = self.settings.credentials
+        return SessionTokens(settings.session_secrets, settings.session_keys)
 
     @part
     def hasher(self) -> PasswordHasher:
         """The password hasher, with its bound on hashes at once."""
         from shared.credentials.passwords import PasswordHasher
 
-        concurrency = self.settings.hash_concurrency
-        return PasswordHasher(self.settings.bcrypt_rounds, concurrency=concurrency)
+        settings = self.settings.credentials
+        return PasswordHasher(settings.bcrypt_rounds, concurrency=settings.hash_concurrency)
 
     @part
     def gate(self) -> Gate:
@@ -101,7 +100,8 @@ class Application:
         from shared.rules.bulkhead import Bulkhead
         from shared.rules.gate import Gate
 
-        return Gate(Bulkhead.of(self.settings.hash_concurrency, self.settings.threads))
+        concurrency = self.settings.credentials.hash_concurrency
+        return Gate(Bulkhead.of(concurrency, self.settings.web.threads))
 
     @part
     def google_id_tokens(self) -> IdTokens:
@@ -112,10 +112,10 @@ class Application:
 
     @part
     def sign_in_tokens(self) -> SignInTokens:
-        """The verifier of users' ID tokens; without `settings.has_google` it refuses all."""
+        """The verifier of users' ID tokens; where no provider is set, it refuses all."""
         from shared.credentials.id_tokens import SignInTokens
 
-        settings = self.settings
+        settings = self.settings.credentials
         return SignInTokens(
             self.google_id_tokens, settings.google_client_ids, settings.firebase_project_id
         )
@@ -129,7 +129,7 @@ class Application:
             self.store,
             self.hasher,
             self.gate,
-            password_min_length=self.settings.password_min_length,
+            password_min_length=self.settings.credentials.password_min_length,
         )
 
     @part
@@ -148,7 +148,7 @@ class Application:
 
     def check_alerts(self) -> None:
         """See whether something is wrong, and tell whoever should know."""
-        self.alerts.check(self.seconds_away(), self.settings.alert_webhook, time.monotonic())
+        self.alerts.check(self.seconds_away(), self.settings.alerts.webhook, time.monotonic())
 
     def seconds_away(self) -> float | None:
         """Tell for how long the database has been away, if it is, without asking it."""
@@ -172,3 +172,19 @@ class Application:
         """Let go of connections and files. The application may be used again."""
         if "store" in vars(self):
             self.store.close()
+
+
+def open_store(settings: Settings) -> Store:
+    """Make the store that the settings name. It neither connects nor reads yet."""
+    secrets = settings.credentials.session_secrets
+    if not settings.store.use_database:
+        from shared.store.json_file.store import JsonFileStore
+
+        return JsonFileStore(settings.store, secrets)
+    if settings.store.fallback == "off":
+        from shared.store.postgres.store import PostgresStore
+
+        return PostgresStore(settings.store, settings.database, secrets)
+    from shared.store.fallback import FallbackStore
+
+    return FallbackStore(settings.store, settings.database, secrets)

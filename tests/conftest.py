@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shared.application import open_store
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support import express
@@ -65,7 +66,7 @@ def postgres() -> Iterator[Server]:
     """One PostgreSQL server for the whole run, with a migrated template database."""
     with running_postgres() as server:
         server.run(f"CREATE DATABASE {_TEMPLATE} OWNER app")
-        bring_up_to_date(DatabaseUrl.parse(server.url(_TEMPLATE)), Settings())
+        bring_up_to_date(DatabaseUrl.parse(server.url(_TEMPLATE)), DatabaseSettings())
         yield server
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import httpx
 
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
@@ -423,7 +424,7 @@ def soak(seconds: float, seed: int, mode: str) -> tuple[Results, list[str]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="auth-soak-")))
         server = stack.enter_context(running_postgres())
         server.run(f"CREATE DATABASE {DATABASE} OWNER app")
-        bring_up_to_date(DatabaseUrl.parse(server.url(DATABASE)), Settings())
+        bring_up_to_date(DatabaseUrl.parse(server.url(DATABASE)), DatabaseSettings())
         workers = [Worker(server, folder / name, mode) for name in ("one", "two")]
         for worker in workers:
             stack.callback(worker.close)
@@ -482,7 +483,7 @@ def _check_flat(
         0
     ]
     lines.append(f"sessions on the server: {sessions}")
-    if sessions > len(workers) * Settings().database_max_connections:
+    if sessions > len(workers) * Settings().database.max_connections:
         results.problem(f"{sessions} sessions are left on the server")
     return lines
 

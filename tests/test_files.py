@@ -23,11 +23,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from shared import files, settings
+from shared import files
+from shared.credentials.settings import CredentialSettings
+from shared.environment import InvalidSettings
 from shared.errors import StoreUnavailable
 from shared.model.users import User
-from shared.settings import InvalidSettings, Settings
 from shared.store.json_file.store import JsonFileStore
+from shared.store.settings import StoreSettings
 from shared.store.snapshot import Snapshot
 from shared.transfer import backup
 from shared.transfer.actions import transfer
@@ -72,7 +74,7 @@ def _user(name: str) -> User:
 
 
 def _store(file: Path) -> JsonFileStore:
-    return JsonFileStore(Settings(users_file=file), is_fallback=True)
+    return JsonFileStore(StoreSettings(users_file=file), is_fallback=True)
 
 
 def _ids(file: Path) -> list[str]:
@@ -208,17 +210,16 @@ def _command(users_file: Path, *arguments: str, **env: str) -> None:
 
 
 def _development_secret(folder: Path) -> Task:
-    settings._DATA = folder / "data"  # The fixture puts it back.
     file = folder / "data" / "session-secret"
+    keep = CredentialSettings().with_development_secret
     return Task(
-        file, lambda: Settings.from_env({}), lambda: file.exists() and len(file.read_bytes()) > 60
+        file, lambda: keep(file.parent), lambda: file.exists() and len(file.read_bytes()) > 60
     )
 
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put back where development's data is and what SIGTERM does; give backups one name."""
-    monkeypatch.setattr(settings, "_DATA", settings._DATA)
+    """Put back what SIGTERM does; give backups one name."""
     monkeypatch.setattr(backup, "timestamp", lambda _: "now")
     handler = signal.getsignal(signal.SIGTERM)
     yield

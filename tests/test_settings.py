@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from shared import settings
-from shared.settings import InvalidSettings, Settings
+from shared.environment import InvalidSettings
+from shared.settings import Settings
 from tests.support.emulator import ROOT, SECRET, environment
 
 URL = "postgresql://user:secret-canary@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require"
@@ -25,27 +26,29 @@ OTHER_SECRET = "b3RoZXIgb25lIGZvciB0aGUgdGVzdHMsIG5vd2hlcmUgZWxzZQ"
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for development's data that is not the project's own."""
     folder = tmp_path / ".data"
-    monkeypatch.setattr(settings, "_DATA", folder)
+    monkeypatch.setattr(settings, "DATA", folder)
     return folder
 
 
 def _problems(**env: str) -> list[str]:
     with pytest.raises(InvalidSettings) as caught:
-        Settings.from_env(env)
+        Settings.from_env(env).complete()
     assert all(problem in str(caught.value) for problem in caught.value.problems)
     return caught.value.problems
 
 
 def test_development_works_without_any_variable_and_keeps_its_secret(data_folder: Path) -> None:
     settings = Settings.from_env({})
+    assert not data_folder.exists(), "to read them writes nothing"
+    settings = settings.complete()
     assert settings.environment == "development"
-    assert not settings.use_database
-    assert not settings.secure
-    assert settings.sign_in_page
-    assert settings.cookie_name == "session"
-    (secret,) = settings.session_secrets
+    assert not settings.store.use_database
+    assert not settings.web.secure
+    assert settings.web.sign_in_page
+    assert settings.web.cookie_name == "session"
+    (secret,) = settings.credentials.session_secrets
     assert len(secret) >= 32
-    assert Settings.from_env({}).session_secrets == (secret,)
+    assert Settings.from_env({}).complete().credentials.session_secrets == (secret,)
     kept = data_folder / "session-secret"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert data_folder.stat().st_mode & 0o777 == 0o700
@@ -81,8 +84,8 @@ def test_many_processes_starting_at_once_agree_on_one_development_secret(
 ) -> None:
     code = (
         "import pathlib, sys; from shared import settings;"
-        "settings._DATA = pathlib.Path(sys.argv[1]);"
-        "print(settings.Settings.from_env({}).session_secrets)"
+        "settings.DATA = pathlib.Path(sys.argv[1]);"
+        "print(settings.Settings.from_env({}).complete().credentials.session_secrets)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "shared")]
     processes = [
@@ -96,13 +99,13 @@ def test_a_sound_production_is_accepted() -> None:
     settings = Settings.from_env(
         {"ENVIRONMENT": "production", "DATABASE_URL": URL, "SESSION_SECRET": SECRET}
     )
-    assert settings.secure
-    assert settings.use_database
-    assert settings.cookie_name == "__Host-session"
-    assert settings.bcrypt_rounds == 12
-    assert settings.fallback == "off"
-    assert not settings.sign_in_page
-    assert Settings.from_env({}).fallback == "full"
+    assert settings.web.secure
+    assert settings.store.use_database
+    assert settings.web.cookie_name == "__Host-session"
+    assert settings.credentials.bcrypt_rounds == 12
+    assert settings.store.fallback == "off"
+    assert not settings.web.sign_in_page
+    assert Settings.from_env({}).store.fallback == "full"
 
 
 def test_production_reports_all_its_problems_at_once() -> None:
@@ -160,17 +163,17 @@ def test_production_refuses_a_weak_admin_token_without_showing_it(
     (problem,) = _problems(**strict, ADMIN_TOKEN=token)
     assert sentence in problem
     assert token not in problem
-    assert Settings.from_env(strict | {"ADMIN_TOKEN": OTHER_SECRET}).has_admin
+    assert Settings.from_env(strict | {"ADMIN_TOKEN": OTHER_SECRET}).administrators.exist
 
 
 def test_administrators_are_a_token_or_the_service_accounts_of_a_list() -> None:
-    assert not Settings.from_env({}).has_admin
-    assert Settings.from_env({"ADMIN_TOKEN": OTHER_SECRET}).admin_token == OTHER_SECRET
+    assert not Settings.from_env({}).administrators.exist
+    assert Settings.from_env({"ADMIN_TOKEN": OTHER_SECRET}).administrators.token == OTHER_SECRET
     settings = Settings.from_env(
         {"ADMIN_AUDIENCE": "https://a.example", "ADMIN_SERVICE_ACCOUNT": f" {ACCOUNT} ,x{ACCOUNT}"}
     )
-    assert settings.has_admin
-    assert settings.admin_service_accounts == {ACCOUNT, f"x{ACCOUNT}"}
+    assert settings.administrators.exist
+    assert settings.administrators.service_accounts == {ACCOUNT, f"x{ACCOUNT}"}
 
 
 @pytest.mark.parametrize(
@@ -183,15 +186,15 @@ def test_only_service_accounts_can_be_administrators(accounts: str) -> None:
 
 
 def test_users_may_come_from_several_clients_of_google_or_from_a_firebase_project() -> None:
-    assert not Settings.from_env({}).has_google
+    assert not Settings.from_env({}).credentials.has_google
     settings = Settings.from_env({"GOOGLE_CLIENT_ID": f" {CLIENT} ,{OLD_CLIENT} {CLIENT}"})
-    assert settings.has_google
-    assert settings.google_client_ids == (CLIENT, OLD_CLIENT)
-    assert settings.firebase_project_id is None
+    assert settings.credentials.has_google
+    assert settings.credentials.google_client_ids == (CLIENT, OLD_CLIENT)
+    assert settings.credentials.firebase_project_id is None
     settings = Settings.from_env({"FIREBASE_PROJECT_ID": "my-project-1a2b3"})
-    assert settings.has_google
-    assert settings.google_client_ids == ()
-    assert settings.firebase_project_id == "my-project-1a2b3"
+    assert settings.credentials.has_google
+    assert settings.credentials.google_client_ids == ()
+    assert settings.credentials.firebase_project_id == "my-project-1a2b3"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,7 @@ def test_only_a_project_id_is_taken_for_a_firebase_project(project_id: str) -> N
 
 def test_secrets_are_a_list_in_the_order_of_use() -> None:
     settings = Settings.from_env({"SESSION_SECRET": f" {SECRET} , {OTHER_SECRET}"})
-    assert settings.session_secrets == (SECRET, OTHER_SECRET)
+    assert settings.credentials.session_secrets == (SECRET, OTHER_SECRET)
 
 
 def test_as_many_hashes_run_at_once_as_the_process_may_use_cpus(
@@ -245,7 +248,8 @@ def test_as_many_hashes_run_at_once_as_the_process_may_use_cpus(
 ) -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from shared.settings import Settings; print(Settings.from_env().hash_concurrency)"
+        "from shared.settings import Settings;"
+        "print(Settings.from_env().credentials.hash_concurrency)"
     )
     for variables, expected in (({}, b"1\n"), ({"HASH_CONCURRENCY": "3"}, b"3\n")):
         result = subprocess.run(
@@ -254,7 +258,7 @@ def test_as_many_hashes_run_at_once_as_the_process_may_use_cpus(
         )  # fmt: skip
         assert result.stdout == expected
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert Settings().hash_concurrency == os.cpu_count()
+    assert Settings().credentials.hash_concurrency == os.cpu_count()
 
 
 def test_settings_never_show_their_secrets() -> None:
@@ -303,7 +307,7 @@ def test_no_proxy_is_trusted_but_cloud_runs_own_unless_the_settings_say_so(
     env: dict[str, str], trusted_proxies: int
 ) -> None:
     settings = Settings.from_env({"SESSION_SECRET": SECRET, "DATABASE_URL": URL} | env)
-    assert settings.trusted_proxies == trusted_proxies
+    assert settings.web.trusted_proxies == trusted_proxies
 
 
 def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
@@ -311,7 +315,7 @@ def test_the_json_file_in_production_must_be_asked_for_by_name() -> None:
     (problem,) = _problems(**strict)
     assert "USERS_FILE" in problem
     settings = Settings.from_env(strict | {"USERS_FILE": "/srv/users.json"})
-    assert not settings.use_database
+    assert not settings.store.use_database
 
 
 @pytest.mark.parametrize(
@@ -382,7 +386,8 @@ def test_the_server_does_not_start_on_wrong_settings_and_says_why() -> None:
 
 
 def test_the_example_and_the_readme_name_every_setting() -> None:
-    source = (ROOT / "shared" / "settings.py").read_text()
+    sources = [*(ROOT / "shared").glob("*/settings.py"), ROOT / "shared" / "environment.py"]
+    source = "".join(path.read_text() for path in sources)
     example = (ROOT / ".env.example").read_text()
     readme = (ROOT / "README.md").read_text()
     names = set(re.findall(r'"([A-Z][A-Z_]+)"', source)) - {"K_SERVICE", "DEBUG"} | {"PORT"}

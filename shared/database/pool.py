@@ -27,6 +27,7 @@ from shared.database.connection import (
     ConnectRetryable,
     Row,
 )
+from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import (
@@ -39,7 +40,6 @@ from shared.errors import (
 )
 from shared.observe import log, metrics, request_context
 from shared.observe.metrics import Gauge
-from shared.settings import Settings
 
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF, CONNECT_BACKOFF_MAX = 0.1, 1.0
@@ -75,17 +75,17 @@ class Database:
     def __init__(
         self,
         url: DatabaseUrl,
-        settings: Settings,
+        settings: DatabaseSettings,
         *,
         prepare: Prepare | None = None,
     ) -> None:
         """Open nothing yet.
 
         `prepare` runs once, on the first connection, before anyone may use the database. It has a
-        deadline of its own, `database_timeout`, whoever happens to come first.
+        deadline of its own, `timeout`, whoever happens to come first.
         """
         self.url = url
-        self.timeout = settings.database_timeout
+        self.timeout = settings.timeout
         """Seconds for all that one request asks."""
         self._settings = settings
         self._prepare = prepare
@@ -105,7 +105,7 @@ class Database:
         """Run one statement that may be repeated without harm, in one round trip.
 
         Waiting for a lease, connecting and all statements of one request together have
-        `database_timeout`. Raises StoreUnavailable, and StoreFault for an error in the statement
+        `timeout`. Raises StoreUnavailable, and StoreFault for an error in the statement
         itself.
         """
         return self.execute_within(self.timeout, statement, **parameters)
@@ -139,7 +139,7 @@ class Database:
             # One connection found dead means that the idle ones have most likely shared its fate.
             try:
                 with self._lease(deadline, drop_idle=attempt > 1) as connection:
-                    limit = time.monotonic() + self._settings.database_statement_timeout
+                    limit = time.monotonic() + self._settings.statement_timeout
                     connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
                     return self._ask(connection, statement, parameters)
             except ConnectionLost as error:
@@ -157,7 +157,7 @@ class Database:
         finally:
             seconds = time.monotonic() - began
             metrics.QUERIES.record(seconds, statement.name)
-            if seconds >= self._settings.database_slow_query:
+            if seconds >= self._settings.slow_query:
                 log.write(
                     "WARNING",
                     "A query was slow",
@@ -180,7 +180,7 @@ class Database:
 
     @property
     def _connect_timeout(self) -> float:
-        return self.url.connect_timeout or self._settings.database_connect_timeout
+        return self.url.connect_timeout or self._settings.connect_timeout
 
     def counts(self) -> PoolCounts:
         """Count open connections, idle ones among them, and requests that wait for one."""
@@ -237,7 +237,7 @@ class Database:
             if deadline - time.monotonic() < MIN_SECONDS:
                 self._changed.notify()  # The next one that waits may have the time.
                 raise StoreBusy(cause="a connection was free too late to begin anything")
-            self._drop_idle(older_than=self._settings.database_max_idle)
+            self._drop_idle(older_than=self._settings.max_idle)
             while self._idle:
                 connection = self._idle.pop()
                 if not connection.is_stale():
@@ -264,7 +264,7 @@ class Database:
 
     def _give_back(self, connection: Connection, *, keep: bool) -> None:
         with self._changed:
-            if keep and self._settings.database_max_idle > 0:
+            if keep and self._settings.max_idle > 0:
                 connection.used_at = time.monotonic()
                 self._idle.append(connection)
             else:
@@ -272,7 +272,7 @@ class Database:
             self._changed.notify()
 
     def _is_free(self) -> bool:
-        return bool(self._idle) or self._total < self._settings.database_max_connections
+        return bool(self._idle) or self._total < self._settings.max_connections
 
     def _is_settled(self) -> bool:
         """Tell whether waiting has come to an end, for better or for worse."""

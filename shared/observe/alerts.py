@@ -17,7 +17,7 @@ from typing import Literal
 from shared.errors import is_server_error
 from shared.formats.timestamps import to_iso
 from shared.observe import log
-from shared.settings import Thresholds
+from shared.observe.settings import AlertSettings
 
 MINUTES = 5
 """The window of all rules, including the current minute."""
@@ -63,7 +63,7 @@ class _Minute:
 class Alerts:
     """Counts requests by the minute and evaluates the rules. Safe to share between threads."""
 
-    def __init__(self, thresholds: Thresholds) -> None:
+    def __init__(self, thresholds: AlertSettings) -> None:
         """Start with every alert resolved."""
         self._thresholds = thresholds
         self._counting = threading.Lock()

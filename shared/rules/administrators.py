@@ -7,11 +7,11 @@ import hmac
 
 from shared.credentials.id_tokens import IdTokens
 from shared.errors import AdminRequired, InvalidIdentityToken, NotAdmin
-from shared.settings import Settings
+from shared.rules.settings import AdministratorSettings
 
 
 def authenticate(
-    settings: Settings, bearer: str | None, google_id_tokens: IdTokens, now: float
+    settings: AdministratorSettings, bearer: str | None, google_id_tokens: IdTokens, now: float
 ) -> str:
     """Tell, for the log, whose bearer token this is: the admin token's or a service account's.
 
@@ -21,15 +21,15 @@ def authenticate(
     """
     if bearer is None:
         raise AdminRequired(cause="no bearer token")
-    if settings.admin_token is not None and _equal(bearer, settings.admin_token):
+    if settings.token is not None and _equal(bearer, settings.token):
         return "admin token"
-    if settings.admin_audience is None:
+    if settings.audience is None:
         raise AdminRequired(cause="not the admin token")
     try:
-        identity = google_id_tokens.verify(bearer, settings.admin_audience, now)
+        identity = google_id_tokens.verify(bearer, settings.audience, now)
     except InvalidIdentityToken as error:
         raise AdminRequired(cause=error.cause) from error
-    if identity.email not in settings.admin_service_accounts:
+    if identity.email not in settings.service_accounts:
         raise NotAdmin(cause=f"Google's subject {identity.subject} is no administrator")
     return f"Google's subject {identity.subject}"
 

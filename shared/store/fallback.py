@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from shared.database.settings import DatabaseSettings
 from shared.errors import AuthError, EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.statistics import Statistics, Window
 from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import ExternalIdentity, IdToken, User
-from shared.settings import Settings
 from shared.store.contract import (
     Account,
     Attempt,
@@ -37,6 +37,7 @@ from shared.store.json_file import users_file
 from shared.store.json_file.store import JsonFileStore
 from shared.store.json_file.users_file import Record
 from shared.store.postgres.store import PostgresStore
+from shared.store.settings import StoreSettings
 from shared.store.snapshot import NoSnapshot, Snapshot
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ if TYPE_CHECKING:
 class FallbackStore(Store):
     """A store in front of two."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: StoreSettings, database: DatabaseSettings, secrets: Sequence[str]
+    ) -> None:
         """Open nothing yet."""
         self._settings = settings
         self._is_full = settings.fallback == "full"
-        self._postgres = PostgresStore(settings)
-        self._file = JsonFileStore(settings, is_fallback=True)
-        self._snapshot = Snapshot.of(settings)
+        self._postgres = PostgresStore(settings, database, secrets)
+        self._file = JsonFileStore(settings, secrets, is_fallback=True)
+        self._snapshot = Snapshot.of(settings, database, secrets)
         self.express_sessions = self._postgres.express_sessions
         self.database_status = _Status(
             settings.fallback, self._postgres.database_status, self._file, self._snapshot

@@ -26,11 +26,12 @@ from typing import Any, NamedTuple
 from shared import files
 from shared.database.connection import LIFT_LIMITS, Connection
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
 from shared.model.users import User
-from shared.settings import Settings
 from shared.store.contract import Credentials
+from shared.store.settings import StoreSettings
 
 SKEW_SECONDS = 60.0
 """By which a snapshot may seem to have been taken in the future."""
@@ -127,13 +128,15 @@ class Snapshot:
         self._had_one = False
 
     @classmethod
-    def of(cls, settings: Settings) -> Snapshot:
-        """Give the snapshot that belongs to the settings. They have a `database_url`."""
-        assert settings.database_url is not None
-        direct = settings.database_url.direct_host()
+    def of(
+        cls, settings: StoreSettings, database: DatabaseSettings, secrets: Sequence[str]
+    ) -> Snapshot:
+        """Give the snapshot that belongs to the settings. They have a database's URL."""
+        assert database.url is not None
+        direct = database.url.direct_host()
         return cls(
             settings.snapshot_file,
-            settings.session_secrets,
+            secrets,
             f"{direct.host}:{direct.port}/{direct.database}",
         )
 

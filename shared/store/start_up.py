@@ -7,10 +7,10 @@ from contextlib import suppress
 from shared import files
 from shared.errors import StoreUnavailable
 from shared.observe import log
-from shared.settings import Settings
+from shared.store.settings import StoreSettings
 
 
-def warn_of_pending(settings: Settings) -> None:
+def warn_of_pending(settings: StoreSettings) -> None:
     """Log how many sign-ups of an outage are not yet in Postgres, and a file that is of no use."""
     if not settings.use_database or not settings.users_file.exists():
         return

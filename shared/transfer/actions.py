@@ -176,7 +176,7 @@ def rollback_(command: Command, batch: str, yes: bool) -> None:
     """Take a batch back; keep and name whoever has changed or signed up since."""
     if not yes:
         command.confirm(f"Take batch {batch} back from {command.place}?")
-    with Outputs(command.settings.users_file, batch) as outputs:
+    with Outputs(command.settings.store.users_file, batch) as outputs:
 
         def on_event(event: Event) -> None:
             if isinstance(event, Outcome):
@@ -207,8 +207,11 @@ def snapshot_(command: Command) -> None:
     """
     if not os.environ.get("SESSION_SECRET"):
         raise click.UsageError("SESSION_SECRET is missing: the functions would not believe it.")
-    database, path = command.database(), command.settings.snapshot_file
-    users = Snapshot.of(command.settings).take(database, time.time())
+    settings, database = command.settings, command.database()
+    path = settings.store.snapshot_file
+    users = Snapshot.of(
+        settings.store, settings.database, settings.credentials.session_secrets
+    ).take(database, time.time())
     command.done = "snapshot"
     command.display.table(
         f"Snapshot of {command.place}", [("file", str(path), ""), ("users", users, "")]
@@ -224,10 +227,10 @@ def reconcile(command: Command, offer: bool) -> None:
     Each is one transaction, and then no longer in the file. Postgres wins: who has lost the address
     to another user goes into the quarantine, a file beside it.
     """
-    users = JsonFileStore(command.settings)
+    users = JsonFileStore(command.settings.store)
     waiting = len(users.pending())
     if offer:
-        if not waiting or not command.settings.use_database:
+        if not waiting or not command.settings.store.use_database:
             return
         command.display.text(f"{waiting} users signed up while Postgres was away. ")
         if not sys.stdin.isatty():
@@ -237,11 +240,11 @@ def reconcile(command: Command, offer: bool) -> None:
             return
     if waiting:
         command.bring_schema_up_to_date()
-    quarantine = reconciling.quarantine_of(command.settings.users_file)
+    quarantine = reconciling.quarantine_of(command.settings.store.users_file)
     done = command.display.run(reconciling.reconcile(command.database(), users, quarantine))
     command.done = "reconciliation"
     command.display.table(
-        f"Reconciliation of {command.settings.users_file} with {command.place}",
+        f"Reconciliation of {command.settings.store.users_file} with {command.place}",
         [
             (outcome.replace("_", " "), number, RECONCILED[outcome])
             for outcome, number in done.counts.items()
@@ -265,7 +268,7 @@ def export_(command: Command, output: Path | None) -> None:
     """Write all users to a new file in the old shape, for a return to the JSON mode."""
     path = output
     if path is None:
-        path = sibling_path(command.settings.users_file, "export", timestamp(time.time()))
+        path = sibling_path(command.settings.store.users_file, "export", timestamp(time.time()))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files.creating(path) as file:
         done = command.display.run(export.export(command.database(), file.write))

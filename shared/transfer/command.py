@@ -19,7 +19,8 @@ import click
 from shared import errors
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
-from shared.settings import InvalidSettings, Settings
+from shared.environment import InvalidSettings
+from shared.settings import Settings
 from shared.store.postgres.email_keys import Correction
 from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer.steps import PATIENCE
@@ -80,9 +81,9 @@ class Command:
     @property
     def url(self) -> DatabaseUrl:
         """Where the users go. Raises UsageError where nothing says so."""
-        if self.settings.database_url is None:
+        if self.settings.database.url is None:
             raise click.UsageError("DATABASE_URL is missing: there is no database to work on.")
-        return self.settings.database_url
+        return self.settings.database.url
 
     @property
     def place(self) -> str:
@@ -100,11 +101,11 @@ class Command:
 
     def database(self) -> Database:
         """Give the database, which nothing has connected to yet."""
-        return Database(self.url, self.settings)
+        return Database(self.url, self.settings.database)
 
     def source(self, given: Path | None) -> Path:
         """Name the users file."""
-        return given or self.settings.users_file
+        return given or self.settings.store.users_file
 
     def bring_schema_up_to_date(self) -> None:
         """Apply pending migrations with a person's patience, and show the name of each."""
@@ -113,7 +114,7 @@ class Command:
             self.migrated.append(name)
             self.display.applied(name)
 
-        settings = replace(self.settings, database_timeout=PATIENCE)
+        settings = replace(self.settings.database, timeout=PATIENCE)
         bring_up_to_date(self.url, settings, report, self.corrections.append)
 
     @property

@@ -114,7 +114,7 @@ def pending(command: Command) -> list[str]:
 
 @contextmanager
 def _reading(command: Command) -> Iterator[Connection]:
-    deadline = time.monotonic() + command.settings.database_timeout
+    deadline = time.monotonic() + command.settings.database.timeout
     with command.database().direct_connection(deadline) as connection:
         connection.run_script("BEGIN READ ONLY")
         yield connection

@@ -69,7 +69,7 @@ class Call:
             self.known_client = clients.find(
                 self.request.headers.get("X-Forwarded-For"),
                 self.request.remote_addr,
-                self.settings.trusted_proxies,
+                self.settings.web.trusted_proxies,
             )
         return self.known_client
 
@@ -85,15 +85,15 @@ class Call:
     @property
     def session_token(self) -> str | None:
         """The token in the session cookie."""
-        return self._cookie(self.settings.cookie_name)
+        return self._cookie(self.settings.web.cookie_name)
 
     @property
     def express_sid(self) -> str | None:
         """The id of the old server's session, if its cookie proves one."""
         value = self._cookie(express_sessions.COOKIE_NAME)
-        if value is None or not self.settings.express_sessions:
+        if value is None or not self.settings.credentials.express_sessions:
             return None
-        return express_sessions.session_id(value, self.settings.session_secrets)
+        return express_sessions.session_id(value, self.settings.credentials.session_secrets)
 
     @property
     def bearer_token(self) -> str | None:

@@ -5,15 +5,17 @@ Nothing here knows a web framework; an `origin` is what the request's header of 
 
 from __future__ import annotations
 
-from shared.settings import Settings
+from shared.web.settings import WebSettings
 
 
-def is_allowed(origin: str | None, settings: Settings) -> bool:
+def is_allowed(origin: str | None, settings: WebSettings) -> bool:
     """Tell whether the settings name the origin."""
     return origin in settings.allowed_origins
 
 
-def is_trusted_source(origin: str | None, site: str | None, host: str, settings: Settings) -> bool:
+def is_trusted_source(
+    origin: str | None, site: str | None, host: str, settings: WebSettings
+) -> bool:
     """Tell whether a state-changing call comes from our own pages, or from no page at all.
 
     Browsers send `Sec-Fetch-Site` themselves (Fetch Metadata) and older ones at least `Origin`;
@@ -37,7 +39,7 @@ def preflight_headers(methods: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def answer_headers(origin: str | None, settings: Settings) -> dict[str, str]:
+def answer_headers(origin: str | None, settings: WebSettings) -> dict[str, str]:
     """Let the pages of an allowed origin read the answer."""
     if not settings.allowed_origins:
         return {}

@@ -44,10 +44,10 @@ def endpoint(
 
     def decorate(function: Callable[[Call], Response]) -> Endpoint:
         def checked(call: Call) -> Response:
-            if not exists(call.settings) or (admin and not call.settings.has_admin):
+            if not exists(call.settings) or (admin and not call.settings.administrators.exist):
                 raise no_such_path()
             origin = call.request.headers.get("Origin")
-            if call.request.method == "OPTIONS" and cors.is_allowed(origin, call.settings):
+            if call.request.method == "OPTIONS" and cors.is_allowed(origin, call.settings.web):
                 request_body.read_json(call.request, "none")
                 return no_content(cors.preflight_headers(methods))
             _check(call, methods)
@@ -81,7 +81,7 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
     if request.method in _SAFE:
         return
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    if not cors.is_trusted_source(origin, site, request.host, call.settings):
+    if not cors.is_trusted_source(origin, site, request.host, call.settings.web):
         raise HttpError(403, "origin_not_allowed", "This page may not send requests here")
 
 
@@ -89,5 +89,5 @@ def _authenticate_admin(call: Call) -> None:
     from shared.rules import administrators  # What it needs is loaded for nobody else.
 
     call.admin = call.log["admin"] = administrators.authenticate(
-        call.settings, call.bearer_token, call.app.google_id_tokens, call.now
+        call.settings.administrators, call.bearer_token, call.app.google_id_tokens, call.now
     )

@@ -36,11 +36,11 @@ def serve(
 ) -> Response:
     """Answer, whatever happens, and log one line under the function's name."""
     call = Call(app, request, function, time.time())
-    headers, project = request.headers, app.settings.google_cloud_project
+    headers, project = request.headers, app.settings.web.google_cloud_project
     call.names |= {"request_id": call.request_id, "function": function} | trace_headers.fields(
         headers.get("traceparent"), headers.get("X-Cloud-Trace-Context"), project
     )
-    with request_context.request(app.settings.database_timeout, call.names):
+    with request_context.request(app.settings.database.timeout, call.names):
         try:
             response = produce(call)
         except Exception as error:  # noqa: BLE001  # the one place where errors become answers
@@ -65,7 +65,7 @@ def describe(call: Call, error: Exception) -> problems.Problem:
     """Make an error's problem, and note for the log what it was."""
     if isinstance(error, HTTPException) and error.code:
         error = problems.of_status(error.code)
-    cookie_name = call.settings.cookie_name
+    cookie_name = call.settings.web.cookie_name
     problem = problems.describe(error, request_id=call.request_id, cookie_name=cookie_name)
     call.log.update(problem.log)
     call.failure = problem.status
@@ -93,9 +93,9 @@ def _add_headers(call: Call, response: Response) -> None:
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
     headers["X-Request-Id"] = call.request_id
-    if call.settings.secure:
+    if call.settings.web.secure:
         headers["Strict-Transport-Security"] = _HSTS
-    headers.update(cors.answer_headers(call.request.headers.get("Origin"), call.settings))
+    headers.update(cors.answer_headers(call.request.headers.get("Origin"), call.settings.web))
 
 
 def _schedule(call: Call, response: Response) -> None:

@@ -131,7 +131,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
     def __init__(self, *arguments: Any) -> None:
         """Take the settings' deadlines."""
         super().__init__(*arguments)
-        settings = self.app.served.settings
+        settings = self.app.served.settings.web
         self._seconds = {
             Phase.IDLE: settings.keep_alive_timeout,
             Phase.ARRIVING: settings.request_timeout,

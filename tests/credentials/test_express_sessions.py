@@ -12,11 +12,11 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
+from shared.application import open_store
 from shared.credentials.express_sessions import session_id
 from shared.credentials.session_tokens import SessionTokens
 from shared.errors import NotAuthenticated
 from shared.settings import Settings
-from shared.store import open_store
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.express import RECORDED, SECRETS

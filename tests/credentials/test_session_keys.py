@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from shared.credentials.session_keys import InvalidSessionKeys, parse
 from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
+from shared.environment import InvalidSettings
 from shared.model.users import User
-from shared.settings import InvalidSettings, Settings
+from shared.settings import Settings
 from shared.store.contract import Store
 from tests.support.emulator import SECRET
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
@@ -67,7 +68,7 @@ def test_further_keys_may_be_public_and_then_only_verify() -> None:
     ],
 )
 def test_a_key_is_the_same_however_its_lines_end_and_whichever_form_it_has(text: str) -> None:
-    (key,) = Settings.from_env({"SESSION_PRIVATE_KEY": text}).session_keys
+    (key,) = Settings.from_env({"SESSION_PRIVATE_KEY": text}).credentials.session_keys
     assert key.kid == parse(SOUND)[0].kid
 
 

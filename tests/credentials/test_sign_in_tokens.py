@@ -10,6 +10,7 @@ import pytest
 from shared.application import Application
 from shared.credentials import id_tokens
 from shared.credentials.id_tokens import Identity, IdTokens, SignInTokens
+from shared.credentials.settings import CredentialSettings
 from shared.model.users import ExternalIdentity, IdToken
 from shared.settings import Settings
 from tests.support.google import (
@@ -206,8 +207,8 @@ def test_the_settings_say_whose_tokens_are_taken(
     providers: Providers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     providers.serve_this_process(monkeypatch)
-    settings = Settings(google_client_ids=(CLIENT_ID,), firebase_project_id=PROJECT)
-    app = Application(settings)
+    settings = CredentialSettings(google_client_ids=(CLIENT_ID,), firebase_project_id=PROJECT)
+    app = Application(Settings(credentials=settings))
     tokens = app.sign_in_tokens
     assert tokens is app.sign_in_tokens
     assert tokens.verify(providers.google_token(), time.time()).provider == "google"

@@ -16,14 +16,14 @@ import pytest
 from shared.database import breaker
 from shared.database.breaker import Breaker
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
-from shared.settings import Settings
 from tests.support.postgres import Server
 from tests.support.relay import Relay
 from tests.support.waiting import until
 
-SETTINGS = Settings(database_timeout=3, database_connect_timeout=1, database_statement_timeout=1)
+SETTINGS = DatabaseSettings(timeout=3, connect_timeout=1, statement_timeout=1)
 AWAY = 10**9
 
 
@@ -133,7 +133,7 @@ def test_it_finds_recovery_by_itself(pool: Database, relay: Relay) -> None:
     relay.reset()
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(lambda _: _failure(pool), range(50))) == {None}
-    assert relay.connections <= SETTINGS.database_max_connections, "no stampede"
+    assert relay.connections <= SETTINGS.max_connections, "no stampede"
 
 
 def test_a_silent_database_costs_the_waiting_no_deadline_of_their_own(
@@ -141,7 +141,7 @@ def test_a_silent_database_costs_the_waiting_no_deadline_of_their_own(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = DatabaseUrl.parse(postgres.url(database, port=silent.getsockname()[1]))
-        with closing(Database(url, replace(SETTINGS, database_max_connections=1))) as pool:
+        with closing(Database(url, replace(SETTINGS, max_connections=1))) as pool:
             started = time.monotonic()
             with ThreadPoolExecutor(8) as threads:
                 failures = list(threads.map(lambda _: _failure(pool), range(8)))

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 
 from shared.database.pool import CONNECT_ATTEMPTS, Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
-from shared.settings import Settings
 from tests.support.certificates import Authority
 from tests.support.emulator import running_emulator
 from tests.support.impostor import READY, Impostor, authentication, error, log_in, message
 from tests.support.postgres import Server, free_port, running_pgbouncer, running_postgres
 from tests.support.relay import Relay
 
-SETTINGS = Settings(database_timeout=10, database_connect_timeout=5, database_max_connections=2)
+SETTINGS = DatabaseSettings(timeout=10, connect_timeout=5, max_connections=2)
 
 
 # What it refuses
@@ -153,7 +153,7 @@ def test_a_resolver_that_hangs_does_not_stretch_the_deadline(
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    settings = replace(SETTINGS, database_connect_timeout=0.3)
+    settings = replace(SETTINGS, connect_timeout=0.3)
     started = time.monotonic()
     try:
         with (
@@ -337,7 +337,7 @@ def test_one_deadline_covers_the_whole_connect(postgres: Server, negotiation: st
         url = DatabaseUrl.parse(
             postgres.url("postgres", port=silent.getsockname()[1], sslnegotiation=negotiation)
         )
-        settings = replace(SETTINGS, database_connect_timeout=0.5)
+        settings = replace(SETTINGS, connect_timeout=0.5)
         started = time.monotonic()
         with (
             closing(Database(url, settings)) as pool,
@@ -367,7 +367,7 @@ def test_a_server_that_trickles_its_answer_does_not_stretch_the_deadline(
         server = threading.Thread(target=trickle)
         server.start()
         url = DatabaseUrl.parse(postgres.url("postgres", port=listener.getsockname()[1]))
-        settings = replace(SETTINGS, database_connect_timeout=0.5)
+        settings = replace(SETTINGS, connect_timeout=0.5)
         started = time.monotonic()
         try:
             with closing(Database(url, settings)) as pool, pytest.raises(StoreUnavailable):

@@ -17,9 +17,9 @@ import pytest
 
 from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.model.users import User
-from shared.settings import Settings
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server, running_pgbouncer
 
@@ -170,6 +170,8 @@ def test_behind_a_pooler_each_client_gets_the_answer_to_its_own_statement(
 
     with running_pgbouncer(postgres, server_connections=3) as pooler, ExitStack() as stack:
         url = DatabaseUrl.parse(postgres.url(database, port=pooler.port))
-        pools = [stack.enter_context(closing(Database(url, Settings()))) for _ in range(CLIENTS)]
+        pools = [
+            stack.enter_context(closing(Database(url, DatabaseSettings()))) for _ in range(CLIENTS)
+        ]
         with ThreadPoolExecutor(CLIENTS) as threads:
             list(threads.map(ask, pools, range(CLIENTS)))

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from shared.database import migrations
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused
 from shared.model.emails import email_key
-from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment, running_emulator
 from tests.support.old_database import HASH, OLD_DDL, OLD_ROWS
@@ -31,7 +31,7 @@ OLD_INSERT = (
 
 
 def _migrate(server: Server, name: str) -> None:
-    bring_up_to_date(DatabaseUrl.parse(server.url(name)), Settings())
+    bring_up_to_date(DatabaseUrl.parse(server.url(name)), DatabaseSettings())
 
 
 @pytest.fixture

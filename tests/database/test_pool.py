@@ -17,15 +17,15 @@ import pytest
 import shared.database.pool
 from shared.database.connection import Connection
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreBusy, StoreFault, StoreRefused, StoreUnavailable
-from shared.settings import Settings
 from tests.support.emulator import running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay
 from tests.support.waiting import until
 
-SETTINGS = Settings(database_timeout=10, database_connect_timeout=5, database_max_connections=2)
+SETTINGS = DatabaseSettings(timeout=10, connect_timeout=5, max_connections=2)
 PID = "SELECT pg_backend_pid()"
 
 
@@ -47,7 +47,7 @@ def test_a_connection_is_reused_while_it_is_young(pool: Database) -> None:
 
 def test_an_old_connection_is_replaced(postgres: Server, database: str) -> None:
     url = DatabaseUrl.parse(postgres.url(database))
-    with closing(Database(url, replace(SETTINGS, database_max_idle=0.1))) as pool:
+    with closing(Database(url, replace(SETTINGS, max_idle=0.1))) as pool:
         first = pool.execute(PID)
         time.sleep(0.2)
         assert pool.execute(PID) != first
@@ -58,7 +58,7 @@ def test_connections_that_a_burst_left_over_are_closed_when_they_are_old(
     postgres: Server, database: str
 ) -> None:
     url = DatabaseUrl.parse(postgres.url(database))
-    settings = replace(SETTINGS, database_max_idle=0.3, database_max_connections=4)
+    settings = replace(SETTINGS, max_idle=0.3, max_connections=4)
     with closing(Database(url, settings)) as pool:
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda _: pool.execute("SELECT pg_sleep(0.1)"), range(4)))
@@ -130,7 +130,7 @@ def test_an_overlong_statement_ends_in_time_and_its_connection_with_it(
     postgres: Server, database: str
 ) -> None:
     url = DatabaseUrl.parse(postgres.url(database))
-    with closing(Database(url, replace(SETTINGS, database_statement_timeout=0.3))) as pool:
+    with closing(Database(url, replace(SETTINGS, statement_timeout=0.3))) as pool:
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="57014"):
             pool.execute("SELECT pg_sleep(:seconds::float)", seconds=30)
@@ -175,7 +175,7 @@ def test_who_is_woken_with_too_little_time_wakes_the_next(
 ) -> None:
     monkeypatch.setattr(shared.database.pool, "MIN_SECONDS", 10)
     url = DatabaseUrl.parse(postgres.url(database))
-    settings = Settings(database_max_connections=1)
+    settings = DatabaseSettings(max_connections=1)
     with closing(Database(url, settings)) as pool, ThreadPoolExecutor(2) as threads:
         began = time.monotonic()
         holder = pool._take(began + 30, drop_idle=False)
@@ -245,7 +245,7 @@ def test_no_connection_and_no_descriptor_leaks_in_any_outcome(
     postgres: Server, database: str, relay: Relay
 ) -> None:
     url = DatabaseUrl.parse(postgres.url(database, port=relay.port))
-    settings = replace(SETTINGS, database_statement_timeout=0.3)
+    settings = replace(SETTINGS, statement_timeout=0.3)
     with closing(Database(url, settings)) as pool:
         pool.execute("SELECT 1")
         before = len(list(Path("/proc/self/fd").iterdir()))

@@ -8,8 +8,8 @@ import pytest
 
 from shared.database import migrations, sql_script
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.settings import Settings
 from tests.support.postgres import Server
 
 TRICKY = r"""
@@ -34,7 +34,7 @@ def test_there_are_as_many_statements_as_the_server_counts(
     postgres: Server, database: str, sql: str
 ) -> None:
     url = DatabaseUrl.parse(postgres.url(database))
-    with Database(url, Settings()).direct_connection(time.monotonic() + 30) as connection:
+    with Database(url, DatabaseSettings()).direct_connection(time.monotonic() + 30) as connection:
         connection.run_script(sql)
         assert connection.completed == len(sql_script.starts(sql))
 

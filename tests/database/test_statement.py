@@ -8,15 +8,15 @@ from contextlib import closing
 import pytest
 
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
-from shared.settings import Settings
 from tests.support.postgres import Server
 
 
 @pytest.fixture
 def pool(postgres: Server, database: str) -> Iterator[Database]:
-    with closing(Database(DatabaseUrl.parse(postgres.url(database)), Settings())) as opened:
+    with closing(Database(DatabaseUrl.parse(postgres.url(database)), DatabaseSettings())) as opened:
         yield opened
 
 

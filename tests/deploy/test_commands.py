@@ -224,5 +224,5 @@ def test_the_settings_that_are_deployed_are_those_that_the_service_takes(gcloud:
         env = variables_of(flags) | {name: VALUES[name] for name in named} | {"K_SERVICE": "x"}
         settings = Settings.from_env(env)
         assert settings.environment == "production"
-        assert settings.has_admin == (flags is admin)
-        assert settings.cookie_name == "__Host-session"
+        assert settings.administrators.exist == (flags is admin)
+        assert settings.web.cookie_name == "__Host-session"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from shared.credentials.passwords import PasswordHasher
-from shared.settings import Settings
-from shared.store import open_store
+from shared.store.json_file.store import JsonFileStore
+from shared.store.settings import StoreSettings
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.stores import credentials
 
@@ -79,7 +79,7 @@ def test_a_sign_up_keeps_every_old_user_and_the_old_shape(tmp_path: Path, users_
 
 def test_at_login_an_old_hash_is_brought_up_to_todays_rules(tmp_path: Path) -> None:
     copy = Path(shutil.copy(DATA / "old-users.json", tmp_path))
-    store = open_store(Settings(users_file=copy))
+    store = JsonFileStore(StoreSettings(users_file=copy))
     odd = ("linus@example.org", "hundred@example.com", "decomposed@example.com")
     logins = [login for login in PASSWORDS if login["email"] in odd]
     assert len(logins) == len(odd)

@@ -14,6 +14,7 @@ from werkzeug.test import EnvironBuilder
 from functions.page import page as sign_in
 from shared.application import Application
 from shared.settings import Settings
+from shared.web.settings import WebSettings
 from tests.conftest import STORES
 from tests.support.browser import axe, open_page, screenshot
 from tests.support.emulator import Emulator, running_emulator
@@ -291,7 +292,7 @@ def test_the_page_is_served_under_a_strict_policy_and_is_never_stored(on_json: E
 
 @pytest.mark.parametrize("path", ["/any/path", "/page.py", "/../page.py", "//etc/passwd"])
 def test_served_alone_it_gives_no_other_file(path: str) -> None:
-    app = Application(Settings(sign_in_page=True))
+    app = Application(Settings(web=WebSettings(sign_in_page=True)))
     response = sign_in(app, Request(EnvironBuilder(path).get_environ()))
     assert response.get_data(as_text=True).startswith("<!doctype html>")
 

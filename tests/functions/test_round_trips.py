@@ -11,9 +11,9 @@ import pytest
 
 from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.model.users import User
-from shared.settings import Settings
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
@@ -35,7 +35,7 @@ def test_a_new_connection_is_ready_after_few_round_trips(
     parameters = postgres.direct_tls if direct else {}
     at_most = 5 if parameters else 6
     url = DatabaseUrl.parse(postgres.url(database, port=relay.port, **parameters))
-    with closing(Database(url, Settings())) as pool:
+    with closing(Database(url, DatabaseSettings())) as pool:
         pool.execute("SELECT 1")
         assert (relay.connections, relay.flights) == (1, at_most + 1)
         pool.execute("SELECT 1")

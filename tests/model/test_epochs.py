@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from shared.application import open_store
 from shared.errors import StoreUnavailable
 from shared.model.users import MAX_EPOCH, ExternalIdentity, User, next_epoch
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres import statements
+from shared.store.settings import StoreSettings
 from tests.support.stores import CLIENT, session_of, stored
 from tests.support.transfers import HASH, Target, user
 
@@ -31,7 +32,7 @@ def _on_postgres(target: Target) -> Store:
 
 def _on_json(path: Path, epoch: int) -> Store:
     path.write_text(json.dumps([user(1, epoch=epoch)]))
-    return JsonFileStore(Settings(users_file=path))
+    return JsonFileStore(StoreSettings(users_file=path))
 
 
 @pytest.mark.parametrize("epoch", [MAX_EPOCH + 1, 2**31 - 1, 2**31, 10**30, -1, 1.0, True, "1"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.observe.alerts import CHECK_SECONDS, MIN_REQUESTS, MINUTES, Alerts
-from shared.settings import Thresholds
+from shared.observe.settings import AlertSettings
 from tests.support.emulator import running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay
@@ -33,7 +33,7 @@ def webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook
 
 def _alerts(**thresholds: float) -> Alerts:
     nothing = {"error_rate": 0, "database_away": 0, "failed_logins": 0, "slow_login": 0}
-    return Alerts(Thresholds(**nothing | thresholds))  # type: ignore[arg-type]
+    return Alerts(AlertSettings(**nothing | thresholds))  # type: ignore[arg-type]
 
 
 def _firing(alerts: Alerts, away: float | None = None, now: float = NOW) -> set[str]:

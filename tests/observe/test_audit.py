@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from shared.application import open_store
 from shared.model.users import User
 from shared.settings import Settings
-from shared.store import open_store
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, pass_time, session_of

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from shared.application import open_store
 from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import FRESH_SECONDS, Session
@@ -19,7 +20,6 @@ from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
 from shared.rules import account_linking
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from tests.support.stores import CLIENT, TOKENS, credentials, log_in, session_of, sign_up
 

@@ -16,7 +16,7 @@ import pytest
 from shared.credentials.id_tokens import GOOGLE, IdTokens
 from shared.errors import AdminRequired
 from shared.rules import administrators
-from shared.settings import Settings
+from shared.rules.settings import AdministratorSettings
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.forged import FORGED, KEY
 from tests.support.google import (
@@ -250,7 +250,7 @@ def test_every_token_presented_is_compared_once_by_digests_of_one_length(
         return compare(first, second)
 
     monkeypatch.setattr(hmac, "compare_digest", counting)
-    settings = Settings(admin_token=TOKEN)
+    settings = AdministratorSettings(token=TOKEN)
     try:
         administrators.authenticate(settings, presented, IdTokens(GOOGLE), time.time())
     except AdminRequired:

@@ -226,6 +226,6 @@ def test_what_is_deployed_leaves_a_quarter_of_its_threads() -> None:
     told = settings(API, Place(project="project", region="region"), {})
     numbers = {name: told[name] for name in ("THREADS", "HASH_CONCURRENCY")}
     deployed = Settings.from_env(numbers)
-    bulkhead = Bulkhead.of(deployed.hash_concurrency, deployed.threads)
+    bulkhead = Bulkhead.of(deployed.credentials.hash_concurrency, deployed.web.threads)
     assert bulkhead._room == 6
-    assert deployed.threads == 8
+    assert deployed.web.threads == 8

@@ -18,6 +18,7 @@ import bcrypt
 import httpx
 import pytest
 
+from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import SessionTokens
 from shared.errors import (
@@ -32,7 +33,6 @@ from shared.model.users import User
 from shared.rules.bulkhead import PLACES_PER_HASH, Bulkhead, Counts
 from shared.rules.gate import Gate
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server

@@ -12,9 +12,9 @@ from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS
 from shared.errors import NotAuthenticated, StoreUnavailable
 from shared.model.users import User
-from shared.settings import Settings
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
+from shared.store.settings import StoreSettings
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
 from tests.support.stores import NOW, TOKENS, log_in, sessions_of
@@ -138,7 +138,7 @@ def test_a_hash_that_cannot_be_renewed_does_not_turn_a_correct_login_away(tmp_pa
         def replace_password_hash(self, *_: str) -> bool:
             raise StoreUnavailable(cause="the disk is full")
 
-    store = HalfAway(Settings(users_file=tmp_path / "users.json"))
+    store = HalfAway(StoreSettings(users_file=tmp_path / "users.json"))
     user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
     store.create_user(user, PasswordHasher(4).hash("correct horse"))
     assert log_in(store, PasswordHasher(5), "ada@example.com", "correct horse") == user

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
 from shared.errors import StoreUnreachable, TooManyAttempts
 from shared.model.throttling import Keys, Pseudonyms
@@ -21,7 +22,6 @@ from shared.model.users import ExternalIdentity, User
 from shared.rules import locks as locks_module
 from shared.rules.locks import ASK_AGAIN_SECONDS, Locks
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.postgres import Server

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from shared.application import open_store
 from shared.errors import InvalidIdentityToken, TooManyAttempts
 from shared.model.clients import Client
 from shared.model.throttling import KNOWN_SECONDS
 from shared.model.users import TOKEN_MAX_SECONDS, ExternalIdentity, IdToken, User
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import ExternalMatch, Store
 from tests.support.stores import id_token, pass_time, session_of
 

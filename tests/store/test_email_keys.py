@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.database import migrations
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreUnavailable
 from shared.model.emails import email_key
 from shared.model.users import ExternalIdentity
-from shared.settings import Settings
 from shared.store.postgres import email_keys
 from shared.store.postgres.preparation import bring_up_to_date
-from shared.store.postgres.store import PostgresStore
 from tests.support.commands import run
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.old_database import HASH, OLD_DDL
 from tests.support.postgres import Server, running_postgres, versions
+from tests.support.stores import postgres_store
 
 MAJOR_VERSIONS = [
     pytest.param(version, marks=() if version == 17 else pytest.mark.long)
@@ -158,7 +158,7 @@ def adopt(
         with monkeypatch.context() as patch:
             load = migrations.load
             patch.setattr(migrations, "load", lambda: [m for m in load() if m.version < 7])
-            bring_up_to_date(_url(postgres, name), Settings())
+            bring_up_to_date(_url(postgres, name), DatabaseSettings())
         if postgres.version >= 16:  # Where \v is no letter v.
             postgres.run(_MUTILATE, name)
         return name
@@ -220,7 +220,7 @@ def test_keys_that_stood_in_each_others_way_all_come_right(
     monkeypatch.setattr(email_keys, "BATCH", 1)
     addresses = ("Vvada@example.com", "vada@example.com", "ada@example.com", "Ada@example.comv")
     name = adopt(*addresses)
-    bring_up_to_date(_url(postgres, name), Settings())
+    bring_up_to_date(_url(postgres, name), DatabaseSettings())
     assert dict(postgres.run(KEYS, name)) == {address: email_key(address) for address in addresses}
 
 
@@ -279,8 +279,7 @@ def test_what_takes_longer_than_a_request_may_is_done_by_hand_and_503_says_so(
     postgres: Server, adopt: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = adopt(*(f"v{number}@example.com" for number in range(1, 9)))
-    settings = Settings.from_env({"DATABASE_URL": postgres.url(name), "SESSION_SECRET": "x" * 32})
-    store = PostgresStore(settings)
+    store = postgres_store(DATABASE_URL=postgres.url(name), SESSION_SECRET="x" * 32)
     with monkeypatch.context() as patch:
         patch.setattr(email_keys, "MIN_SECONDS", 1e9)  # No request has as long.
         for _ in range(2):
@@ -288,7 +287,7 @@ def test_what_takes_longer_than_a_request_may_is_done_by_hand_and_503_says_so(
                 store.user(_id(1))
     store.close()
     assert postgres.run("SELECT count(email_key) FROM users", name) == [[0]]
-    bring_up_to_date(_url(postgres, name), Settings())
+    bring_up_to_date(_url(postgres, name), DatabaseSettings())
     assert postgres.run("SELECT count(email_key) FROM users", name) == [[8]]
 
 
@@ -305,8 +304,8 @@ def test_what_is_cut_off_between_two_batches_goes_on_where_it_was(
         raise Killed
 
     with pytest.raises(Killed):
-        bring_up_to_date(_url(postgres, name), Settings(), corrected=kill)
-    bring_up_to_date(_url(postgres, name), Settings())
+        bring_up_to_date(_url(postgres, name), DatabaseSettings(), corrected=kill)
+    bring_up_to_date(_url(postgres, name), DatabaseSettings())
     keys = postgres.run(KEYS, name)
     assert keys == [[address, email_key(address)] for address, _ in keys]
 
@@ -321,9 +320,9 @@ def test_whom_the_old_server_is_just_adding_while_keys_are_repaired_has_the_righ
             f" '{STRANGER}')"  # As the trigger of 0002 does where \\v is the letter v.
         )
         with suppress(StoreUnavailable):
-            bring_up_to_date(_url(postgres, name), Settings())
+            bring_up_to_date(_url(postgres, name), DatabaseSettings())
         old_server.run("COMMIT")
-    bring_up_to_date(_url(postgres, name), Settings())
+    bring_up_to_date(_url(postgres, name), DatabaseSettings())
     assert [VICTIM, VICTIM] in postgres.run(KEYS, name)
 
 
@@ -366,7 +365,7 @@ def test_an_address_that_sql_cannot_judge_gets_its_key_when_an_instance_cleans_u
 ) -> None:
     _insert(postgres, database, "Ada@XN--BCHER-KVA.example", 1)
     assert postgres.run(KEYS, database) == [["Ada@XN--BCHER-KVA.example", None]]
-    store = PostgresStore(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
+    store = postgres_store(DATABASE_URL=postgres.url(database))
     store.clean_up()
     store.close()
     assert postgres.run(KEYS, database) == [["Ada@XN--BCHER-KVA.example", "ada@bücher.example"]]
@@ -379,4 +378,4 @@ def test_a_database_that_is_not_in_utf8_is_refused_by_name(postgres: Server) -> 
         + _c_locale(postgres)
     )
     with pytest.raises(StoreRefused, match="encoded in LATIN1, and must be in UTF8"):
-        bring_up_to_date(_url(postgres, "latin"), Settings())
+        bring_up_to_date(_url(postgres, "latin"), DatabaseSettings())

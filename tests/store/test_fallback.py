@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from werkzeug.test import TestResponse
 
+from shared.application import open_store
 from shared.credentials.session_tokens import FRESH_SECONDS
 from shared.errors import StoreFault, StoreRefused, StoreUnreachable
 from shared.settings import Settings
-from shared.store import open_store
 from tests.support.certificates import Authority
 from tests.support.emulator import environment
 from tests.support.outage import PASSWORD, Site, new_user, running_site, stale, token_of
@@ -441,7 +441,7 @@ def test_readonly_without_a_snapshot_that_may_be_believed_waits(
     site.come_back()
     site.take_snapshot()
     site.leave()
-    snapshot = site.app.settings.snapshot_file
+    snapshot = site.app.settings.store.snapshot_file
     sound = snapshot.read_bytes()
     assert site.log_in(ADA).status_code == 200
     snapshot.write_bytes(sound.replace(b"$2b$04", b"$2b$05"))
@@ -507,7 +507,7 @@ def test_a_snapshot_is_taken_also_where_the_rest_of_cleaning_up_fails(
     postgres.run("DROP TABLE event_hours", database)
     with pytest.raises(StoreFault, match="event_hours"):
         site.app.store.clean_up()
-    assert site.app.settings.snapshot_file.exists()
+    assert site.app.settings.store.snapshot_file.exists()
 
 
 @pytest.mark.parametrize("taken_at", ["NaN", "1e300", "-1e300"])
@@ -515,14 +515,14 @@ def test_health_is_200_whatever_the_snapshot_says(
     start: Callable[..., Site], taken_at: str
 ) -> None:
     site = start("readonly")
-    site.app.settings.snapshot_file.write_text(f'{{"taken_at": {taken_at}}}')
+    site.app.settings.store.snapshot_file.write_text(f'{{"taken_at": {taken_at}}}')
     assert site.health()["fallback"]["snapshot"] is None
 
 
 def test_an_instance_that_shall_not_takes_no_snapshot(start: Callable[..., Site]) -> None:
     site = start("readonly", SNAPSHOT_INTERVAL="0")
     site.app.store.clean_up()
-    assert not site.app.settings.snapshot_file.exists()
+    assert not site.app.settings.store.snapshot_file.exists()
 
 
 def test_a_snapshot_that_cannot_be_written_says_so(postgres: Server, database: str) -> None:

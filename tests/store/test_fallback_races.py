@@ -229,7 +229,7 @@ def test_who_has_seen_a_snapshot_believes_no_older_file_once_it_is_gone(start: S
     assert site.log_in(ADA).status_code == 200
     site.come_back()
     site.take_snapshot()
-    site.app.settings.snapshot_file.unlink()
+    site.app.settings.store.snapshot_file.unlink()
     site.leave()
     assert site.log_in(ADA).status_code == 503
 

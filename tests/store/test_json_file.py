@@ -17,10 +17,10 @@ import pytest
 from shared import files
 from shared.errors import EmailTaken, StoreBusy, StoreUnavailable
 from shared.model.users import User
-from shared.settings import Settings
 from shared.store.json_file import store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.json_file.users_file import Record
+from shared.store.settings import StoreSettings
 from tests.support.emulator import ROOT, environment
 from tests.support.stores import CLIENT, credentials, session_of
 
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _store(path: Path) -> JsonFileStore:
-    return JsonFileStore(Settings(users_file=path))
+    return JsonFileStore(StoreSettings(users_file=path))
 
 
 def _user(email: str = "ada@example.com") -> User:
@@ -263,7 +263,7 @@ def test_a_kill_at_any_step_of_a_write_leaves_the_old_file_or_the_new_one(
 
 
 def _fallback(path: Path) -> JsonFileStore:
-    return JsonFileStore(Settings(users_file=path), is_fallback=True)
+    return JsonFileStore(StoreSettings(users_file=path), is_fallback=True)
 
 
 def test_who_signs_up_with_the_fallback_is_pending_and_nobody_else(path: Path) -> None:

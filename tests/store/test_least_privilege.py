@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from shared.settings import Settings
-from shared.store.postgres.store import PostgresStore
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.postgres import PASSWORD, Server
+from tests.support.stores import postgres_store
 
 DOCUMENT = (ROOT / "docs" / "DATABASE_SETUP.md").read_text()
 (GRANTS,) = re.findall(r"```sql\n(GRANT.*?)```", DOCUMENT, re.DOTALL)
@@ -49,7 +48,7 @@ def test_the_grants_of_the_document_are_enough_and_no_table_can_be_changed(
             "INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'a@xn--bcher-kva.example')",
             database,
         )
-        store = PostgresStore(Settings.from_env({"DATABASE_URL": url, "AUTO_MIGRATE": "false"}))
+        store = postgres_store(DATABASE_URL=url, AUTO_MIGRATE="false")
         store.clean_up()
         store.close()
         assert postgres.run("SELECT email_key FROM users", database) == [["a@bücher.example"]]

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
@@ -68,7 +69,7 @@ def instances(
         for mode in MODES:
             database = f"outages_{mode}"
             server.run(f"CREATE DATABASE {database} OWNER app")
-            bring_up_to_date(DatabaseUrl.parse(server.url(database)), Settings())
+            bring_up_to_date(DatabaseUrl.parse(server.url(database)), DatabaseSettings())
             relay = stack.enter_context(Relay(server.port))
             variables = {
                 "DATABASE_URL": server.url(database, port=relay.port),

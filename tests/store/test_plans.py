@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from shared.application import open_store
 from shared.database.statement import Statement
 from shared.model.clients import Client
 from shared.model.users import User
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.postgres import statements
 from tests.support.emulator import UNLIMITED
 from tests.support.postgres import Server

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from shared.application import open_store
 from shared.database.connection import Row
 from shared.database.pool import Database
 from shared.database.statement import Statement, Value
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from tests.support.emulator import SECRET
 from tests.support.postgres import Server

@@ -30,7 +30,7 @@ from tests.support import commands
 from tests.support.emulator import SECRET, environment
 from tests.support.postgres import Server
 from tests.support.relay import FORWARD, Mode, Relay
-from tests.support.stores import NOW
+from tests.support.stores import NOW, snapshot_of
 from tests.support.transfers import HASH, Target, user
 
 AGE = HOUR = 3600.0
@@ -319,7 +319,7 @@ def test_the_command_takes_one_that_the_functions_believe(target: Target, path: 
     variables = environment(
         DATABASE_URL=target.server.url(target.name), USERS_FILE=str(path.with_suffix(""))
     )
-    snapshot = Snapshot.of(Settings.from_env(variables))
+    snapshot = snapshot_of(Settings.from_env(variables))
     taken_at = snapshot.taken_at()
     assert taken_at is not None
     assert snapshot.find("user1@example.com", taken_at, AGE)
@@ -382,7 +382,8 @@ def test_a_snapshot_belongs_to_the_database_behind_the_pooler(path: Path) -> Non
     settings = Settings.from_env(
         environment(DATABASE_URL="postgresql://u:p@ep-x-1.eu.aws.neon.tech/d", USERS_FILE=str(path))
     )
-    assert settings.database_url
-    pooled = replace(settings.database_url, host="ep-x-1-pooler.eu.aws.neon.tech")
-    one, other = Snapshot.of(settings), Snapshot.of(replace(settings, database_url=pooled))
+    assert settings.database.url
+    pooled = replace(settings.database.url, host="ep-x-1-pooler.eu.aws.neon.tech")
+    one = snapshot_of(settings)
+    other = snapshot_of(replace(settings, database=replace(settings.database, url=pooled)))
     assert one._keys == other._keys

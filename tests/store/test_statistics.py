@@ -17,20 +17,21 @@ from typing import Any
 
 import pytest
 
+from shared.application import open_store
 from shared.database.statement import Statement
 from shared.model.statistics import DAY, Events, Statistics, Window
 from shared.model.user_record import parse
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.statements import CLEAN_UP, MAX_DELETED
 from shared.store.postgres.statistics import MAX_HOURS, ROLL_UP, STATISTICS
 from shared.store.postgres.store import PostgresStore
+from shared.store.settings import StoreSettings
 from shared.transfer import operations
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, id_token, stored
+from tests.support.stores import CLIENT, id_token, postgres_store, stored
 from tests.support.transfers import user
 from tests.support.waiting import until
 
@@ -134,7 +135,7 @@ def test_of_users_in_a_file_it_is_the_same(tmp_path: Path) -> None:
         for number, text in enumerate(CREATED)
     ]
     file.write_text(json.dumps(records))
-    store = open_store(Settings(users_file=file, use_database=False))
+    store = JsonFileStore(StoreSettings(users_file=file))
     assert store.statistics(Window(2, NOW)) == _straightforward_users()
 
 
@@ -148,7 +149,7 @@ class Audit:
 
     def open(self, **settings: str) -> PostgresStore:
         variables = {"DATABASE_URL": self.server.url(self.database), "AUDIT_DAYS": "3650"}
-        self.stores.append(PostgresStore(Settings.from_env(variables | settings)))
+        self.stores.append(postgres_store(**variables | settings))
         return self.stores[-1]
 
     def run(self, sql: str) -> list[list[Any]]:

@@ -11,14 +11,12 @@ from contextlib import closing, contextmanager
 import pytest
 
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.errors import StoreUnavailable
-from shared.settings import Settings
 from tests.support.certificates import Authority
 from tests.support.impostor import Impostor, log_in, message
 
-SETTINGS = Settings(
-    database_timeout=6, database_connect_timeout=5, database_statement_timeout=5, fallback="off"
-)
+SETTINGS = DatabaseSettings(timeout=6, connect_timeout=5, statement_timeout=5)
 SECONDS = 20
 """No deadline, but far more than any answer takes, and far less than none at all."""
 Behave = Callable[[ssl.SSLSocket], None]

@@ -51,7 +51,7 @@ class Served:
         self.settings = self.application.settings
         self.store: Store = self.application.store
         self._connection = (
-            _connect(settings["DATABASE_URL"]) if self.settings.use_database else None
+            _connect(settings["DATABASE_URL"]) if self.settings.store.use_database else None
         )
 
     def send(
@@ -83,7 +83,7 @@ class Served:
     def contents(self) -> dict[str, Any]:
         """Read all that is stored, but for counts of attempts and the audit."""
         if self._connection is None:
-            file = self.settings.users_file
+            file = self.settings.store.users_file
             return {"users": json.loads(file.read_bytes()) if file.exists() else []}
         ((found,),) = self._connection.run(_CONTENTS)
         return dict(found)

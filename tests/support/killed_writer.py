@@ -17,10 +17,10 @@ from typing import Any
 
 from shared import files
 from shared.model.users import User
-from shared.settings import Settings
 from shared.store import snapshot
 from shared.store.json_file import store
 from shared.store.json_file.store import JsonFileStore
+from shared.store.settings import StoreSettings
 from shared.store.snapshot import Snapshot
 
 _WATCHED = {files.__file__, store.__file__, snapshot.__file__}
@@ -31,7 +31,7 @@ class _SignUp:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.store = JsonFileStore(Settings(users_file=path), is_fallback=True)
+        self.store = JsonFileStore(StoreSettings(users_file=path), is_fallback=True)
         self.store.create_user(_user("first"), "hash")
         self.before = path.read_bytes()
 

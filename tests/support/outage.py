@@ -33,7 +33,7 @@ class Site:
 
     def __init__(self, app: Served, relay: Relay) -> None:
         self.app = app
-        self.file = app.settings.users_file
+        self.file = app.settings.store.users_file
         self._relay = relay
 
     def leave(self) -> None:

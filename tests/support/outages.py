@@ -13,12 +13,12 @@ import httpx
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
-from shared.store.snapshot import Snapshot
 from tests.support import relay as relays
 from tests.support.emulator import Emulator
 from tests.support.outage import ADMIN, PASSWORD
 from tests.support.postgres import Server
 from tests.support.relay import Mode, Relay
+from tests.support.stores import snapshot_of
 
 
 @dataclass
@@ -55,14 +55,14 @@ class Instance:
         return bool(self.server.run(f"SELECT FROM users WHERE email = '{email}'", self.database))
 
     def pending(self, email: str) -> bool:
-        file = self.settings.users_file
+        file = self.settings.store.users_file
         records = json.loads(file.read_bytes()) if file.exists() else []
         return any(record["email"] == email for record in records)
 
     def take_snapshot(self) -> None:
-        assert self.settings.database_url
+        assert self.settings.database.url
         url = DatabaseUrl.parse(self.server.url(self.database))
-        Snapshot.of(self.settings).take(Database(url, self.settings), time.time())
+        snapshot_of(self.settings).take(Database(url, self.settings.database), time.time())
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
+from shared.store.settings import StoreSettings
 from shared.transfer.reconciling import Reconciled, quarantine_of, reconcile
 from shared.transfer.steps import Outcome
 from tests.support.outage import new_user
@@ -17,7 +17,7 @@ CONTENTS = "SELECT to_jsonb(u) FROM users u ORDER BY email"
 
 
 def store_of(file: Path, *, is_fallback: bool = True) -> JsonFileStore:
-    return JsonFileStore(Settings(users_file=file), is_fallback=is_fallback)
+    return JsonFileStore(StoreSettings(users_file=file), is_fallback=is_fallback)
 
 
 def sign_up(file: Path, *emails: str) -> list[str]:

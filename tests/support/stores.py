@@ -12,10 +12,12 @@ from shared.rules.accounts import Accounts
 from shared.rules.bulkhead import Bulkhead
 from shared.rules.gate import Gate
 from shared.rules.sessions import Sessions
+from shared.settings import Settings
 from shared.store.contract import Attempt, Credentials, Store
 from shared.store.fallback import FallbackStore
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.store import PostgresStore
+from shared.store.snapshot import Snapshot
 from tests.support.emulator import SECRET
 
 NOW = 1_800_000_000.5
@@ -32,6 +34,18 @@ WITH attempts AS (
 )
 UPDATE auth_events SET at = at - s FROM cast(:age AS interval) s
 """
+
+
+def postgres_store(**variables: str) -> PostgresStore:
+    """Open the store of DATABASE_URL without a fallback."""
+    settings = Settings.from_env(variables)
+    return PostgresStore(settings.store, settings.database, settings.credentials.session_secrets)
+
+
+def snapshot_of(settings: Settings) -> Snapshot:
+    """Give the snapshot that a process with these settings uses."""
+    secrets = settings.credentials.session_secrets
+    return Snapshot.of(settings.store, settings.database, secrets)
 
 
 def pass_time(store: Store, seconds: float) -> None:

@@ -14,9 +14,9 @@ import pg8000.native
 import pytest
 
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
-from shared.settings import Settings
 from tests.support.postgres import USER, Server, running_pgbouncer, running_postgres
 from tests.support.relay import (
     BLACK_HOLE,
@@ -30,9 +30,7 @@ from tests.support.relay import (
     Relay,
 )
 
-SETTINGS = Settings(
-    database_timeout=3, database_connect_timeout=1, database_statement_timeout=1, fallback="off"
-)
+SETTINGS = DatabaseSettings(timeout=3, connect_timeout=1, statement_timeout=1)
 
 
 class _Echo(socketserver.BaseRequestHandler):

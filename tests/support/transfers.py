@@ -10,8 +10,8 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.settings import Settings
 from shared.transfer import export, importing
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.sources import Source
@@ -58,7 +58,7 @@ class Target:
     def __init__(self, server: Server, name: str, port: int | None = None) -> None:
         self.server = server
         self.name = name
-        self.database = Database(DatabaseUrl.parse(server.url(name, port=port)), Settings())
+        self.database = Database(DatabaseUrl.parse(server.url(name, port=port)), DatabaseSettings())
 
     def close(self) -> None:
         """Let go of connections."""

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.settings import Settings
 from shared.transfer import importing
 from shared.transfer.sources import Source, open_source
 from tests.support.relay import Mode, Relay
@@ -44,4 +44,4 @@ def test_twenty_thousand_come_over_a_slow_line_whatever_a_request_may_take(
     path = _written(tmp_path, 20_000)
     relay.mode = Mode(rate=400_000)
     url = DatabaseUrl.parse(target.server.url(target.name, port=relay.port))
-    _bring(Database(url, Settings(database_timeout=4)), path, 20_000)
+    _bring(Database(url, DatabaseSettings(timeout=4)), path, 20_000)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import RowsRejected, TransferRefused
-from shared.settings import Settings
 from shared.transfer import export, rollback, writing
 from tests.support.postgres import Server, running_pgbouncer
 from tests.support.transfers import Target, finish, nonzero, user
@@ -158,7 +158,7 @@ def test_an_import_works_behind_a_pooler_in_transaction_mode(
 ) -> None:
     with running_pgbouncer(postgres, server_connections=2) as pooler:
         url = DatabaseUrl.parse(postgres.url(target.name, port=pooler.port))
-        target.database = Database(url, Settings())
+        target.database = Database(url, DatabaseSettings())
         rows = [user(number) for number in range(2000)]
         target.plan(rows)
         applied, _ = target.apply(rows)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from shared.application import open_store
 from shared.errors import TransferRefused
 from shared.model.users import MAX_EPOCH
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from shared.transfer import rollback
 from tests.support.postgres import Server

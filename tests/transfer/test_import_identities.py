@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from shared.application import open_store
 from shared.credentials.id_tokens import Identity
 from shared.errors import RowsRejected, TransferRefused
 from shared.model.users import ExternalIdentity, User
 from shared.rules import account_linking
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from shared.transfer import importing, rollback
 from shared.transfer.steps import Progress

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from shared.application import open_store
 from shared.credentials.session_tokens import Session
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.settings import Settings
-from shared.store import open_store
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
+from shared.store.settings import StoreSettings
 from shared.transfer import importing
 from tests.support.interceptor import Interceptor
 from tests.support.postgres import Server
@@ -26,7 +28,7 @@ END = int(time.time()) + 86_400
 
 
 def _on_json(path: Path) -> JsonFileStore:
-    return JsonFileStore(Settings(users_file=path))
+    return JsonFileStore(StoreSettings(users_file=path))
 
 
 def _on_postgres(target: Target) -> Store:
@@ -123,7 +125,7 @@ def test_a_commit_of_logouts_alone_is_certain_too(target: Target, postgres: Serv
     target.apply([user(1)])
     with Interceptor(postgres) as interceptor:
         interceptor.watch = lambda message: message.is_committed
-        database = Database(DatabaseUrl.parse(interceptor.url(target.name)), Settings())
+        database = Database(DatabaseUrl.parse(interceptor.url(target.name)), DatabaseSettings())
         source = source_of([user(1, revokedSessions={"sid": END})])
         done, _ = finish(importing.apply(database, source, batch_id="x", run_by="test"))
     assert done.revoked_sessions == 1

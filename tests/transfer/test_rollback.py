@@ -7,12 +7,10 @@ from contextlib import closing
 import pytest
 
 from shared.errors import TransferRefused
-from shared.settings import Settings
-from shared.store import open_store
 from shared.transfer import rollback
 from shared.transfer.rollback import RolledBack
 from shared.transfer.steps import Outcome
-from tests.support.stores import stored
+from tests.support.stores import postgres_store, stored
 from tests.support.transfers import Target, finish, nonzero, user
 
 
@@ -112,9 +110,7 @@ def test_who_deleted_the_account_leaves_no_hash_behind_and_is_not_brought_back(
     target.apply([user(1), user(2)])
     again = [user(1, name="Ada"), user(2, name="Bob")]
     applied, _ = target.apply(again)
-    with closing(
-        open_store(Settings(database_url=target.database.url, use_database=True))
-    ) as store:
+    with closing(postgres_store(DATABASE_URL=target.server.url(target.name))) as store:
         found = store.user(user(1)["id"])
         assert found is not None
         assert store.delete_user(*stored(store, found))

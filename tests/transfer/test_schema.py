@@ -18,9 +18,9 @@ from unittest.mock import patch
 import pytest
 
 from shared.database import migrations
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreUnreachable
-from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support import commands
 from tests.support.emulator import ROOT, environment
@@ -272,7 +272,7 @@ def test_a_migration_that_takes_too_long_is_ended_by_the_server(
     monkeypatch.setattr(migrations, "load", lambda: load(folder))
     url = DatabaseUrl.parse(postgres.url(database))
     with pytest.raises(StoreUnreachable, match=r"9001_slow.sql, line 2: 57014 "):
-        bring_up_to_date(url, Settings(database_timeout=2))
+        bring_up_to_date(url, DatabaseSettings(timeout=2))
     assert _dump(postgres, database) == before
 
 

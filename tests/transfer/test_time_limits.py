@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from shared.database import migrations
 from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreTimeout, StoreUnavailable, StoreUnreachable
-from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
+from shared.store.settings import StoreSettings
 from shared.store.snapshot import Snapshot
 from shared.transfer import importing, rollback, staging, steps
 from shared.transfer.actions import transfer
@@ -39,9 +40,7 @@ LONGER = 1.4
 SLOWLY = Mode(rate=100_000)
 ROWS = [user(number, name="x" * 250) for number in range(260)]
 """They take longer than a request may through a relay that is as slow as that."""
-SETTINGS = Settings(
-    database_timeout=REQUEST, database_connect_timeout=REQUEST, database_statement_timeout=0.3
-)
+SETTINGS = DatabaseSettings(timeout=REQUEST, connect_timeout=REQUEST, statement_timeout=0.3)
 _HAS_TRANSACTION_TIMEOUT = "SELECT name FROM pg_settings WHERE name = 'transaction_timeout'"
 
 
@@ -184,7 +183,7 @@ def test_a_snapshot_may_take_longer_than_a_request(
 
 
 def test_a_reconciliation_may_take_longer_than_a_request(hurried: Target, tmp_path: Path) -> None:
-    users = JsonFileStore(Settings(users_file=tmp_path / "users.json"), is_fallback=True)
+    users = JsonFileStore(StoreSettings(users_file=tmp_path / "users.json"), is_fallback=True)
     users.create_user(new_user("ada@example.com"), HASH)
     insert = "INSERT INTO users (email) VALUES ('ada@example.com')"
     with _held(hurried, insert), _at_least(REQUEST):
@@ -254,7 +253,7 @@ def test_a_commit_whose_answer_is_lost_is_asked_after_for_longer_than_an_import_
         return message.is_committed
 
     interceptor.watch = watch
-    database = Database(DatabaseUrl.parse(interceptor.url(target.name)), Settings())
+    database = Database(DatabaseUrl.parse(interceptor.url(target.name)), DatabaseSettings())
     source = source_of([user(1)])
     with stack:
         applied, _ = finish(importing.apply(database, source, batch_id="x", run_by="test"))
@@ -282,7 +281,7 @@ def test_a_second_attempt_at_a_sign_up_connects_in_the_time_that_the_file_is_loc
 ) -> None:
     relay.mode = BLACK_HOLE
     url = DatabaseUrl.parse(target.server.url(target.name, port=relay.port))
-    database = Database(url, Settings(database_timeout=60, database_connect_timeout=60))
+    database = Database(url, DatabaseSettings(timeout=60, connect_timeout=60))
     began = time.monotonic()
     with (
         pytest.raises(StoreUnreachable),

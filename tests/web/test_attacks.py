@@ -169,7 +169,7 @@ def test_what_a_form_can_send_changes_nothing_even_from_a_browser_that_tells_no_
 
 def _refused(victim: Victim, status: int, *attack: tuple[str, str]) -> None:
     app, session = victim
-    before = app.settings.users_file.read_bytes()
+    before = app.settings.store.users_file.read_bytes()
     for method, path, name in CHANGES:
         body = json.dumps(BODIES[name]).encode()
         headers = dict([JSON, session, *attack]).items()
@@ -178,7 +178,7 @@ def _refused(victim: Victim, status: int, *attack: tuple[str, str]) -> None:
         assert answer.status_code in (status, 401 if name == "migrate" else status), path
         assert "Set-Cookie" not in answer.headers
         assert "Access-Control-Allow-Origin" not in answer.headers
-    assert app.settings.users_file.read_bytes() == before
+    assert app.settings.store.users_file.read_bytes() == before
 
 
 # Members and parameters that no client has any business setting

@@ -72,7 +72,7 @@ def test_one_session_cookie_sent_twice_is_that_session(development: Served) -> N
 
 def test_with_two_session_cookies_nothing_is_changed_for_either_user(development: Served) -> None:
     pair = [_token(development, name) for name in ("ada", "bob")]
-    before = development.settings.users_file.read_bytes()
+    before = development.settings.store.users_file.read_bytes()
     changes = {"everywhere": True, "newPassword": "quite another horse"}
     body = json.dumps(changes | {"password": PASSWORD, "currentPassword": PASSWORD}).encode()
     for first, second in (pair, pair[::-1]):
@@ -85,7 +85,7 @@ def test_with_two_session_cookies_nothing_is_changed_for_either_user(development
         ]:
             answer = development.send(method, path, [JSON, cookie], body)
             assert answer.status_code == 401
-    assert development.settings.users_file.read_bytes() == before
+    assert development.settings.store.users_file.read_bytes() == before
 
 
 def test_logging_out_with_two_session_cookies_clears_ours(development: Served) -> None:

@@ -69,7 +69,7 @@ class Twins:
         for app in self.apps:
             answer = app.send("POST", "/api/signup", [("Content-Type", "application/json")], body)
             assert answer.json is not None
-            tokens = SessionTokens(app.settings.session_secrets)
+            tokens = SessionTokens(app.settings.credentials.session_secrets)
             user = User(**answer.json)
             fresh, stale = (tokens.issue(user, time.time() - age).text for age in (0, 3600))
             self.words.append({"<email>": self.email, "<fresh>": fresh, "<stale>": stale})

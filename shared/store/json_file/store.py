@@ -29,11 +29,11 @@ from shared.model.throttling import Pseudonyms
 from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 from shared.observe import request_context
-from shared.settings import Settings
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.json_file import users_file
 from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import Record, Users
+from shared.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     from shared.credentials.session_tokens import Session
@@ -53,7 +53,9 @@ class JsonFileStore(Store):
     express_sessions = None
     database_status = None
 
-    def __init__(self, settings: Settings, *, is_fallback: bool = False) -> None:
+    def __init__(
+        self, settings: StoreSettings, secrets: Sequence[str] = (), *, is_fallback: bool = False
+    ) -> None:
         """Read nothing yet. A file that doesn't exist holds no users.
 
         Of a fallback, everyone who signs up is pending until Postgres has them.
@@ -62,7 +64,7 @@ class JsonFileStore(Store):
         self._path = settings.users_file
         self._users = users_file.index(None, [])
         self._refused: tuple[tuple[int, ...], StoreUnavailable] | None = None
-        pseudonyms = Pseudonyms(settings.session_secrets)
+        pseudonyms = Pseudonyms(secrets)
         self.attempts = MemoryAttempts(settings.limits, pseudonyms)
 
     def reserve_sign_up(

@@ -9,8 +9,8 @@ from functools import partial
 from shared.database import migrations
 from shared.database.connection import Connection
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.settings import Settings
 from shared.store.postgres import email_keys
 
 _KEYS_CORRECTED = 8
@@ -26,7 +26,7 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
 
 def bring_up_to_date(
     url: DatabaseUrl,
-    settings: Settings,
+    settings: DatabaseSettings,
     report: Callable[[str], None] = migrations.log_applied,
     corrected: email_keys.Report = email_keys.log_correction,
 ) -> None:
@@ -36,7 +36,7 @@ def bring_up_to_date(
     file, and `corrected` what was done to keys. Raises StoreUnavailable, StoreFault.
     """
     database = Database(url, settings)
-    deadline = time.monotonic() + settings.database_timeout
+    deadline = time.monotonic() + settings.timeout
     correct = partial(email_keys.correct, report=corrected)
     with database.direct_connection(deadline) as connection:
         migrations.apply_pending(connection, deadline, report, before={_KEYS_CORRECTED: correct})

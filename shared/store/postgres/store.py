@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from shared.database import sqlstate
 from shared.database.connection import Row
 from shared.database.pool import Database
+from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.errors import EmailTaken, StoreFault, TooManyAttempts
 from shared.formats.timestamps import to_iso
@@ -27,7 +28,6 @@ from shared.model.throttling import (
     success_key,
 )
 from shared.model.users import UUID, ExternalIdentity, IdToken, User
-from shared.settings import Settings
 from shared.store.attempts import CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.postgres import email_keys, statements, statistics
@@ -35,6 +35,7 @@ from shared.store.postgres.columns import parse_json, read_user
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
 from shared.store.postgres.status import PostgresStatus
+from shared.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     from shared.credentials.session_tokens import Session
@@ -44,17 +45,19 @@ if TYPE_CHECKING:
 class PostgresStore(Store):
     """Users in a table."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Open nothing yet."""
-        if settings.database_url is None:
-            raise ValueError("the Postgres store needs a database_url")
-        prepared = functools.partial(prepare, apply=settings.auto_migrate)
-        self.database = Database(settings.database_url, settings, prepare=prepared)
+    def __init__(
+        self, settings: StoreSettings, database: DatabaseSettings, secrets: Sequence[str]
+    ) -> None:
+        """Open nothing yet. Of the secrets the first names addresses and networks in tables."""
+        if database.url is None:
+            raise ValueError("the Postgres store needs a database's URL")
+        prepared = functools.partial(prepare, apply=database.auto_migrate)
+        self.database = Database(database.url, database, prepare=prepared)
         self.database_status: PostgresStatus = PostgresStatus(self.database)
         self.express_sessions = PostgresExpressSessions(self.database)
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * DAY
-        self._pseudonyms = Pseudonyms(settings.session_secrets)
+        self._pseudonyms = Pseudonyms(secrets)
 
     def reserve_sign_up(
         self, client: Client, identities: Sequence[ExternalIdentity] = ()

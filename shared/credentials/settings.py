@@ -1,0 +1,157 @@
+"""The secrets, what a password has to be and may cost, and whose ID tokens are taken."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from shared import files
+from shared.credentials import session_keys
+from shared.credentials.session_keys import InvalidSessionKeys, SessionKey
+from shared.environment import Environment, InvalidSettings
+
+SECRET_MIN_BYTES = 32
+"""HS256 needs a key at least as long as its hash (RFC 7518, section 3.2)."""
+
+_PLACEHOLDER = re.compile(
+    r"change|replace|example|placeholder|default|your[-_ ]|secret|passw", re.IGNORECASE
+)
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]+\.apps\.googleusercontent\.com")
+_PROJECT_ID = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
+
+
+def _usable_cpus() -> int:
+    """Count the CPUs that this process may use or, where nobody tells, those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialSettings:
+    """What `shared.credentials` is told."""
+
+    session_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """None are there in development, before `with_development_secret`."""
+    session_keys: tuple[SessionKey, ...] = ()
+    express_sessions: bool = True
+    bcrypt_rounds: int = 12
+    hash_concurrency: int = field(default_factory=_usable_cpus)
+    password_min_length: int = 8
+    google_client_ids: tuple[str, ...] = ()
+    firebase_project_id: str | None = None
+
+    @property
+    def has_google(self) -> bool:
+        """Whether users can sign in with Google at all, directly or through Firebase."""
+        return bool(self.google_client_ids) or self.firebase_project_id is not None
+
+    @classmethod
+    def read(cls, env: Environment) -> CredentialSettings:
+        """Read them, and leave problems with the environment."""
+        default = cls()
+        rounds = env.number("BCRYPT_ROUNDS", default.bcrypt_rounds, 4, 14)
+        if env.secure and rounds < 10:
+            env.problems.append("BCRYPT_ROUNDS must be at least 10 in production.")
+        return cls(
+            session_secrets=_session_secrets(env),
+            session_keys=_session_keys(env),
+            express_sessions=env.boolean("EXPRESS_SESSIONS", default=default.express_sessions),
+            bcrypt_rounds=rounds,
+            hash_concurrency=env.number("HASH_CONCURRENCY", default.hash_concurrency, 1, 64),
+            password_min_length=env.number(
+                "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64
+            ),
+            google_client_ids=_google_client_ids(env),
+            firebase_project_id=_firebase_project_id(env),
+        )
+
+    def with_development_secret(self, folder: Path) -> CredentialSettings:
+        """Give them with the secret that is kept in a folder, and made there once.
+
+        So sessions outlive a restart. Raises InvalidSettings where that cannot be.
+        """
+        path = folder / "session-secret"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            # The first of several processes wins, with a whole file.
+            with suppress(FileExistsError), files.creating(path) as file:
+                file.write(secrets.token_urlsafe(48).encode())
+            data, _ = files.read(path)
+        except OSError as error:
+            reason = error.strerror or error
+            problem = (
+                f"The development secret {path} cannot be kept ({reason}): set SESSION_SECRET."
+            )
+            raise InvalidSettings([problem]) from error
+        secret = data.decode("ascii", "ignore").strip()
+        if len(secret) < SECRET_MIN_BYTES or not data.isascii():
+            raise InvalidSettings([f"The development secret {path} is damaged: delete it."])
+        return replace(self, session_secrets=(secret,))
+
+
+def check_secrets(env: Environment, name: str, keys: tuple[str, ...]) -> None:
+    """Leave a problem with the environment where a secret is weak."""
+    if any(len(key.encode()) < SECRET_MIN_BYTES for key in keys):
+        env.problems.append(
+            f"{name} holds a secret shorter than {SECRET_MIN_BYTES} bytes: "
+            "make one with `openssl rand -base64 48`."
+        )
+    elif any(len(set(key)) < 10 or _PLACEHOLDER.search(key) for key in keys):
+        env.problems.append(
+            f"{name} looks like a placeholder: make one with `openssl rand -base64 48`."
+        )
+    if len(set(keys)) < len(keys):
+        env.problems.append(f"{name} lists the same secret twice.")
+
+
+def _session_secrets(env: Environment) -> tuple[str, ...]:
+    text = env.text("SESSION_SECRET")
+    if text is None:
+        if env.secure:
+            env.problems.append(
+                "SESSION_SECRET is missing: make one with `openssl rand -base64 48`."
+            )
+        return ()
+    keys = tuple(key.strip() for key in text.split(","))
+    if env.secure:
+        check_secrets(env, "SESSION_SECRET", keys)
+    elif not all(keys):
+        env.problems.append("SESSION_SECRET has an empty entry in its list.")
+    return keys
+
+
+def _session_keys(env: Environment) -> tuple[SessionKey, ...]:
+    text = env.text("SESSION_PRIVATE_KEY")
+    if text is None:
+        return ()
+    try:
+        return session_keys.parse(text)
+    except InvalidSessionKeys as error:
+        env.problems.append(f"SESSION_PRIVATE_KEY cannot be used: {error}.")
+        return ()
+
+
+def _google_client_ids(env: Environment) -> tuple[str, ...]:
+    client_ids = env.words("GOOGLE_CLIENT_ID")
+    # Google gives a client no other form of id; with a mistyped one nobody could sign in.
+    if not all(_CLIENT_ID.fullmatch(client_id) for client_id in client_ids):
+        env.problems.append(
+            "GOOGLE_CLIENT_ID must list OAuth client ids, such as "
+            "1234567890-abc123.apps.googleusercontent.com."
+        )
+    return tuple(dict.fromkeys(client_ids))
+
+
+def _firebase_project_id(env: Environment) -> str | None:
+    project_id = env.text("FIREBASE_PROJECT_ID")
+    if project_id is not None and not _PROJECT_ID.fullmatch(project_id):
+        env.problems.append(
+            "FIREBASE_PROJECT_ID must be the project's id, such as my-project-1a2b3: 6 to 30 "
+            "lower case letters, digits and hyphens."
+        )
+    return project_id

@@ -1,0 +1,52 @@
+"""How the database is reached, and for how long it is waited for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
+from shared.environment import Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """Durations are in seconds."""
+
+    url: DatabaseUrl | None = None
+    auto_migrate: bool = True
+    timeout: float = 15.0
+    connect_timeout: float = 10.0
+    statement_timeout: float = 5.0
+    max_connections: int = 4
+    max_idle: float = 30.0
+    slow_query: float = 1.0
+
+    @classmethod
+    def read(cls, env: Environment) -> DatabaseSettings:
+        """Read them, and leave problems with the environment."""
+        default = cls()
+        return cls(
+            url=_url(env),
+            auto_migrate=env.boolean("AUTO_MIGRATE", default=default.auto_migrate),
+            timeout=env.number("DATABASE_TIMEOUT", default.timeout, 0.1, 300),
+            connect_timeout=env.number(
+                "DATABASE_CONNECT_TIMEOUT", default.connect_timeout, 0.1, 300
+            ),
+            statement_timeout=env.number(
+                "DATABASE_STATEMENT_TIMEOUT", default.statement_timeout, 0.1, 300
+            ),
+            max_connections=env.number("DATABASE_MAX_CONNECTIONS", default.max_connections, 1, 100),
+            max_idle=env.number("DATABASE_MAX_IDLE", default.max_idle, 0, 3600),
+            slow_query=env.number("DATABASE_SLOW_QUERY", default.slow_query, 0, 300),
+        )
+
+
+def _url(env: Environment) -> DatabaseUrl | None:
+    text = env.text("DATABASE_URL")
+    if text is None:
+        return None
+    try:
+        return DatabaseUrl.parse(text)
+    except InvalidDatabaseUrl as error:
+        env.problems.append(f"DATABASE_URL cannot be used: {error}.")
+        return None

@@ -1,0 +1,80 @@
+"""Reads the environment's variables, and collects problems instead of stopping at the first.
+
+A problem is one sentence; it names the variable and the shape of its value, never a secret's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+NAMES = ("development", "test", "staging", "production")
+
+T = TypeVar("T", int, float)
+
+
+class InvalidSettings(Exception):
+    """The process must not start; `problems` holds a sentence for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Join the problems into one message for the terminal."""
+        self.problems = problems
+        super().__init__("\n".join(("The settings are not usable:", *(f"- {p}" for p in problems))))
+
+
+class Environment:
+    """Variables with their types; an empty one counts as absent."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """Find out which environment it is, because defaults depend on that."""
+        self._variables = variables
+        self.problems: list[str] = []
+        self.name = self._name()
+        """One of NAMES."""
+        self.secure = self.name in ("staging", "production")
+        """Whether the outside world speaks HTTPS to us and strict rules hold."""
+
+    def text(self, name: str) -> str | None:
+        """Read a text, without blanks around it."""
+        return self._variables.get(name, "").strip() or None
+
+    def words(self, name: str) -> list[str]:
+        """Read a list that is separated by commas or blanks."""
+        return (self.text(name) or "").replace(",", " ").split()
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        """Read a yes or no, as people write them."""
+        text = self.text(name)
+        if text is None:
+            return default
+        if text.lower() in ("true", "1", "yes", "on"):
+            return True
+        if text.lower() not in ("false", "0", "no", "off"):
+            self.problems.append(f"{name} must be true or false.")
+        return False
+
+    def number(self, name: str, default: T, at_least: float, at_most: float) -> T:
+        """Read a number of the default's type."""
+        text = self.text(name)
+        if text is None:
+            return default
+        kind = type(default)
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is not None and at_least <= value <= at_most:
+            return value
+        noun = "a whole number" if kind is int else "a number"
+        self.problems.append(f"{name} must be {noun} from {at_least:g} to {at_most:g}.")
+        return default
+
+    def _name(self) -> str:
+        name = "ENVIRONMENT" if self.text("ENVIRONMENT") else "NODE_ENV"
+        # Cloud Run sets K_SERVICE: a deployment that forgot to say what it is gets strict rules.
+        default = "production" if self.text("K_SERVICE") else "development"
+        value = (self.text(name) or default).lower()
+        if value not in NAMES:
+            self.problems.append(f"{name} must be one of {', '.join(NAMES)}.")
+            return "production"
+        return value

@@ -1,0 +1,84 @@
+"""What the server waits for, whose pages and proxies are trusted, and the cookie."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from shared.environment import Environment
+
+_ORIGIN = re.compile(r"https?://[^/?#@*\s]+")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_COOKIE_NAME_MAX_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """Durations are in seconds."""
+
+    secure: bool = False
+    """Whether the outside world speaks HTTPS to us."""
+    cookie_name: str = "session"
+    allowed_origins: frozenset[str] = frozenset()
+    trusted_proxies: int = 0
+    request_timeout: float = 10.0
+    stream_timeout: float = 30.0
+    keep_alive_timeout: float = 75.0
+    threads: int = field(default_factory=lambda: 4 * (os.cpu_count() or 1))
+    """Of the server: functions-framework reads the same variable, with the same default."""
+    google_cloud_project: str | None = None
+    sign_in_page: bool = False
+
+    @classmethod
+    def read(cls, env: Environment) -> WebSettings:
+        """Read them, and leave problems with the environment."""
+        default = cls()
+        if env.secure and env.text("DEBUG"):
+            env.problems.append(
+                "DEBUG is set: it would expose an interactive debugger. Remove the variable."
+            )
+        # Whoever calls Cloud Run, its own front end appends the address.
+        proxies = 1 if env.text("K_SERVICE") else default.trusted_proxies
+        is_development = env.name == "development"
+        return cls(
+            secure=env.secure,
+            cookie_name=_cookie_name(env),
+            allowed_origins=_allowed_origins(env),
+            trusted_proxies=env.number("TRUSTED_PROXIES", proxies, 0, 10),
+            request_timeout=env.number("REQUEST_TIMEOUT", default.request_timeout, 0.1, 300),
+            stream_timeout=env.number("STREAM_TIMEOUT", default.stream_timeout, 0.1, 3600),
+            keep_alive_timeout=env.number(
+                "KEEP_ALIVE_TIMEOUT", default.keep_alive_timeout, 1, 3600
+            ),
+            threads=env.number("THREADS", default.threads, 1, 1000),
+            google_cloud_project=env.text("GOOGLE_CLOUD_PROJECT"),
+            sign_in_page=env.boolean("SIGN_IN_PAGE", default=is_development),
+        )
+
+
+def _cookie_name(env: Environment) -> str:
+    name = env.text("COOKIE_NAME") or ("__Host-session" if env.secure else "session")
+    if not _TOKEN.fullmatch(name):
+        env.problems.append("COOKIE_NAME must be an HTTP token, such as __Host-session.")
+    if len(name) > _COOKIE_NAME_MAX_LENGTH:
+        env.problems.append(
+            f"COOKIE_NAME may have at most {_COOKIE_NAME_MAX_LENGTH} characters, because "
+            "browsers drop a cookie that is too long as a whole."
+        )
+    if name.startswith(("__Host-", "__Secure-")) and not env.secure:
+        env.problems.append(
+            "COOKIE_NAME begins with a prefix that browsers accept over HTTPS only, and "
+            "development is served without."
+        )
+    return name
+
+
+def _allowed_origins(env: Environment) -> frozenset[str]:
+    origins = env.words("ALLOWED_ORIGINS")
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        env.problems.append(
+            "ALLOWED_ORIGINS must list origins such as https://app.example.com, without a "
+            "path or a trailing slash."
+        )
+    return frozenset(origins)
