@@ -9,6 +9,7 @@ import random
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,24 @@ CLOSED = "the generator was closed"
 @pytest.fixture
 def emulator(tmp_path: Path) -> Iterator[Emulator]:
     """An emulator of its own for each test, whose memory and output are this test's alone."""
-    with running_emulator(
+    with _running(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One for all tests that look at answers only."""
+    with _running(tmp_path_factory.mktemp("streams")) as running:
+        yield running
+
+
+def _running(folder: Path) -> AbstractContextManager[Emulator]:
+    return running_emulator(
         "routed",
         source=f"{ROOT}/tests/support/admin_functions.py",
         ADMIN_TOKEN=TOKEN,
-        USERS_FILE=str(tmp_path / "users.json"),
-    ) as running:
-        yield running
+        USERS_FILE=str(folder / "users.json"),
+    )
 
 
 def _chunks(data: bytes, size: int = 50_000) -> Iterator[bytes]:
@@ -84,14 +96,14 @@ def test_a_body_of_30_mb_arrives_whole_and_is_never_in_memory(
     ids=["Content-Length", "chunked", "without Expect", "HTTP 1.0"],
 )
 def test_curl_sends_30_mb_and_gets_lines(
-    emulator: Emulator, curl_program: str, tmp_path: Path, options: list[str]
+    shared: Emulator, curl_program: str, tmp_path: Path, options: list[str]
 ) -> None:
     file = tmp_path / "body"
     file.write_bytes(LARGE)
     headers = [part for item in HEADERS.items() for part in ("-H", ": ".join(item))]
     command = [curl_program, "-sS", "--noproxy", "*", *headers, *options]
     result = subprocess.run(
-        [*command, "--data-binary", f"@{file}", f"{emulator.url}/api/digest"],
+        [*command, "--data-binary", f"@{file}", f"{shared.url}/api/digest"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     *progress, done = _lines(result.stdout)
@@ -99,8 +111,8 @@ def test_curl_sends_30_mb_and_gets_lines(
     assert len(progress) == 4
 
 
-def test_a_line_arrives_while_the_body_is_still_being_sent(emulator: Emulator) -> None:
-    with _connect(emulator) as connection:
+def test_a_line_arrives_while_the_body_is_still_being_sent(shared: Emulator) -> None:
+    with _connect(shared) as connection:
         connection.sendall(_head("Transfer-Encoding: chunked") + _chunk(b"x" * 65536))
         received = b""
         while b"progress" not in received:
@@ -224,20 +236,20 @@ def test_a_body_that_breaks_off_is_an_error_and_never_a_silent_end(
     ],
 )
 def test_a_streamed_body_is_declared_as_json_or_json_lines(
-    emulator: Emulator, headers: dict[str, str], status: int
+    shared: Emulator, headers: dict[str, str], status: int
 ) -> None:
-    assert _post(emulator, b"{}", **headers).status_code == status
-    assert _post(emulator, iter([b"{}"]), **headers).status_code == status
+    assert _post(shared, b"{}", **headers).status_code == status
+    assert _post(shared, iter([b"{}"]), **headers).status_code == status
 
 
-def test_no_body_needs_no_content_type(emulator: Emulator) -> None:
-    with emulator.client(headers={"Authorization": HEADERS["Authorization"]}) as client:
+def test_no_body_needs_no_content_type(shared: Emulator) -> None:
+    with shared.client(headers={"Authorization": HEADERS["Authorization"]}) as client:
         response = client.post("/api/digest")
     assert [line["bytes"] for line in _lines(response.text)] == [0]
 
 
-def test_more_than_the_limit_is_413_before_it_is_sent(emulator: Emulator) -> None:
-    with _connect(emulator) as connection:
+def test_more_than_the_limit_is_413_before_it_is_sent(shared: Emulator) -> None:
+    with _connect(shared) as connection:
         connection.sendall(_head(f"Content-Length: {request_body.MAX_STREAM + 1}"))
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
