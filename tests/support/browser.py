@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
 
 _TELL_OF_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) =>
   console.error(`CSP: ${event.effectiveDirective} of ${event.blockedURI} ${event.sample}`));
 """
+_kept: dict[tuple[str, str], Page] = {}
+"""By the URL and the options: a new page costs Chromium a second."""
 _REFUSED = "Failed to load resource: the server responded with a status of"
 
 
@@ -25,11 +27,12 @@ def running_chromium(program: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=False)
         yield browser
         browser.close()
+    _kept.clear()
 
 
 @contextmanager
 def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """Open an empty page with cookies of its own, and hold it to a silent console until the end.
+    """Open an empty page without cookies, and hold it to a silent console until the end.
 
     What counts are errors and warnings, uncaught exceptions, and violations of the content security
     policy; not that the API answered with a status of 400 or more, which Chromium always tells.
@@ -41,17 +44,34 @@ def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
         if message.type in ("error", "warning") and not is_answer:
             complaints.append(message.text)
 
-    with browser.new_context(base_url=url, **options) as context:
-        context.set_default_timeout(10_000)
-        context.add_init_script(_TELL_OF_VIOLATIONS)
-        page = context.new_page()
-        page.on("console", listen)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+    def fail(error: Error) -> None:
+        complaints.append(str(error))
+
+    page = _page(browser, url, options)
+    page.on("console", listen)
+    page.on("pageerror", fail)
+    try:
         yield page
         if options.get("java_script_enabled", True):
             # What was violated last is told by a task of its own.
             page.evaluate("new Promise((done) => setTimeout(done, 20))")
+    finally:
+        page.unroute_all()
+        page.goto("about:blank")
+        page.context.clear_cookies()
+        page.remove_listener("console", listen)
+        page.remove_listener("pageerror", fail)
     assert not complaints, complaints
+
+
+def _page(browser: Browser, url: str, options: dict[str, Any]) -> Page:
+    key = (url, repr(options))
+    if key not in _kept:
+        context = browser.new_context(base_url=url, **options)
+        context.set_default_timeout(10_000)
+        context.add_init_script(_TELL_OF_VIOLATIONS)
+        _kept[key] = context.new_page()
+    return _kept[key]
 
 
 def axe(page: Page) -> list[str]:
