@@ -316,7 +316,9 @@ def test_a_server_without_room_is_asked_a_few_times_and_no_more(
     url = DatabaseUrl.parse(
         postgres.url(database, port=relay.port, user="crowded", password="crowded")
     )
-    with closing(Database(url, SETTINGS)) as pool:
+    # However busy the machine is, all attempts fit.
+    settings = replace(SETTINGS, database_timeout=60, database_connect_timeout=50)
+    with closing(Database(url, settings)) as pool:
         with pytest.raises(StoreUnreachable, match="53300"):
             pool.execute("SELECT 1")
         assert relay.connections == CONNECT_ATTEMPTS

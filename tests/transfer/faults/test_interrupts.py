@@ -95,7 +95,7 @@ def test_an_apply_interrupted_at_a_line_ends_before_or_after_but_not_between(
     with Stopped(signal.SIGINT, url(target), users_file, *APPLY) as stopped:
         _, last = stopped.at(0)
         codes = []
-        for line in [*range(1, last, last // count), *range(last - 8, last + 1)]:
+        for line in [*range(1, last, max(1, last // count)), *range(last - 8, last + 1)]:
             forget(target, users_file)
             code, _ = stopped.at(line)
             sessions_end(target)

@@ -77,7 +77,7 @@ def test_an_apply_killed_at_a_line_leaves_real_names_to_whole_files_only(
         assert (code, state(target)) == (0, EVERYTHING)
         assert len(check_files(users_file)) == 2
         seen = []
-        for line in [*range(1, last, last // count), *range(last - 3, last + 1)]:
+        for line in [*range(1, last, max(1, last // count)), *range(last - 3, last + 1)]:
             forget(target, users_file)
             assert stopped.at(line) == (-signal.SIGKILL, line)
             sessions_end(target)
