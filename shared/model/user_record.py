@@ -103,8 +103,7 @@ def check(row: Any, *, strict: bool) -> tuple[Any, ...]:
         _check_texts(*texts)
     elif row.get("id") is None or row.get("email") is None:
         raise InvalidRow("The id or the email is missing.")
-    epoch = row.get("epoch", 0)
-    if not (is_epoch(epoch) if strict else type(epoch) is int):
+    if "epoch" in row and not (is_epoch(row["epoch"]) if strict else type(row["epoch"]) is int):
         raise InvalidRow(EPOCH_PROBLEM)
     if IDENTITIES in row:
         _check_identities(row[IDENTITIES], strict=strict)
