@@ -17,15 +17,12 @@ from shared.transfer.users_table import DIGEST, HELD, assignments
 REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
 """What became of a batch's user at its rollback, beside KEPT; and who came later."""
 
-
 _FOREIGN_KEY_VIOLATION = "23503"
 _REASONS = {
     staging.KEPT: "It has changed since, or its old address or identity is another's now: kept.",
     GONE: "It was gone from Postgres already.",
     SIGNED_UP: "It signed up after the import, and is kept.",
 }
-
-
 _LOCK_USERS = """
 SELECT count(*) FROM (
     SELECT FROM users u JOIN import_records r ON r.user_id = u.id AND r.batch = $1::bigint
