@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What the database takes for one, in lower case."""
@@ -33,6 +34,16 @@ class User:
     """Sessions issued under an earlier epoch are no longer renewed."""
     is_degraded: bool = False
     """Known from a copy that may be out of date, because the database is away: see `tokens`."""
+
+
+USER_COLUMNS = ("id", "email", "name", "provider", "epoch")
+"""What a `User` is made of: columns in the database, members of a row in a users file."""
+
+
+def user_from(values: Iterable[Any]) -> User:
+    """Make a user of the values of USER_COLUMNS."""
+    user_id, email, name, provider, epoch = values
+    return User(str(user_id), email, name, provider or "local", epoch or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
-from shared.model.users import User
+from shared.model.users import USER_COLUMNS, user_from
 from shared.store.contract import Credentials
 from shared.store.settings import StoreSettings
 
@@ -41,6 +41,7 @@ REFUSED_SECONDS = 5.0
 """For which a file that is not believed is not read again, unless it was changed."""
 
 _FORMAT = 1
+"""Another one where a line has other members."""
 _CHUNK = 1 << 20
 _DIGEST_LINE = 65
 """Bytes of the last line: a SHA-256 in hex, and the line's end."""
@@ -55,9 +56,9 @@ _BEGIN = (
     # Of an instance that is put to sleep between two requests.
     f"SET LOCAL idle_in_transaction_session_timeout = '{2 * FETCH_SECONDS:.0f}s'"
 )
-_USERS = """
+_USERS = f"""
 DECLARE users NO SCROLL CURSOR FOR
-SELECT email_key, id::text, email, name, provider, epoch, password FROM users
+SELECT email_key, id::text, {", ".join(USER_COLUMNS[1:])}, password FROM users
 WHERE email_key IS NOT NULL ORDER BY email_key COLLATE "C"
 """
 
@@ -193,11 +194,11 @@ class Snapshot:
         known, found = self._find(key, now, max_age)
         if found is None:
             return None
-        _, user_id, email, name, provider, epoch, password = found
-        change = self._invalid.get(user_id)
+        _, *values, password = found
+        user = user_from(values)
+        change = self._invalid.get(user.id)
         if change is not None and not known.has(change):
             return None
-        user = User(user_id, email, name, provider or "local", epoch)
         return Credentials(user, password)
 
     def has(self, key: str, now: float, max_age: float) -> bool:

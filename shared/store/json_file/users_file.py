@@ -9,7 +9,14 @@ from typing import Any
 from shared.formats.strict_json import InvalidJson, loads
 from shared.model.emails import email_key
 from shared.model.user_record import PENDING, InvalidRow, check
-from shared.model.users import EPOCH_PROBLEM, ExternalIdentity, User, is_epoch
+from shared.model.users import (
+    EPOCH_PROBLEM,
+    USER_COLUMNS,
+    ExternalIdentity,
+    User,
+    is_epoch,
+    user_from,
+)
 from shared.store.contract import Credentials
 
 Record = dict[str, Any]
@@ -89,10 +96,4 @@ def credentials(record: Record) -> Credentials:
 
 def user(record: Record) -> User:
     """Give the user."""
-    return User(
-        id=record["id"],
-        email=record["email"],
-        name=record.get("name"),
-        provider=record.get("provider") or "local",
-        epoch=record.get("epoch", 0),
-    )
+    return user_from(map(record.get, USER_COLUMNS))
