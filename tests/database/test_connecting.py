@@ -317,7 +317,7 @@ def test_a_server_without_room_is_asked_a_few_times_and_no_more(
         postgres.url(database, port=relay.port, user="crowded", password="crowded")
     )
     # However busy the machine is, all attempts fit.
-    settings = replace(SETTINGS, database_timeout=60, database_connect_timeout=50)
+    settings = replace(SETTINGS, timeout=60, connect_timeout=50)
     with closing(Database(url, settings)) as pool:
         with pytest.raises(StoreUnreachable, match="53300"):
             pool.execute("SELECT 1")

@@ -7,13 +7,12 @@ from typing import Any
 from shared.database.connection import Row
 from shared.errors import StoreRefused
 from shared.formats.strict_json import InvalidJson, loads
-from shared.model.users import User
+from shared.model.users import USER_COLUMNS, User, user_from
 
 
 def read_user(row: Row) -> User:
-    """Give the user whom a row's first columns are: id, email, name, provider, epoch."""
-    user_id, email, name, provider, epoch, *_ = row
-    return User(id=str(user_id), email=email, name=name, provider=provider or "local", epoch=epoch)
+    """Give the user whom a row's first columns are."""
+    return user_from(row[: len(USER_COLUMNS)])
 
 
 def parse_json(column: str | None) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from shared.database.statement import Statement
 from shared.model.throttling import success_key
-from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS
+from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS, USER_COLUMNS
 from shared.store.postgres.attempts import after, count_attempt, count_success, spend
 
 MAX_EVENTS = 100
@@ -26,7 +26,7 @@ def next_epoch(epoch: str) -> str:
     return f"(CASE WHEN {epoch} < {MAX_EPOCH} THEN {epoch} + 1 ELSE {MAX_EPOCH // 2} END)"
 
 
-_USER = "u.id, u.email, u.name, u.provider, u.epoch"
+_USER = ", ".join(f"u.{column}" for column in USER_COLUMNS)
 
 RESERVE_SIGN_UP = Statement(
     "reserve_sign_up",

@@ -27,7 +27,7 @@ from shared.model.throttling import (
     sign_up_key,
     success_key,
 )
-from shared.model.users import UUID, ExternalIdentity, IdToken, User
+from shared.model.users import USER_COLUMNS, UUID, ExternalIdentity, IdToken, User
 from shared.store.attempts import CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.postgres import email_keys, statements, statistics
@@ -371,4 +371,4 @@ def _pairs(identities: Sequence[ExternalIdentity]) -> str:
 
 
 def _credentials(row: Row) -> Credentials:
-    return Credentials(read_user(row), row[5])
+    return Credentials(read_user(row), row[len(USER_COLUMNS)])
