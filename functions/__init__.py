@@ -1,1 +1,1 @@
-"""One file an endpoint: read the call, do one thing in `shared`, answer."""
+"""One file per endpoint: read the call, call one rule, answer."""

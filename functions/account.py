@@ -13,7 +13,7 @@ from shared.web.responses import answer, no_content
 
 @endpoint("GET", "DELETE", body="optional")
 def account(call: Call) -> Response:
-    """Give the users all that is stored about them: 200. Or delete it, on their password: 204."""
+    """GET: all data stored about the user, 200. DELETE: delete the account, 204."""
     session = call.app.sessions.read(call.session_token, call.now)
     if call.request.method == "DELETE":
         return _delete(call, session)

@@ -1,4 +1,4 @@
-"""GET /api/dashboard: how the service does, on one page without a script."""
+"""GET /api/dashboard: statistics, metrics and alerts on one page without a script."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 @endpoint("GET", admin=True, basic=True)
 def dashboard(call: Call) -> Response:
-    """Give the page: 200, also where the database is away, and then without its figures."""
+    """Give the page: always 200; without statistics if the database is unreachable."""
     nonce = secrets.token_urlsafe(16)
     page = _template().render(
         nonce=nonce,
@@ -74,13 +74,16 @@ def _alerts(call: Call) -> list[dict[str, Any]]:
 
 
 def _database(call: Call) -> list[tuple[str, str]]:
-    """Tell what the process knows of its database, without asking it."""
+    """Give the process's view of the database; does not query it."""
     database = call.app.store.database_status
     if database is None:
         return [("store", "JSON file")]
     pool, fallback = database.pool(), database.fallback()
     found = [
-        ("database", f"away since {_moment(fallback.since)}" if fallback.since else "there"),
+        (
+            "database",
+            f"Unreachable since {_moment(fallback.since)}" if fallback.since else "Connected",
+        ),
         ("outages", str(metrics.OUTAGES.total)),
         ("connections", f"{pool.total}, {pool.idle} idle, {pool.waiting} waiting"),
         ("round trips", str(metrics.ROUND_TRIPS.total)),
@@ -98,7 +101,7 @@ class _Latency:
     number: int
     quantiles: list[str]
     part: float
-    """Of a second, in percent."""
+    """The width of the bar: percent of a second."""
 
 
 def _latencies() -> list[_Latency]:
@@ -106,7 +109,7 @@ def _latencies() -> list[_Latency]:
     rows = [_latency(f"{name} requests", series) for name, series in sorted(requests.items())]
     for name, histogram in (
         ("password hashes", metrics.HASHES),
-        ("waits for a place to hash", metrics.PLACE_WAITS),
+        ("waits to hash a password", metrics.PLACE_WAITS),
         ("database statements", metrics.QUERIES),
         ("database connects", metrics.CONNECTS),
         ("waits for a connection", metrics.WAITS),
@@ -124,13 +127,13 @@ def _latency(name: str, series: Series) -> _Latency:
 
 
 def _figures(call: Call) -> dict[str, Any]:
-    """Give what the database counts, or why there is nothing of it."""
+    """Give the statistics, or a sentence if there are none."""
     window = Window(DAYS, call.now)
     try:
         found = call.app.store.statistics(window)
     except (StoreUnavailable, StoreFault) as error:
         call.log["cause"] = str(error)
-        return {"problem": "There are no figures of users now: the log tells why, in `cause`."}
+        return {"problem": "No statistics available; see `cause` in the log."}
     days = window.each_day()
     names = [day.isoformat() for day in days]
     providers = [name for name, _ in found.users.most_common()] or ["local"]
@@ -165,7 +168,7 @@ def _logins(found: Statistics, window: Window, names: Sequence[str]) -> dict[str
     return {
         "logins": _columns(names, ["logins", "failed logins"], values),
         "hours": {
-            "summary": f"most on {_WEEK[busiest[0]]} at {busiest[1]}:00, {most}",
+            "summary": f"maximum {most}, on {_WEEK[busiest[0]]} at {busiest[1]}:00",
             "days": [
                 {
                     "name": name,

@@ -20,7 +20,7 @@ _DISCONNECTED = {"status": "disconnected", "message": "Database not connected"}
 
 @endpoint("GET")
 def health(call: Call) -> Response:
-    """Tell that the process lives and, but for livez, how its database does: always 200."""
+    """Report liveness and, except for livez, database health: always 200."""
     status: dict[str, Any] = {"status": "OK", "timestamp": now_iso()}
     if call.request.path.endswith("/livez"):
         return answer(status)

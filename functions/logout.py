@@ -15,9 +15,9 @@ from shared.web.responses import answer
 def logout(call: Call) -> Response:
     """End the session and remove its cookies: 200, with or without a session.
 
-    `everywhere` ends all sessions of the user, and needs one that goes on. The old server's
-    session ends as well, because its row would outlive the cookie. Where the session cannot be
-    ended now, the cookies stay: without them nobody could try again.
+    `everywhere` ends all sessions of the user and needs a valid one. The old server's session
+    ends as well, because its row would outlive the cookie. If the session cannot be ended now,
+    the cookies stay, so that the user can try again.
     """
     everywhere = call.body.get("everywhere", False)
     if not isinstance(everywhere, bool):

@@ -1,4 +1,4 @@
-"""GET /api/metrics: counts and times of this process, for Prometheus."""
+"""GET /api/metrics: metrics of this process, for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from shared.web.endpoint import endpoint
 
 @endpoint("GET", admin=True)
 def metrics(call: Call) -> Response:
-    """Give them as text. Nothing is asked of the database: a scrape must not keep it awake."""
+    """Give them as text. Does not query the database: a scrape must not keep it awake."""
     text = instruments.render(call.app.gauges())
     return Response(text, content_type=instruments.CONTENT_TYPE)

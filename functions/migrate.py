@@ -1,4 +1,4 @@
-"""POST /api/migrate: the move over HTTP, for administrators.
+"""POST /api/migrate: the import over HTTP, for administrators.
 
 What is to be done comes as a JSON object, and the users are those of `USERS_FILE`; or it comes in
 the query, and the users are the body. The answer is JSON lines: progress, whatever became of a row
@@ -63,7 +63,7 @@ def migrate(call: Call) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One call, and where its users are: in the body, or in `USERS_FILE`."""
+    """One call, with its users in the body or in `USERS_FILE`."""
 
     call: Call
     database: Database
@@ -150,7 +150,7 @@ _ACTIONS: dict[str, Callable[[_Job], Steps]] = {
 
 
 def _without_names(found: Plan) -> Line:
-    """Count the odd members instead of naming them: they might be addresses."""
+    """Count unknown members without naming them: they might be addresses."""
     return found.to_json() | {"unknown_members": len(found.unknown_members)}
 
 

@@ -48,7 +48,7 @@ def _file(name: str, content_type: str, **values: str) -> Response:
 
 
 def _policy(**sources: str) -> str:
-    """Write a Content-Security-Policy; what is not named may not be loaded."""
+    """Write a Content-Security-Policy that allows only what is named."""
     directives = {
         "default_src": "'none'",
         "script_src": "'self'",

@@ -11,7 +11,7 @@ from shared.web.endpoint import endpoint
 
 @endpoint("GET")
 def session(call: Call) -> Response:
-    """Tell who is signed in: 200 with the user, or 401.
+    """Give the signed-in user: 200, or 401.
 
     On the way a stale session is renewed, and one of the old server exchanged for ours.
     """

@@ -1,4 +1,4 @@
-"""POST /api/signup, and /api/register as the old front end calls it."""
+"""POST /api/signup, and /api/register for the old front end."""
 
 from __future__ import annotations
 

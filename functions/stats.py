@@ -1,4 +1,4 @@
-"""GET /api/stats: how many users there are, who came and who logs in; for administrators."""
+"""GET /api/stats: numbers of users, registrations and logins; for administrators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REASONS = ("unknown_account", "wrong_password", "too_many_attempts")
 
 @endpoint("GET", admin=True)
 def stats(call: Call) -> Response:
-    """Give the old server's numbers and, of the last `days`, what happened: 200."""
+    """Give the old server's numbers and the events of the last `days`: 200."""
     window = Window(_days(call), call.now)
     found = call.app.store.statistics(window)
     days = window.each_day()
@@ -58,7 +58,7 @@ def _of_events(days: list[date], events: Events | None) -> dict[str, Any]:
 
 
 def _by_day(days: list[date], counts: Counter[tuple[date, str]]) -> list[dict[str, Any]]:
-    """Give each day, and of each the providers that there are."""
+    """Give each day with its counts by provider."""
     providers = [*PROVIDERS, *sorted({provider for _, provider in counts} - {*PROVIDERS})]
     return [
         {"day": str(day), "providers": {provider: counts[day, provider] for provider in providers}}

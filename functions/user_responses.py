@@ -1,4 +1,4 @@
-"""What functions answer about users: who it is, and the session's cookie, set or removed."""
+"""Responses about users: their members, and the session's cookie."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def user_members(user: User) -> dict[str, Any]:
-    """Give what the old front end reads at the top level of an answer."""
+    """Give the members that the old front end reads at the top level."""
     return {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}
 
 
@@ -29,7 +29,7 @@ def user_answer(
     event: str | None = None,
     token: IssuedToken | None = None,
 ) -> Response:
-    """Answer with a user and, where there is a new token, its cookie; log the event."""
+    """Answer with a user and, if there is a new token, its cookie; log the event."""
     call.log |= {"user_id": user.id, "event": event}
     response = answer(user_members(user), status)
     if token is not None:
@@ -60,7 +60,7 @@ def begin_session(
 
 
 def clear_session(call: Call, response: Response) -> None:
-    """Remove the session cookie, and the old server's; the attributes are those of setting it."""
+    """Remove the session cookie, with the attributes that set it, and the old server's."""
     _set_cookie(call, response, "", 0)
     if (
         call.settings.credentials.express_sessions

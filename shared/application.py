@@ -1,4 +1,4 @@
-"""What lives as long as the process: one of each, made when first needed.
+"""The composition root: the parts of a process, each made when first needed.
 
 Nothing here opens a connection before a request does, because functions-framework loads the
 functions before its server forks. Imports wait as well: a probe needs no password hasher.
@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 
 class part(Generic[T]):  # noqa: N801  # a decorator, as `property` is
-    """A part of an Application: made once, by the first who asks, while the others wait.
+    """A part of an Application: made once, by the first caller, while others wait.
 
     Two of them would hold twice the connections, or compute twice as many hashes at once. Unlike
     `functools.cached_property`, which has no lock since Python 3.12.
     """
 
     def __init__(self, make: Callable[[Application], T]) -> None:
-        """`make` is the method of which the part is the result."""
+        """`make` is the method that returns the part."""
         self._make = make
         self._name = make.__name__
         self.__doc__ = make.__doc__
@@ -61,7 +61,7 @@ class Application:
     """One application with its settings. Several of them in one process share nothing."""
 
     def __init__(self, settings: Settings) -> None:
-        """Make nothing yet."""
+        """Make no part yet."""
         self.settings = settings
         self.making = threading.RLock()
         """Held while a part is made, which may need others."""
@@ -73,7 +73,7 @@ class Application:
 
     @part
     def janitor(self) -> Janitor:
-        """Who deletes what has expired."""
+        """Deletes expired rows."""
         from shared.store.janitor import Janitor
 
         return Janitor(self.store)
@@ -88,7 +88,7 @@ class Application:
 
     @part
     def hasher(self) -> PasswordHasher:
-        """The password hasher, with its bound on hashes at once."""
+        """The password hasher, with its limit of concurrent hashes."""
         from shared.credentials.passwords import PasswordHasher
 
         settings = self.settings.credentials
@@ -96,7 +96,7 @@ class Application:
 
     @part
     def gate(self) -> Gate:
-        """What everybody passes before a hash."""
+        """The limits before every hash."""
         from shared.rules.bulkhead import Bulkhead
         from shared.rules.gate import Gate
 
@@ -141,7 +141,7 @@ class Application:
 
     @part
     def alerts(self) -> Alerts:
-        """The judge of this process's last minutes."""
+        """The alerts of this process."""
         from shared.observe.alerts import Alerts
 
         return Alerts(self.settings.alerts)
@@ -151,17 +151,17 @@ class Application:
         self.alerts.check(self.seconds_away(), self.settings.alerts.webhook, time.monotonic())
 
     def seconds_away(self) -> float | None:
-        """Tell for how long the database has been away, if it is, without asking it."""
+        """Give the duration of the current outage, or None; does not query the database."""
         # A process that was only probed has no store, and needs none for this.
         store: Store | None = vars(self).get("store")
         database = store.database_status if store is not None else None
         return database.fallback().away if database is not None else None
 
     def gauges(self) -> list[Gauge]:
-        """Tell how everything is right now, without asking the database."""
+        """Give the current values; does not query the database."""
         from shared.observe.metrics import STARTED_AT, Gauge
 
-        started = Gauge("process_start_time_seconds", "When this process started.", STARTED_AT)
+        started = Gauge("process_start_time_seconds", "Start time of the process.", STARTED_AT)
         found = [started, *self.gate.bulkhead.gauges()]
         database = self.store.database_status
         if database is not None:
@@ -169,7 +169,7 @@ class Application:
         return found
 
     def close(self) -> None:
-        """Let go of connections and files. The application may be used again."""
+        """Close connections and files. The application can be used again."""
         if "store" in vars(self):
             self.store.close()
 

@@ -1,1 +1,1 @@
-"""The pages for people, and what they load."""
+"""HTML pages and their assets."""

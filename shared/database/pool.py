@@ -63,9 +63,9 @@ class PoolCounts:
     def gauges(self) -> list[Gauge]:
         """Give the counts for the metrics."""
         return [
-            Gauge("db_client_connections", "Open connections to the database.", self.total),
-            Gauge("db_client_connections_idle", "Those that nobody uses.", self.idle),
-            Gauge("db_client_pending_requests", "Who waits for a connection.", self.waiting),
+            Gauge("db_client_connections", "Open database connections.", self.total),
+            Gauge("db_client_connections_idle", "Idle database connections.", self.idle),
+            Gauge("db_client_pending_requests", "Requests waiting for a connection.", self.waiting),
         ]
 
 

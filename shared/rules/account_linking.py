@@ -1,9 +1,8 @@
-"""Signing in by a provider's word, and whose account that opens: the linking table.
+"""Sign-in with an external identity, and the rules for linking it to an account.
 
-An identity is known by its issuer and subject, never by its address (ASVS V6.8.1). The address
-only finds an account that the identity might be joined to; who may join them is decided by
-`_is_proven` and `_check_merge`, and `docs/SECURITY.md` has the same as a table. Knows neither HTTP
-nor SQL.
+An identity is its issuer and subject, never its address (ASVS V6.8.1). The address only finds an
+account to which the identity might be linked; `_is_proven` and `_check_merge` decide.
+`docs/SECURITY.md` has the rules as a table. Knows neither HTTP nor SQL.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
     from shared.model.clients import Client
 
 ATTEMPTS = 3
-"""Of a sign-in, while others change the same account; each sees what the one before lost to."""
+"""Of a sign-in while others change the account; each attempt sees the previous change."""
 
 
 def sign_in(
     store: Store, identity: Identity, session: Session | None, *, client: Client
 ) -> tuple[User, str]:
-    """Give the user whom a verified identity is, and the event: a signup, login, identity_linked.
+    """Give the user of a verified identity, and the event: signup, login or identity_linked.
 
-    `session` is that of whoever asks, if there is one. Anybody may have put it into their browser,
-    so that it proves the account's other side only as `_is_proven` says.
-    Raises LinkRequired and EmailTaken where the address is an account's that is not to be joined,
-    InvalidIdentityToken where the token has been used too often, and TooManyAttempts where the
-    user has signed in or the client's network has signed up too often.
+    `session` is the caller's, if any. An attacker may have planted it in the browser, so it counts
+    as a proof only under the conditions of `_is_proven`.
+    Raises LinkRequired and EmailTaken if an account has the address and may not be linked,
+    InvalidIdentityToken if the token was used too often, and TooManyAttempts for too many sign-ins
+    of the user or sign-ups from the client's network.
     """
     identities = identity.identities
     key = email_key(identity.email)
@@ -54,7 +53,7 @@ def sign_in(
         if match.is_linked and match.has_all:
             return found.user, "login"
         if match.has_all:
-            raise EmailTaken(cause="the account has as many identities as one may have")
+            raise EmailTaken(cause="the account has the maximum number of identities")
         drops_password = not match.is_linked and not _is_proven(store, session, found, match.at)
         if drops_password:
             _check_merge(match, identity)
@@ -71,11 +70,11 @@ def sign_in(
 
 
 def _is_proven(store: Store, session: Session | None, found: Credentials, at: float) -> bool:
-    """Tell whether whoever asks has just logged in with the account's password.
+    """Tell whether the caller has just logged in with the account's password.
 
-    It is to be in this very session, within ten minutes, and the session goes on. Any other one
-    proves nothing: not the old server's, not Google's, and not that of a sign-up, which chose the
-    password and never had to know it.
+    That must have been in this session, within ten minutes, and the session must be valid. Other
+    sessions prove nothing: neither the old server's, nor Google's, nor that of a sign-up, which
+    chose the password without proving it.
     """
     user = found.user
     return (
@@ -88,11 +87,11 @@ def _is_proven(store: Store, session: Session | None, found: Credentials, at: fl
 
 
 def _check_merge(match: ExternalMatch, identity: Identity) -> None:
-    """Let the provider's word alone join the account, if it may.
+    """Raise EmailTaken or LinkRequired unless the identity alone is enough to link.
 
-    It may where it speaks for the address, and for a user whom the old server had from Google:
-    there was no subject then, and any token was let in. Either way what was there before, password
-    and sessions, ends, whatever session is asking.
+    It is enough if the provider is authoritative for the address, and for Google users of the old
+    server, which stored no subject and accepted any token. In both cases the existing password and
+    all sessions end, whatever the caller's session.
     """
     found = match.credentials
     if match.has_identities:

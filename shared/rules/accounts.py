@@ -1,7 +1,7 @@
 """The rules of accounts with a password. Knows neither HTTP nor SQL.
 
-Whatever a password has to prove passes the gate, is counted by the store, and only then costs a
-hash. Whoever the gate refuses has not been counted.
+Every check of a password passes the gate, is counted by the store, and only then costs a hash.
+Callers refused by the gate are not counted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Accounts:
-    """Signs up, logs in, and changes what a password protects. Safe to share between threads."""
+    """Signs up, logs in, changes passwords and deletes accounts. Thread-safe."""
 
     def __init__(
         self, store: Store, hasher: PasswordHasher, gate: Gate, *, password_min_length: int
@@ -51,7 +51,7 @@ class Accounts:
     def sign_up(
         self, *, email: str, password: str, name: str | None, client: Client
     ) -> tuple[User, bool]:
-        """Create a local user; tell whether the fallback has them, because the database is away.
+        """Create a local user; tell whether the fallback stored them, in a database outage.
 
         Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken.
         """
@@ -72,13 +72,14 @@ class Accounts:
             return created, reservation.is_offline
 
     def log_in(self, *, email: str, password: str, client: Client) -> User:
-        """Give the user whose address and password these are.
+        """Verify an address and a password and give their user.
 
-        Raises InvalidCredentials, the same and after the same work for an unknown address, a wrong
-        password, an account without a usable hash and one without an attempt left; TooManyAttempts
-        where the client's network has none, and where the account has logged in too often of late;
-        and Overloaded. In an outage StoreUnreachable takes the place of InvalidCredentials: an
-        outage must not read as a wrong password. A user whom the fallback has found is degraded.
+        Raises InvalidCredentials, with the same answer after the same work, for an unknown address,
+        a wrong password, and an account without a usable hash or an attempt left; TooManyAttempts
+        if the client's network has no attempt left, or the account too many successful logins;
+        and Overloaded. In an outage it raises StoreUnreachable instead of InvalidCredentials,
+        because an outage must not look like a wrong password. A user found by the fallback is
+        degraded.
         """
         store, hasher = self._store, self._hasher
         with self._gate.attempt(client, "login"):
@@ -89,7 +90,7 @@ class Accounts:
             if not hasher.verify(password, stored) or found is None or stored is None:
                 if not attempt.is_conclusive:
                     raise StoreUnreachable(
-                        cause="the password does not fit what is known now",
+                        cause="the password does not match the local data",
                         event="login_unverified",
                         account=attempt.account,
                         offline=attempt.is_offline or None,
@@ -102,7 +103,7 @@ class Accounts:
                 try:
                     store.replace_password_hash(found.user.id, stored, hasher.hash(password))
                 except (StoreUnavailable, StoreFault) as error:
-                    # The login itself is sound, and the next one tries again.
+                    # The login is valid; the next one tries again.
                     log.write("WARNING", "A password hash could not be renewed", cause=str(error))
             store.end_login(attempt)
             return found.user
@@ -110,9 +111,9 @@ class Accounts:
     def change_password(
         self, session: Session, *, current: str | None, new: str, client: Client
     ) -> User:
-        """Give the session's user a new password, which ends all sessions: the user gets a new one.
+        """Change the password of the session's user, which ends all their sessions.
 
-        Raises InvalidInput, Overloaded, and what `_prove_again` does.
+        Raises InvalidInput, Overloaded, and the errors of `_prove_again`.
         """
         user = session.user
         self._check_new_password(new, field="newPassword", email=user.email, name=user.name)
@@ -120,15 +121,15 @@ class Accounts:
             attempt, found = self._prove_again(session, "currentPassword", current, client)
             changed = self._store.change_password(attempt, found, self._hasher.hash(new))
         if changed is None:
-            raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
+            raise StoreBusy(cause="the user changed meanwhile")
         return changed
 
     def delete(self, session: Session, *, password: str | None, client: Client) -> None:
-        """Delete the session's user with all that is theirs. Raises as `change_password` does."""
+        """Delete the session's user and all their data. Raises as `change_password` does."""
         with self._gate.attempt(client, "reauthentication"):
             attempt, found = self._prove_again(session, "password", password, client)
             if not self._store.delete_user(attempt, found):
-                raise StoreBusy(cause="the user changed meanwhile")  # Trying again tells how.
+                raise StoreBusy(cause="the user changed meanwhile")
 
     def _check_new_password(
         self, password: str, *, field: str, email: str, name: str | None
@@ -140,10 +141,10 @@ class Accounts:
     def _prove_again(
         self, session: Session, field: str, password: str | None, client: Client
     ) -> tuple[Attempt, Credentials]:
-        """Have the session's user prove the password, or, without one, a sign-in just now.
+        """Verify the password of the session's user or, if there is none, a recent sign-in.
 
         Raises NotAuthenticated, TooManyAttempts, ReauthenticationRequired, WrongPassword, and
-        InvalidInput where the password is missing.
+        InvalidInput for a missing password.
         """
         with self._gate.attempts.learning(client.network):
             attempt = self._store.begin_reauthentication(session, client)

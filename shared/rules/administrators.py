@@ -1,4 +1,4 @@
-"""The rule for who is an administrator. Knows no HTTP; the clock is the caller's."""
+"""Authentication of administrators. Knows no HTTP; the caller gives the time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from shared.rules.settings import AdministratorSettings
 def authenticate(
     settings: AdministratorSettings, bearer: str | None, google_id_tokens: IdTokens, now: float
 ) -> str:
-    """Tell, for the log, whose bearer token this is: the admin token's or a service account's.
+    """Verify a bearer token and give the administrator's name for the log.
 
-    Raises AdminRequired for a token that is missing or worth nothing, NotAdmin for Google's token
-    for somebody else (RFC 6750, section 3.1), and IdentityUnavailable where Google's certificates
-    are needed and cannot be had. Without a setting for it, no kind of token is accepted.
+    Raises AdminRequired for a missing or invalid token, NotAdmin for a valid Google token of
+    somebody else (RFC 6750, section 3.1), and IdentityUnavailable if Google's certificates are
+    needed and cannot be fetched. Each kind of token is accepted only if its setting is present.
     """
     if bearer is None:
         raise AdminRequired(cause="no bearer token")
@@ -35,7 +35,7 @@ def authenticate(
 
 
 def _equal(presented: str, secret: str) -> bool:
-    """Compare in a time that depends on neither: digests have one length, whatever was sent."""
+    """Compare in constant time: digests have the same length for all inputs."""
     return hmac.compare_digest(_digest(presented), _digest(secret))
 
 

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from shared.model.clients import Client
 
 PLACES_PER_HASH = 2
-"""Of two callers one computes, and one talks to the store or computes next."""
+"""Of two callers one hashes, and one uses the store or hashes next."""
 CALLERS_PER_HASH = 3
-"""How many hold a place or wait for one, where the server has no more threads for them."""
+"""Minimum of callers that hold a place or wait, however few the threads."""
 PATIENCE = 2.0
 """Seconds that a caller waits for a place."""
 MAX_REMEMBERED = 20_000
-"""Networks and regions whose last turn is known; the oldest turns are forgotten first."""
+"""Networks and regions whose last turn is stored; the oldest are dropped first."""
 
 SERVED, FULL, DISPLACED, EXPIRED = "served", "full", "displaced", "expired"
-"""What becomes of a caller, as the metrics call it."""
+"""The outcomes for a caller, as in the metrics."""
 
 _CAUSES = {
     FULL: "no room to wait for a place",
@@ -49,7 +49,7 @@ _CAUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Callers that hold a place, and callers that wait for one."""
+    """Numbers of callers with a place, and of waiting ones."""
 
     held: int
     waiting: int
@@ -67,10 +67,10 @@ class _Waiter:
 
 
 class Bulkhead:
-    """A number of places. Safe to share between threads; time is monotonic."""
+    """A number of places with a fair queue. Thread-safe; time is monotonic."""
 
     def __init__(self, places: int, room: int, *, patience: float = PATIENCE) -> None:
-        """Take how many may hold a place, how many may hold one or wait, and for how long."""
+        """`room` limits holders and waiters together; `patience` is the wait in seconds."""
         self._places, self._room, self._patience = places, room, patience
         self._changing = threading.Lock()
         self._held: Counter[str] = Counter()
@@ -81,9 +81,9 @@ class Bulkhead:
 
     @classmethod
     def of(cls, concurrency: int, threads: int) -> Bulkhead:
-        """Make one for as many hashes at once, and a server of as many threads.
+        """Make one for a number of concurrent hashes and of server threads.
 
-        A quarter of the threads stays free for others, if there are four for each hash.
+        A quarter of the threads stays free for other requests, if there are four per hash.
         """
         room = max(CALLERS_PER_HASH * concurrency, threads * 3 // 4)
         return cls(PLACES_PER_HASH * concurrency, room)
@@ -92,8 +92,8 @@ class Bulkhead:
     def place(self, client: Client) -> Iterator[None]:
         """Hold a place, at once or after a wait.
 
-        Raises Overloaded: at once where there is no room, and after a wait where no place came
-        free in time or where the room went to a network that has had less.
+        Raises Overloaded: at once if the queue is full, or after a wait if no place became free
+        in time or a network with fewer turns displaced the caller.
         """
         began = time.monotonic()
         outcome = self._take(client)
@@ -106,7 +106,7 @@ class Bulkhead:
             self._leave(client)
 
     def counts(self) -> Counts:
-        """Count callers right now."""
+        """Give the current numbers of callers."""
         with self._changing:
             return Counts(self._held.total(), len(self._waiting))
 
@@ -114,8 +114,8 @@ class Bulkhead:
         """Give the counts for the metrics."""
         counts = self.counts()
         return [
-            Gauge("password_places_held", "Callers that have a place to hash in.", counts.held),
-            Gauge("password_places_waiting", "Callers that wait for one.", counts.waiting),
+            Gauge("password_places_held", "Callers admitted to hash a password.", counts.held),
+            Gauge("password_places_waiting", "Callers waiting to hash a password.", counts.waiting),
         ]
 
     def _take(self, client: Client) -> str:
@@ -129,7 +129,7 @@ class Bulkhead:
                 self._waiting.append(waiter)
         if not waiter.settled.wait(self._patience):
             with self._changing:
-                if waiter in self._waiting:  # It may have been settled since.
+                if waiter in self._waiting:  # It may have been settled meanwhile.
                     self._waiting.remove(waiter)
         return waiter.outcome
 
@@ -139,7 +139,7 @@ class Bulkhead:
             if not self._held[client.network]:
                 del self._held[client.network]
             if self._waiting:
-                # The first of equals is who came first.
+                # Among equals, min() takes the earliest arrival.
                 waiter = min(self._waiting, key=lambda waiter: self._turn(waiter.client))
                 self._waiting.remove(waiter)
                 self._serve(waiter)
@@ -155,10 +155,10 @@ class Bulkhead:
         waiter.settle(SERVED)
 
     def _has_room_for(self, client: Client) -> bool:
-        """Tell whether a newcomer may wait, and displace somebody for it where that is fair.
+        """Tell whether a newcomer may wait; displace a waiter for it if that is fair.
 
-        The youngest waiter of the network that has most of the room goes, if the newcomer's has
-        less even with the newcomer; of networks that have as much, the one whose turn is last.
+        The network with the largest share loses its youngest waiter, if the newcomer's network has
+        less even with the newcomer. Of networks with equal shares the most recently served loses.
         """
         if self._held.total() + len(self._waiting) < self._room:
             return True
@@ -176,5 +176,5 @@ class Bulkhead:
         return True
 
     def _turn(self, client: Client) -> tuple[int, int]:
-        """Tell when the region and the network were served last; 0 is never. The least is next."""
+        """Give the last turns of region and network, 0 for never. The smallest is served next."""
         return self._turns.get(client.coarse, 0), self._turns.get(client.network, 0)

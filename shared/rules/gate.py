@@ -1,4 +1,4 @@
-"""What stands before every hash: the locks that are known, then the bulkhead."""
+"""The limits before every hash: known locks first, then the bulkhead."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """What every caller passes before anything is counted or computed for it.
+    """The limits that a caller passes before anything is counted or computed.
 
-    A network that is known to be locked needs no place, and takes none from others.
+    A caller of a locked network takes no place in the bulkhead.
     """
 
     def __init__(self, bulkhead: Bulkhead) -> None:
-        """Take what bounds the callers, and remember no lock."""
+        """Start without known locks."""
         self.bulkhead = bulkhead
         self.attempts, self.sign_ups = Locks(), Locks()
 

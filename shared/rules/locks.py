@@ -1,4 +1,4 @@
-"""The networks that are known to be locked, so that a flood of them costs the store nothing."""
+"""A cache of locked networks, so that floods from them cost the store nothing."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from dataclasses import dataclass
 from shared.errors import TooManyAttempts
 
 ASK_AGAIN_SECONDS = 10.0
-"""How long a process believes that a network is locked before one caller asks the store again: an
-operator may have deleted the lock, and attempts that were on their way may give theirs back."""
+"""How long a lock is cached before one caller may query the store again: an operator may have
+deleted it, or attempts in progress may be refunded."""
 MAX_LOCKS = 10_000
-"""Networks that a process remembers as locked; the oldest are forgotten, and the store is asked."""
+"""Cached locks; beyond that the oldest are dropped."""
 
 
 class Locks:
-    """The networks that the store said have no attempt left, as one process remembers them.
+    """The networks that the store reported as locked, cached by one process.
 
-    Refuses a flood of them without asking the store. Knows nothing that the store did not say, and
-    is asked by the monotonic clock.
+    Refuses their requests without querying the store. Uses the monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Remember none. `clock` gives monotonic seconds."""
+        """`clock` gives monotonic seconds."""
         self._clock = clock
         self._changing = threading.Lock()
         self._found: dict[str, _Lock] = {}
 
     def check(self, network: str, *, event: str) -> None:
-        """Raise TooManyAttempts with the event, where the network is known to be locked."""
+        """Raise TooManyAttempts with the event if the network is known to be locked."""
         now = self._clock()
         with self._changing:
             lock = self._found.get(network)
@@ -40,15 +39,15 @@ class Locks:
             if lock.ends_at <= now:
                 del self._found[network]
             elif lock.asked_at + ASK_AGAIN_SECONDS <= now:
-                lock.asked_at = now  # By this caller, and by nobody else meanwhile.
+                lock.asked_at = now  # Only this caller queries the store now.
             else:
                 raise TooManyAttempts(lock.ends_at - now, event=event)
 
     @contextmanager
     def learning(self, network: str) -> Iterator[None]:
-        """Ask the store whether the network has an attempt left, and remember what it says.
+        """Cache the store's answer in the block: TooManyAttempts is a lock, anything else is none.
 
-        Inside of the block nothing but the store may raise TooManyAttempts.
+        Inside the block only the store may raise TooManyAttempts.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""The rules of sessions: who is signed in, and what ends that. Knows neither HTTP nor SQL."""
+"""The rules of sessions: reading, renewing, ending. Knows neither HTTP nor SQL."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """Reads, renews and ends sessions. Safe to share between threads."""
+    """Reads, renews and ends sessions. Thread-safe."""
 
     def __init__(self, store: Callable[[], Store], tokens: SessionTokens) -> None:
-        """`store` is called where the token alone doesn't tell, and not before."""
+        """`store` is called only when the token alone is not enough."""
         self._store = store
         self._tokens = tokens
 
     def read(self, token: str | None, now: float) -> Session:
-        """Give the session of a token, as far as the token alone tells. Raises NotAuthenticated.
+        """Verify a token without the store. Raises NotAuthenticated.
 
-        So it does for a degraded session, which tells who is signed in and is good for nothing
-        else: what was known at its login may have been out of date.
+        It also refuses a degraded session, which only shows who is signed in, because the data at
+        its login may have been out of date.
         """
         session = self._read(token, now)
         if session.user.is_degraded:
@@ -52,12 +52,11 @@ class Sessions:
     def current_user(
         self, token: str | None, now: float, *, express_sid: str | None = None
     ) -> tuple[User, IssuedToken | None]:
-        """Give the session's user and, where the session is renewed or exchanged, its new token.
+        """Give the session's user and, if the session is renewed or exchanged, its new token.
 
-        A fresh session is believed by its signature alone. A stale one costs one look into the
-        store, and so does exchanging the old server's session `express_sid`, for which there is no
-        token yet. Raises NotAuthenticated, and StoreUnavailable where a session cannot be looked
-        up.
+        The signature alone proves a fresh session. A stale one costs one query, and so does
+        exchanging the old server's session `express_sid`, which has no token yet. Raises
+        NotAuthenticated, and StoreUnavailable if a session cannot be looked up.
         """
         if token is None:
             if express_sid is None:
@@ -65,7 +64,7 @@ class Sessions:
             old = self._store().express_sessions
             sid = express_sessions.exchanged_sid(express_sid)
             user = old.user(express_sid, exchanged=sid) if old else None
-            # The old server knows no epoch: what ends a user's sessions here ends those there, too.
+            # The old server has no epochs: ending all sessions here must end its sessions, too.
             if user is None or user.epoch > 0:
                 raise NotAuthenticated
             return user, self._tokens.issue(user, now, method="express", sid=sid)
@@ -78,17 +77,17 @@ class Sessions:
         return user, self._tokens.issue(user, now, renews=session)
 
     def account(self, session: Session) -> Account:
-        """Give all that is stored about the session's user. Raises NotAuthenticated."""
+        """Give all data stored about the session's user. Raises NotAuthenticated."""
         account = self._store().account(session.user.id, sid=session.sid)
         if account is None or account.user.epoch != session.user.epoch:
             raise NotAuthenticated(cause="the user is gone or ended this session")
         return account
 
     def log_out(self, token: str | None, express_sid: str | None, *, client: Client) -> None:
-        """End the session, and the old server's, where there is one.
+        """End the session, and the old server's, if there is one.
 
-        So it does for one that does not go on by the clock here: by another instance's it may.
-        Raises StoreUnavailable where one goes on.
+        Also ends a session that has ended by the local clock: by another instance's it may not
+        have. Raises StoreUnavailable if a session could not be ended.
         """
         self._delete_express(express_sid)
         if token is None:

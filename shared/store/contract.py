@@ -125,7 +125,7 @@ class FallbackStatus:
         """Give it for the metrics."""
         is_away = self.since is not None
         return [
-            Gauge("db_client_away", "Whether the database is away: 1 or 0.", is_away),
+            Gauge("db_client_away", "1 during a database outage, else 0.", is_away),
             Gauge("fallback_pending_sign_ups", "Sign-ups not yet in Postgres.", self.pending),
             Gauge(
                 "fallback_snapshot_timestamp_seconds",
