@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 def is_server_error(status: int) -> bool:
-    """Tell whether an answer is a failure of ours.
+    """Tell whether a status is a server error.
 
     501 is not: it tells the client what no function here takes (RFC 9110, section 15.6.2).
     """
@@ -36,7 +36,7 @@ class AuthError(Exception):
 
 
 class InvalidInput(AuthError):
-    """A member of the body that cannot be accepted; `field` names it."""
+    """An invalid member of the body; `field` names it."""
 
     code = "invalid_input"
 
@@ -47,21 +47,21 @@ class InvalidInput(AuthError):
 
 
 class InvalidCredentials(AuthError):
-    """One answer for unknown user, wrong password, and a user without a password."""
+    """Unknown user, wrong password, or a user without a password: the same answer."""
 
     code = "invalid_credentials"
     sentence = "Invalid email or password"
 
 
 class NotAuthenticated(AuthError):
-    """There is no session, or it is not, or no longer, valid."""
+    """There is no session, or it is not valid (any more)."""
 
     code = "not_authenticated"
     sentence = "Not authenticated"
 
 
 class WrongPassword(InvalidInput):
-    """Who is signed in did not prove the password that the change of the account needs."""
+    """The password that confirms a change of the account is wrong."""
 
     code = "wrong_password"
     sentence = "Your current password is not correct"
@@ -75,19 +75,19 @@ class ReauthenticationRequired(AuthError):
 
 
 class TooManyAttempts(AuthError):
-    """Attempts have used up their number. `retry_after` is in seconds."""
+    """No attempt is left. `retry_after` is in seconds."""
 
     code = "too_many_attempts"
     sentence = "Too many attempts. Please try again later."
 
     def __init__(self, retry_after: float, **facts: str | None) -> None:
-        """`retry_after` is what is left until the next attempt counts."""
+        """`retry_after` is the time until the next attempt is allowed."""
         super().__init__(**facts)
         self.retry_after = max(1, math.ceil(retry_after))
 
 
 class LinkRequired(AuthError):
-    """The address belongs to an account that the provider cannot speak for."""
+    """The address is an account's, for which the provider is not authoritative."""
 
     code = "link_required"
     sentence = (
@@ -105,7 +105,7 @@ class EmailTaken(AuthError):
 
 
 class InvalidSource(AuthError):
-    """A file or a body is, as a whole, not one of users; the sentence tells the place."""
+    """A file or a body does not hold users; the sentence names the place."""
 
     code = "invalid_source"
 
@@ -117,60 +117,60 @@ class TransferRefused(AuthError):
 
 
 class RowsRejected(TransferRefused):
-    """Rows cannot be brought over, and nobody said that they may stay behind."""
+    """Some rows cannot be imported, and skipping them was not requested."""
 
     code = "rows_rejected"
 
 
 class PlanOutdated(TransferRefused):
-    """The source or the database is no longer what the plan was made for."""
+    """The source or the database has changed since the plan."""
 
     code = "plan_outdated"
 
 
 class CommitUnknown(TransferRefused):
-    """The connection was lost at the COMMIT, and nobody could be asked whether it was done."""
+    """The connection was lost during the COMMIT, and its outcome is unknown."""
 
     code = "commit_unknown"
 
 
 class AdminRequired(AuthError):
-    """There are no administrator's credentials, or they are not valid."""
+    """The administrator's credentials are missing or invalid."""
 
     code = "admin_required"
     sentence = "Administrator credentials are required"
 
 
 class NotAdmin(AuthError):
-    """The credentials are genuine, but no administrator's."""
+    """The credentials are valid, but not an administrator's."""
 
     code = "not_admin"
     sentence = "These credentials are not an administrator's"
 
 
 class InvalidIdentityToken(AuthError):
-    """The ID token is not one of its issuer's, not for us, or not valid now."""
+    """The ID token is not its issuer's, not for this service, or not valid now."""
 
     code = "invalid_identity_token"
     sentence = "Google authentication failed"
 
 
 class Unavailable(AuthError):
-    """Cannot be answered now. `retry_after` is in seconds."""
+    """The request cannot be served now. `retry_after` is in seconds."""
 
     sentence = "The service is temporarily unavailable. Please try again in a moment."
     retry_after: ClassVar[int] = 5
 
 
 class IdentityUnavailable(Unavailable):
-    """The certificates that an ID token is verified with cannot be had now."""
+    """The certificates for ID tokens cannot be fetched now."""
 
     code = "identity_unavailable"
     retry_after = 10
 
 
 class Overloaded(Unavailable):
-    """As many callers as can be served are hashing passwords or waiting to."""
+    """Too many callers are hashing passwords or waiting to."""
 
     code = "overloaded"
     retry_after = 1
@@ -183,11 +183,11 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreUnreachable(StoreUnavailable):
-    """Could not connect, or timed out: the one kind of fault that waiting may mend."""
+    """Could not connect, or timed out: the one retryable kind of fault."""
 
 
 class StoreTimeout(StoreUnreachable):
-    """Timed out by its own word: a statement waited or worked for too long."""
+    """The server itself cancelled a statement that took too long."""
 
 
 class StoreBusy(StoreUnavailable):
@@ -198,11 +198,11 @@ class StoreBusy(StoreUnavailable):
 
 
 class StoreRefused(StoreUnavailable):
-    """TLS, authentication or schema: needs the operator, and is never worth a retry."""
+    """TLS, authentication or schema: needs the operator; never retry."""
 
 
 class StoreFault(Exception):
-    """The database refused a statement: a bug of ours. Carries the SQLSTATE, never a row."""
+    """The database refused a statement, because of a bug. Has the SQLSTATE, never a row."""
 
     def __init__(self, sqlstate: str, message: str) -> None:
         """`message` is the server's primary one."""
@@ -211,7 +211,7 @@ class StoreFault(Exception):
 
 
 class HttpError(Exception):
-    """A call that fails at the edge, before any rule of accounts is asked."""
+    """A call that fails at the edge, before any rule runs."""
 
     def __init__(
         self, status: int, code: str, sentence: str, headers: dict[str, str] | None = None

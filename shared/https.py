@@ -1,4 +1,4 @@
-"""Asks other hosts: one request within a deadline, by no proxy, following no redirect."""
+"""Requests to other hosts, each within a deadline, without proxies or redirects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""JSON as RFC 8259 and I-JSON (RFC 7493) mean it, where Python's `json` is more generous.
+"""A JSON parser as strict as RFC 8259 and I-JSON (RFC 7493), unlike Python's `json`.
 
-Python's parser recurses: how deep it can go is each interpreter's own, and a thread with a small
-stack dies of less. How deep a text is, is therefore known before it is parsed.
+Python's parser recurses: its maximum depth depends on the interpreter, and a small stack crashes
+the process. The depth is therefore checked before parsing.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from itertools import accumulate
 from typing import Any
 
 MAX_DEPTH = 100
-"""Arrays and objects inside one another: more than anybody means, less than any stack holds."""
+"""Nested arrays and objects: more than real data has, less than any stack can hold."""
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 class InvalidJson(ValueError):
-    """The text is not acceptable JSON; the message is a sentence that quotes none of it."""
+    """The text is not valid JSON; the message is a sentence that quotes none of it."""
 
 
 def loads(data: bytes | str) -> Any:
-    """Parse JSON, in UTF-8 where it comes as bytes.
+    """Parse JSON; bytes must be UTF-8.
 
     Raises InvalidJson for other encodings, a byte order mark, duplicate member names, NaN,
     Infinity, numbers out of range, nesting deeper than MAX_DEPTH, and anything after the value.
@@ -47,25 +47,25 @@ def loads(data: bytes | str) -> Any:
 
 
 def depth(data: bytes) -> int:
-    """Give how deep UTF-8 JSON nests, or, where that is at most MAX_DEPTH, an upper bound of it.
+    """Give the nesting depth of UTF-8 JSON, or an upper bound if that is at most MAX_DEPTH.
 
-    Of what is no JSON it is never less than a parser gets to see before it refuses the text. Takes
-    linear time, and does not recurse.
+    For invalid JSON, never less than the depth that a parser reaches before it refuses the text.
+    Takes linear time and does not recurse.
     """
     most = data.count(b"[") + data.count(b"{")
     if most <= MAX_DEPTH:
         return most
-    # Without escapes every quote begins or ends a string; what is between them is no bracket.
+    # Without escapes every quote begins or ends a string, whose content is ignored.
     unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     quoted = unescaped.translate(None, _NO_BRACKETS)
-    for quotes in (b'"' * 16, b'"' * 2):  # Most strings hold no bracket; and it is the faster way.
+    for quotes in (b'"' * 16, b'"' * 2):  # Faster: most strings hold no bracket.
         quoted = quoted.replace(quotes, b"")
     brackets = b"".join(quoted.split(b'"')[::2])
     return max(accumulate(map(_STEPS.__getitem__, brackets), initial=0))
 
 
 def check_text(value: object) -> None:
-    """Refuse, anywhere in a parsed value, what no text may hold.
+    """Refuse invalid characters anywhere in a parsed value.
 
     Raises InvalidJson for NUL, which PostgreSQL cannot store, and for lone surrogates, which
     UTF-8 cannot encode.

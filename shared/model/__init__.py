@@ -1,1 +1,1 @@
-"""What the rooms talk about: users, addresses, callers, limits. Plain data."""
+"""Plain data that all rooms share: users, addresses, clients, limits."""

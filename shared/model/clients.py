@@ -1,7 +1,7 @@
-"""Who asks, as far as throttling and the audit may know it: an address on the network.
+"""The client of a request: a network address, for throttling and the audit.
 
-Nothing here knows a web framework. Of `X-Forwarded-For` only the end is believed, which the proxies
-in front of the server have written; what the caller wrote stands to the left of it.
+Knows no web framework. Only the end of `X-Forwarded-For` is trusted, which our proxies wrote; the
+part to its left may be forged.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _NOWHERE = "0.0.0.0"  # noqa: S104  # nothing is bound to it; a socket of a file
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An address, and the networks that stand for it."""
+    """An address and its networks."""
 
     address: str
 
     @property
     def network(self) -> str:
-        """What one caller has at least: an IPv4 address, or an IPv6 network of /64."""
+        """The smallest network of one caller: an IPv4 address, or an IPv6 /64."""
         return self._network(64) if ":" in self.address else self.address
 
     @property
     def coarse(self) -> str:
-        """What tells a region or a provider, but nobody: IPv4's /24, IPv6's /48."""
+        """A network that identifies a region but no person: IPv4 /24, IPv6 /48."""
         return self._network(48 if ":" in self.address else 24)
 
     def _network(self, bits: int) -> str:
@@ -35,11 +35,11 @@ class Client:
 
 
 def find(forwarded_for: str | None, peer: str | None, trusted_proxies: int) -> Client:
-    """Give the address from which the outermost trusted proxy was called.
+    """Give the address that called the outermost trusted proxy.
 
-    Each proxy appends the address that called it, so it is as many elements from the right as there
-    are proxies. `peer` is the socket's address: it counts where there is no proxy, and where the
-    element is missing or no address, because such a call did not come by these proxies.
+    Each proxy appends the address of its caller, so it is the `trusted_proxies`-th element from the
+    right. `peer`, the socket's address, is used without proxies, or if the element is missing or
+    invalid, because such a call did not pass these proxies.
     """
     address = None
     if trusted_proxies and forwarded_for is not None:
@@ -50,7 +50,7 @@ def find(forwarded_for: str | None, peer: str | None, trusted_proxies: int) -> C
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address as proxies and sockets write it, perhaps with a port or a zone."""
+    """Parse an address of a proxy or socket, with or without port and zone."""
     text = text.strip()
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2]

@@ -1,4 +1,4 @@
-"""One key for an address, however it is spelled, and the check that a new address must pass."""
+"""Email keys, one for all spellings of an address, and the validation of new addresses."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _PLAIN = re.compile(
     r"(?!(arpa|invalid|local|localhost|onion|test)$)[a-z]{2,}"
 )
 _PLAIN_MAX_LENGTH = 64
-"""Within it every part of an address is short enough."""
+"""Up to this length every part of an address is short enough."""
 
 
 def email_key(address: str) -> str:
     """Give the key under which an address is stored, searched, counted and compared.
 
-    Stripped, NFC, lower case, the domain in its Unicode form (UTS 46, IDNA 2008). It is total:
-    an address that the old server let in and today's rules refuse has a key too, so that its
-    owner can still log in. Applying it twice changes nothing.
+    Stripped, NFC, lower case, the domain in its Unicode form (UTS 46, IDNA 2008). Total:
+    addresses that only the old server accepted have a key too, so that their owners can log in.
+    Idempotent.
     """
     address = normalized("NFC", address.strip())
     folded = address.lower()
-    # Nothing below changes an ASCII address but its case, and the import costs a cold start 25 ms.
+    # The rest does not change ASCII, and its import costs a cold start 25 ms.
     if folded.isascii() and "xn--" not in folded:
         return folded
     with contextlib.suppress(ValueError):
@@ -34,16 +34,16 @@ def email_key(address: str) -> str:
 
 
 def parse_new_email(address: str) -> str:
-    """Give the key of an address that a new user may have.
+    """Validate the address of a new user and give its key.
 
-    Raises InvalidInput where the syntax is wrong (RFC 5321, 5322, 6531) or the domain is one that
-    cannot receive mail. It does not ask the DNS.
+    Raises InvalidInput if the syntax is wrong (RFC 5321, 5322, 6531) or the domain cannot receive
+    mail by its name. Does not query the DNS.
     """
     key = email_key(address)
     if len(key) <= _PLAIN_MAX_LENGTH and _PLAIN.fullmatch(key):
-        return key  # Most are: the import below costs a cold start 25 ms.
+        return key  # The usual case: the import below costs a cold start 25 ms.
     try:
-        _validated(key)  # Not the address: lower case can be longer, and the key is what is stored.
+        _validated(key)  # Not the address: the key is stored, and lower case can be longer.
     except ValueError as error:
         raise InvalidInput("email", str(error)) from None
     return key

@@ -1,4 +1,4 @@
-"""What is counted for operators: users and, as the audit has it, events, over whole days in UTC."""
+"""Statistics for operators: users, and events of the audit, by whole days in UTC."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import UTC, date, datetime, timedelta
 
 DAY = 86400
 WEEK, MONTH = 7 * DAY, 30 * DAY
-"""Seconds within which a user is new."""
+"""Seconds for which a user counts as new."""
 MAX_DAYS = 366
 """Of a window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """So many days, of which the last is the one at `now`."""
+    """A number of whole days that ends with the day of `now`."""
 
     days: int
     now: float
@@ -38,7 +38,7 @@ class Window:
 
 @dataclass(slots=True)
 class Events:
-    """What the audit tells."""
+    """Counts of events in the audit."""
 
     logins: Counter[tuple[date, str]] = field(default_factory=Counter)
     """By day and the user's provider."""
@@ -54,7 +54,7 @@ class Events:
 
 @dataclass(slots=True)
 class Statistics:
-    """What was found. All but the users' own numbers is of the window."""
+    """All counts. `users…` are of all time, the others of the window."""
 
     users: Counter[str] = field(default_factory=Counter)
     """By provider."""
@@ -66,7 +66,7 @@ class Statistics:
     """None where there is no audit."""
 
     def count_user(self, window: Window, provider: str, created_at: datetime | None) -> None:
-        """Count one user more, whose creation may be of an unknown time."""
+        """Count a user; `created_at` is None if unknown."""
         self.users[provider] += 1
         if created_at is None:
             return

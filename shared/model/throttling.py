@@ -1,15 +1,14 @@
-"""How often somebody may try, and under which keys attempts are counted.
+"""The limits of attempts, and the keys under which they are counted.
 
-An attempt to log in is counted three times, in this order, and each count is spent only where the
-one before let it pass: for the client's network; for the account from this network; and for the
-account from all networks from which its owner has not logged in lately. So one network can lock
-nobody else out, and many networks together cannot lock out the owner at home.
+A login attempt is counted under three keys, in this order, and only while the previous ones have
+attempts left: the client's network; the account from this network; and the account from all
+networks from which its owner has not logged in lately. So a network can lock out only its own
+callers, and many networks together cannot lock out the owner at home.
 
-What succeeds is counted as well, generously, because it writes rows: for the account, and for the
-ID token.
+Successes are also limited, generously, because they write rows: per account and per ID token.
 
-A key holds hashes or a user's id, never an address. Addresses that are nobody's share a fixed
-number of keys, so that inventing them makes no table grow, and counting them is the same work.
+A key contains hashes or a user's id, never an address. Unknown addresses share a fixed number of
+keys, so that they cannot fill a table, and cost the same work.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 KNOWN_SECONDS = 30 * 24 * 60 * 60
-"""For so long a network is the owner's after a login from there: as long as a session."""
+"""How long a network counts as the owner's after a login: as long as a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Attempts until a key is locked, and for how many seconds it then is."""
+    """Attempts until a key is locked, and the seconds of the lock."""
 
     login: int = 5
     """For one account from one network."""
     account: int = 50
-    """For one account from all networks that are not known as its owner's."""
+    """For one account from all networks that are not its owner's."""
     client: int = 100
-    """For one network, whatever the accounts. What succeeds does not count."""
+    """For one network, all accounts together. Successes do not count."""
     sign_up: int = 50
     """Sign-ups from one network."""
     success: int = 100
@@ -44,10 +43,10 @@ class Limits:
 
 
 class Pseudonyms:
-    """Names addresses and networks by a keyed hash, so that a table or a log tells nobody's."""
+    """Keyed hashes of addresses and networks, so that tables and logs reveal none."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        """Take `SESSION_SECRET`'s; the key is derived from the first. Another one forgets all."""
+        """Derive the key from the first of `SESSION_SECRET`; a new one resets all counts."""
         secret = secrets[0] if secrets else ""
         self._key = hmac.digest(secret.encode(), b"ai-coder-auth pseudonyms", hashlib.sha256)
 
@@ -59,18 +58,18 @@ class Pseudonyms:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Under which keys one attempt is counted."""
+    """The keys of one login attempt."""
 
     client: str
     login: str
     account: str
     nobodys_login: str
-    """Instead of `login` and `account` where the address is nobody's: 4,096 of each."""
+    """Instead of `login` and `account` for unknown addresses: 4,096 of each."""
     nobodys_account: str
 
     @classmethod
     def of(cls, account: str, network: str) -> Keys:
-        """Make the keys of two pseudonyms."""
+        """Make the keys from pseudonyms."""
         return cls(
             client=f"client {network}",
             login=f"login {account} {network}",

@@ -1,1 +1,1 @@
-"""The edge: what stands between the network and a function."""
+"""The HTTP edge: server, requests, responses and problems."""

@@ -1,4 +1,4 @@
-"""One request, checked: what a function may see of it."""
+"""One checked request, as a function sees it."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ _NO_BODY = BodyStream(io.BytesIO(), 0)
 
 @dataclass(slots=True)
 class Call:
-    """A request to one endpoint of an application, and what is to be done about it."""
+    """A request to one endpoint, with its state until the log line is written."""
 
     app: Application
     request: Request
     function: str
     """The endpoint's name in the log."""
     now: float
-    """When it arrived, in seconds since the Unix epoch."""
+    """Time of arrival, in seconds since the Unix epoch."""
     started: float = field(default_factory=time.perf_counter)
     request_id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
-    """Names the request in its answer and its log line; no secret, and so without a system call."""
+    """Identifies the request in its answer and its log lines; not secret, so no system call."""
     body: dict[str, Any] = field(default_factory=dict)
     stream: BodyStream = _NO_BODY
-    """The body, of an endpoint that takes it as a stream."""
+    """The body, if the endpoint takes a stream."""
     takes_basic: bool = False
-    """Whether a browser may prove who the administrator is, by HTTP's Basic scheme."""
+    """Whether an administrator may authenticate by HTTP Basic."""
     admin: str = ""
-    """Who the administrator is, of an endpoint for one."""
+    """The administrator's name, on endpoints for administrators."""
     names: dict[str, object] = field(default_factory=dict)
-    """What each line of the log says that the request causes."""
+    """Fields of every log line of the request."""
     log: dict[str, object] = field(default_factory=dict)
-    """What else the request's own line says."""
+    """Further fields of the request's final log line."""
     is_streaming: bool = False
-    """Whether lines of the answer are still to come."""
+    """Whether lines of the answer are still to be sent."""
     failure: int = 0
-    """The status that an error has, be it too late to send it."""
+    """The status of an error, even if it is too late to send it."""
     later: list[Callable[[], None]] = field(default_factory=list)
-    """What is done when the answer has been sent."""
+    """Called after the answer has been sent."""
     known_client: Client | None = None
-    """Who asks, where a function wanted to know; then the log says so."""
+    """The client, once a function has used it; then it is logged."""
 
     @property
     def settings(self) -> Settings:
-        """The application's."""
+        """The application's settings."""
         return self.app.settings
 
     @property
     def client(self) -> Client:
-        """Who asks."""
+        """The client, found behind the trusted proxies."""
         if self.known_client is None:
             self.known_client = clients.find(
                 self.request.headers.get("X-Forwarded-For"),
@@ -74,11 +74,10 @@ class Call:
         return self.known_client
 
     def afterwards(self, function: Callable[[], None]) -> None:
-        """Do something when the answer has been sent. What it raises is only logged.
+        """Call a function after the answer has been sent. Its errors are only logged.
 
-        Only the next request of the same connection waits for it. Where the platform takes the
-        processor away with the answer, it goes on with a later request: what must happen has no
-        place here.
+        Only the next request of the same connection waits for it. On platforms without CPU between
+        requests it continues during a later request, so do not use it for anything essential.
         """
         self.later.append(function)
 
@@ -99,8 +98,8 @@ class Call:
     def bearer_token(self) -> str | None:
         """The token in the header `Authorization: Bearer …` (RFC 6750, section 2.1).
 
-        Or the password of `Basic …` (RFC 7617), whatever the user's name, where it is taken. A
-        browser sends that by itself, so that it must not be on an endpoint that changes anything.
+        With `takes_basic` also the password of `Basic …` (RFC 7617), with any user name. Browsers
+        send that automatically, so never allow it on an endpoint that changes anything.
         """
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token:
@@ -109,10 +108,10 @@ class Call:
         return given.password if given is not None and given.type == "basic" else None
 
     def _cookie(self, name: str) -> str | None:
-        """Give the value of a cookie, but not if there are several.
+        """Give the value of a cookie, or None if several values have the name.
 
-        All but one of them come from elsewhere, such as a sibling domain's page, and nothing tells
-        which: their order is no help (RFC 6265, section 4.2.2).
+        All except one come from elsewhere, such as a sibling domain's page, and nothing shows
+        which: their order is unreliable (RFC 6265, section 4.2.2).
         """
         values = set(self.request.cookies.getlist(name))
         if len(values) > 1:

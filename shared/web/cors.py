@@ -1,6 +1,6 @@
-"""Whose pages may send requests here, and what their browsers are told of it (CORS).
+"""Which pages may send requests, and the CORS headers for their browsers.
 
-Nothing here knows a web framework; an `origin` is what the request's header of that name says.
+Knows no web framework; `origin` is the request's header of that name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def is_trusted_source(
 ) -> bool:
     """Tell whether a state-changing call comes from our own pages, or from no page at all.
 
-    Browsers send `Sec-Fetch-Site` themselves (Fetch Metadata) and older ones at least `Origin`;
-    what sends neither is no browser and carries nobody's cookie by accident. `site` is what the
-    former says.
+    Browsers send `Sec-Fetch-Site` (Fetch Metadata), older ones at least `Origin`. A client that
+    sends neither is no browser and does not send cookies unintentionally. `site` is the value of
+    `Sec-Fetch-Site`.
     """
     if is_allowed(origin, settings):
         return True

@@ -1,4 +1,4 @@
-"""What every endpoint checks before its function sees the call: method, origin, who, and body."""
+"""The checks before every function: method, origin, administrator and body."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ def endpoint(
 ) -> Callable[[Callable[[Call], Response]], Endpoint]:
     """Make an endpoint of a function that answers a Call.
 
-    What answers GET answers HEAD too (RFC 9110, section 9.3.2), and every endpoint answers the CORS
-    preflight of an allowed origin. `body` tells whether the other methods expect a JSON object, or
-    that the function reads `call.stream` itself. An endpoint for an administrator does not exist
-    where the settings know of none, and checks the credentials before it reads any of the body.
-    With `basic`, for a page that only reads, a browser may ask for the token as a password.
-    `exists` tells whether there is anything at the address at all, whatever the method.
+    HEAD is answered wherever GET is (RFC 9110, section 9.3.2), and every endpoint answers the CORS
+    preflight of an allowed origin. `body` says whether other methods expect a JSON object, or that
+    the function reads `call.stream` itself. `admin` endpoints are 404 if no administrator is
+    configured, and check the credentials before they read the body. `basic`, for read-only pages,
+    also accepts the token as a password of HTTP Basic. `exists` decides whether the path exists.
     """
     if "GET" in methods:
         methods = (*methods, "HEAD")
@@ -86,7 +85,7 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
 
 
 def _authenticate_admin(call: Call) -> None:
-    from shared.rules import administrators  # What it needs is loaded for nobody else.
+    from shared.rules import administrators  # Loaded only for administrators.
 
     call.admin = call.log["admin"] = administrators.authenticate(
         call.settings.administrators, call.bearer_token, call.app.google_id_tokens, call.now

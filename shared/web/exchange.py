@@ -1,6 +1,6 @@
-"""A request from its arrival to its line in the log: the one place where errors become answers.
+"""A request from its arrival to its log line: the one place where errors become answers.
 
-Whatever happens, the client gets what a function answers, or an RFC 9457 problem.
+The client always gets a function's answer or an RFC 9457 problem.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HSTS = "max-age=31536000; includeSubDomains"
 def serve(
     app: Application, request: Request, function: str, produce: Callable[[Call], Response]
 ) -> Response:
-    """Answer, whatever happens, and log one line under the function's name."""
+    """Answer a request and log one line under the function's name. Never raises."""
     call = Call(app, request, function, time.time())
     headers, project = request.headers, app.settings.web.google_cloud_project
     call.names |= {"request_id": call.request_id, "function": function} | trace_headers.fields(
@@ -53,7 +53,7 @@ def serve(
 
 
 def fail(app: Application, request: Request, error: Exception) -> Response:
-    """Answer with an error, where there is no function."""
+    """Answer a request that has no function with an error."""
 
     def produce(_: Call) -> Response:
         raise error
@@ -62,7 +62,7 @@ def fail(app: Application, request: Request, error: Exception) -> Response:
 
 
 def describe(call: Call, error: Exception) -> problems.Problem:
-    """Make an error's problem, and note for the log what it was."""
+    """Make an error's problem, and add the error to the log line."""
     if isinstance(error, HTTPException) and error.code:
         error = problems.of_status(error.code)
     cookie_name = call.settings.web.cookie_name
@@ -73,7 +73,7 @@ def describe(call: Call, error: Exception) -> problems.Problem:
 
 
 def end(call: Call, status: int) -> None:
-    """Count and log what is over. Nothing of it can undo the answer."""
+    """Count and log a finished request. Failures here do not change the answer."""
     _afterwards(call, functools.partial(_record, call, status))
 
 
@@ -83,8 +83,7 @@ def _problem(call: Call, error: Exception) -> Response:
     headers = problem.headers | {"Content-Length": str(len(text))}
     if call.takes_basic and problem.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="AI-Coder", charset="UTF-8"'
-    # functions-framework reads what is left of a body into memory before it answers, unless the
-    # answer is streamed.
+    # Streamed, because functions-framework otherwise reads the rest of the body into memory first.
     return Response(iter([text]), problem.status, headers, content_type="application/problem+json")
 
 
@@ -99,7 +98,7 @@ def _add_headers(call: Call, response: Response) -> None:
 
 
 def _schedule(call: Call, response: Response) -> None:
-    """Have done what waits for the answer to be sent."""
+    """Schedule the functions to call after the answer has been sent."""
     if call.app.alerts.is_due(time.monotonic()):
         call.afterwards(call.app.check_alerts)
     for function in call.later:
@@ -107,7 +106,7 @@ def _schedule(call: Call, response: Response) -> None:
 
 
 def _afterwards(call: Call, function: Callable[[], None]) -> None:
-    """Do what cannot undo the answer, which is decided."""
+    """Call a function whose failure must not change the answer."""
     try:
         function()
     except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log

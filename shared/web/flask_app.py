@@ -1,4 +1,4 @@
-"""What functions-framework and its Flask app answer by themselves, in our form."""
+"""The answers of functions-framework and its Flask app, in our format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def adopt(flask_app: Flask, app: Application) -> None:
-    """Make functions-framework's own Flask app answer in JSON as well, and redirect nobody."""
+    """Make functions-framework's own Flask app answer in JSON and never redirect."""
 
     def fail(error: HTTPException) -> Response:
         cause = getattr(error, "original_exception", None)
@@ -25,26 +25,26 @@ def adopt(flask_app: Flask, app: Application) -> None:
     flask_app.url_map.merge_slashes = flask_app.url_map.strict_slashes = False
     flask_app.register_error_handler(HTTPException, fail)
     flask_app.register_error_handler(500, fail)
-    # Its own lines are no JSON, and quote the texts of errors.
+    # Its own log lines are not JSON, and quote errors.
     flask_app.logger.disabled = True
 
 
 def not_found(app: Application, request: Request) -> Response:
-    """Answer for a path that no function has, whatever the method."""
+    """Answer for an unknown path, whatever the method."""
     return exchange.fail(app, request, no_such_path())
 
 
 def refusal(app: Application, error: Exception, method: str = "") -> Response:
-    """Answer, in the server's stead, a request that has no function, and log it."""
+    """Answer and log a request that the server refuses before it reaches a function."""
     environ = {"REQUEST_METHOD": method, "wsgi.input": io.BytesIO()}
     return exchange.fail(app, Request(environ), error)
 
 
 def path(request: Request) -> str:
-    """Give the path as the client has sent it: no other spelling of it is the same path.
+    """Give the path exactly as the client sent it; other spellings are other paths.
 
-    The server's own has each escape decoded and the slashes at its beginning made one. A target
-    may be a path or a whole URL (RFC 9112, section 3.2).
+    The server's own has decoded escapes and merged leading slashes. A target may be a path or a
+    whole URL (RFC 9112, section 3.2).
     """
     target: str = request.environ.get("RAW_URI", request.path).partition("?")[0]
     scheme, is_whole, rest = target.partition("://")

@@ -1,7 +1,7 @@
-"""How much of a request has arrived, told from its bytes, so that no thread has to wait for it.
+"""Tells from the bytes how much of a request has arrived, so that no thread waits for it.
 
-What the bytes mean is decided by the server's own parser, which gets the same ones. Here it is only
-decided when they are enough for it: the head, and the body, if that is a small one (RFC 9112).
+The server's own parser interprets the same bytes. This module only decides when they are enough:
+the head, and the body if it is small (RFC 9112).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MAX_FIELD = 8190
 MAX_HEAD = 32 * 1024
 """Bytes of request line and header fields together."""
 MAX_BODY = 16 * 1024
-"""Bytes of a body that is waited for; a longer one is left to whoever serves the request."""
+"""Bytes of a small body; a longer one is read by the function."""
 
 _MAX_CHUNKS = 2 * MAX_BODY
-"""Bytes of a chunked body as it is sent, as long as it is a small one."""
+"""Bytes of a small body in chunks, as sent."""
 _END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
-# Possessive, so that the time grows only with the length: whoever sends it may be anybody.
+# Possessive, so that matching hostile input takes linear time.
 _FIELD = re.compile(
     rb"\r\n(content-length|transfer-encoding|expect):([^\r\n]*+)(?=\r\n)", re.IGNORECASE
 )
@@ -33,15 +33,15 @@ _CRLF = b"\r\n"
 
 
 class Arrival(Enum):
-    """How much is there."""
+    """How much of a request has arrived."""
 
     PARTIAL = auto()
-    """More must come."""
+    """Not enough."""
     WHOLE = auto()
     """All of it, or enough to see that it is malformed."""
     LARGE = auto()
-    """The head of a request whose body is not a small one: its Content-Length says so, or more than
-    MAX_BODY of it are there."""
+    """The head of a request with a large body, by its Content-Length or because more than MAX_BODY
+    bytes have arrived."""
 
 
 def line_too_long() -> HttpError:
@@ -50,34 +50,34 @@ def line_too_long() -> HttpError:
 
 
 def head_too_large() -> HttpError:
-    """Refuse more than MAX_FIELDS, MAX_FIELD or MAX_HEAD. Browsers send so much as cookies."""
+    """Refuse more than MAX_FIELDS, MAX_FIELD or MAX_HEAD. In browsers the cause is cookies."""
     sentence = "The header fields are too large. Deleting this site's cookies may help."
     return HttpError(431, "headers_too_large", sentence)
 
 
 class Arriving:
-    """One request, as it arrives. What follows it on its connection may be among the bytes."""
+    """One request while it arrives. The bytes may include the next one of the connection."""
 
     def __init__(self) -> None:
-        """Begin with no byte."""
+        """Start without any byte."""
         self.data = bytearray()
         self.expects_continue = False
         """Whether the client waits for `100 Continue` before it sends the body."""
         self._searched = 0
         self._body = -1
-        """Where the body begins; -1 before the head has ended."""
+        """Offset of the body; -1 until the head has arrived."""
         self._length: int | None = None
-        """The body's Content-Length; None for a chunked one."""
+        """Content-Length; None for a chunked body."""
         self._is_malformed = False
         self._chunk = 0
-        """Where the chunk begins that is not there yet."""
+        """Offset of the first incomplete chunk."""
         self._decoded = 0
-        """Bytes of the body in the chunks before."""
+        """Bytes of the body in earlier chunks."""
         self._trailers = 0
-        """How far the trailers were searched for their end."""
+        """Offset up to which the trailers have been searched."""
 
     def add(self, data: bytes) -> Arrival:
-        """Take the bytes that have arrived. Raises HttpError for what is too long."""
+        """Add received bytes. Raises HttpError if a limit is exceeded."""
         self.data += data
         if self._body < 0 and not self._find_body():
             return Arrival.PARTIAL
@@ -137,7 +137,7 @@ class Arriving:
             self._length = int(digits[:20] or b"0")
 
     def _chunks(self) -> Arrival:
-        """Look at the chunks that are there (RFC 9112, section 7.1)."""
+        """Scan the chunks received so far (RFC 9112, section 7.1)."""
         while (end := self.data.find(_CRLF, self._chunk)) >= 0:
             digits = bytes(self.data[self._chunk : end]).partition(b";")[0].rstrip(b" \t")
             if not _HEXADECIMAL.fullmatch(digits):

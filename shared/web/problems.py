@@ -1,6 +1,6 @@
-"""What is told of an error: the client an RFC 9457 problem with a status, the log the cause.
+"""Descriptions of errors: an RFC 9457 problem for the client, the cause for the log.
 
-Nothing here knows a web framework; `shared.web.endpoint` sends what is made here, and logs it.
+Knows no web framework; `shared.web.endpoint` sends what is made here, and logs it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RENAMED = {
     416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
-"""RFC 9110's names; before Python 3.13 its library has those of RFC 7231."""
+"""RFC 9110's names; Python before 3.13 has those of RFC 7231."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Problem:
     members: dict[str, Any]
     """Of the JSON object."""
     log: dict[str, object]
-    """What the request's line in the log says of it."""
+    """Fields for the request's log line."""
 
 
 def _phrase(status: int) -> str:
@@ -56,13 +56,13 @@ def _phrase(status: int) -> str:
 
 
 def of_status(status: int) -> HttpError:
-    """Make an error of which no more is known than its status, such as the framework's."""
+    """Make an error from a status alone, such as the framework's."""
     sentence = _phrase(status)
     return HttpError(status, sentence.lower().replace(" ", "_"), sentence)
 
 
 def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
-    """Make an error's RFC 9457 problem and headers; `error` is the member the old page shows."""
+    """Make an error's RFC 9457 problem and headers; the old page shows the member `error`."""
     headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
     log: dict[str, object] = {}
@@ -81,8 +81,7 @@ def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
     else:
         status, code = 500, "internal_error"
         sentence = "Something went wrong on our side. Please try again later."
-        # The frames tell where and the type tells what; the text of a foreign error might quote
-        # what must not be logged.
+        # Only type and frames: the message of a foreign error might quote a secret.
         log["exception"] = type(error).__qualname__
         log["stack"] = traceback.format_tb(error.__traceback__)
         if isinstance(error, errors.StoreFault):

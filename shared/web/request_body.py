@@ -1,4 +1,4 @@
-"""What a function may see of a request's body: bounded, whole, and declared as what it is.
+"""Reads a request's body: limited, complete, and of the declared type.
 
 Everything else is an HttpError. The edge knows two kinds: a small JSON object, and a stream.
 """
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAX_JSON = framing.MAX_BODY
-"""Bytes. The server has received as many before a function sees the request."""
+"""Bytes. The server receives them before a function sees the request."""
 MAX_STREAM = 512 * 1024 * 1024
 """Bytes."""
 
 
 class BodyStream(io.RawIOBase):
-    """A body that is read as it arrives and never held in memory; `io.BufferedReader` fits it.
+    """A body that is read while it arrives and never held in memory; for `io.BufferedReader`.
 
     Its end is the body's own: reading raises HttpError, and goes on doing so, once the body has
     broken off (400) or grown over MAX_STREAM (413).
     """
 
     def __init__(self, source: IO[bytes], length: int | None) -> None:
-        """`length` is the Content-Length, or None for a chunked body, which marks its end."""
+        """`length` is the Content-Length, or None for a chunked body."""
         super().__init__()
         self._source = source
         self._length = length
@@ -39,11 +39,11 @@ class BodyStream(io.RawIOBase):
         self._failure: HttpError | None = None
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Support reading."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill the buffer as far as possible; 0 is the end. Raises HttpError."""
+        """Read into the buffer; 0 is the end. Raises HttpError."""
         view = memoryview(buffer).cast("B")
         if self._failure is None:
             try:
@@ -64,7 +64,7 @@ class BodyStream(io.RawIOBase):
 
 
 def open_stream(request: Request) -> BodyStream:
-    """Give the body as a stream; one that is there must be declared as JSON or JSON lines."""
+    """Give the body as a stream; a body must be declared as JSON or JSON lines."""
     length = request.content_length
     if length is None and "Transfer-Encoding" not in request.headers:
         length = 0
@@ -76,7 +76,7 @@ def open_stream(request: Request) -> BodyStream:
 
 
 def read_json(request: Request, expected: Literal["none", "optional", "required"]) -> Any:
-    """Give the JSON object in the body, or an empty one where none is expected or, perhaps, sent.
+    """Give the JSON object in the body, or an empty one if none is expected or sent.
 
     A body where none belongs is bounded as well.
     """

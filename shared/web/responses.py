@@ -1,4 +1,4 @@
-"""The answers of functions."""
+"""Responses of functions."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def no_content(headers: Mapping[str, str] | None = None) -> Response:
 
 
 def no_such_path() -> HttpError:
-    """Answer as if the function did not exist."""
+    """Make the error of an unknown path."""
     return HttpError(404, "not_found", "There is nothing at this address")

@@ -1,4 +1,4 @@
-"""gunicorn as functions-framework starts it, with limits, and with threads that no client can hold.
+"""gunicorn as functions-framework starts it, with limits, and threads that no client can block.
 
 gunicorn's own worker gives a connection a thread with its first byte, and has no deadline for the
 rest. Here the main loop collects a request (`framing`), and a thread gets it when it is all there:
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 from shared.web.framing import Arrival, Arriving
 
 LINGER_SECONDS = 2.0
-"""For a client to read its answer, before what it goes on sending resets the connection."""
+"""For a client to read its answer before its further data resets the connection."""
 LINGER_BYTES = 16 * 1024 * 1024
-"""What is read of that, and thrown away."""
+"""Bytes of such data that are discarded."""
 
 _RECEIVED = 32 * 1024
-"""Bytes that are taken from a connection at once."""
+"""Bytes read from a connection at once."""
 _UNREAD = 256 * 1024
-"""Bytes of answers that the kernel keeps: more than the longest of those that are not streamed."""
+"""Bytes of answers that the kernel buffers: more than the longest unstreamed answer."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SEVERITIES: dict[str, log.Severity] = {
     "CRITICAL": "CRITICAL",
@@ -59,7 +59,7 @@ _SEVERITIES: dict[str, log.Severity] = {
 
 
 def install(app: Application) -> None:
-    """Have functions-framework serve an application with this module's server.
+    """Make functions-framework serve an application with this module's server.
 
     There is no setting for it: it looks the class up by name when it begins to serve, which is
     after it has loaded main.py.
@@ -69,7 +69,7 @@ def install(app: Application) -> None:
 
 
 class Server(framework.GunicornApplication):
-    """What functions-framework starts, with the limits that it takes away or leaves open."""
+    """functions-framework's gunicorn application, with the limits that it removes or omits."""
 
     served: Application
 
@@ -92,16 +92,16 @@ class Server(framework.GunicornApplication):
 
 
 class Phase(Enum):
-    """What a connection without a thread waits for."""
+    """What a connection without a thread is waiting for."""
 
     IDLE = auto()
     """The first byte of a request."""
     ARRIVING = auto()
-    """The rest of it."""
+    """The rest of the request."""
     UNREAD = auto()
-    """That the client reads earlier answers, before there are more of them."""
+    """The client to read earlier answers before the next request is served."""
     LINGERING = auto()
-    """That the client has read the last answer and closes."""
+    """The client to read the last answer and close."""
 
 
 class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
@@ -110,7 +110,7 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
     def __init__(
         self, cfg: Any, sock: socket.socket, client: tuple[Any, ...], server: tuple[Any, ...]
     ) -> None:
-        """Begin without a request."""
+        """Start without a request."""
         super().__init__(cfg, sock, client, server)
         self.parser = get_parser(cfg, sock, client)
         self.phase: Phase | None = None
@@ -119,12 +119,12 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         self.is_continued = False
         """Whether `100 Continue` was sent for the request."""
         self.is_last = False
-        """Whether the end of the request is unknown, so that no other can follow it."""
+        """Whether the end of the request is unknown, so that no other may follow."""
         self.discarded = 0
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
-    """A main loop that owns each connection until its request is there, and threads that answer."""
+    """A main loop that owns connections until their requests arrive, and threads to answer."""
 
     worker_connections: int
 
@@ -142,16 +142,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         self._timeout = struct.pack("ll", int(seconds), int(rest * 1_000_000))
         """Of each call that reads from a connection or writes to it, in a thread."""
         self._waiting: dict[Phase, dict[Connection, float]] = {phase: {} for phase in Phase}
-        """The connections of each phase with their deadlines, of which the first ends first."""
+        """The connections of each phase with their deadlines, earliest first."""
         self._latest = float("inf")
-        """The deadline of all, once the process has been told to stop."""
+        """The common deadline after the process was told to stop."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files != resource.RLIM_INFINITY:
             # The database's connections and the users file need descriptors as well.
             self.worker_connections = min(self.worker_connections, files // 2)
 
     def accept(self, listener: socket.socket) -> None:
-        """Take a new connection; where there are too many, in the place of one that waits."""
+        """Accept a connection; if there are too many, close the one that has waited longest."""
         try:
             sock, client = listener.accept()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)
@@ -168,7 +168,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         self._await_request(Connection(self.cfg, sock, client, listener.getsockname()))
 
     def handle(self, conn: Connection) -> bool:
-        """Serve a request, in a thread, and tell whether another may follow it."""
+        """Serve a request in a thread; tell whether another may follow."""
         request = None
         try:
             conn.sock.setblocking(True)
@@ -196,7 +196,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
             self._linger(conn)
 
     def handle_error(self, req: Any, client: socket.socket, _: object, exc: Exception) -> None:
-        """Answer what has no function, and log it."""
+        """Answer and log a request that reaches no function."""
         method = getattr(req, "method", None) or ""
         response = flask_app.refusal(self.app.served, _described(exc), method)
         fields = {
@@ -212,7 +212,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
             )
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """End what has waited for too long, or all that waits."""
+        """Close connections after their deadlines, or all waiting ones."""
         now = time.monotonic()
         for phase, waiting in self._waiting.items():
             while waiting:
@@ -343,10 +343,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]  # likewise
-    """gunicorn's own lines, as JSON like all others."""
+    """gunicorn's own log lines as JSON."""
 
     def setup(self, cfg: Any) -> None:
-        """Send them to `shared.observe.log`."""
+        """Write them with `shared.observe.log`."""
         super().setup(cfg)
         self.error_log.handlers = [_Handler()]
 
@@ -362,7 +362,7 @@ class _Handler(logging.Handler):
 
 
 def _received(sock: socket.socket) -> bytes | None:
-    """Give what has arrived, b"" at the end, None if there is nothing yet."""
+    """Give received data, b"" at the end, None if there is none yet."""
     try:
         return sock.recv(_RECEIVED)
     except (BlockingIOError, InterruptedError):
@@ -378,7 +378,7 @@ def _is_writable(sock: socket.socket) -> bool:
 
 
 def _described(error: Exception) -> Exception:
-    """Say of an error of gunicorn's what the client did wrong, if it did."""
+    """Give the client's mistake behind an error of gunicorn, or None."""
     match error:
         case gunicorn_errors.LimitRequestLine():
             return framing.line_too_long()

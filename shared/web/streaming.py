@@ -1,4 +1,4 @@
-"""Answers of JSON lines, each sent as soon as it is there."""
+"""Answers of JSON lines, each sent as soon as it is made."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from shared.web.call import Call
 def stream_answer(call: Call, lines: Generator[dict[str, Any], None, None]) -> Response:
     """Answer with JSON lines (application/x-ndjson).
 
-    The first line is made before the answer begins: what is raised until then is an ordinary
-    problem with its status. What is raised later becomes a last line, `"event": "error"` and the
-    problem's members, because the status is on its way. If the client hangs up, the generator is
-    closed. The log has its line when all is over.
+    The first line is made before the answer begins: an error until then is an ordinary problem
+    with its status. A later error becomes the last line, `"event": "error"` and the problem's
+    members, because the status has been sent. If the client hangs up, the generator is closed. The
+    request is logged at the end of the stream.
 
-    The generator may read `call.stream` meanwhile. But a client that reads nothing before it has
-    sent everything, as many do, leaves room for some 64 KiB of lines until the body's end.
+    The generator may read `call.stream` meanwhile. Many clients read nothing before they have sent
+    everything: then at most 64 KiB of lines fit until the end of the body.
     """
     first = list(itertools.islice(lines, 1))
     call.is_streaming = True
@@ -37,7 +37,7 @@ def _encoded(call: Call, lines: Iterable[dict[str, Any]]) -> Iterator[str]:
     try:
         for line in lines:
             yield json.dumps(line) + "\n"
-    except Exception as error:  # noqa: BLE001  # as in exchange.serve; the answer has begun
+    except Exception as error:  # noqa: BLE001  # as in exchange.serve, but the status has been sent
         problem = exchange.describe(call, error)
         yield json.dumps({"event": "error"} | problem.members) + "\n"
     call.is_streaming = False
@@ -48,6 +48,6 @@ def _end(call: Call, lines: Generator[dict[str, Any], None, None]) -> None:
         call.log.setdefault("cause", "the client hung up")
     try:
         lines.close()
-    except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
+    except Exception as error:  # noqa: BLE001  # the client is gone: only log it
         exchange.describe(call, error)
     exchange.end(call, 200)

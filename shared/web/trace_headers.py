@@ -1,4 +1,4 @@
-"""What ties a line of the log to its request's trace, by the names that Cloud Logging knows."""
+"""The fields that link a log line to its request's trace in Cloud Logging."""
 
 from __future__ import annotations
 
