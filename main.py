@@ -1,7 +1,7 @@
-"""What functions-framework loads: every entry point by its name, and `api`, which routes them all.
+"""The entry points for functions-framework, by name, and `api`, which routes to all of them.
 
-An entry point's module is imported when it is first needed, so that a probe doesn't pay for what
-a login imports. The settings are checked here, before the server begins.
+Each module is imported on first use, so that a probe does not pay for the imports of a login. The
+settings are checked here, before the server starts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PAGES = {
     "/sign-in.css": "page",
     "/sign-in.js": "page",
 }
-"""What there is for people, where the settings ask for it."""
+"""The sign-in page and its files, if the settings enable it."""
 
 
 def api(request: flask.Request) -> flask.Response:
@@ -70,7 +70,7 @@ def __getattr__(name: str) -> EntryPoint:
 def _entry_point(name: str) -> EntryPoint:
     endpoint: Endpoint = getattr(importlib.import_module(f"functions.{name}"), name)
 
-    # functions-framework takes nothing but a function.
+    # functions-framework only accepts a function.
     def entry_point(request: flask.Request) -> flask.Response:
         return endpoint(application, request)
 
@@ -83,7 +83,7 @@ except InvalidSettings as error:
     sys.exit(str(error))
 warn_of_pending(application.settings.store)
 telemetry.export_from_workers(application.gauges)
-# Or a caller on this machine may tell gunicorn what the path is, by a header `Path_Info`.
+# Otherwise gunicorn accepts a header `Path_Info` from callers on this machine as the path.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():
     from shared.web import server

@@ -1,1 +1,1 @@
-"""Measures the goals of this project against floors of the same run: `make bench`."""
+"""Measures the performance goals against baselines of the same run: `make bench`."""

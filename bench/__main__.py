@@ -19,7 +19,7 @@ from tests.support.postgres import USER, Server, running_postgres
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what the arguments name, or everything."""
+    """Measure the goals named in the arguments, or all."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the goals.")
     parser.add_argument("--only", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="few samples, to try it out")

@@ -1,4 +1,4 @@
-"""The floors: the least that could be done under functions-framework, with none of our code.
+"""The baselines ("floors"): the minimum of work under functions-framework, without our code.
 
 Each imports what it needs itself and only when first called, so that none of them pays for another.
 """

@@ -1,4 +1,4 @@
-"""The goals, and how each is measured: ours and its floor in turns, on the same machine at once."""
+"""The goals and their measurements: ours and the baseline in turns, in the same run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.support.postgres import USER, Server
 
 CLIENTS = 8
 LOGIN_CLIENTS = CALLERS_PER_HASH * Settings().credentials.hash_concurrency
-"""As many as are admitted at once: one more would be refused, and any 503 ends the measurement."""
+"""The number admitted at once: one more could be refused, and a 503 aborts the measurement."""
 MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """How much is measured: numbers of rounds, and of requests within one."""
+    """Sample sizes: numbers of rounds, and of requests per round."""
 
     latency_rounds: int
     throughput_rounds: int
@@ -92,7 +92,7 @@ QUICK = Samples(
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every measurement needs: a server and a database on it, and how much to measure."""
+    """A server, a database on it, and the sample sizes."""
 
     server: Server
     database_url: str
@@ -134,7 +134,7 @@ def latency(bench: Bench) -> list[Measurement]:
 
 
 def throughput(bench: Bench) -> list[Measurement]:
-    """Compare logins with the hash alone, as many at once as are admitted, at cost 10."""
+    """Compare logins with the hash alone, with as many clients as are admitted, at cost 10."""
     with running(ours(bench.database_url, 10), floor("bare_hash", rounds=10)) as (api, bare):
         logins = _users(api.port, cost=10, count=LOGIN_CLIENTS)
         count, rounds = bench.samples.throughput_requests, bench.samples.throughput_rounds
@@ -211,7 +211,7 @@ def start(bench: Bench) -> list[Measurement]:
 
 
 def memory(bench: Bench) -> list[Measurement]:
-    """Read a warm worker's proportional memory (PSS), with no floor running beside it."""
+    """Read a warm worker's proportional memory (PSS), without a baseline running."""
     count = bench.samples.memory_logins
     with running(ours(bench.database_url, 4)) as (api,):
         logins = _users(api.port, cost=4, count=LOGIN_CLIENTS)
@@ -249,7 +249,7 @@ def import_(bench: Bench) -> list[Measurement]:
 
 
 def failures(bench: Bench) -> list[Measurement]:
-    """Look for a kind of account whose failed logins take another time, on both stores."""
+    """Check that failed logins take the same time for all kinds of accounts, on both stores."""
     bench.server.run(f"CREATE DATABASE failures OWNER {USER}")
     samples = bench.samples.failed_logins
     with tempfile.TemporaryDirectory(prefix="auth-bench-") as folder:
@@ -261,19 +261,19 @@ def failures(bench: Bench) -> list[Measurement]:
 
 
 def without_database(bench: Bench) -> list[Measurement]:
-    """Compare a worker whose database is gone with one that has it, and time the way back."""
+    """Compare a worker without its database with one that has it, and time the recovery."""
     samples = bench.samples
     return outages.measure(bench.server, samples.outage_rounds, samples.outages)
 
 
 def statistics_(bench: Bench) -> list[Measurement]:
-    """Ask for the statistics of many users and events, and count the same with psql."""
+    """Compare the statistics of many users and events with the same counts by psql."""
     samples = bench.samples
     return statistics.measure(bench.server, samples.statistics_events, samples.statistics_rounds)
 
 
 def starvation_(bench: Bench) -> list[Measurement]:
-    """Count the logins that succeed beside hostile connections."""
+    """Count the logins that succeed despite hostile connections."""
     bench.server.run(f"CREATE DATABASE starvation OWNER {USER}")
     return starvation.measure(bench.server.url("starvation"), bench.samples.hostile_seconds)
 
@@ -298,7 +298,7 @@ def _sign_up(address: str) -> bytes:
 
 
 def _users(port: int, *, cost: int, count: int) -> list[bytes]:
-    """Make users whose hashes have the server's cost, where they aren't there, and their logins."""
+    """Create missing users with hashes of the server's cost, and make their logins."""
     addresses = [f"cost{cost}-{number}@example.com" for number in range(count)]
     for address in addresses:
         with Connection(port) as connection:

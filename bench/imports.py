@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """The same users twice: as the old server writes them, and as rows for COPY."""
+    """The same users in two files: in the old server's format, and as rows for COPY."""
 
     count: int
     json: Path
@@ -39,7 +39,7 @@ class Users:
 
 @dataclass(slots=True)
 class _Import:
-    """Our side of a comparison: the command, and the most memory that it took in each round."""
+    """Our side of a comparison: the command, and its peak memory per round."""
 
     users: Users
     peaks: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class _Import:
             return self.run(server, database)
 
     def run(self, server: Server, database: str) -> float:
-        """Import, report included, and count the process's start."""
+        """Import with a report; the time includes the start of the process."""
         command = (BIN / "python", "-m", "shared.transfer", "apply", "--yes")
         variables = process_environment(DATABASE_URL=server.url(database))
         seconds, peak = _run([*command, "--source", self.users.json], variables)
@@ -61,7 +61,7 @@ class _Import:
 
 
 def measure(server: Server, few_rounds: int, many_rounds: int) -> list[Measurement]:
-    """Compare imports of few and, unless that is none of the rounds, of many users."""
+    """Compare imports of few and, if `many_rounds` is not 0, of many users."""
     server.run(f"CREATE DATABASE migrated OWNER {USER}")
     migrate = (BIN / "python", "-m", "shared.transfer", "schema", "apply")
     _run(migrate, process_environment(DATABASE_URL=server.url("migrated")))
@@ -116,7 +116,7 @@ def _compare(server: Server, ours: _Import, template: str, rounds: int, where: s
 
 
 def _again(server: Server, ours: _Import, rounds: int) -> Measurement:
-    """Import what is there already: nothing is to be written."""
+    """Import the same users again, which writes nothing."""
     with _database(server, "migrated") as database:
         ours.run(server, database)
         rates = [ours.run(server, database) for _ in range(rounds)]
@@ -131,12 +131,12 @@ def _copy_rows_per_second(server: Server, users: Users, template: str) -> float:
 
 
 def _copy(server: Server, database: str, users: Users) -> float:
-    """Copy, and give the seconds that it took."""
+    """Copy, and give the duration in seconds."""
     return psql(server, database, rf"\copy users ({_COLUMNS}) FROM '{users.tsv}'")
 
 
 def psql(server: Server, database: str, command: str) -> float:
-    """Run a command with psql, over TLS, and give the seconds that it took from its start on."""
+    """Run a command with psql over TLS; give the seconds, including the start of psql."""
     variables = {
         "PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD, "PGUSER": USER,
         "PGHOST": server.host, "PGPORT": str(server.port), "PGDATABASE": database,
@@ -148,7 +148,7 @@ def psql(server: Server, database: str, command: str) -> float:
 
 @contextmanager
 def _database(server: Server, template: str, name: str = "target") -> Iterator[str]:
-    """Make a copy of a database, and begin with nothing left to write for the server."""
+    """Copy a database, after a checkpoint, and drop the copy at the end."""
     server.run(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE {template}")
     server.run("CHECKPOINT")
     try:
@@ -158,7 +158,7 @@ def _database(server: Server, template: str, name: str = "target") -> Iterator[s
 
 
 def _run(command: Sequence[str | Path], variables: dict[str, str]) -> tuple[float, float]:
-    """Run a process to its end; give its seconds and the most memory that it had, in MB.
+    """Run a process to its end; give its seconds and its peak memory in MB.
 
     The kernel's own count for a child begins with what its parent had when it forked.
     """

@@ -1,4 +1,4 @@
-"""The load: HTTP/1.1 requests over raw sockets, from one thread, with next to no work of its own.
+"""The load: HTTP/1.1 requests over raw sockets, from one thread, with little overhead.
 
 The bench's process does nothing else while it sends, and the servers are processes of their own,
 so one loop over a selector is enough: it takes some 60 µs of CPU a request, where http.client
@@ -20,17 +20,17 @@ from typing import NamedTuple, TypeVar
 T = TypeVar("T")
 
 BLOCK = 50
-"""Requests to one side before it is the next one's turn."""
+"""Requests to one side per turn."""
 
 _TIMEOUT = 60.0
 
 
 class CannotMeasure(Exception):
-    """Something isn't as the measurement needs it; no number would mean anything."""
+    """A precondition of the measurement failed, so that no number would be valid."""
 
 
 class Answer(NamedTuple):
-    """What a server sent: the status, and head and body as they came."""
+    """An answer: its status, and the raw head and body."""
 
     status: int
     head: bytes
@@ -88,7 +88,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What is measured by requests: where it listens, what it is asked, how it must answer."""
+    """One side of a comparison: its port, its requests, and the expected status."""
 
     port: int
     request: Callable[[], bytes]

@@ -1,4 +1,4 @@
-"""What an outage costs: a worker whose database is gone, in turns with one that has its own.
+"""The cost of an outage: a worker without its database, in turns with one that has it.
 
 Gone is the worst that a network does: connections are accepted, and nothing comes back. Those of
 the outage stay so after it, as where a firewall has forgotten them.
@@ -31,7 +31,7 @@ DEADLINES = {
 REQUESTS = 300
 """In one turn of one side: enough for a 99th percentile."""
 CLIENTS = 6
-"""Who find out at once that the database is gone: more than there are connections."""
+"""Concurrent clients at the start of an outage: more than there are connections."""
 _POLL_SECONDS = 0.02
 _MAX_SECONDS = 30.0
 
@@ -66,7 +66,7 @@ def measure(server: Server, rounds: int, outages: int) -> list[Measurement]:
 
 
 class _Outages:
-    """The line of one worker to its database, which leads nowhere inside of the block."""
+    """The connection of a worker to its database, cut inside the block."""
 
     def __init__(self, server: Server, relay: Relay, port: int) -> None:
         self._server, self._relay, self._port = server, relay, port
@@ -83,7 +83,7 @@ class _Outages:
         self._relay.target = self._server.port
 
     def run(self) -> None:
-        """Have one outage, with clients that go on asking."""
+        """Run one outage under continuous requests."""
         self.wait_for(200)
         self._relay.reset()
         with self, ThreadPoolExecutor(CLIENTS) as clients:
@@ -98,7 +98,7 @@ class _Outages:
         self._back.append(time.perf_counter() - ended)
 
     def measurements(self) -> list[Measurement]:
-        """Tell what was measured in all outages."""
+        """Give the measurements of all outages."""
         return [
             Measurement(
                 name=f"slowest of {CLIENTS} logins that find the database gone",
@@ -121,7 +121,7 @@ class _Outages:
         ]
 
     def wait_for(self, status: int) -> None:
-        """Log in until that has a status."""
+        """Log in until the answer has a status."""
         deadline = time.monotonic() + _MAX_SECONDS
         while self._status() != status:
             if time.monotonic() > deadline:
@@ -133,7 +133,7 @@ class _Outages:
             return connection.exchange(_LOGIN).status
 
     def _ask(self, status: int) -> float:
-        """Log in, and give the seconds that it took."""
+        """Log in, and give the duration in seconds."""
         started = time.perf_counter()
         with Connection(self._port) as connection:
             connection.exchange(_LOGIN).check(status)

@@ -1,4 +1,4 @@
-"""What was measured against what was aimed at, as a plain table."""
+"""The measurements and their goals as a plain table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Measurement:
 
     @property
     def compared(self) -> Sequence[float]:
-        """What the limits are for, one number a round."""
+        """The compared numbers, one per round."""
         if self.comparison == "none":
             return self.ours
         compare = _OPERATORS[self.comparison]
@@ -52,7 +52,7 @@ class Measurement:
         return not above and not below
 
     def row(self) -> tuple[str, ...]:
-        """Write the cells of the table's line."""
+        """Give the cells of the table's row."""
         unit = "" if self.comparison == "ratio" else self.unit
         sign = "+" if self.comparison == "difference" else ""
         limits = [
@@ -72,7 +72,7 @@ class Measurement:
 
 
 def table(measurements: Iterable[Measurement]) -> str:
-    """Write one line a goal, in columns, and the notes below."""
+    """Format one row per goal, and the notes below."""
     measurements = list(measurements)
     rows = [HEADINGS, *(measurement.row() for measurement in measurements)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -90,7 +90,7 @@ def _median(numbers: Sequence[float], unit: str, sign: str = "") -> str:
 
 
 def _middle_half(numbers: Sequence[float], sign: str) -> str:
-    """Write the quartiles, which tell how far the median can be trusted."""
+    """Format the quartiles, which show how reliable the median is."""
     if len(numbers) < 2:
         return ""
     low, _, high = statistics.quantiles(numbers, n=4)

@@ -1,4 +1,4 @@
-"""What is measured and where it runs: an environment of requirements.txt alone, and its servers."""
+"""The measured servers, in an environment with only requirements.txt."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Program:
 
 
 def ours(database_url: str, rounds: int, **more: str) -> Program:
-    """Name the whole API on Postgres."""
+    """Describe the whole API on Postgres."""
     settings = {"DATABASE_URL": database_url, "BCRYPT_ROUNDS": str(rounds)}
     return Program(ROOT / "main.py", "api", settings | more)
 
 
 def floor(target: str, database_url: str = "", rounds: int = 4) -> Program:
-    """Name a function of bench/floors.py."""
+    """Describe a function of bench/floors.py."""
     settings = {
         "DATABASE_URL": database_url,
         "BCRYPT_ROUNDS": str(rounds),
@@ -139,7 +139,7 @@ def _started(program: Program) -> Iterator[Running]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let the master end its worker, so that nothing of it runs on beside the next measurement."""
+    """Let the master end its worker, so that it does not disturb the next measurement."""
     process.terminate()
     try:
         process.wait(10)

@@ -1,4 +1,4 @@
-"""What hostile connections leave for others: the logins and answers that succeed beside them.
+"""The effect of hostile connections: logins and answers that still succeed.
 
 The settings are those of `make deploy`. Hostile connections stay open and send the next wrong
 password as soon as they have their answer; half of the addresses are somebody's. Several networks

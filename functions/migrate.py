@@ -47,7 +47,7 @@ def migrate(call: Call) -> Response:
         options = read_json(call.request, "required")
     for name in options:
         if name not in OPTIONS or len(query.getlist(name)) > 1 or "\0" in str(options[name]):
-            # Or an apply would not be bound to the plan that somebody meant.
+            # A misspelled or repeated `plan` must not be ignored: it binds an apply.
             raise InvalidInput("options", f"The options are {', '.join(OPTIONS)}, each once")
     action = options.get("action")
     if not isinstance(action, str) or action not in _ACTIONS:

@@ -3,7 +3,7 @@
 gunicorn's own worker gives a connection a thread with its first byte, and has no deadline for the
 rest. Here the main loop collects a request (`framing`), and a thread gets it when it is all there:
 the head, and a body of up to 16 KiB. A longer one is read by its function, which first asks
-who sends it. What gunicorn refuses by itself is answered and logged like every error.
+who sends it. Requests that gunicorn refuses are answered and logged like every error.
 """
 
 from __future__ import annotations
@@ -378,7 +378,7 @@ def _is_writable(sock: socket.socket) -> bool:
 
 
 def _described(error: Exception) -> Exception:
-    """Give the client's mistake behind an error of gunicorn, or None."""
+    """Translate gunicorn's errors about requests; return others unchanged."""
     match error:
         case gunicorn_errors.LimitRequestLine():
             return framing.line_too_long()
@@ -393,7 +393,7 @@ def _described(error: Exception) -> Exception:
             | gunicorn_errors.InvalidResponseHeaderName()
             | gunicorn_errors.ConfigurationProblem()
         ):
-            pass  # Ours.
+            pass  # Not about the request.
         case gunicorn_errors.ParseException():
             return HttpError(400, "bad_request", "The request is not valid HTTP")
     return error

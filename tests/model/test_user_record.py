@@ -163,7 +163,7 @@ def test_the_digest_covers_every_member_and_no_two_records_share_their_bytes() -
 
 
 def test_a_user_without_identities_has_the_digest_from_before_there_were_any() -> None:
-    """Or everybody whom an earlier release imported would count as changed."""
+    """Otherwise all users imported by an earlier release would count as changed."""
     expected = "cc3d6877500cf05110149bdfc2a1fdc5139064424be05c2178bc5ab69b0839c5"
     assert digest(parse(user(1))).hex() == expected
 

@@ -129,7 +129,7 @@ def headers_are_documented(
 
 @schemathesis.check
 class EveryOperationSucceeds:
-    """Or the other checks have seen nothing but refusals of it."""
+    """Without a success, the other checks would only have seen refusals."""
 
     def __init__(self) -> None:
         self.statuses: defaultdict[str, set[int]] = defaultdict(set)

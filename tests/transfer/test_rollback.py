@@ -68,7 +68,7 @@ def test_an_old_address_that_another_has_by_now_is_not_taken_from_them(target: T
 
 
 def test_batches_that_wrote_the_same_users_are_taken_back_last_first(target: Target) -> None:
-    """Or one would take back what a later one wrote."""
+    """Otherwise a rollback would undo the writes of a later batch."""
     first, _ = target.apply([user(1), user(2)])
     second, _ = target.apply([user(1, name="Ada"), user(2)])
     third, _ = target.apply([user(1), user(2), user(3)])
