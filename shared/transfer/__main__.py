@@ -1,4 +1,4 @@
-"""`python -m shared.transfer`: the move on the command line."""
+"""`python -m shared.transfer`: the migration command."""
 
 from shared.transfer.actions import transfer
 

@@ -54,7 +54,7 @@ from shared.transfer.wording import (
 
 @click.group(epilog=EXIT_CODES)
 def transfer() -> None:
-    """Move the old server's users from their file to Postgres, with a proof and a way back.
+    """Migrate the old server's users from their file to Postgres, verified and reversible.
 
     DATABASE_URL names the database, USERS_FILE the file; docs/MIGRATION.md is the runbook.
     """
@@ -63,7 +63,7 @@ def transfer() -> None:
 @action(transfer)
 @source_option
 def plan(command: Command, source: Path | None) -> None:
-    """Tell what apply would do, in a read-only transaction: the dry run."""
+    """Show what apply would do, in a read-only transaction (dry run)."""
     found, migrations = _plan(command, command.source(source))
     command.display.result(**found.to_json(), migrations=migrations)
     _refuse_rejected(found)
@@ -85,9 +85,15 @@ def backup_(command: Command, source: Path | None) -> None:
 
 @action(transfer)
 @source_option
-@click.option("--plan", "plan_sha256", metavar="SHA256", help="Only if this plan still holds.")
-@click.option("--skip-invalid", is_flag=True, help="Bring the rest; write the rejected to a file.")
-@click.option("--report/--no-report", default=True, help="Write what became of every row.")
+@click.option(
+    "--plan", "plan_sha256", metavar="SHA256", help="Apply only if this plan is still valid."
+)
+@click.option(
+    "--skip-invalid", is_flag=True, help="Import the others; write rejected rows to a file."
+)
+@click.option(
+    "--report/--no-report", default=True, help="Write the outcome of every row to a file."
+)
 @yes_option
 def apply(
     command: Command,
@@ -97,7 +103,7 @@ def apply(
     report: bool,
     yes: bool,
 ) -> None:
-    """Bring what is new or changed, in one transaction that is proven before it is committed."""
+    """Import new and changed users in one transaction, verified before the commit."""
     path = command.source(source)
     command.require_terminal(yes=yes)
     if not yes or schema.pending(command):  # The schema is not touched if nothing comes of it.
@@ -125,9 +131,9 @@ def apply(
     if done.batch:
         proof = [("batch", done.batch, ""), *proof]
     proof += [("file", str(name), "") for name in written]
-    title = "Written and proven" if done.batch else "Nothing to write"
+    title = "Written and verified" if done.batch else "Nothing to write"
     if done.revoked_sessions:
-        proof += [("sessions", done.revoked_sessions, "logged out in the source, and now here")]
+        proof += [("sessions", done.revoked_sessions, "revoked, as in the source")]
         title = title if done.batch else "Written"
     command.display.table(title, proof)
     command.display.result(
@@ -140,9 +146,9 @@ def apply(
 
 @action(transfer)
 @source_option
-@click.option("--skip-invalid", is_flag=True, help="Do not mind rows that could not be brought.")
+@click.option("--skip-invalid", is_flag=True, help="Ignore rows that cannot be imported.")
 def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
-    """Compare every user of the source with Postgres, and name each one that differs."""
+    """Compare every user of the source with Postgres, and list the differing ones."""
     path = command.source(source)
     with open_source(path) as stream:
         found = command.display.run(
@@ -153,14 +159,14 @@ def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
     differing = found.differing + (0 if skip_invalid else found.rejected)
     if differing:
         command.display.error(
-            "users_differ", f"{differing} users of the source are not so in Postgres."
+            "users_differ", f"{differing} users differ between the source and Postgres."
         )
         raise Stop(DIFFERENT)
 
 
 @action(transfer)
 def status_(command: Command) -> None:
-    """Show what was imported, when, by whom, and what was rolled back."""
+    """List imports and rollbacks."""
     found = status.status(command.database())
     command.display.table(
         f"{found.users:,} users in {command.place}; imports:",
@@ -173,9 +179,9 @@ def status_(command: Command) -> None:
 @click.argument("batch", envvar="BATCH")
 @yes_option
 def rollback_(command: Command, batch: str, yes: bool) -> None:
-    """Take a batch back; keep and name whoever has changed or signed up since."""
+    """Roll a batch back; keep and list users who have changed or signed up since."""
     if not yes:
-        command.confirm(f"Take batch {batch} back from {command.place}?")
+        command.confirm(f"Roll back batch {batch} in {command.place}?")
     with Outputs(command.settings.store.users_file, batch) as outputs:
 
         def on_event(event: Event) -> None:
@@ -200,18 +206,19 @@ def rollback_(command: Command, batch: str, yes: bool) -> None:
 
 @action(transfer)
 def snapshot_(command: Command) -> None:
-    """Copy what logins need beside the users file, for while Postgres is away.
+    """Take a snapshot for logins during an outage, beside the users file.
 
-    It is signed with SESSION_SECRET, which has to be the functions' own. Instances take one
-    themselves, unless SNAPSHOT_INTERVAL is 0.
+    It is signed with SESSION_SECRET, which must be the functions' own. Instances take snapshots
+    automatically, unless SNAPSHOT_INTERVAL is 0.
     """
     if not os.environ.get("SESSION_SECRET"):
-        raise click.UsageError("SESSION_SECRET is missing: the functions would not believe it.")
+        raise click.UsageError(
+            "SESSION_SECRET is missing: the functions would reject the snapshot."
+        )
     settings, database = command.settings, command.database()
     path = settings.store.snapshot_file
-    users = Snapshot.of(
-        settings.store, settings.database, settings.credentials.session_secrets
-    ).take(database, time.time())
+    secrets = settings.credentials.session_secrets
+    users = Snapshot.of(settings.store, settings.database, secrets).take(database, time.time())
     command.done = "snapshot"
     command.display.table(
         f"Snapshot of {command.place}", [("file", str(path), ""), ("users", users, "")]
@@ -220,23 +227,23 @@ def snapshot_(command: Command) -> None:
 
 
 @action(transfer)
-@click.option("--offer", is_flag=True, help="Ask first, or only tell where nobody can be asked.")
+@click.option("--offer", is_flag=True, help="Ask first; without a terminal only report.")
 def reconcile(command: Command, offer: bool) -> None:
-    """Bring who signed up during an outage from the users file to Postgres.
+    """Write the sign-ups of an outage from the users file to Postgres.
 
-    Each is one transaction, and then no longer in the file. Postgres wins: who has lost the address
-    to another user goes into the quarantine, a file beside it.
+    Each is one transaction, and is then removed from the file. Postgres wins: a sign-up whose
+    address is taken goes to the quarantine file beside it.
     """
     users = JsonFileStore(command.settings.store)
     waiting = len(users.pending())
     if offer:
         if not waiting or not command.settings.store.use_database:
             return
-        command.display.text(f"{waiting} users signed up while Postgres was away. ")
+        command.display.text(f"{waiting} sign-ups are not yet in Postgres. ")
         if not sys.stdin.isatty():
-            command.display.text("`make migrate-reconcile` brings them there.\n")
+            command.display.text("`make migrate-reconcile` writes them.\n")
             return
-        if not click.confirm("Bring them there now?", err=True):
+        if not click.confirm("Write them to Postgres now?", err=True):
             return
     if waiting:
         command.bring_schema_up_to_date()
@@ -257,7 +264,7 @@ def reconcile(command: Command, offer: bool) -> None:
     if done.quarantined:
         command.display.error(
             "quarantined",
-            f"{done.quarantined} sign-ups are in {quarantine}, with what to do about each.",
+            f"{done.quarantined} sign-ups are in {quarantine}, with advice for each.",
         )
         raise Stop(QUARANTINED)
 
@@ -265,7 +272,7 @@ def reconcile(command: Command, offer: bool) -> None:
 @action(transfer)
 @click.option("--output", type=click.Path(path_type=Path), help="The new file.")
 def export_(command: Command, output: Path | None) -> None:
-    """Write all users to a new file in the old shape, for a return to the JSON mode."""
+    """Write all users to a new file in the old format, for a return to the JSON mode."""
     path = output
     if path is None:
         path = sibling_path(command.settings.store.users_file, "export", timestamp(time.time()))
@@ -329,8 +336,8 @@ def _plan(command: Command, path: Path) -> tuple[Plan, list[str]]:
 def _refuse_rejected(found: Plan) -> None:
     if found.rejected:
         raise errors.RowsRejected(
-            f"{found.rejected} of {found.rows} rows cannot be brought over: mend them, or bring "
-            "the others with --skip-invalid."
+            f"{found.rejected} of {found.rows} rows cannot be imported: fix them, or skip them "
+            "with --skip-invalid."
         )
 
 

@@ -38,5 +38,5 @@ def back_up(source: Path, now: float) -> Generator[Event, None, BackedUp]:
         size = copy.tell()
         copy.seek(0)
         if hashlib.file_digest(copy, "sha256").digest() != digest.digest():
-            raise TransferRefused("The copy does not hold what was written: there is no backup.")
+            raise TransferRefused("The copy differs from the source: there is no backup.")
     return BackedUp(path=path, bytes=size, sha256=digest.hexdigest())

@@ -1,4 +1,4 @@
-"""What every action of the command line has: settings, a database, and errors as sentences."""
+"""The common part of all actions: settings, database, and errors as sentences and exit codes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ INTERRUPTED = 130
 EXIT_CODES = """
 \b
 Exit codes:
-  0    done, or there was nothing to do
-  1    failed: the sentence says why, and whether anything was changed
-  2    a wrong option, setting or users file
-  3    rows cannot be brought over, so nothing was written (see --skip-invalid)
-  4    the plan no longer holds, so nothing was written
+  0    done, or nothing to do
+  1    failed; the message says why, and whether anything changed
+  2    wrong option, setting or users file
+  3    rows cannot be imported, nothing was written (see --skip-invalid)
+  4    the plan is outdated, nothing was written
   5    users differ (verify), or an applied migration was edited (schema status)
-  6    the connection was lost at the COMMIT: ask `status` whether it was done
-  7    sign-ups could not be brought, and are in the quarantine (reconcile)
+  6    the connection was lost during the COMMIT: `status` shows the outcome
+  7    some sign-ups are in the quarantine file (reconcile)
   130  interrupted: nothing was changed
 """
 _EXIT_CODES: dict[type[errors.AuthError], int] = {
@@ -56,7 +56,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON 
 
 
 class Stop(Exception):
-    """The action has said what there is to say, and ends with an exit code."""
+    """End the action with an exit code; its output is complete."""
 
     def __init__(self, code: int) -> None:
         """Take the exit code."""
@@ -64,25 +64,25 @@ class Stop(Exception):
 
 
 class Command:
-    """What an action works with."""
+    """The settings, database and display of an action."""
 
     def __init__(self, display: Display) -> None:
         """Read the settings. Raises InvalidSettings."""
         self.display = display
         self.migrated: list[str] = []
         self.corrections: list[Correction] = []
-        """What was done to the keys of email addresses."""
+        """Corrections of email keys."""
         self.done = ""
-        """What has been done for good, so that only telling of it can fail."""
+        """The completed action, after which only its report can fail."""
         # No session is made here, and a generated secret must not be left behind.
         secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(48)
         self.settings = Settings.from_env(os.environ | {"SESSION_SECRET": secret})
 
     @property
     def url(self) -> DatabaseUrl:
-        """Where the users go. Raises UsageError where nothing says so."""
+        """The database's URL. Raises UsageError if it is missing."""
         if self.settings.database.url is None:
-            raise click.UsageError("DATABASE_URL is missing: there is no database to work on.")
+            raise click.UsageError("DATABASE_URL is missing.")
         return self.settings.database.url
 
     @property
@@ -92,15 +92,15 @@ class Command:
 
     @property
     def who(self) -> str:
-        """Who runs this, for the record."""
+        """The user and host that run this, for the record."""
         try:
             user = getpass.getuser()
-        except (KeyError, OSError):  # As in a container that runs under any number.
+        except (KeyError, OSError):  # For example in a container with an arbitrary uid.
             user = f"uid {os.getuid()}"
         return f"{user}@{socket.gethostname()}"
 
     def database(self) -> Database:
-        """Give the database, which nothing has connected to yet."""
+        """Give the database; does not connect yet."""
         return Database(self.url, self.settings.database)
 
     def source(self, given: Path | None) -> Path:
@@ -108,7 +108,7 @@ class Command:
         return given or self.settings.store.users_file
 
     def bring_schema_up_to_date(self) -> None:
-        """Apply pending migrations with a person's patience, and show the name of each."""
+        """Apply pending migrations with a long timeout, and show their names."""
 
         def report(name: str) -> None:
             self.migrated.append(name)
@@ -119,25 +119,25 @@ class Command:
 
     @property
     def unchanged(self) -> str:
-        """Say that nothing was changed, or what was before something went wrong."""
+        """A sentence about what was changed before a failure."""
         if self.done:
             return f"The {self.done} was done."
         if self.migrated:
-            return f"Of the schema {', '.join(self.migrated)} was applied; all else is as it was."
+            return f"Applied {', '.join(self.migrated)}; nothing else was changed."
         return "Nothing was changed."
 
     def require_terminal(self, *, yes: bool) -> None:
-        """Refuse to begin what would have to be asked, where nobody can be."""
+        """Raise UsageError if a confirmation is needed and there is no terminal."""
         if not yes and not sys.stdin.isatty():
-            raise click.UsageError("There is no terminal to ask on: give --yes.")
+            raise click.UsageError("There is no terminal for the confirmation: use --yes.")
 
     def confirm(self, question: str) -> None:
-        """Ask. Raises click.Abort for a no, and UsageError where there is nobody to ask."""
+        """Ask. Raises click.Abort for a no, and UsageError without a terminal."""
         self.require_terminal(yes=False)
         click.confirm(question, abort=True, err=True)
 
     def ignore_interrupts(self) -> None:
-        """Let nothing come between a COMMIT and its answer."""
+        """Ignore signals between a COMMIT and its answer."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
@@ -183,7 +183,7 @@ def _explain(error: BaseException, command: Command) -> tuple[str, str, int] | N
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted", f"Interrupted. {command.unchanged}", INTERRUPTED
     if isinstance(error, errors.StoreUnavailable):
-        sentence = f"The database cannot do it: {error.cause}. {command.unchanged}"
+        sentence = f"Database error: {error.cause}. {command.unchanged}"
         return error.code, sentence, FAILED
     if isinstance(error, errors.AuthError):
         return error.code, error.sentence, _EXIT_CODES.get(type(error), FAILED)

@@ -53,13 +53,15 @@ def export(
             record = UserRecord._make((*columns, identities))
             row_digest = digest(record)
             if row_digest.hex() != held:
-                raise TransferRefused(f"User {record.id} did not arrive as it is stored.")
+                raise TransferRefused(
+                    f"User {record.id} arrived differently from how it is stored."
+                )
             digests.update(row_digest)
             try:
                 row = to_json(record)
             except OverflowError:
                 raise TransferRefused(
-                    f"User {record.id} has a time that no file can hold."
+                    f"User {record.id} has a time outside the format's range."
                 ) from None
             if revoked:
                 row[REVOKED] = parse_json(revoked)

@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def rejected(self) -> int:
-        """How many rows cannot be brought over."""
+        """The number of rows that cannot be imported."""
         return sum(self.counts[verdict] for verdict in staging.REJECTED)
 
     @property
@@ -126,8 +126,8 @@ def apply(
         yield from _outcomes(connection, _NOTEWORTHY)
         if found.rejected and not skip_invalid:
             raise RowsRejected(
-                f"{found.rejected} of {found.rows} rows cannot be brought over, so nothing was "
-                "written: mend them, or have the others brought (skip_invalid)."
+                f"{found.rejected} of {found.rows} rows cannot be imported, so nothing was "
+                "written: fix them, or skip them (skip_invalid)."
             )
         revoked, sid = writing.revoke_sessions(connection)
         writing.resolve_operations(connection)
@@ -243,8 +243,7 @@ def _write(connection: Connection, found: Plan) -> int:
         if error.sqlstate != _UNIQUE_VIOLATION:
             raise
         raise TransferRefused(
-            "Somebody has just signed up as one of the source, or linked their identity: run it "
-            "again."
+            "A user of the source has just signed up or linked an identity: run it again."
         ) from error
 
 
@@ -256,4 +255,6 @@ def _prove(connection: Connection, found: Plan) -> None:
     if arrived != found.users_sha256 or not writing.holds_all(
         connection, many=many, changed=changed
     ):
-        raise TransferRefused("The database does not hold what the source says: rolled back.")
+        raise TransferRefused(
+            "Verification failed: the written rows differ from the source. Nothing was changed."
+        )

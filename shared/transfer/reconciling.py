@@ -33,30 +33,30 @@ from shared.transfer import operations
 from shared.transfer.steps import Event, Outcome, transaction
 
 OPERATION_SECONDS = 5.0
-"""For one attempt at an operation: the users file is locked meanwhile."""
+"""Per attempt at an operation, because the users file is locked meanwhile."""
 
 REASONS = {
     operations.CREATED: "Postgres has the user now.",
-    operations.PRESENT: "Postgres had the user already: imported, or by an answer that was lost.",
-    operations.EMAIL_TAKEN: "Postgres has another user with this address, who keeps it.",
-    operations.ID_TAKEN: "Postgres has a user with this id and another address, who keeps it.",
-    operations.INVALID: "The record was edited, and is no user that could be brought over.",
+    operations.PRESENT: "It was already in Postgres: imported, or its answer was lost.",
+    operations.EMAIL_TAKEN: "Another user in Postgres has this address and keeps it.",
+    operations.ID_TAKEN: "A user in Postgres with another address has this id and keeps it.",
+    operations.INVALID: "The record was edited and is not a valid user.",
 }
 _SAME_PERSON = (
-    "Nothing is lost if both are the same person: they log in with the password, or the Google "
-    "account, of the user whom Postgres has. If not, ask this one, by another way than this "
-    "address, to sign up with an address of their own."
+    "If both are the same person, nothing is lost: they log in with the password or Google account "
+    "of the user in Postgres. Otherwise ask this person, by other means than this address, to sign "
+    "up with their own address."
 )
 ADVICE = {
     operations.EMAIL_TAKEN: _SAME_PERSON,
     operations.ID_TAKEN: _SAME_PERSON,
-    operations.INVALID: "Ask the user to sign up again, or mend the record and import it.",
+    operations.INVALID: "Ask the user to sign up again, or fix the record and import it.",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What became of how many operations, and how many are pending still."""
+    """Numbers of operations by outcome, and of those still pending."""
 
     counts: dict[str, int]
     pending: int

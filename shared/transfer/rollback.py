@@ -19,9 +19,9 @@ REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
 
 _FOREIGN_KEY_VIOLATION = "23503"
 _REASONS = {
-    staging.KEPT: "It has changed since, or its old address or identity is another's now: kept.",
-    GONE: "It was gone from Postgres already.",
-    SIGNED_UP: "It signed up after the import, and is kept.",
+    staging.KEPT: "Kept: it has changed since, or another user has its old address or identity.",
+    GONE: "It was already deleted from Postgres.",
+    SIGNED_UP: "Kept: it signed up after the import.",
 }
 _LOCK_USERS = """
 SELECT count(*) FROM (
@@ -161,7 +161,7 @@ def roll_back(
             if error.sqlstate != _FOREIGN_KEY_VIOLATION:
                 raise
             raise TransferRefused(
-                "Another table refers to users of this batch, so they stay: nothing was changed."
+                "Nothing was changed: another table refers to users of this batch."
             ) from error
         for verdict, user_id, email in _outcomes(connection):
             yield Outcome(verdict, _REASONS[verdict], user_id=user_id, email=email)
@@ -189,7 +189,7 @@ def _take_back(connection: Connection, number: int, run_by: str) -> dict[str, in
     connection.execute(_SIGNED_UP, batch)
     connection.run_script(f"ANALYZE rolled_back_users; {_REMOVE}; {_RESTORE}")
     if connection.execute(_RESTORED_WRONGLY)[0][0]:
-        raise TransferRefused("The database does not hold what was to be restored: rolled back.")
+        raise TransferRefused("Verification failed: the restored rows differ. Nothing was changed.")
     connection.execute(_RAISE_RECORDS, batch)
     connection.execute(_FORGET, batch)
     connection.execute(_CLOSE, batch, run_by)

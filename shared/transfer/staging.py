@@ -43,11 +43,11 @@ IDENTITY_TAKEN = "identity_taken"
 REASONS = {
     NEW: "It is not in Postgres.",
     CHANGED: "It has changed in the source since it was imported.",
-    IDENTICAL: "It is in Postgres as in the source.",
-    KEPT: "It has changed in Postgres, or no import brought it; Postgres wins.",
-    ALTERED: "It differs in Postgres, though nothing there says that it was updated.",
-    DELETED: "It was brought before and is gone from Postgres; it is not brought back.",
-    INVALID: "It cannot be brought over.",
+    IDENTICAL: "It is equal in Postgres and the source.",
+    KEPT: "It has changed in Postgres, or was never imported; Postgres wins.",
+    ALTERED: "It differs in Postgres without a recorded update.",
+    DELETED: "It was imported before and deleted from Postgres; it is not imported again.",
+    INVALID: "It cannot be imported.",
     DUPLICATE: "It has the address, the id or an identity of another row.",
     EMAIL_TAKEN: "Its email belongs to another user in Postgres.",
     ID_TAKEN: "Its id belongs to a user with another email in Postgres.",
@@ -57,7 +57,7 @@ REASONS = {
 ones are written."""
 VERDICTS = tuple(REASONS)
 REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN, IDENTITY_TAKEN)
-"""The verdicts of rows that cannot be brought over."""
+"""The verdicts of rows that cannot be imported."""
 
 _TABLES = {
     "users": f"({DEFINITIONS})",

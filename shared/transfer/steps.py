@@ -137,7 +137,7 @@ def commit(
     try:
         connection.run_script("COMMIT")
     except (ConnectionLost, StoreUnavailable) as error:
-        connection.close()  # Or the server might wait for it, and others for its lock.
+        connection.close()  # Otherwise the server may keep it and its lock.
         deadline = time.monotonic() + CHECK_SECONDS
         try:
             with database.direct_connection(deadline) as fresh:
@@ -146,9 +146,9 @@ def commit(
                 done = is_done(fresh)
         except StoreUnavailable as second:
             raise CommitUnknown(
-                "The connection was lost at the COMMIT: ask `status` whether it was done."
+                "The connection was lost during the COMMIT: `status` shows the outcome."
             ) from second
         if not done:
             raise TransferRefused(
-                "The connection was lost at the COMMIT, and nothing was written."
+                "The connection was lost during the COMMIT; nothing was written."
             ) from error

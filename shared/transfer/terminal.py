@@ -1,4 +1,4 @@
-"""What a person sees of a transfer, and what a program does: bars and tables, or JSON lines."""
+"""The output of a transfer: bars and tables for people, or JSON lines for programs."""
 
 from __future__ import annotations
 

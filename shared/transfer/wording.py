@@ -8,43 +8,43 @@ from shared.transfer.batches import Batch
 from shared.transfer.importing import Plan
 
 _REJECTED = {
-    staging.INVALID: "rejected: not users that can be brought over",
-    staging.DUPLICATE: "rejected: the address, the id or an identity of another row",
-    staging.EMAIL_TAKEN: "rejected: another user in Postgres has the email",
-    staging.IDENTITY_TAKEN: "rejected: another user in Postgres has an identity",
-    staging.ID_TAKEN: "rejected: a user with another email in Postgres has the id",
+    staging.INVALID: "rejected: not valid users",
+    staging.DUPLICATE: "rejected: same address, id or identity as another row",
+    staging.EMAIL_TAKEN: "rejected: the address belongs to another user in Postgres",
+    staging.IDENTITY_TAKEN: "rejected: an identity belongs to another user in Postgres",
+    staging.ID_TAKEN: "rejected: the id belongs to a user with another address in Postgres",
 }
 _THERE = {
-    staging.IDENTICAL: "in Postgres as in the source",
-    staging.KEPT: "changed in Postgres, or not brought by an import; Postgres wins",
-    staging.ALTERED: "differ in Postgres, where nothing says that they were updated; left alone",
-    staging.DELETED: "imported before and gone from Postgres; they stay gone",
+    staging.IDENTICAL: "equal in Postgres and the source",
+    staging.KEPT: "changed in Postgres, or never imported; Postgres wins",
+    staging.ALTERED: "different in Postgres without a recorded update; unchanged",
+    staging.DELETED: "imported before, then deleted from Postgres; not imported again",
 }
 PLANNED = {
     staging.NEW: "new, to be written",
-    staging.CHANGED: "changed in the source, to be brought",
+    staging.CHANGED: "changed in the source, to be written",
 } | _THERE | _REJECTED  # fmt: skip
 APPLIED = {
     staging.NEW: "new, written",
-    staging.CHANGED: "changed in the source, brought",
+    staging.CHANGED: "changed in the source, written",
 } | _THERE | _REJECTED  # fmt: skip
 VERIFIED = {
     staging.NEW: "missing in Postgres",
     staging.CHANGED: "changed in the source since the import: apply again",
 } | _THERE | _REJECTED  # fmt: skip
 RECONCILED = {
-    operations.CREATED: "brought to Postgres",
-    operations.PRESENT: "in Postgres already",
+    operations.CREATED: "written to Postgres",
+    operations.PRESENT: "already in Postgres",
     operations.EMAIL_TAKEN: "in the quarantine: another user has the address",
     operations.ID_TAKEN: "in the quarantine: another user has the id",
-    operations.INVALID: "in the quarantine: edited, and no users any more",
+    operations.INVALID: "in the quarantine: edited and no longer valid",
 }
 ROLLED_BACK = {
-    rollback.REMOVED: "removed again",
-    rollback.RESTORED: "as they were before",
-    staging.KEPT: "changed since the import, or their old address is taken; kept",
-    rollback.GONE: "were gone already",
-    rollback.SIGNED_UP: "signed up after the import, kept",
+    rollback.REMOVED: "removed",
+    rollback.RESTORED: "restored to their previous state",
+    staging.KEPT: "kept: changed since the import, or the old address is taken",
+    rollback.GONE: "already deleted",
+    rollback.SIGNED_UP: "kept: signed up after the import",
 }
 
 
@@ -61,11 +61,11 @@ def plan_rows(found: Plan, meanings: dict[str, str]) -> list[tuple[str, object, 
             (
                 "absent",
                 found.absent,
-                "imported before, not among the rows that can be read; they stay",
+                "imported before, not in the source; unchanged",
             )
         )
     rows += [
-        (f"“{name}”", number, "have this member, which has no column and stays behind")
+        (f"“{name}”", number, "have this member, which is not imported")
         for name, number in found.unknown_members.items()
     ]
     return rows

@@ -136,7 +136,7 @@ def test_a_person_is_shown_a_plan_and_asked_with_the_name_of_the_place(
     batch = target.psql("SELECT id FROM import_batches")[0][0]
     code, shown = shell.on_terminal("y\n", "rollback", batch)
     assert code == 0
-    assert f"Take batch {batch} back from {target.name} on localhost? [y/N]" in shown
+    assert f"Roll back batch {batch} in {target.name} on localhost? [y/N]" in shown
     assert target.users() == {}
 
 
@@ -150,7 +150,7 @@ def test_without_a_terminal_yes_has_to_be_given(shell: Shell, target: Target) ->
     for arguments in (["apply"], ["rollback", "batch"]):
         done = shell.run(*arguments)
         assert done.code == 2
-        assert "give --yes" in done.error
+        assert "use --yes" in done.error
     assert target.users() == {}
 
 

@@ -18,7 +18,7 @@ def test_the_command_tells_what_became_of_whom(target: Target, file: Path) -> No
     sign_up(file, "ada@example.com")
     ended = commands.run(url, file, "reconcile")
     assert (ended.code, ended.error.count("\n")) == (0, 1)
-    assert "created  1  brought to Postgres" in ended.output
+    assert "created  1  written to Postgres" in ended.output
     sign_up(file, "ada@example.com")
     ended = commands.run(url, file, "reconcile", "--json")
     assert ended.code == 7
@@ -37,7 +37,7 @@ def test_the_offer_tells_and_does_nothing_where_nobody_can_be_asked(
     sign_up(file, "ada@example.com")
     ended = commands.run(url, file, "reconcile", "--offer")
     assert ended.code == 0
-    assert "1 users signed up while Postgres was away. `make migrate-reconcile`" in ended.output
+    assert "1 sign-ups are not yet in Postgres. `make migrate-reconcile`" in ended.output
     assert len(json.loads(file.read_text())) == 1
 
 
@@ -66,5 +66,5 @@ def test_a_database_that_is_away_is_a_sentence_and_leaves_all_pending(file: Path
     before = file.read_bytes()
     ended = commands.run("postgresql://u:p@127.0.0.1:1/d", file, "reconcile")
     assert ended.code == 1
-    assert "The database cannot do it: cannot connect" in ended.error
+    assert "Database error: cannot connect" in ended.error
     assert file.read_bytes() == before

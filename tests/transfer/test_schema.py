@@ -312,7 +312,7 @@ def test_what_is_cut_off_in_the_middle_leaves_nothing_and_holds_nobody_up(
         )
         code, _, errors = _finish(process)
         assert code == 1
-        assert "cannot do it: migrations/9001_slow.sql: " in errors
+        assert "Database error: migrations/9001_slow.sql: " in errors
     else:
         os.kill(process.pid, signal.Signals[how])
         code, output, errors = _finish(process)

@@ -82,7 +82,7 @@ def test_an_interrupt_at_the_commit_comes_too_late(
         interceptor, target, users_file, APPLY, number, lambda message: message.is_commit
     )
     assert ended.code == 0
-    assert "Written and proven" in ended.output
+    assert "Written and verified" in ended.output
     assert state(target) == EVERYTHING
     assert len(check_files(users_file)) == 2
 
