@@ -9,12 +9,11 @@ from bench.imports import psql
 from bench.load import Side, get, in_turns, milliseconds
 from bench.report import Measurement
 from bench.servers import ours, running
-from shared.application import open_store
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.postgres import USER, Server
+from tests.support.stores import opened_store
 
 EVENTS_A_USER = 10
 
@@ -80,7 +79,7 @@ def measure(server: Server, events: int, rounds: int) -> list[Measurement]:
 
 def _count_hours(url: str) -> float:
     """Clean up until nothing is left to do, and give the seconds that this took."""
-    store = open_store(Settings.from_env({"DATABASE_URL": url, "FALLBACK": "off"}))
+    store = opened_store(DATABASE_URL=url, FALLBACK="off")
     started = time.perf_counter()
     while store.clean_up():
         pass

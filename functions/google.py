@@ -23,7 +23,13 @@ def google(call: Call) -> Response:
         session = call.app.sessions.read(call.session_token, call.now)
     except NotAuthenticated:
         session = None
-    user, event = account_linking.sign_in(call.app.store, identity, session, client=call.client)
+    user, event = account_linking.sign_in(
+        call.app.store,
+        identity,
+        session,
+        client=call.client,
+        ends=call.app.sessions.to_end(call.session_token),
+    )
     return begin_session(
         call,
         user,

@@ -14,7 +14,10 @@ def login(call: Call) -> Response:
     """Check an address and a password and begin a session: 200."""
     call.afterwards(call.app.janitor.run)
     user = call.app.accounts.log_in(
-        email=call.text("email"), password=call.text("password"), client=call.client
+        email=call.text("email"),
+        password=call.text("password"),
+        client=call.client,
+        ends=call.app.sessions.to_end(call.session_token),
     )
     call.log["offline"] = user.is_degraded or None
     return begin_session(call, user, event="login")

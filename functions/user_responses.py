@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from flask import Response
 
 from shared.credentials import express_sessions
-from shared.errors import StoreUnavailable
 from shared.web.call import Call
 from shared.web.responses import answer
 
@@ -46,15 +45,7 @@ def begin_session(
     method: str = "password",
     auth_time: int | None = None,
 ) -> Response:
-    """Answer with a user who has just proved who they are, and begin a session.
-
-    The one that this browser had ends: a new one takes its place (ASVS V7.2.4). Where the database
-    is away only the browser forgets it, for the user has signed in by now.
-    """
-    try:
-        call.app.sessions.log_out(call.session_token, None, client=call.client)
-    except StoreUnavailable as error:
-        call.log["cause"] = f"the browser's previous session goes on: {error}"
+    """Answer with a user who has just proved who they are, and begin a session."""
     token = call.app.tokens.issue(user, call.now, method=method, auth_time=auth_time)
     return user_answer(call, user, status, event=event, token=token)
 

@@ -25,12 +25,17 @@ ATTEMPTS = 3
 
 
 def sign_in(
-    store: Store, identity: Identity, session: Session | None, *, client: Client
+    store: Store,
+    identity: Identity,
+    session: Session | None,
+    *,
+    client: Client,
+    ends: Session | None = None,
 ) -> tuple[User, str]:
     """Give the user of a verified identity, and the event: signup, login or identity_linked.
 
     `session` is the caller's, if any. An attacker may have planted it in the browser, so it counts
-    as a proof only under the conditions of `_is_proven`.
+    as a proof only under the conditions of `_is_proven`. `ends` is what the new session replaces.
     Raises LinkRequired and EmailTaken if an account has the address and may not be linked,
     InvalidIdentityToken if the token was used too often, and TooManyAttempts for too many sign-ins
     of the user or sign-ups from the client's network.
@@ -38,13 +43,13 @@ def sign_in(
     identities = identity.identities
     key = email_key(identity.email)
     for _ in range(ATTEMPTS):
-        match = store.find_external(identities, key, identity.token, client)
+        match = store.find_external(identities, key, identity.token, client, ends=ends)
         if match is None:
             user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
             reservation = store.reserve_sign_up(client, identities)
             try:
                 created = store.create_user(
-                    user, None, identities, client=client, reservation=reservation
+                    user, None, identities, client=client, reservation=reservation, ends=ends
                 )
                 return created, "signup"
             except EmailTaken:
@@ -63,6 +68,7 @@ def sign_in(
             provider=identity.provider if drops_password else found.user.provider,
             drops_password=drops_password,
             client=client,
+            ends=ends,
         )
         if linked is not None:
             return linked, "identity_linked"

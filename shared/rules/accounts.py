@@ -49,7 +49,13 @@ class Accounts:
         self._password_min_length = password_min_length
 
     def sign_up(
-        self, *, email: str, password: str, name: str | None, client: Client
+        self,
+        *,
+        email: str,
+        password: str,
+        name: str | None,
+        client: Client,
+        ends: Session | None = None,
     ) -> tuple[User, bool]:
         """Create a local user; tell whether the fallback stored them, in a database outage.
 
@@ -67,11 +73,17 @@ class Accounts:
             with self._gate.sign_ups.learning(client.network):
                 reservation = self._store.reserve_sign_up(client)
             created = self._store.create_user(
-                user, self._hasher.hash(password), client=client, reservation=reservation
+                user,
+                self._hasher.hash(password),
+                client=client,
+                reservation=reservation,
+                ends=ends,
             )
             return created, reservation.is_offline
 
-    def log_in(self, *, email: str, password: str, client: Client) -> User:
+    def log_in(
+        self, *, email: str, password: str, client: Client, ends: Session | None = None
+    ) -> User:
         """Verify an address and a password and give their user.
 
         Raises InvalidCredentials, with the same answer after the same work, for an unknown address,
@@ -105,7 +117,7 @@ class Accounts:
                 except (StoreUnavailable, StoreFault) as error:
                     # The login is valid; the next one tries again.
                     log.write("WARNING", "A password hash could not be renewed", cause=str(error))
-            store.end_login(attempt)
+            store.end_login(attempt, ends=ends)
             return found.user
 
     def change_password(

@@ -83,6 +83,24 @@ class Sessions:
             raise NotAuthenticated(cause="the user is gone or ended this session")
         return account
 
+    def to_end(self, token: str | None) -> Session | None:
+        """Give the session of a token that is to be ended.
+
+        So it does for one that does not go on by the clock here: by another instance's it may.
+        """
+        if token is None:
+            return None
+        try:
+            session = self._tokens.verify(token)
+        except InvalidToken:
+            return None
+        if session.auth_method == "express":
+            # Other exchanges of the same session may have begun until now, and would outlive it.
+            # They began before it ends, so that none goes on for longer, whatever the clock here
+            # says.
+            session = replace(session, ends_at=session.ends_at + SESSION_SECONDS)
+        return session
+
     def log_out(self, token: str | None, express_sid: str | None, *, client: Client) -> None:
         """End the session, and the old server's, if there is one.
 
@@ -90,18 +108,9 @@ class Sessions:
         have. Raises StoreUnavailable if a session could not be ended.
         """
         self._delete_express(express_sid)
-        if token is None:
-            return
-        try:
-            session = self._tokens.verify(token)
-        except InvalidToken:
-            return
-        if session.auth_method == "express":
-            # Other exchanges of the same session may have begun until now, and would outlive it.
-            # They began before it ends, so that none goes on for longer, whatever the clock here
-            # says.
-            session = replace(session, ends_at=session.ends_at + SESSION_SECONDS)
-        self._store().revoke_session(session, client)
+        session = self.to_end(token)
+        if session is not None:
+            self._store().revoke_session(session, client)
 
     def log_out_everywhere(
         self, session: Session, express_sid: str | None, *, client: Client

@@ -49,6 +49,7 @@ class Attempt:
     account: str
     """The pseudonym of the address, for the log."""
     keys: Keys
+    client: Client
     event: str = ""
     """Names the row of the audit that says, until now, that the attempt failed; empty where there
     is none, because the attempt is counted in memory."""
@@ -155,6 +156,7 @@ class Users(Protocol):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        ends: Session | None = None,
     ) -> User:
         """Store a new user, whose id the caller made and whose email is its own key.
 
@@ -190,11 +192,13 @@ class Attempts(Protocol):
         """
         ...
 
-    def end_login(self, attempt: Attempt) -> None:
+    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
         """Count the success, and forget the attempts on the account; the network is known now.
 
         Raises TooManyAttempts where the account has had too many successes, as do `change_password`
-        and `delete_user`, which then do nothing.
+        and `delete_user`, which then do nothing. `ends` is the session that the browser had: the
+        new one takes its place (ASVS V7.2.4), and it ends with the success; so it does in whatever
+        else begins a session. Where it cannot be ended, only the browser forgets it.
         """
         ...
 
@@ -227,7 +231,13 @@ class Identities(Protocol):
     """What providers call users."""
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
+        self,
+        identities: Sequence[ExternalIdentity],
+        key: str,
+        token: IdToken,
+        client: Client,
+        *,
+        ends: Session | None = None,
     ) -> ExternalMatch | None:
         """Find who has one of the identities, the first first, or else the email key.
 
@@ -245,6 +255,7 @@ class Identities(Protocol):
         provider: str,
         drops_password: bool,
         client: Client,
+        ends: Session | None = None,
     ) -> User | None:
         """Give a user identities. Dropping the password ends all sessions as well."""
         ...

@@ -22,6 +22,7 @@ from shared.errors import AuthError, EmailTaken, StoreBusy, StoreUnavailable, St
 from shared.model.statistics import Statistics, Window
 from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import ExternalIdentity, IdToken, User
+from shared.observe import log
 from shared.store.contract import (
     Account,
     Attempt,
@@ -84,6 +85,7 @@ class FallbackStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        ends: Session | None = None,
     ) -> User:
         """Insert or, in an outage, append to the file. A pending user's address is taken.
 
@@ -94,13 +96,19 @@ class FallbackStore(Store):
             if pending and pending["id"] != user.id and not self._is_reconciled(pending):
                 raise EmailTaken
             try:
-                return self._postgres.create_user(user, password_hash, identities, client=client)
+                created = self._postgres.create_user(
+                    user, password_hash, identities, client=client, ends=ends
+                )
+                self._end_replaced(ends)
+                return created
             except StoreUnreachable:
                 if reservation is not None or not self._takes_sign_ups(identities):
                     raise
         assert not identities, "the file takes none, and what reserves has to be told of them"
         with _offline():
-            return self._create_offline(user, password_hash)
+            created = self._create_offline(user, password_hash)
+        self._end_replaced(ends, is_offline=True)
+        return created
 
     def _takes_sign_ups(self, identities: Sequence[ExternalIdentity]) -> bool:
         """Tell whether the file takes a sign-up: not one whose identities somebody may have."""
@@ -159,14 +167,22 @@ class FallbackStore(Store):
                 raise
             return found
 
-    def end_login(self, attempt: Attempt) -> None:
+    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
         """Count where the attempt is, and forget it there; memory may have counted it as well."""
         if attempt.is_offline:
             with _offline():
                 self._file.end_login(attempt)
         else:
-            self._postgres.end_login(attempt)
+            self._postgres.end_login(attempt, ends=ends)
             self._file.attempts.forget(attempt.keys)
+        self._end_replaced(ends, is_offline=attempt.is_offline)
+
+    def _end_replaced(self, session: Session | None, *, is_offline: bool = False) -> None:
+        """End the browser's previous session in the file, too, where its user is pending."""
+        if session is not None and self._is_pending(session.user.id):
+            self._file.end_replaced(session)
+        elif session is not None and is_offline:
+            log.write("WARNING", "The browser's previous session goes on")
 
     def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Ask Postgres. Who is pending has to wait until Postgres has them."""
@@ -192,16 +208,21 @@ class FallbackStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
+        ends: Session | None = None,
     ) -> User | None:
         """Link in Postgres; the snapshot may have a password that this drops."""
         with self._invalidating_snapshot(found.user.id):
-            return self._postgres.link(
+            linked = self._postgres.link(
                 found,
                 identities,
                 provider=provider,
                 drops_password=drops_password,
                 client=client,
+                ends=ends,
             )
+        if linked is not None:
+            self._end_replaced(ends)
+        return linked
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         store = self._file if self._is_pending(user_id) else self._postgres
@@ -253,9 +274,18 @@ class FallbackStore(Store):
         return ended
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
+        self,
+        identities: Sequence[ExternalIdentity],
+        key: str,
+        token: IdToken,
+        client: Client,
+        *,
+        ends: Session | None = None,
     ) -> ExternalMatch | None:
-        return self._postgres.find_external(identities, key, token, client)
+        match = self._postgres.find_external(identities, key, token, client, ends=ends)
+        if match is not None and match.is_linked and match.has_all:
+            self._end_replaced(ends)
+        return match
 
     def clean_up(self) -> bool:
         """Clean up both sides, and take a snapshot if it is time for one."""

@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from shared.application import open_store
 from shared.model.users import User
-from shared.settings import Settings
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, pass_time, session_of
+from tests.support.stores import CLIENT, opened_store, pass_time, session_of
 
 PASSWORD, NEW = "correct horse battery staple", "another long passphrase"
 ADA = {"email": "ada@example.com", "password": PASSWORD}
@@ -136,7 +134,7 @@ def test_of_a_networks_flood_one_row_is_kept_and_every_line(
 def test_of_a_session_that_ended_long_ago_a_logout_writes_nothing(
     postgres: Server, database: str
 ) -> None:
-    store = open_store(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
+    store = opened_store(DATABASE_URL=postgres.url(database))
     user = User("x", "x@example.com", None, "local")
     for days in (32, 30.5):
         session = session_of(user, now=time.time() - days * 86400)
@@ -151,8 +149,7 @@ def test_of_a_session_that_ended_long_ago_a_logout_writes_nothing(
 def test_what_is_older_than_the_audit_is_kept_is_deleted_a_thousand_at_a_time(
     postgres: Server, database: str
 ) -> None:
-    settings = Settings.from_env({"DATABASE_URL": postgres.url(database), "AUDIT_DAYS": "30"})
-    store = open_store(settings)
+    store = opened_store(DATABASE_URL=postgres.url(database), AUDIT_DAYS="30")
     postgres.run(
         "INSERT INTO auth_events (at, kind) SELECT CURRENT_TIMESTAMP - interval '31 days', 'login'"
         " FROM generate_series(1, 1001)",
@@ -169,7 +166,7 @@ def test_what_is_older_than_the_audit_is_kept_is_deleted_a_thousand_at_a_time(
 def test_cleaning_up_waits_for_nobody_and_takes_nothing_that_is_in_use(
     postgres: Server, database: str
 ) -> None:
-    store = open_store(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
+    store = opened_store(DATABASE_URL=postgres.url(database))
     attempt = store.begin_login("ada@example.com", CLIENT)
     pass_time(store, 1000)
     key = attempt.keys.client

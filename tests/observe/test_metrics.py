@@ -128,7 +128,6 @@ def test_statements_connects_and_round_trips_are_those_that_the_wire_sees(
         "create": 1,
         "begin_login": 2,
         "end_login": 1,
-        "revoke_session": 1,
         "pending_email_keys": 1,
         "clean_up": 1,
         "roll_up": 1,

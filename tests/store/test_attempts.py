@@ -216,13 +216,17 @@ def test_what_fails_is_counted_and_answered_the_same_after_too_many_successes(
     assert [_may_try(store, THERE) for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_success_too_many_gives_the_network_nothing_back(store: Store) -> None:
+def test_a_success_too_many_gives_the_network_nothing_back_and_ends_no_session(
+    store: Store,
+) -> None:
     for number in range(12):
         _log_in(store, Client(f"192.0.2.{number}"))
+    session = session_of(_ada(store))
     for _ in range(10):
         attempt = store.begin_login(ADA, HERE)
         with pytest.raises(TooManyAttempts):
-            store.end_login(attempt)
+            store.end_login(attempt, ends=session)
+    assert store.user(session.user.id, sid=session.sid) is not None
     with pytest.raises(TooManyAttempts) as raised:
         store.begin_login(ADA, HERE)
     assert raised.value.facts["event"] == "login_throttled"

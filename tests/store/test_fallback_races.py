@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def reconciled(postgres: Server, database: str) -> Callable[[Site], object]:
     target = Target(postgres, database)
 
     def run(site: Site) -> object:
-        users = JsonFileStore(site.app.settings, is_fallback=True)
+        users = JsonFileStore(site.app.settings.store, is_fallback=True)
         return finish(reconcile(target.database, users, quarantine_of(site.file)))
 
     return run
@@ -113,8 +114,8 @@ def test_a_sign_up_with_google_is_never_taken_without_its_identity(
     store = _store(site)
     find = store._postgres.find_external
 
-    def find_and_leave(*arguments: object) -> object:
-        found = find(*arguments)  # type: ignore[arg-type]
+    def find_and_leave(*arguments: Any, **options: Any) -> object:
+        found = find(*arguments, **options)
         site.leave()
         return found
 

@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.application import open_store
 from shared.database.statement import Statement
 from shared.model.clients import Client
 from shared.model.users import User
-from shared.settings import Settings
 from shared.store.postgres import statements
 from tests.support.emulator import UNLIMITED
 from tests.support.postgres import Server
+from tests.support.stores import opened_store
 
 ON_THE_OLD_SERVERS_TABLE = ("EXPRESS_USER", "DELETE_EXPRESS")
 NAMES = [name for name, value in vars(statements).items() if isinstance(value, Statement)]
@@ -39,7 +38,7 @@ def test_attempts_on_the_same_rows_at_once_never_wait_for_each_other_in_a_circle
         "DATABASE_MAX_CONNECTIONS": "8",
         "LOCKOUT_TIME": "1000",
     }
-    store = open_store(Settings.from_env(settings))
+    store = opened_store(**settings)
     emails = [f"user{number}@example.com" for number in range(3)]
     for email in emails:
         store.create_user(User(str(uuid.uuid4()), email, None, "local"), "hash")

@@ -17,12 +17,10 @@ from typing import Any
 
 import pytest
 
-from shared.application import open_store
 from shared.database.statement import Statement
 from shared.model.statistics import DAY, Events, Statistics, Window
 from shared.model.user_record import parse
 from shared.model.users import ExternalIdentity, User
-from shared.settings import Settings
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.statements import CLEAN_UP, MAX_DELETED
@@ -31,7 +29,7 @@ from shared.store.postgres.store import PostgresStore
 from shared.store.settings import StoreSettings
 from shared.transfer import operations
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, id_token, postgres_store, stored
+from tests.support.stores import CLIENT, id_token, opened_store, postgres_store, stored
 from tests.support.transfers import user
 from tests.support.waiting import until
 
@@ -103,7 +101,7 @@ def test_of_users_in_postgres_every_border_is_in_utc(postgres: Server, database:
             f" VALUES ('{number}@x.org', {provider}, {at})",
             database,
         )
-    store = open_store(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
+    store = opened_store(DATABASE_URL=postgres.url(database))
     found = store.statistics(Window(2, NOW))
     store.close()
     expected = _straightforward_users()
@@ -116,7 +114,7 @@ def test_infinitely_old_and_young_users_are_counted(postgres: Server, database: 
         postgres.run(
             f"INSERT INTO users (email, created_at) VALUES ('{number}@x.org', '{at}')", database
         )
-    store = open_store(Settings.from_env({"DATABASE_URL": postgres.url(database)}))
+    store = opened_store(DATABASE_URL=postgres.url(database))
     found = store.statistics(Window(366, time.time()))
     store.close()
     assert (found.users["local"], found.users_last_week) == (2, 1)

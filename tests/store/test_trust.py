@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,38 @@ def test_a_revoked_session_has_no_user_and_another_one_of_the_user_has(store: St
     assert store.begin_reauthentication(session, CLIENT).credentials is None
     assert not store.revoke_all_sessions(session, CLIENT)
     assert store.user(user.id, sid=other.sid) == user
+
+
+def test_the_browsers_previous_session_ends_with_what_begins_a_new_one(store: Store) -> None:
+    other = User(str(uuid.uuid4()), "other@example.com", None, "local")
+    sessions = [session_of(other) for _ in range(5)]
+    store.create_user(other, "hash", ends=sessions[0])
+    user = _create(store)
+    store.end_login(store.begin_login(user.email, CLIENT), ends=sessions[1])
+    found = stored(store, user)[1]
+    linked = store.link(
+        found, [GOOGLE], provider="local", drops_password=False, client=CLIENT, ends=sessions[2]
+    )
+    assert linked is not None
+    token = id_token()
+    assert store.find_external([GOOGLE], user.email, token, CLIENT, ends=sessions[3])
+    assert [store.user(other.id, sid=session.sid) for session in sessions] == [
+        *[None] * 4,
+        other,
+    ]
+
+
+def test_what_begins_no_session_ends_none(store: Store) -> None:
+    user = _create(store)
+    session = session_of(user)
+    with pytest.raises(EmailTaken):
+        store.create_user(User(str(uuid.uuid4()), user.email, None, "local"), "hash", ends=session)
+    assert store.find_external([GOOGLE], user.email, id_token(), CLIENT, ends=session)
+    outdated = replace(stored(store, user)[1], password_hash="another")
+    assert not store.link(
+        outdated, [GOOGLE], provider="local", drops_password=False, client=CLIENT, ends=session
+    )
+    assert store.user(user.id, sid=session.sid) == user
 
 
 def test_ending_all_sessions_raises_the_epoch_once(store: Store) -> None:

@@ -13,7 +13,6 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from shared.application import open_store
 from shared.credentials.session_tokens import FRESH_SECONDS
 from shared.store.json_file.store import JsonFileStore
 from shared.transfer.reconciling import quarantine_of
@@ -88,9 +87,7 @@ class World:
 
     def crash(self, number: int) -> None:
         """End the process, and start another one."""
-        app = self.sites[number].app
-        app.store.close()
-        app.store = open_store(app.settings)
+        self.sites[number].restart()
 
     def stored(self) -> dict[str, dict[str, Any]]:
         """Read the users of Postgres, by id."""

@@ -20,6 +20,7 @@ from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 from werkzeug.wrappers import Request
 
 from shared.application import Application
+from shared.settings import Settings
 from shared.store.contract import Store
 from tests.support.emulator import ROOT, environment
 
@@ -44,15 +45,24 @@ class Served:
     """The app with settings and a store of its own; several of them can take turns."""
 
     def __init__(self, target: str = "api", **settings: str) -> None:
-        with patch.dict(os.environ, environment(**settings), clear=True):
-            create_app: Callable[[str, str], Flask] = functions_framework.create_app
-            self._flask = create_app(target, f"{ROOT}/main.py")
-        self.application: Application = sys.modules["main"].application
-        self.settings = self.application.settings
-        self.store: Store = self.application.store
+        self._target, self._variables = target, environment(**settings)
+        self._start()
         self._connection = (
             _connect(settings["DATABASE_URL"]) if self.settings.store.use_database else None
         )
+
+    def _start(self) -> None:
+        with patch.dict(os.environ, self._variables, clear=True):
+            create_app: Callable[[str, str], Flask] = functions_framework.create_app
+            self._flask = create_app(self._target, f"{ROOT}/main.py")
+        self.application: Application = sys.modules["main"].application
+        self.settings: Settings = self.application.settings
+        self.store: Store = self.application.store
+
+    def restart(self) -> None:
+        """Forget what lives as long as a process, as a new one has."""
+        self.application.close()
+        self._start()
 
     def send(
         self,

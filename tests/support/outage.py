@@ -35,6 +35,16 @@ class Site:
         self.app = app
         self.file = app.settings.store.users_file
         self._relay = relay
+        self._rest()
+
+    def _rest(self) -> None:
+        """Have a snapshot only where a test takes one."""
+        self.app.application.janitor._next = float("inf")
+
+    def restart(self) -> None:
+        """End the process, and start another one."""
+        self.app.restart()
+        self._rest()
 
     def leave(self) -> None:
         """Take the database away: connections end, and new ones are hung up on."""
@@ -98,10 +108,7 @@ def new_user(email: str) -> User:
 
 @contextmanager
 def running_site(postgres: Server, database: str, folder: Path, **settings: str) -> Iterator[Site]:
-    """Serve the functions with short deadlines and a line that can be cut.
-
-    Its janitor rests, so that there is a snapshot only where a test takes one.
-    """
+    """Serve the functions with short deadlines and a line that can be cut."""
     deadlines = {
         "DATABASE_TIMEOUT": "3",
         "DATABASE_CONNECT_TIMEOUT": "2",
@@ -114,5 +121,4 @@ def running_site(postgres: Server, database: str, folder: Path, **settings: str)
             DATABASE_URL=postgres.url(database, port=relay.port), **(deadlines | settings)
         ) as app,
     ):
-        app.application.janitor._next = float("inf")
         yield Site(app, relay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import Session, SessionTokens
 from shared.model.clients import Client
@@ -36,9 +37,14 @@ UPDATE auth_events SET at = at - s FROM cast(:age AS interval) s
 """
 
 
+def opened_store(**variables: str) -> Store:
+    """Open the store that the variables name."""
+    return open_store(Settings.from_env({"SESSION_SECRET": SECRET} | variables))
+
+
 def postgres_store(**variables: str) -> PostgresStore:
     """Open the store of DATABASE_URL without a fallback."""
-    settings = Settings.from_env(variables)
+    settings = Settings.from_env({"SESSION_SECRET": SECRET} | variables)
     return PostgresStore(settings.store, settings.database, settings.credentials.session_secrets)
 
 

@@ -54,6 +54,7 @@ class MemoryAttempts:
             at=time.time(),
             account=account,
             keys=keys,
+            client=client,
         )
 
     def sign_up(self, client: Client) -> None:

@@ -28,7 +28,7 @@ from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Pseudonyms
 from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
-from shared.observe import request_context
+from shared.observe import log, request_context
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.json_file import users_file
 from shared.store.json_file.attempts import MemoryAttempts
@@ -81,6 +81,14 @@ class JsonFileStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        ends: Session | None = None,
+    ) -> User:
+        created = self._create_user(user, password_hash, identities)
+        self.end_replaced(ends)
+        return created
+
+    def _create_user(
+        self, user: User, password_hash: str | None, identities: Sequence[ExternalIdentity]
     ) -> User:
         with self._changing() as users:
             same_key, same_id = users.by_key.get(user.email), users.by_id.get(user.id)
@@ -145,8 +153,9 @@ class JsonFileStore(Store):
         record = self._read().by_key.get(key)
         return users_file.credentials(record) if record else None
 
-    def end_login(self, attempt: Attempt) -> None:
+    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
         self.attempts.succeed(attempt, "login")
+        self.end_replaced(ends)
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         self.attempts.succeed(attempt, "reauthentication")
@@ -187,7 +196,18 @@ class JsonFileStore(Store):
             events=[],
         )
 
+    def end_replaced(self, session: Session | None) -> None:
+        """End the browser's previous session, where there is one; the new one has begun by now."""
+        if session is not None:
+            try:
+                self._revoke(session)
+            except StoreUnavailable as error:
+                log.write("WARNING", "The browser's previous session goes on", cause=str(error))
+
     def revoke_session(self, session: Session, client: Client) -> None:
+        self._revoke(session)
+
+    def _revoke(self, session: Session) -> None:
         """Keep the sid with the user's record, and forget those that have ended anyway."""
         with self._changing() as users:
             record = users.by_id.get(session.user.id)
@@ -214,6 +234,8 @@ class JsonFileStore(Store):
         key: str,
         token: IdToken,
         client: Client,
+        *,
+        ends: Session | None = None,
     ) -> ExternalMatch | None:
         users = self._read()
         linked = [users.by_identity[i] for i in identities if i in users.by_identity]
@@ -222,10 +244,13 @@ class JsonFileStore(Store):
         if record is None:
             return None
         known = users_file.identities(record)
+        has_all = len(linked) == len(identities) or len(known) >= MAX_IDENTITIES
+        if linked and has_all:
+            self.end_replaced(ends)
         return ExternalMatch(
             credentials=users_file.credentials(record),
             is_linked=bool(linked),
-            has_all=len(linked) == len(identities) or len(known) >= MAX_IDENTITIES,
+            has_all=has_all,
             has_identities=bool(known),
             at=time.time(),
         )
@@ -238,6 +263,7 @@ class JsonFileStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
+        ends: Session | None = None,
     ) -> User | None:
         def change(record: Record) -> Record:
             changes: Record = {
@@ -248,7 +274,10 @@ class JsonFileStore(Store):
                 changes |= {"password": None, "epoch": next_epoch(found.user.epoch)}
             return changes
 
-        return self._change(found, change, identities)
+        changed = self._change(found, change, identities)
+        if changed is not None:
+            self.end_replaced(ends)
+        return changed
 
     def clean_up(self) -> bool:
         """Forget attempts; revoked sessions are forgotten by the next one of their user."""

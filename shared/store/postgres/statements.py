@@ -28,6 +28,22 @@ def next_epoch(epoch: str) -> str:
 
 _USER = ", ".join(f"u.{column}" for column in USER_COLUMNS)
 
+_FORGOTTEN = f"CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
+
+
+def _end_replaced(condition: str) -> str:
+    """Write what ends the browser's previous session, where the new one begins (ASVS V7.2.4)."""
+    return f""", replaced AS (
+    INSERT INTO revoked_sessions (sid, ends_at, user_id)
+    SELECT :replaced_sid::text, :replaced_until::timestamptz, :replaced_user_id::uuid
+    WHERE :replaced_until::timestamptz > {_FORGOTTEN} AND {condition}
+    ON CONFLICT (sid) DO NOTHING RETURNING user_id
+), replaced_event AS (
+    INSERT INTO auth_events (at, kind, user_id, client)
+    SELECT CURRENT_TIMESTAMP, 'logout', user_id, :client FROM replaced
+)"""
+
+
 RESERVE_SIGN_UP = Statement(
     "reserve_sign_up",
     f"""
@@ -68,7 +84,7 @@ WITH target AS (
 ), identity AS ({_ADD_IDENTITIES}), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT id, CURRENT_TIMESTAMP, 'signup', id, :client FROM target ON CONFLICT (id) DO NOTHING
-)
+){_end_replaced("EXISTS (SELECT FROM target)")}
 SELECT * FROM target
 """,
 )
@@ -85,7 +101,15 @@ BEGIN_REAUTHENTICATION = Statement(
         "reauthentication",
     ),
 )
-END_LOGIN = Statement("end_login", count_success("login", "login", "SELECT 1 FROM allowed"))
+END_LOGIN = Statement(
+    "end_login",
+    count_success(
+        "login",
+        "login",
+        "SELECT 1 FROM allowed",
+        _end_replaced("EXISTS (SELECT FROM allowed)"),
+    ),
+)
 # A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
 CHANGE_PASSWORD = Statement(
     "change_password",
@@ -148,7 +172,6 @@ UPDATE users SET password = :new_hash WHERE id = :user_id::uuid AND password = :
 RETURNING id
 """,
 )
-_FORGOTTEN = f"CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
 REVOKE_SESSION = Statement(
     "revoke_session",
     f"""
@@ -206,7 +229,7 @@ WITH matched AS (
     FROM linked JOIN users USING (id), complete, success
     WHERE remaining = -1 OR (remaining >= 0 AND has_all)
     ON CONFLICT (id) DO NOTHING
-)
+){_end_replaced("EXISTS (SELECT FROM complete, success WHERE remaining >= 0 AND has_all)")}
 SELECT t.remaining < 0, CASE WHEN s.remaining < 0
         THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
     {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
@@ -228,7 +251,7 @@ WITH target AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT :event::uuid, CURRENT_TIMESTAMP, 'identity_linked', id, :client FROM target
     ON CONFLICT (id) DO NOTHING
-)
+){_end_replaced("EXISTS (SELECT FROM target)")}
 SELECT * FROM target
 """,
 )

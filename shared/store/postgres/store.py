@@ -82,6 +82,7 @@ class PostgresStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        ends: Session | None = None,
     ) -> User:
         """Insert, and let the database decide."""
         try:
@@ -94,6 +95,7 @@ class PostgresStore(Store):
                 name=user.name,
                 provider=user.provider,
                 client=client.coarse if client else None,
+                **_replaced(ends),
             )
         except StoreFault as error:
             # The id, an identity, or the bare `email` of a row that the old server wrote.
@@ -153,12 +155,14 @@ class PostgresStore(Store):
             at=at.timestamp(),
             account=account,
             keys=keys,
+            client=client,
             event=str(event),
         )
 
-    def end_login(self, attempt: Attempt) -> None:
+    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
         """Count, fill up the other counts, and correct the event."""
-        self._succeed(statements.END_LOGIN, "login", attempt)
+        client = attempt.client.coarse
+        self._succeed(statements.END_LOGIN, "login", attempt, client=client, **_replaced(ends))
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
@@ -271,7 +275,13 @@ class PostgresStore(Store):
         return bool(rows)
 
     def find_external(
-        self, identities: Sequence[ExternalIdentity], key: str, token: IdToken, client: Client
+        self,
+        identities: Sequence[ExternalIdentity],
+        key: str,
+        token: IdToken,
+        client: Client,
+        *,
+        ends: Session | None = None,
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
         limits = self._limits
@@ -287,6 +297,7 @@ class PostgresStore(Store):
                 token_seconds=token.seconds,
                 success_limit=limits.success,
                 lockout_seconds=limits.lockout_seconds,
+                **_replaced(ends),
             )
         )
         if is_used_up:
@@ -306,6 +317,7 @@ class PostgresStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
+        ends: Session | None = None,
     ) -> User | None:
         """Update where the row is as it was found, and insert the identities that it lacks."""
         user = found.user
@@ -320,6 +332,7 @@ class PostgresStore(Store):
                 drops_password=drops_password,
                 client=client.coarse,
                 event=str(uuid.uuid4()),
+                **_replaced(ends),
             )
         except StoreFault as error:
             if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
@@ -364,6 +377,17 @@ def _uuid(text: str) -> str | None:
 
 def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _replaced(session: Session | None) -> dict[str, Value]:
+    """Give the parameters that name the session to be ended where a new one begins, or none."""
+    if session is None:
+        return dict.fromkeys(("replaced_sid", "replaced_until", "replaced_user_id"))
+    return {
+        "replaced_sid": session.sid,
+        "replaced_until": _timestamp(session.ends_at),
+        "replaced_user_id": _uuid(session.user.id),
+    }
 
 
 def _pairs(identities: Sequence[ExternalIdentity]) -> str:
