@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import random
 import threading
@@ -93,9 +94,11 @@ def _disturbed(server: Server, database: str) -> Iterator[None]:
             f"AND datname = '{database}' ORDER BY random() LIMIT 1"
         )
         with server.connect(database) as connection:
-            while not calm.wait(0.15):
+            for turn in itertools.count():
+                if calm.wait(0.15):
+                    return
                 connection.run(f"SELECT pg_terminate_backend(pid) FROM ({victims}) AS victims")
-                if random.random() < 0.2:
+                if turn % 5 == 0:
                     connection.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
                     calm.wait(0.3)
                     connection.run("ROLLBACK")

@@ -361,7 +361,7 @@ def test_the_command_says_in_a_sentence_why_it_cannot(
     (tmp_path / "file").touch()
     for settings, code, sentence in (
         ({"DATABASE_URL": ""}, USAGE, "DATABASE_URL is missing"),
-        ({"SESSION_SECRET": ""}, USAGE, "SESSION_SECRET is missing: the functions would not"),
+        ({"SESSION_SECRET": ""}, USAGE, "SESSION_SECRET is missing: the functions would reject"),
         ({"DATABASE_URL": postgres.url("postgres", port=1)}, FAILED, "cannot connect"),
         ({"DATABASE_URL": postgres.url("missing")}, FAILED, "3D000"),
         ({"DATABASE_URL": postgres.url(make_database(migrated=False))}, FAILED, "42P01"),
