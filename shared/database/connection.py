@@ -217,22 +217,16 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """
         self._tls.deadline = deadline
 
-    def execute(
-        self, statement: Statement | str, /, *values: Value, **parameters: Value
-    ) -> list[Row]:
+    def execute(self, statement: Statement | str, /, **parameters: Value) -> list[Row]:
         """Run one statement, or its SQL alone, and give its rows.
-
-        SQL may have `$1`, `$2` … instead of names, for the `values`.
 
         The server's own timeout goes ahead of it in the same flight: a connection pooler drops
         `SET`, and both halves share the implicit transaction that ends with the Sync.
         """
         if isinstance(statement, str):
             statement = Statement("other", statement)
-        if not values:
-            values = statement.values(parameters)
         try:
-            messages = _extended(statement.text, values, describe=True)
+            messages = _extended(statement.text, statement.values(parameters), describe=True)
         except UnicodeEncodeError as error:
             raise StoreFault(
                 sqlstate.CHARACTER_NOT_IN_REPERTOIRE, "a parameter cannot be encoded as UTF-8"

@@ -29,7 +29,7 @@ SELECT id, applied_at, run_by, counts, plan_sha256, source_sha256, users_sha256,
        rolled_back_at, rolled_back_by
 FROM import_batches ORDER BY number
 """
-_BATCH = "SELECT number, rolled_back_at FROM import_batches WHERE id = $1"
+_BATCH = "SELECT number, rolled_back_at FROM import_batches WHERE id = :id"
 
 
 def batches(connection: Connection) -> list[Batch]:
@@ -39,7 +39,7 @@ def batches(connection: Connection) -> list[Batch]:
 
 def find(connection: Connection, batch_id: str) -> tuple[int, datetime | None] | None:
     """Give a batch's number and when it was rolled back, if it was."""
-    found = connection.execute(_BATCH, batch_id)
+    found = connection.execute(_BATCH, id=batch_id)
     return (int(found[0][0]), found[0][1]) if found else None
 
 

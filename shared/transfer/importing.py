@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from shared.database import sqlstate
 from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
@@ -28,7 +29,6 @@ BATCH_BYTES = 256 * 1024
 MAX_UNKNOWN_MEMBERS, MAX_SHOWN_LENGTH = 20, 40
 """How many odd names are counted, and how many characters of one are told."""
 OUTDATED = "The source or the database has changed since the plan was made: nothing was written."
-_UNIQUE_VIOLATION = "23505"
 
 DIFFERING = (staging.NEW, staging.CHANGED, staging.ALTERED, staging.DELETED)
 """The verdicts of rows that Postgres should hold as the source does, and doesn't."""
@@ -240,7 +240,7 @@ def _write(connection: Connection, found: Plan) -> int:
     try:
         return writing.write(connection, found.counts)
     except StoreFault as error:
-        if error.sqlstate != _UNIQUE_VIOLATION:
+        if error.sqlstate != sqlstate.UNIQUE_VIOLATION:
             raise
         raise TransferRefused(
             "A user of the source has just signed up or linked an identity: run it again."

@@ -16,30 +16,35 @@ EMAIL_TAKEN, ID_TAKEN, INVALID = "email_taken", "id_taken", "invalid"
 # It waits for a transaction that has the same operation and has not ended, such as one of ours
 # whose connection was lost.
 _CLAIM = """
-INSERT INTO applied_ops (operation, outcome, user_id) VALUES ($1::uuid, $2, $3::uuid)
+INSERT INTO applied_ops (operation, outcome, user_id)
+VALUES (:operation::uuid, :outcome, :user_id::uuid)
 ON CONFLICT (operation) DO NOTHING RETURNING outcome
 """
-_CLAIMED = "SELECT outcome, user_id::text FROM applied_ops WHERE operation = $1::uuid"
-_CORRECT = "UPDATE applied_ops SET outcome = $2 WHERE operation = $1::uuid"
+_CLAIMED = "SELECT outcome, user_id::text FROM applied_ops WHERE operation = :operation::uuid"
+_CORRECT = "UPDATE applied_ops SET outcome = :outcome WHERE operation = :operation::uuid"
 _CREATE = f"""
-{insert_from("r")} FROM json_to_record($1::json) AS r ({RECORD_DEFINITIONS})
+{insert_from("r")} FROM json_to_record(:record::json) AS r ({RECORD_DEFINITIONS})
 ON CONFLICT DO NOTHING RETURNING id
 """
-_FIND = "SELECT email_key FROM users WHERE id = $1::uuid"
+_FIND = "SELECT email_key FROM users WHERE id = :user_id::uuid"
 _END_SESSIONS = """
 WITH revoked AS (
     INSERT INTO revoked_sessions (sid, ends_at, user_id)
-    SELECT pair->>0, to_timestamp((pair->>1)::float8), $1::uuid
-    FROM json_array_elements($2::json) pair
+    SELECT pair->>0, to_timestamp((pair->>1)::float8), :user_id::uuid
+    FROM json_array_elements(:revoked::json) pair
     ON CONFLICT (sid) DO NOTHING
 )
-UPDATE users SET epoch = $3::int WHERE id = $1::uuid AND epoch < $3::int
+UPDATE users SET epoch = :epoch::int WHERE id = :user_id::uuid AND epoch < :epoch::int
 """
 # Whoever has a session of the file's would else read as the user who has the same id here.
-_PART = "UPDATE users SET epoch = $2::int + 1 WHERE id = $1::uuid AND epoch <= $2::int"
+_PART = """
+UPDATE users SET epoch = :epoch::int + 1 WHERE id = :user_id::uuid AND epoch <= :epoch::int
+"""
 _AUDIT = f"""
 INSERT INTO auth_events (id, at, kind, user_id)
-VALUES ($1::uuid, least({moment("$2::bigint")}, CURRENT_TIMESTAMP), $3, $4::uuid)
+VALUES (
+    :operation::uuid, least({moment(":at::bigint")}, CURRENT_TIMESTAMP), :kind, :user_id::uuid
+)
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -60,28 +65,31 @@ def apply(
     """
     user_id = record and record.id
     outcome = CREATED if record else INVALID
-    if not connection.execute(_CLAIM, operation, outcome, user_id):
-        ((outcome, claimed_by),) = connection.execute(_CLAIMED, operation)
+    if not connection.execute(_CLAIM, operation=operation, outcome=outcome, user_id=user_id):
+        ((outcome, claimed_by),) = connection.execute(_CLAIMED, operation=operation)
         if record and claimed_by != user_id:  # Somebody has given two users one operation.
             outcome = INVALID
     elif record:
         outcome = _create(connection, record)
-        connection.execute(_CORRECT, operation, outcome)
+        connection.execute(_CORRECT, operation=operation, outcome=outcome)
         kind = "signup" if outcome in (CREATED, PRESENT) else "signup_quarantined"
-        at = None if record.created_at is None else str(record.created_at)
-        connection.execute(_AUDIT, operation, at, kind, user_id)
+        connection.execute(
+            _AUDIT, operation=operation, at=record.created_at, kind=kind, user_id=user_id
+        )
     if record and outcome == ID_TAKEN:
-        connection.execute(_PART, user_id, str(record.epoch))
+        connection.execute(_PART, user_id=user_id, epoch=record.epoch)
     if record and outcome in (CREATED, PRESENT):
-        connection.execute(_END_SESSIONS, user_id, json.dumps(revoked), str(record.epoch))
+        connection.execute(
+            _END_SESSIONS, user_id=user_id, revoked=json.dumps(revoked), epoch=record.epoch
+        )
     connection.run_script("COMMIT")
     return str(outcome)
 
 
 def _create(connection: Connection, record: UserRecord) -> str:
-    if connection.execute(_CREATE, json.dumps(record._asdict())):
+    if connection.execute(_CREATE, record=json.dumps(record._asdict())):
         return CREATED
-    found = connection.execute(_FIND, record.id)
+    found = connection.execute(_FIND, user_id=record.id)
     if not found:
         return EMAIL_TAKEN
     # The same id was made once only: it is this sign-up, whose answer was lost, or was imported.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+from shared.database import sqlstate
 from shared.database.connection import Connection, Row
 from shared.database.pool import Database
 from shared.errors import StoreFault, TransferRefused
@@ -17,7 +18,6 @@ from shared.transfer.users_table import DIGEST, HELD, assignments
 REMOVED, RESTORED, GONE, SIGNED_UP = "removed", "restored", "gone", "signed_up"
 """What became of a batch's user at its rollback, beside KEPT; and who came later."""
 
-_FOREIGN_KEY_VIOLATION = "23503"
 _REASONS = {
     staging.KEPT: "Kept: it has changed since, or another user has its old address or identity.",
     GONE: "It was already deleted from Postgres.",
@@ -25,7 +25,7 @@ _REASONS = {
 }
 _LOCK_USERS = """
 SELECT count(*) FROM (
-    SELECT FROM users u JOIN import_records r ON r.user_id = u.id AND r.batch = $1::bigint
+    SELECT FROM users u JOIN import_records r ON r.user_id = u.id AND r.batch = :batch::bigint
     FOR UPDATE OF u
 ) locked
 """
@@ -61,12 +61,12 @@ SELECT r.user_id, u.email,
         WHERE o.user_id <> r.user_id
     ) THEN 'kept'
     ELSE 'restored' END
-FROM import_records r LEFT JOIN {HELD} ON u.id = r.user_id WHERE r.batch = $1::bigint
+FROM import_records r LEFT JOIN {HELD} ON u.id = r.user_id WHERE r.batch = :batch::bigint
 """
 _SIGNED_UP = """
 INSERT INTO rolled_back_users
 SELECT u.id, u.email, NULL, 'signed_up' FROM users u
-WHERE u.created_at > (SELECT applied_at FROM import_batches WHERE number = $1::bigint)
+WHERE u.created_at > (SELECT applied_at FROM import_batches WHERE number = :batch::bigint)
   AND NOT EXISTS (SELECT FROM import_records r WHERE r.user_id = u.id)
 """
 _REMOVE = "DELETE FROM users USING rolled_back_users r WHERE id = r.user_id AND verdict = 'removed'"
@@ -89,7 +89,7 @@ WITH held AS MATERIALIZED (
 UPDATE import_records r SET digest = held.digest, previous = coalesce(r.previous, '{{}}')
     || jsonb_build_object('raised', coalesce((r.previous->>'raised')::int, 0)
         + held.epoch - (this.previous->>'epoch')::int)
-FROM held JOIN import_records this ON this.user_id = held.id AND this.batch = $1::bigint
+FROM held JOIN import_records this ON this.user_id = held.id AND this.batch = :batch::bigint
 WHERE held.epoch > (this.previous->>'epoch')::int AND r.user_id = held.id AND r.batch = (
     SELECT max(batch) FROM import_records b
     WHERE b.user_id = this.user_id AND b.batch < this.batch
@@ -98,7 +98,7 @@ WHERE held.epoch > (this.previous->>'epoch')::int AND r.user_id = held.id AND r.
 # A record of whom the rollback kept still tells that an import brought them, and what.
 _FORGET = """
 DELETE FROM import_records r USING rolled_back_users t
-WHERE r.batch = $1::bigint AND t.user_id = r.user_id AND t.verdict <> 'kept'
+WHERE r.batch = :batch::bigint AND t.user_id = r.user_id AND t.verdict <> 'kept'
 """
 _RESTORED_WRONGLY = f"""
 SELECT count(*) FROM rolled_back_users r LEFT JOIN {HELD} ON u.id = r.user_id
@@ -112,15 +112,16 @@ WHERE r.verdict = 'restored' AND (
 _LATER_BATCH = """
 SELECT b.id FROM import_records r JOIN import_records l USING (user_id)
 JOIN import_batches b ON b.number = l.batch
-WHERE r.batch = $1::bigint AND l.batch > r.batch AND b.rolled_back_at IS NULL
+WHERE r.batch = :batch::bigint AND l.batch > r.batch AND b.rolled_back_at IS NULL
 ORDER BY b.number DESC LIMIT 1
 """
 _CLOSE = """
 WITH event AS (
-    INSERT INTO auth_events (at, kind, actor) VALUES (CURRENT_TIMESTAMP, 'import_rolled_back', $2)
+    INSERT INTO auth_events (at, kind, actor)
+    VALUES (CURRENT_TIMESTAMP, 'import_rolled_back', :run_by)
 )
-UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = $2
-WHERE number = $1::bigint
+UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = :run_by
+WHERE number = :batch::bigint
 """
 
 
@@ -158,7 +159,7 @@ def roll_back(
         try:
             counts = _take_back(connection, number, run_by)
         except StoreFault as error:
-            if error.sqlstate != _FOREIGN_KEY_VIOLATION:
+            if error.sqlstate != sqlstate.FOREIGN_KEY_VIOLATION:
                 raise
             raise TransferRefused(
                 "Nothing was changed: another table refers to users of this batch."
@@ -178,21 +179,21 @@ def _take_back(connection: Connection, number: int, run_by: str) -> dict[str, in
     """
     batch = str(number)
     connection.run_script(staging.ANALYZE_RECORDS)
-    if later := connection.execute(_LATER_BATCH, batch):
+    if later := connection.execute(_LATER_BATCH, batch=batch):
         raise TransferRefused(f"Batch {later[0][0]} changed users of this one: roll it back first.")
     connection.run_script(
         "CREATE TEMP TABLE rolled_back_users"
         " (user_id uuid, email text, previous jsonb, verdict text) ON COMMIT DROP"
     )
-    connection.execute(_LOCK_USERS, batch)
-    connection.execute(_JUDGE, batch)
-    connection.execute(_SIGNED_UP, batch)
+    connection.execute(_LOCK_USERS, batch=batch)
+    connection.execute(_JUDGE, batch=batch)
+    connection.execute(_SIGNED_UP, batch=batch)
     connection.run_script(f"ANALYZE rolled_back_users; {_REMOVE}; {_RESTORE}")
     if connection.execute(_RESTORED_WRONGLY)[0][0]:
         raise TransferRefused("Verification failed: the restored rows differ. Nothing was changed.")
-    connection.execute(_RAISE_RECORDS, batch)
-    connection.execute(_FORGET, batch)
-    connection.execute(_CLOSE, batch, run_by)
+    connection.execute(_RAISE_RECORDS, batch=batch)
+    connection.execute(_FORGET, batch=batch)
+    connection.execute(_CLOSE, batch=batch, run_by=run_by)
     found = dict(
         map(
             tuple,

@@ -11,7 +11,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from shared.database import sqlstate
 from shared.database.connection import LIFT_LIMITS, Connection, Row
+from shared.database.statement import Value
 from shared.errors import StoreUnavailable, TransferRefused
 from shared.model.user_record import COLUMNS, NULL, UserRecord, copy_line, escaped
 from shared.transfer.users_table import (
@@ -74,7 +76,6 @@ ANALYZE_RECORDS = "ANALYZE import_records (user_id, batch)"
 """Before a batch is looked for: the server takes one that it has not counted to have one row, and
 would read all of them for each user."""
 _LOCK = f"SELECT pg_advisory_xact_lock({LOCK_KEY})"
-_LOCK_NOT_AVAILABLE = "55P03"
 _UNADOPTED = """
 SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
@@ -247,7 +248,7 @@ FROM staged_users s JOIN (VALUES {_REASONS}) AS general (verdict, reason) USING 
 """
 _REPORT = f"""
 SELECT verdict, reason, row, other_row, id::text, other_id::text FROM ({_EXPLAINED}) explained
-WHERE verdict = ANY (string_to_array($1, ',')) ORDER BY row
+WHERE verdict = ANY (string_to_array(:verdicts, ',')) ORDER BY row
 """
 _REPORT_LINES = f"""
 SELECT string_agg(line, '' ORDER BY row) FROM (
@@ -292,7 +293,7 @@ def begin(connection: Connection, *, write: bool) -> None:
         raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
     if not write:
         for table, columns in _TABLES.items():
-            if connection.execute("SELECT to_regclass($1) IS NULL", table)[0][0]:
+            if connection.execute("SELECT to_regclass(:table) IS NULL", table=table)[0][0]:
                 connection.run_script(f"CREATE TEMP TABLE {table} {columns} ON COMMIT DROP")
         connection.run_script("SET TRANSACTION READ ONLY")
 
@@ -305,7 +306,7 @@ def lock(connection: Connection) -> None:
     try:
         connection.run_script(_LOCK)
     except StoreUnavailable as error:
-        if str(error.cause).startswith(_LOCK_NOT_AVAILABLE):
+        if str(error.cause).startswith(sqlstate.LOCK_NOT_AVAILABLE):
             raise StoreUnavailable(
                 cause=f"another import or rollback has not ended within {LOCK_SECONDS} s"
             ) from error
@@ -379,10 +380,10 @@ def counts(connection: Connection) -> dict[str, int]:
 
 
 def stream(
-    connection: Connection, statement: str, *parameters: str, at_once: int = FETCH_ROWS
+    connection: Connection, statement: str, at_once: int = FETCH_ROWS, **parameters: Value
 ) -> Iterator[Row]:
     """Stream the rows of a query through a cursor."""
-    connection.execute(f"DECLARE streamed NO SCROLL CURSOR FOR {statement}", *parameters)
+    connection.execute(f"DECLARE streamed NO SCROLL CURSOR FOR {statement}", **parameters)
     while fetched := connection.execute(f"FETCH {at_once} FROM streamed"):
         yield from fetched
     connection.run_script("CLOSE streamed")
@@ -390,7 +391,7 @@ def stream(
 
 def report(connection: Connection, verdicts: Iterable[str]) -> Iterator[Row]:
     """Stream verdict, reason, row number, other row, id and other id, by row number."""
-    return stream(connection, _REPORT, ",".join(verdicts))
+    return stream(connection, _REPORT, verdicts=",".join(verdicts))
 
 
 def report_lines(connection: Connection) -> Iterator[bytes]:

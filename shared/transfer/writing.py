@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from shared.database import sqlstate
 from shared.database.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable
 from shared.store.postgres import statements
@@ -43,23 +44,25 @@ WHERE s.verdict IN {_WRITTEN} AND s.raised > 0
 _NEXT_BATCH = "SELECT coalesce(max(number), 0) + 1 FROM import_batches"
 _RECORD_BATCH = """
 WITH event AS (
-    INSERT INTO auth_events (at, kind, actor) VALUES (CURRENT_TIMESTAMP, 'users_imported', $7)
+    INSERT INTO auth_events (at, kind, actor) VALUES (CURRENT_TIMESTAMP, 'users_imported', :run_by)
 )
 INSERT INTO import_batches
     (number, id, plan_sha256, source_sha256, users_sha256, counts, run_by)
-VALUES ($1::bigint, $2, $3, $4, $5, $6::jsonb, $7)
+VALUES (
+    :batch::bigint, :id, :plan_sha256, :source_sha256, :users_sha256, :counts::jsonb, :run_by
+)
 """
 # Locks what it records, so that what is replaced is what was recorded.
 _RECORD_CHANGED = f"""
 INSERT INTO import_records (user_id, batch, digest, previous)
-SELECT u.id, $1::bigint, s.digest, to_jsonb(u) || coalesce(i.member, '{{}}')
+SELECT u.id, :batch::bigint, s.digest, to_jsonb(u) || coalesce(i.member, '{{}}')
     || CASE WHEN s.raised > 0 THEN jsonb_build_object('raised', s.raised) ELSE '{{}}' END
 FROM staged_users s JOIN {HELD} ON u.id = s.id
 WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
 """
 _UPDATE_CHANGED = f"""
 UPDATE users u SET {assignments(values_of("s") | {"epoch": "s.epoch + s.raised"})}
-FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = $1::bigint
+FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = :batch::bigint
 WHERE u.id = s.id AND s.verdict = 'changed'
 """
 _RECORD_RAISED = f"""
@@ -68,11 +71,11 @@ WITH held AS MATERIALIZED (
     WHERE s.verdict = 'changed' AND s.raised > 0
 )
 UPDATE import_records r SET digest = held.digest FROM held
-WHERE r.user_id = held.id AND r.batch = $1::bigint
+WHERE r.user_id = held.id AND r.batch = :batch::bigint
 """
 _KEEP_UNRECORDED = """
 UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXISTS (
-    SELECT FROM import_records r WHERE r.user_id = s.id AND r.batch = $1::bigint
+    SELECT FROM import_records r WHERE r.user_id = s.id AND r.batch = :batch::bigint
 )
 """
 # A microsecond apart, so that they keep their order.
@@ -121,7 +124,7 @@ SELECT i.indexrelid::regclass::text, quote_ident(c.conname), pg_get_constraintde
        pg_get_indexdef(i.indexrelid)
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
 LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype IN ('p', 'u')
-WHERE i.indrelid = $1::regclass AND i.indisvalid
+WHERE i.indrelid = :table::regclass AND i.indisvalid
   AND NOT i.indisclustered AND NOT i.indisreplident AND x.relname IN (
     'users_pkey', 'users_email_key', 'idx_users_email', 'idx_users_provider',
     'idx_users_created_at', 'idx_users_email_key', 'import_records_pkey'
@@ -131,7 +134,7 @@ WHERE i.indrelid = $1::regclass AND i.indisvalid
 _REFERENCES = """
 SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid)
 FROM pg_constraint
-WHERE contype = 'f' AND confrelid = $1::regclass AND conrelid = 'identities'::regclass
+WHERE contype = 'f' AND confrelid = :table::regclass AND conrelid = 'identities'::regclass
 """
 
 
@@ -155,17 +158,17 @@ def write(connection: Connection, found: dict[str, int]) -> int:
     """
     number = int(connection.execute(_NEXT_BATCH)[0][0])
     if found[staging.CHANGED]:
-        connection.execute(_RECORD_CHANGED, str(number))
+        connection.execute(_RECORD_CHANGED, batch=number)
         connection.run_script(staging.ANALYZE_RECORDS)
         for statement in (_KEEP_UNRECORDED, _UPDATE_CHANGED):
-            connection.execute(statement, str(number))
+            connection.execute(statement, batch=number)
     is_large = found[staging.NEW] >= INDEX_LATER_ROWS
     if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):
         connection.run_script(_INSERT_NEW)
         staging.find_taken_emails(connection)
     connection.run_script(_WRITE_IDENTITIES)
     if found[staging.CHANGED]:
-        connection.execute(_RECORD_RAISED, str(number))
+        connection.execute(_RECORD_RAISED, batch=number)
     record = _RECORD_NEW.format(number)
     if not (is_large and _insert_unindexed(connection, "import_records", record)):
         connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.
@@ -187,7 +190,7 @@ def resolve_operations(connection: Connection) -> None:
 
 def is_revoked(connection: Connection, sid: str) -> bool:
     """Tell whether a session was logged out."""
-    return bool(connection.execute(statements.IS_REVOKED, sid))
+    return bool(connection.execute(statements.IS_REVOKED, sid=sid))
 
 
 def record_batch(
@@ -202,10 +205,15 @@ def record_batch(
     run_by: str,
 ) -> None:
     """Record who brought what."""
-    written = json.dumps(found)
     connection.execute(
         _RECORD_BATCH,
-        *(str(number), batch_id, plan_sha256, source_sha256, users_sha256, written, run_by),
+        batch=number,
+        id=batch_id,
+        plan_sha256=plan_sha256,
+        source_sha256=source_sha256,
+        users_sha256=users_sha256,
+        counts=json.dumps(found),
+        run_by=run_by,
     )
 
 
@@ -218,10 +226,12 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
         return False
     connection.run_script(f"SAVEPOINT unindexed; SET LOCAL lock_timeout = '{INDEX_LOCK_TIMEOUT}'")
     drop, build, last = [], [], []
-    for referrer, constraint, definition in connection.execute(_REFERENCES, table):
+    for referrer, constraint, definition in connection.execute(_REFERENCES, table=table):
         drop.append(f"ALTER TABLE {referrer} DROP CONSTRAINT {constraint}")
         last.append(f"ALTER TABLE {referrer} ADD CONSTRAINT {constraint} {definition}")
-    for index, constraint, constraint_definition, definition in connection.execute(_INDEXES, table):
+    for index, constraint, constraint_definition, definition in connection.execute(
+        _INDEXES, table=table
+    ):
         if constraint:
             drop.append(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
             build.append(f"ALTER TABLE {table} ADD CONSTRAINT {constraint} {constraint_definition}")
@@ -231,7 +241,7 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
     try:
         connection.run_script(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         if staging.is_any(connection, table):
-            raise StoreFault("55000", "somebody was faster")
+            raise StoreFault(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "somebody was faster")
         connection.run_script(";".join(drop))
         connection.run_script(f"SET LOCAL lock_timeout = '{staging.LOCK_SECONDS}s'")
     except (StoreUnavailable, StoreFault):

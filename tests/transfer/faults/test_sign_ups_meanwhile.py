@@ -137,6 +137,7 @@ def test_who_signs_up_during_an_import_is_neither_lost_nor_doubled(
             assert again.code == 0, again.error
             if code == 0:
                 until(lambda: traffic.answers["signup", 409])
+            until(lambda: traffic.answers["signup", 201] and traffic.answers["login", 200])
         finally:
             traffic.stop()
         _check_traffic(traffic, target, imported, already)
