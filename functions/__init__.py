@@ -1,1 +1,1 @@
-"""One file per endpoint: read the call, call one rule, answer."""
+"""One file per endpoint: read the call, ask the rules, answer. `user_responses` is shared."""

@@ -9,14 +9,11 @@ from shared.errors import NotAuthenticated
 from shared.rules import account_linking
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
-from shared.web.responses import no_such_path
 
 
-@endpoint("POST", body="required")
+@endpoint("POST", body="required", exists=lambda settings: settings.credentials.has_google)
 def google(call: Call) -> Response:
     """Sign in with an ID token of Google's or Firebase's: 200, or 201 for a new user."""
-    if not call.settings.credentials.has_google:
-        raise no_such_path()
     call.afterwards(call.app.janitor.run)
     identity = call.app.sign_in_tokens.verify(call.text("idToken"), call.now)
     try:

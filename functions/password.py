@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from functions.user_responses import user_answer
+from functions.user_responses import begin_session
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
@@ -22,5 +22,4 @@ def password(call: Call) -> Response:
         new=call.text("newPassword"),
         client=call.client,
     )
-    token = call.app.tokens.issue(user, call.now)
-    return user_answer(call, user, event="password_changed", token=token)
+    return begin_session(call, user, event="password_changed")

@@ -73,7 +73,7 @@ class Application:
 
     @part
     def janitor(self) -> Janitor:
-        """Deletes expired rows."""
+        """Does the upkeep of the store after answers."""
         from shared.store.janitor import Janitor
 
         return Janitor(self.store)

@@ -183,7 +183,7 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreUnreachable(StoreUnavailable):
-    """Could not connect, or timed out: the one retryable kind of fault."""
+    """Could not connect, or timed out: an outage, in which a fallback may serve."""
 
 
 class StoreTimeout(StoreUnreachable):
@@ -191,7 +191,7 @@ class StoreTimeout(StoreUnreachable):
 
 
 class StoreBusy(StoreUnavailable):
-    """Every connection was leased to another request until the deadline."""
+    """Somebody else has what is needed, a connection, a lock or the user; try again at once."""
 
     code = "store_busy"
     retry_after = 1
@@ -202,7 +202,7 @@ class StoreRefused(StoreUnavailable):
 
 
 class StoreFault(Exception):
-    """The database refused a statement, because of a bug. Has the SQLSTATE, never a row."""
+    """The database refused a statement: a constraint, or a bug. Has the SQLSTATE, never a row."""
 
     def __init__(self, sqlstate: str, message: str) -> None:
         """`message` is the server's primary one."""

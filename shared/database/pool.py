@@ -167,7 +167,7 @@ class Database:
 
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:
-        """Dial for a migration or a transfer: past the pooler, outside the leases, closed after."""
+        """Dial for what takes long: past the pooler, outside the leases, closed after."""
         connection = self._connect_with_retries(self.url.direct_host(), deadline)
         try:
             connection.set_deadline(deadline)

@@ -1,4 +1,4 @@
-"""Finds the line of a script that the server refused. It names, and never decides what runs.
+"""Takes an SQL script apart: the line that the server refused, and where statements begin.
 
 A script is sent whole, so that only the server decides where a statement ends. For an error while
 one runs it gives no position; but it has confirmed those that were completed, and they are counted.

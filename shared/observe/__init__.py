@@ -1,1 +1,1 @@
-"""What operators see: log, metrics, alerts, traces, and what belongs to one request."""
+"""What operators see: log, metrics, alerts, telemetry, and what belongs to one request."""

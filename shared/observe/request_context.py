@@ -24,7 +24,7 @@ class Scope:
 
     @property
     def deadline(self) -> float:
-        """In `time.monotonic()` seconds; the time runs from the first use of the database."""
+        """In `time.monotonic()` seconds; the time runs from the first use of the store."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self.seconds
         return self._deadline

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """The limits that a caller passes before anything is counted or computed.
+    """The limits that a caller passes before anything is counted or hashed.
 
     A caller of a locked network takes no place in the bulkhead.
     """

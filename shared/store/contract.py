@@ -6,8 +6,8 @@ Every implementation passes the one contract suite: `tests/store/test_contract.p
 Every method may raise StoreUnavailable. All are safe to call from several threads.
 `client` is who asks, for counting and for the audit. What is opened, ended or deleted by time is so
 by the store's own clock: where many instances share a store, it is nobody's.
-What changes a user does so only if the user is still as the caller has seen them, and returns None
-otherwise.
+What changes a user does so only if the user is still as the caller has seen them, and says so
+otherwise: None, or False.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ class Maintenance(Protocol):
     """What the process asks for by itself."""
 
     def clean_up(self) -> bool:
-        """Delete a bounded number of expired rows; tell whether there may be more to do."""
+        """Do a bounded part of what is due (expired rows, counts, snapshot); tell if more is."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Deletes what has expired, now and then, when a request has been answered."""
+"""Does the store's upkeep, now and then, when a request has been answered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.errors import StoreUnreachable
 from shared.store.contract import Store
 
 SECONDS = 60.0
-"""Between two deletions of one instance."""
+"""Between two rounds of one instance."""
 
 
 class Janitor:

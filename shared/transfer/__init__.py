@@ -1,4 +1,5 @@
 """Migration between a users file and Postgres: plan, backup, apply, verify, rollback, export.
 
-The command is `python -m shared.transfer`; `functions/migrate.py` does the same over HTTP.
+Also what comes to Postgres after an outage. The command is `python -m shared.transfer`;
+`functions/migrate.py` does over HTTP what needs no file here.
 """

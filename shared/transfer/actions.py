@@ -20,7 +20,7 @@ from shared.transfer import (
     backup,
     export,
     importing,
-    operations,
+    pending_sign_ups,
     reconciling,
     rollback,
     schema,
@@ -255,7 +255,7 @@ def reconcile(command: Command, offer: bool) -> None:
         [
             (outcome.replace("_", " "), number, RECONCILED[outcome])
             for outcome, number in done.counts.items()
-            if number or outcome == operations.CREATED
+            if number or outcome == pending_sign_ups.CREATED
         ],
     )
     if done.quarantined:

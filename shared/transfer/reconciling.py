@@ -29,18 +29,18 @@ from shared.model.user_record import (
     revoked_sessions,
 )
 from shared.store.json_file.store import JsonFileStore
-from shared.transfer import operations
+from shared.transfer import pending_sign_ups
 from shared.transfer.steps import Event, Outcome, transaction
 
 OPERATION_SECONDS = 5.0
 """Per attempt at an operation, because the users file is locked meanwhile."""
 
 REASONS = {
-    operations.CREATED: "Postgres has the user now.",
-    operations.PRESENT: "It was already in Postgres: imported, or its answer was lost.",
-    operations.EMAIL_TAKEN: "Another user in Postgres has this address and keeps it.",
-    operations.ID_TAKEN: "A user in Postgres with another address has this id and keeps it.",
-    operations.INVALID: "The record was edited and is not a valid user.",
+    pending_sign_ups.CREATED: "Postgres has the user now.",
+    pending_sign_ups.PRESENT: "It was already in Postgres: imported, or its answer was lost.",
+    pending_sign_ups.EMAIL_TAKEN: "Another user in Postgres has this address and keeps it.",
+    pending_sign_ups.ID_TAKEN: "A user in Postgres with another address has this id and keeps it.",
+    pending_sign_ups.INVALID: "The record was edited and is not a valid user.",
 }
 _SAME_PERSON = (
     "If both are the same person, nothing is lost: they log in with the password or Google account "
@@ -48,9 +48,9 @@ _SAME_PERSON = (
     "up with their own address."
 )
 ADVICE = {
-    operations.EMAIL_TAKEN: _SAME_PERSON,
-    operations.ID_TAKEN: _SAME_PERSON,
-    operations.INVALID: "Ask the user to sign up again, or fix the record and import it.",
+    pending_sign_ups.EMAIL_TAKEN: _SAME_PERSON,
+    pending_sign_ups.ID_TAKEN: _SAME_PERSON,
+    pending_sign_ups.INVALID: "Ask the user to sign up again, or fix the record and import it.",
 }
 
 
@@ -105,7 +105,7 @@ def _bring(
             outcome = _apply(fresh, record)
     if outcome in ADVICE:
         _quarantine(quarantine, record, outcome)
-    user_id = None if outcome == operations.INVALID else record["id"]
+    user_id = None if outcome == pending_sign_ups.INVALID else record["id"]
     return Outcome(outcome, REASONS[outcome], user_id=user_id, email=record["email"])
 
 
@@ -119,7 +119,7 @@ def _apply(connection: Connection, record: dict[str, Any]) -> str:
         parsed = None
     revoked = revoked_sessions(record) if parsed else ()
     connection.set_deadline(time.monotonic() + OPERATION_SECONDS)
-    return operations.apply(connection, operation, parsed, revoked)
+    return pending_sign_ups.apply(connection, operation, parsed, revoked)
 
 
 def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.formats.timestamps import to_iso
-from shared.transfer import operations, rollback, staging
+from shared.transfer import pending_sign_ups, rollback, staging
 from shared.transfer.batches import Batch
 from shared.transfer.importing import Plan
 
@@ -33,11 +33,11 @@ VERIFIED = {
     staging.CHANGED: "changed in the source since the import: apply again",
 } | _THERE | _REJECTED  # fmt: skip
 RECONCILED = {
-    operations.CREATED: "written to Postgres",
-    operations.PRESENT: "already in Postgres",
-    operations.EMAIL_TAKEN: "in the quarantine: another user has the address",
-    operations.ID_TAKEN: "in the quarantine: another user has the id",
-    operations.INVALID: "in the quarantine: edited and no longer valid",
+    pending_sign_ups.CREATED: "written to Postgres",
+    pending_sign_ups.PRESENT: "already in Postgres",
+    pending_sign_ups.EMAIL_TAKEN: "in the quarantine: another user has the address",
+    pending_sign_ups.ID_TAKEN: "in the quarantine: another user has the id",
+    pending_sign_ups.INVALID: "in the quarantine: edited and no longer valid",
 }
 ROLLED_BACK = {
     rollback.REMOVED: "removed",

@@ -1,4 +1,4 @@
-"""One checked request, as a function sees it."""
+"""One request, as a function sees it."""
 
 from __future__ import annotations
 

@@ -14,21 +14,12 @@ from typing import TYPE_CHECKING
 from flask import Request, Response
 from werkzeug.exceptions import HTTPException
 
-from shared import errors
-from shared.observe import log, metrics, request_context
-from shared.web import cors, problems, trace_headers
+from shared.observe import log, request_context
+from shared.web import problems, request_log, response_headers, trace_headers
 from shared.web.call import Call
 
 if TYPE_CHECKING:
     from shared.application import Application
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-_HSTS = "max-age=31536000; includeSubDomains"
 
 
 def serve(
@@ -45,7 +36,7 @@ def serve(
             response = produce(call)
         except Exception as error:  # noqa: BLE001  # the one place where errors become answers
             response = _problem(call, error)
-    _add_headers(call, response)
+    response_headers.add(call, response)
     _afterwards(call, functools.partial(_schedule, call, response))
     if not call.is_streaming:
         end(call, response.status_code)
@@ -74,7 +65,7 @@ def describe(call: Call, error: Exception) -> problems.Problem:
 
 def end(call: Call, status: int) -> None:
     """Count and log a finished request. Failures here do not change the answer."""
-    _afterwards(call, functools.partial(_record, call, status))
+    _afterwards(call, functools.partial(request_log.record, call, status))
 
 
 def _problem(call: Call, error: Exception) -> Response:
@@ -85,16 +76,6 @@ def _problem(call: Call, error: Exception) -> Response:
         headers["WWW-Authenticate"] = 'Basic realm="AI-Coder", charset="UTF-8"'
     # Streamed, because functions-framework otherwise reads the rest of the body into memory first.
     return Response(iter([text]), problem.status, headers, content_type="application/problem+json")
-
-
-def _add_headers(call: Call, response: Response) -> None:
-    headers = response.headers
-    for name, value in _HEADERS.items():
-        headers.setdefault(name, value)
-    headers["X-Request-Id"] = call.request_id
-    if call.settings.web.secure:
-        headers["Strict-Transport-Security"] = _HSTS
-    headers.update(cors.answer_headers(call.request.headers.get("Origin"), call.settings.web))
 
 
 def _schedule(call: Call, response: Response) -> None:
@@ -117,26 +98,3 @@ def _afterwards(call: Call, function: Callable[[], None]) -> None:
             **call.names,
             **problem.log,
         )
-
-
-def _record(call: Call, status: int) -> None:
-    severity: log.Severity = "INFO"
-    if errors.is_server_error(call.failure):
-        severity = "ERROR"
-    elif call.failure in (401, 403, 429) or call.is_streaming:
-        severity = "WARNING"
-    seconds, now = time.perf_counter() - call.started, time.monotonic()
-    network = call.known_client.coarse if call.known_client is not None else None
-    call.app.alerts.record(call.function, call.failure or status, seconds, network or "", now)
-    outcome = str(call.log.get("code", "ok"))
-    metrics.REQUESTS.record(seconds, call.function, str(call.failure or status), outcome)
-    log.write(
-        severity,
-        f"{call.function} {status}",
-        **call.names,
-        method=call.request.method[:16],
-        status=status,
-        milliseconds=round(seconds * 1000, 2),
-        client=network,
-        **call.log,
-    )

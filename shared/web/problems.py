@@ -1,6 +1,6 @@
 """Descriptions of errors: an RFC 9457 problem for the client, the cause for the log.
 
-Knows no web framework; `shared.web.endpoint` sends what is made here, and logs it.
+Knows no web framework; `exchange` sends what is made here, and logs it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from shared.store.postgres.statements import CLEAN_UP, MAX_DELETED
 from shared.store.postgres.statistics import MAX_HOURS, ROLL_UP, STATISTICS
 from shared.store.postgres.store import PostgresStore
 from shared.store.settings import StoreSettings
-from shared.transfer import operations
+from shared.transfer import pending_sign_ups
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, opened_store, postgres_store, stored
 from tests.support.transfers import user
@@ -364,7 +364,7 @@ def test_a_sign_up_of_an_outage_counts_for_its_day_though_that_was_counted_befor
     record = parse(user(1, createdAt=LEAP_DAY.isoformat()))
     with store.database.direct_connection(time.monotonic() + 10) as connection:
         connection.run_script("BEGIN")
-        assert operations.apply(connection, str(uuid.uuid4()), record) == "created"
+        assert pending_sign_ups.apply(connection, str(uuid.uuid4()), record) == "created"
     events = store.statistics(Window(7, now)).events
     assert events is not None
     assert events.outcomes["signup"] == 1

@@ -22,15 +22,17 @@ from shared.store.json_file import store
 from shared.transfer import (
     actions,
     importing,
-    operations,
     outputs,
+    pending_sign_ups,
     reconciling,
     staging,
     steps,
     writing,
 )
 
-_WATCHED = {module.__file__ for module in (files, outputs, steps, operations, reconciling, store)}
+_WATCHED = {
+    module.__file__ for module in (files, outputs, steps, pending_sign_ups, reconciling, store)
+}
 _WATCHED_FUNCTIONS = {
     importing.__file__: {"apply", "_prove"},
     staging.__file__: {"write", "_insert_unindexed", "record_batch", "report_lines"},

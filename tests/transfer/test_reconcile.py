@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.transfer import operations, reconciling, rollback
+from shared.transfer import pending_sign_ups, reconciling, rollback
 from shared.transfer.reconciling import quarantine_of
 from tests.support.outage import PASSWORD, Site, new_user, running_site, stale, token_of
 from tests.support.postgres import Server
@@ -26,7 +26,7 @@ def test_who_signed_up_is_brought_as_they_are_and_leaves_the_file(
     ids = sign_up(file, "ada@example.com", "bob@example.com")
     records = json.loads(file.read_text())[1:]
     done, outcomes = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.CREATED: 2}
+    assert nonzero(done.counts) == {pending_sign_ups.CREATED: 2}
     assert done.pending == 0
     assert [outcome.user_id for outcome in outcomes] == ids
     assert json.loads(file.read_text()) == [user(1)], "who is not pending stays"
@@ -60,7 +60,7 @@ def test_a_sign_up_that_postgres_has_already_is_settled_and_not_changed(
     target.run("UPDATE users SET password = 'newer', epoch = 3")
     before = target.run(CONTENTS)
     done, _ = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.PRESENT: 1}
+    assert nonzero(done.counts) == {pending_sign_ups.PRESENT: 1}
     assert target.run(CONTENTS) == before
     assert file.read_text() == "[]"
 
@@ -73,7 +73,7 @@ def test_postgres_keeps_an_address_and_the_sign_up_goes_into_quarantine(
     target.apply([user(1, email="Ada@example.com")])
     before = target.run(CONTENTS)
     done, (outcome,) = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.EMAIL_TAKEN: 1}
+    assert nonzero(done.counts) == {pending_sign_ups.EMAIL_TAKEN: 1}
     assert (done.quarantined, done.pending) == (1, 0)
     assert target.run(CONTENTS) == before
     assert file.read_text() == "[]"
@@ -106,7 +106,7 @@ def test_a_record_that_somebody_edited_goes_into_quarantine(
     (record,) = json.loads(file.read_text())
     file.write_text(json.dumps([record | changes]))
     done, _ = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.INVALID: 1}
+    assert nonzero(done.counts) == {pending_sign_ups.INVALID: 1}
     assert quarantined(file)[0]["user"] == record | changes
     assert target.run(CONTENTS) == []
 
@@ -161,7 +161,7 @@ def test_an_id_that_is_another_users_goes_into_quarantine_and_ends_its_sessions(
     (taken,) = sign_up(file, "ada@example.com")
     target.apply([user(1, id=taken)])
     done, _ = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.ID_TAKEN: 1}
+    assert nonzero(done.counts) == {pending_sign_ups.ID_TAKEN: 1}
     assert target.run("SELECT epoch FROM users") == [[1]], "no session of the one is the other's"
 
 
@@ -188,7 +188,7 @@ def test_who_was_deleted_after_the_reconciliation_stays_so(target: Target, file:
     target.run("DELETE FROM users")
     file.write_bytes(before)
     done, _ = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.CREATED: 1}, "it was, once"
+    assert nonzero(done.counts) == {pending_sign_ups.CREATED: 1}, "it was, once"
     assert target.run(CONTENTS) == []
 
 
@@ -207,7 +207,7 @@ def test_who_was_imported_and_then_deleted_is_not_brought_again(target: Target, 
     target.apply(json.loads(file.read_text()))
     target.run("DELETE FROM users")
     done, _ = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.PRESENT: 1}
+    assert nonzero(done.counts) == {pending_sign_ups.PRESENT: 1}
     assert target.run(CONTENTS) == []
     assert file.read_text() == "[]"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import StoreUnreachable
-from shared.transfer import operations
+from shared.transfer import pending_sign_ups
 from shared.transfer.reconciling import quarantine_of
 from tests.support import commands
 from tests.support.interceptor import Interceptor, Message
@@ -39,7 +39,7 @@ def test_a_commit_whose_answer_is_lost_is_settled_by_looking(
         through = Target(postgres, target.name, port=between.port)
         done, _ = reconcile_file(through, file)
     assert cut
-    assert nonzero(done.counts) == {operations.CREATED: 2}
+    assert nonzero(done.counts) == {pending_sign_ups.CREATED: 2}
     assert target.run("SELECT count(*) FROM users") == [[2]]
     assert target.run("SELECT count(*) FROM applied_ops") == [[2]]
 
@@ -62,7 +62,7 @@ def test_a_database_that_goes_away_leaves_the_rest_pending(
     (record,) = json.loads(file.read_text())
     assert record["email"] == "bob@example.com"
     done, _ = reconcile_file(target, file)
-    assert nonzero(done.counts) == {operations.CREATED: 1}
+    assert nonzero(done.counts) == {pending_sign_ups.CREATED: 1}
 
 
 def test_a_quarantine_that_cannot_be_written_leaves_the_sign_up_pending(

@@ -1,4 +1,4 @@
-"""Users in one JSON file of the old server's shape: the offline fallback.
+"""Users in one JSON file of the old server's shape: the store without a database, or its fallback.
 
 A write happens under the file's lock and replaces it as a whole; a file that cannot be understood
 is refused and left alone. Members that this system doesn't know are kept. What the old server did

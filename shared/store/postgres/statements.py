@@ -1,4 +1,4 @@
-"""What the Postgres store says: all SQL about users that requests need.
+"""What the Postgres store says: the SQL of requests, but for counts of attempts.
 
 What is deleted, opened or ended by time is so by the database's clock, never by an instance's:
 one instance whose clock is wrong would do it for all. What happens is written down by that clock.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from shared.database.statement import Statement
 from shared.model.throttling import success_key
 from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS, USER_COLUMNS
-from shared.store.postgres.attempts import after, count_attempt, count_success, spend
+from shared.store.postgres.attempt_sql import after, count_attempt, count_success, spend
 
 MAX_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""

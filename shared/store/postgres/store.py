@@ -1,4 +1,4 @@
-"""Users in Postgres, as requests need them. One statement, one round trip, a method."""
+"""Users in Postgres, as requests need them: a method is one statement, and one round trip."""
 
 from __future__ import annotations
 

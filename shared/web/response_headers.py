@@ -1,0 +1,28 @@
+"""The headers of every answer."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from shared.web import cors
+from shared.web.call import Call
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Unless the function has set its own."""
+_HSTS = "max-age=31536000; includeSubDomains"
+
+
+def add(call: Call, response: Response) -> None:
+    """Add them to the answer to a call."""
+    headers = response.headers
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    headers["X-Request-Id"] = call.request_id
+    if call.settings.web.secure:
+        headers["Strict-Transport-Security"] = _HSTS
+    headers.update(cors.answer_headers(call.request.headers.get("Origin"), call.settings.web))
