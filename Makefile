@@ -21,7 +21,7 @@ DEPLOY = $(call LOAD,"$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
 SIDE_BY_SIDE = -n "$${WORKERS:-3}" --dist loadfile --no-loadscope-reorder
 
-# Rooms below the functions.
+# Without the rooms whose tests need a database or a server.
 QUICK = tests/formats tests/model tests/credentials tests/observe tests/rules tests/database tests/test_settings.py
 
 # Beside the wheel's 17 and Debian's 15; they have no TLS, without which only SQL can be tried.
@@ -48,7 +48,7 @@ test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make tes
 	@echo 'All tests take about five minutes on two cores; make test-quick takes one.'
 	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations 10 --durations-min 1 $$ARGS
 
-test-quick: $(VENV)/.dev ## Run in a minute the rooms below the functions, without a database
+test-quick: $(VENV)/.dev ## Run in a minute what needs neither a database nor a server
 	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not database' $(QUICK) $$ARGS
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, the longest imports, and what is marked long

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from functions.user_responses import clear_session, user_members
-from shared.credentials.session_tokens import Session
+from shared.model.sessions import Session
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
 from shared.web.responses import answer, no_content

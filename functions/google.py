@@ -25,7 +25,6 @@ def google(call: Call) -> Response:
         identity,
         session,
         client=call.client,
-        ends=call.app.sessions.to_end(call.session_token),
     )
     return begin_session(
         call,

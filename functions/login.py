@@ -17,7 +17,6 @@ def login(call: Call) -> Response:
         email=call.text("email"),
         password=call.text("password"),
         client=call.client,
-        ends=call.app.sessions.to_end(call.session_token),
     )
     call.log["offline"] = user.is_degraded or None
     return begin_session(call, user, event="login")

@@ -21,7 +21,7 @@ def logout(call: Call) -> Response:
     """
     everywhere = call.body.get("everywhere", False)
     if not isinstance(everywhere, bool):
-        raise InvalidInput("everywhere", "The everywhere must be true or false")
+        raise InvalidInput("everywhere", "`everywhere` must be true or false")
     call.afterwards(call.app.janitor.run)
     sessions, token = call.app.sessions, call.session_token
     if everywhere:

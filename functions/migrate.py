@@ -79,7 +79,7 @@ class _Job:
         plan_sha256 = self.option("plan")
         skip_invalid = self.options.get("skip_invalid", False)
         if skip_invalid not in (True, False, "true", "false"):
-            raise InvalidInput("skip_invalid", "The skip_invalid must be true or false")
+            raise InvalidInput("skip_invalid", "`skip_invalid` must be true or false")
         self.bring_up_to_date()
         with self.source() as source:
             done = yield from importing.apply(

@@ -18,7 +18,6 @@ def signup(call: Call) -> Response:
         password=call.text("password"),
         name=call.optional_text("name"),
         client=call.client,
-        ends=call.app.sessions.to_end(call.session_token),
     )
     call.log["offline"] = is_offline or None
     return begin_session(call, user, 201, event="signup", method="signup")

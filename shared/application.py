@@ -58,7 +58,7 @@ class part(Generic[T]):  # noqa: N801  # a decorator, as `property` is
 
 
 class Application:
-    """One application with its settings. Several of them in one process share nothing."""
+    """One application with its settings. Several of them in a process share its metrics only."""
 
     def __init__(self, settings: Settings) -> None:
         """Make no part yet."""

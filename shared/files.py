@@ -92,7 +92,7 @@ def creating(path: Path) -> Iterator[BufferedRandom]:
     file, unless the process is killed: then `<path>.<random>.tmp` is what it had written.
     """
     if os.path.lexists(path):  # Found out again below, but better before the work than after.
-        raise FileExistsError(errno.EEXIST, "There is such a file", str(path))
+        raise FileExistsError(errno.EEXIST, "The file exists already", str(path))
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     with _durable(fresh) as file:
         yield file

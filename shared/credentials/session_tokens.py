@@ -21,15 +21,13 @@ from shared.credentials import compact_jwt
 from shared.credentials.session_keys import SessionKey
 from shared.errors import StoreRefused
 from shared.formats.strict_json import InvalidJson, check_text
+from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS, SKEW_SECONDS, Session
 from shared.model.users import MAX_STORED_EPOCH, User
 
 TYPE = "ai-coder-session+jwt"
 """The explicit `typ` of RFC 8725, section 3.11, which no other kind of token has."""
 ISSUER = "ai-coder-auth"
 AUDIENCE = "ai-coder"
-FRESH_SECONDS = 10 * 60
-SESSION_SECONDS = 30 * 24 * 60 * 60
-SKEW_SECONDS = 10
 MAX_LENGTH = 4096
 """Bytes of a token, because browsers drop larger cookies."""
 MAX_ISSUED_LENGTH = MAX_LENGTH - 160
@@ -61,36 +59,6 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 class InvalidToken(Exception):
     """The token is not ours, is altered, or its session has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The claims of a valid token. Times are in seconds since the Unix epoch."""
-
-    user: User
-    sid: str
-    expires_at: int
-    """Until then the signature alone proves the session."""
-    ends_at: int
-    """Until then the store can renew it."""
-    issued_at: int
-    auth_time: int
-    """When the user authenticated (OpenID Connect Core, section 2)."""
-    auth_method: str
-    """`password`, `google`, `signup` or `express` (the old server's session)."""
-
-    def is_fresh(self, now: float) -> bool:
-        """Tell whether the signature alone is still enough."""
-        return now < self.expires_at
-
-    def has_just_proven(self, method: str, at: float) -> bool:
-        """Tell whether the user authenticated by this method in the ten minutes before `at`.
-
-        `at` is the store's time: a slow local clock would prolong the proof. Renewing a session
-        does not renew the proof.
-        """
-        age = at - self.auth_time
-        return self.auth_method == method and -SKEW_SECONDS <= age <= FRESH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

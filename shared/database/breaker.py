@@ -52,9 +52,7 @@ class Breaker:
     def check(self) -> None:
         """Raise StoreUnreachable, at once, while the breaker is open."""
         if self.is_open:
-            raise StoreUnreachable(
-                cause="the database was away a moment ago and is being looked for"
-            )
+            raise StoreUnreachable(cause="the database is unreachable (circuit breaker open)")
 
     def trip(self, cause: str | None = None) -> None:
         """Open: a call found the database away. The cause is for the log."""
@@ -71,7 +69,7 @@ class Breaker:
                 self.since = None
                 return
         metrics.OUTAGES.add()
-        log.write("ERROR", "The database is away", cause=cause)
+        log.write("ERROR", "The database is unreachable", cause=cause)
         self._on_open()
 
     def close(self) -> None:
@@ -81,7 +79,7 @@ class Breaker:
 
     def _close(self) -> None:
         if (seconds := self.seconds) is not None:
-            log.write("WARNING", "The database is no longer away", seconds=round(seconds, 1))
+            log.write("WARNING", "The database is reachable again", seconds=round(seconds, 1))
         self.since = None
         self._closed.set()
 

@@ -130,9 +130,9 @@ class _Answers(io.BufferedRWPair):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read so many bytes. Raises StoreRefused where they are too many."""
         if size is None or size < 0:
-            raise StoreRefused(cause="the server gave a message a length that no message has")
+            raise StoreRefused(cause="the server gave an invalid message length")
         if size > self.left:
-            raise StoreRefused(cause="the server's answer is longer than any that is expected")
+            raise StoreRefused(cause="the server's answer is longer than any expected answer")
         self.left -= size
         return super().read(size)
 

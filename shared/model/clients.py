@@ -7,8 +7,10 @@ part to its left may be forged.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from shared.model.sessions import Session
 
 _WITH_PORT = re.compile(r"([\d.]+):\d+|\[([^\]]*)\](?::\d+)?", re.ASCII)
 _NOWHERE = "0.0.0.0"  # noqa: S104  # nothing is bound to it; a socket of a file system has no address
@@ -16,9 +18,11 @@ _NOWHERE = "0.0.0.0"  # noqa: S104  # nothing is bound to it; a socket of a file
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An address and its networks."""
+    """Who asks: an address, with the networks that stand for it, and the session that it has."""
 
     address: str
+    session: Session | None = field(default=None, compare=False)
+    """Ends where the client begins a new one (ASVS V7.2.4)."""
 
     @property
     def network(self) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from shared.credentials.session_tokens import Session
 from shared.errors import EmailTaken, LinkRequired
 from shared.model.emails import email_key
+from shared.model.sessions import Session
 from shared.model.users import User
 from shared.store.contract import Credentials, ExternalMatch, Store
 
@@ -30,12 +30,11 @@ def sign_in(
     session: Session | None,
     *,
     client: Client,
-    ends: Session | None = None,
 ) -> tuple[User, str]:
     """Give the user of a verified identity, and the event: signup, login or identity_linked.
 
     `session` is the caller's, if any. An attacker may have planted it in the browser, so it counts
-    as a proof only under the conditions of `_is_proven`. `ends` is what the new session replaces.
+    as a proof only under the conditions of `_is_proven`.
     Raises LinkRequired and EmailTaken if an account has the address and may not be linked,
     InvalidIdentityToken if the token was used too often, and TooManyAttempts for too many sign-ins
     of the user or sign-ups from the client's network.
@@ -43,13 +42,13 @@ def sign_in(
     identities = identity.identities
     key = email_key(identity.email)
     for _ in range(ATTEMPTS):
-        match = store.find_external(identities, key, identity.token, client, ends=ends)
+        match = store.find_external(identities, key, identity.token, client)
         if match is None:
             user = User(str(uuid.uuid4()), key, identity.name, identity.provider)
             reservation = store.reserve_sign_up(client, identities)
             try:
                 created = store.create_user(
-                    user, None, identities, client=client, reservation=reservation, ends=ends
+                    user, None, identities, client=client, reservation=reservation
                 )
                 return created, "signup"
             except EmailTaken:
@@ -68,7 +67,6 @@ def sign_in(
             provider=identity.provider if drops_password else found.user.provider,
             drops_password=drops_password,
             client=client,
-            ends=ends,
         )
         if linked is not None:
             return linked, "identity_linked"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shared.credentials.password_policy import check_new_password
 from shared.credentials.passwords import PasswordHasher
-from shared.credentials.session_tokens import NAME_MAX_LENGTH, Session
+from shared.credentials.session_tokens import NAME_MAX_LENGTH
 from shared.errors import (
     InvalidCredentials,
     InvalidInput,
@@ -27,6 +27,7 @@ from shared.errors import (
 )
 from shared.formats.unicode import normalized
 from shared.model.emails import email_key, parse_new_email
+from shared.model.sessions import Session
 from shared.model.users import User
 from shared.observe import log
 from shared.rules.gate import Gate
@@ -55,7 +56,6 @@ class Accounts:
         password: str,
         name: str | None,
         client: Client,
-        ends: Session | None = None,
     ) -> tuple[User, bool]:
         """Create a local user; tell whether the fallback stored them, in a database outage.
 
@@ -77,13 +77,10 @@ class Accounts:
                 self._hasher.hash(password),
                 client=client,
                 reservation=reservation,
-                ends=ends,
             )
             return created, reservation.is_offline
 
-    def log_in(
-        self, *, email: str, password: str, client: Client, ends: Session | None = None
-    ) -> User:
+    def log_in(self, *, email: str, password: str, client: Client) -> User:
         """Verify an address and a password and give their user.
 
         Raises InvalidCredentials, with the same answer after the same work, for an unknown address,
@@ -117,7 +114,7 @@ class Accounts:
                 except (StoreUnavailable, StoreFault) as error:
                     # The login is valid; the next one tries again.
                     log.write("WARNING", "A password hash could not be renewed", cause=str(error))
-            store.end_login(attempt, ends=ends)
+            store.end_login(attempt)
             return found.user
 
     def change_password(

@@ -41,9 +41,9 @@ SERVED, FULL, DISPLACED, EXPIRED = "served", "full", "displaced", "expired"
 """The outcomes for a caller, as in the metrics."""
 
 _CAUSES = {
-    FULL: "no room to wait for a place",
-    DISPLACED: "a network that has had less needed the room",
-    EXPIRED: "no place came free in time",
+    FULL: "the queue is full",
+    DISPLACED: "displaced by a network with fewer callers",
+    EXPIRED: "the wait timed out",
 }
 
 

@@ -7,14 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.credentials import express_sessions
-from shared.credentials.session_tokens import (
-    SESSION_SECONDS,
-    InvalidToken,
-    IssuedToken,
-    Session,
-    SessionTokens,
-)
+from shared.credentials.session_tokens import InvalidToken, IssuedToken, SessionTokens
 from shared.errors import NotAuthenticated
+from shared.model.sessions import SESSION_SECONDS, Session
 from shared.model.users import User
 from shared.store.contract import Account, Store
 
@@ -84,9 +79,9 @@ class Sessions:
         return account
 
     def to_end(self, token: str | None) -> Session | None:
-        """Give the session of a token that is to be ended.
+        """Give the session of a token that is to be ended, or None.
 
-        So it does for one that does not go on by the clock here: by another instance's it may.
+        Also one that has ended by the clock here: another instance's may differ.
         """
         if token is None:
             return None

@@ -23,9 +23,9 @@ from shared.model.users import ExternalIdentity, IdToken, User
 from shared.observe.metrics import Gauge
 
 if TYPE_CHECKING:
-    from shared.credentials.session_tokens import Session
     from shared.database.pool import PoolCounts
     from shared.model.clients import Client
+    from shared.model.sessions import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,6 @@ class Users(Protocol):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        ends: Session | None = None,
     ) -> User:
         """Store a new user, whose id the caller made and whose email is its own key.
 
@@ -192,13 +191,13 @@ class Attempts(Protocol):
         """
         ...
 
-    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         """Count the success, and forget the attempts on the account; the network is known now.
 
         Raises TooManyAttempts where the account has had too many successes, as do `change_password`
-        and `delete_user`, which then do nothing. `ends` is the session that the browser had: the
-        new one takes its place (ASVS V7.2.4), and it ends with the success; so it does in whatever
-        else begins a session. Where it cannot be ended, only the browser forgets it.
+        and `delete_user`, which then do nothing. The session that the client has ends with the
+        success, as it does in whatever else begins a new one. Where it cannot be ended, only the
+        browser forgets it.
         """
         ...
 
@@ -236,8 +235,6 @@ class Identities(Protocol):
         key: str,
         token: IdToken,
         client: Client,
-        *,
-        ends: Session | None = None,
     ) -> ExternalMatch | None:
         """Find who has one of the identities, the first first, or else the email key.
 
@@ -255,7 +252,6 @@ class Identities(Protocol):
         provider: str,
         drops_password: bool,
         client: Client,
-        ends: Session | None = None,
     ) -> User | None:
         """Give a user identities. Dropping the password ends all sessions as well."""
         ...

@@ -42,9 +42,9 @@ from shared.store.settings import StoreSettings
 from shared.store.snapshot import NoSnapshot, Snapshot
 
 if TYPE_CHECKING:
-    from shared.credentials.session_tokens import Session
     from shared.database.pool import PoolCounts
     from shared.model.clients import Client
+    from shared.model.sessions import Session
 
 
 class FallbackStore(Store):
@@ -85,7 +85,6 @@ class FallbackStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        ends: Session | None = None,
     ) -> User:
         """Insert or, in an outage, append to the file. A pending user's address is taken.
 
@@ -96,10 +95,8 @@ class FallbackStore(Store):
             if pending and pending["id"] != user.id and not self._is_reconciled(pending):
                 raise EmailTaken
             try:
-                created = self._postgres.create_user(
-                    user, password_hash, identities, client=client, ends=ends
-                )
-                self._end_replaced(ends)
+                created = self._postgres.create_user(user, password_hash, identities, client=client)
+                self._end_replaced(client)
                 return created
             except StoreUnreachable:
                 if reservation is not None or not self._takes_sign_ups(identities):
@@ -107,7 +104,7 @@ class FallbackStore(Store):
         assert not identities, "the file takes none, and what reserves has to be told of them"
         with _offline():
             created = self._create_offline(user, password_hash)
-        self._end_replaced(ends, is_offline=True)
+        self._end_replaced(client, is_offline=True)
         return created
 
     def _takes_sign_ups(self, identities: Sequence[ExternalIdentity]) -> bool:
@@ -167,22 +164,23 @@ class FallbackStore(Store):
                 raise
             return found
 
-    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         """Count where the attempt is, and forget it there; memory may have counted it as well."""
         if attempt.is_offline:
             with _offline():
-                self._file.end_login(attempt)
+                self._file.attempts.succeed(attempt, "login")
         else:
-            self._postgres.end_login(attempt, ends=ends)
+            self._postgres.end_login(attempt)
             self._file.attempts.forget(attempt.keys)
-        self._end_replaced(ends, is_offline=attempt.is_offline)
+        self._end_replaced(attempt.client, is_offline=attempt.is_offline)
 
-    def _end_replaced(self, session: Session | None, *, is_offline: bool = False) -> None:
-        """End the browser's previous session in the file, too, where its user is pending."""
+    def _end_replaced(self, client: Client | None, *, is_offline: bool = False) -> None:
+        """End the session that a client had in the file, too, where its user is pending."""
+        session = client.session if client else None
         if session is not None and self._is_pending(session.user.id):
-            self._file.end_replaced(session)
+            self._file.end_replaced(client)
         elif session is not None and is_offline:
-            log.write("WARNING", "The browser's previous session goes on")
+            log.write("WARNING", "The browser's previous session could not be revoked")
 
     def begin_reauthentication(self, session: Session, client: Client) -> Attempt:
         """Ask Postgres. Who is pending has to wait until Postgres has them."""
@@ -208,7 +206,6 @@ class FallbackStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
-        ends: Session | None = None,
     ) -> User | None:
         """Link in Postgres; the snapshot may have a password that this drops."""
         with self._invalidating_snapshot(found.user.id):
@@ -218,10 +215,9 @@ class FallbackStore(Store):
                 provider=provider,
                 drops_password=drops_password,
                 client=client,
-                ends=ends,
             )
         if linked is not None:
-            self._end_replaced(ends)
+            self._end_replaced(client)
         return linked
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
@@ -279,12 +275,10 @@ class FallbackStore(Store):
         key: str,
         token: IdToken,
         client: Client,
-        *,
-        ends: Session | None = None,
     ) -> ExternalMatch | None:
-        match = self._postgres.find_external(identities, key, token, client, ends=ends)
+        match = self._postgres.find_external(identities, key, token, client)
         if match is not None and match.is_linked and match.has_all:
-            self._end_replaced(ends)
+            self._end_replaced(client)
         return match
 
     def clean_up(self) -> bool:

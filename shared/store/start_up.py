@@ -24,7 +24,11 @@ def warn_of_pending(settings: StoreSettings) -> None:
                 return
         waiting = len(JsonFileStore(settings).pending())
     except StoreUnavailable as error:
-        log.write("ERROR", "The users file is of no use in an outage", cause=str(error))
+        log.write(
+            "ERROR",
+            "The users file cannot be read: the fallback would fail in an outage",
+            cause=str(error),
+        )
         return
     if waiting:
         sentence = (

@@ -66,11 +66,13 @@ class Call:
     def client(self) -> Client:
         """The client, found behind the trusted proxies."""
         if self.known_client is None:
-            self.known_client = clients.find(
+            found = clients.find(
                 self.request.headers.get("X-Forwarded-For"),
                 self.request.remote_addr,
                 self.settings.web.trusted_proxies,
             )
+            session = self.app.sessions.to_end(self.session_token)
+            self.known_client = Client(found.address, session)
         return self.known_client
 
     def afterwards(self, function: Callable[[], None]) -> None:

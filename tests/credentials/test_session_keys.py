@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.credentials.session_keys import InvalidSessionKeys, parse
-from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
+from shared.credentials.session_tokens import SessionTokens
 from shared.environment import InvalidSettings
+from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from shared.settings import Settings
 from shared.store.contract import Store

@@ -16,16 +16,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shared.credentials.session_keys import parse
-from shared.credentials.session_tokens import (
-    AUDIENCE,
-    FRESH_SECONDS,
-    ISSUER,
-    SESSION_SECONDS,
-    TYPE,
-    InvalidToken,
-    Session,
-    SessionTokens,
-)
+from shared.credentials.session_tokens import AUDIENCE, ISSUER, TYPE, InvalidToken, SessionTokens
+from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.model.users import User
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
 

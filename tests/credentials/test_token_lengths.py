@@ -15,13 +15,9 @@ from hypothesis import strategies as st
 
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_keys import parse
-from shared.credentials.session_tokens import (
-    FRESH_SECONDS,
-    NAME_MAX_LENGTH,
-    SESSION_SECONDS,
-    SessionTokens,
-)
+from shared.credentials.session_tokens import NAME_MAX_LENGTH, SessionTokens
 from shared.errors import StoreRefused
+from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS
 from shared.model.users import User
 from tests.support.emulator import SECRET as EMULATOR_SECRET
 from tests.support.emulator import Emulator, running_emulator

@@ -158,9 +158,9 @@ def test_the_log_tells_once_that_it_is_away_and_once_that_it_is_back(
     relay.hang_up = 0
     until(lambda: not pool.breaker.is_open, 5)
     away, back = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert (away["severity"], away["message"]) == ("ERROR", "The database is away")
+    assert (away["severity"], away["message"]) == ("ERROR", "The database is unreachable")
     assert away["cause"].startswith("cannot connect: ")
-    assert back["message"] == "The database is no longer away"
+    assert back["message"] == "The database is reachable again"
     assert back["seconds"] >= 0
 
 

@@ -46,7 +46,7 @@ def test_endless_rows_take_no_memory(authority: Authority) -> None:
         before = emulator.peak_memory()
         assert _log_in(emulator) == 503
         assert emulator.peak_memory() - before < 8 * MAX_ANSWER
-        assert "longer than any that is expected" in emulator.output()
+        assert "longer than any expected answer" in emulator.output()
     assert behave.sent < 2 * (MAX_ANSWER + BUFFERS)
 
 
@@ -68,7 +68,7 @@ def _log_in(emulator: Emulator) -> int:
     [
         (authentication(3), "no password was sent: the server asks for it in clear text"),
         (authentication(0) + READY, "no password was sent: the server let us in without it"),
-        (header(b"S", 2**31 - 1), "longer than any that is expected"),
+        (header(b"S", 2**31 - 1), "longer than any expected answer"),
         (parameter(b"client_encoding", b"nonsense"), "another client_encoding than UTF8"),
     ],
 )
@@ -94,13 +94,13 @@ def test_the_bound_of_an_answer_is_for_requests_and_not_for_transfers(
     long = f"SELECT repeat('x', 1000) FROM generate_series(1, {MAX_ANSWER // 1000 + 100})"
     url = DatabaseUrl.parse(postgres.url(database))
     with closing(Database(url, SETTINGS)) as pool:
-        with pytest.raises(StoreRefused, match="longer than any that is expected"):
+        with pytest.raises(StoreRefused, match="longer than any expected answer"):
             pool.execute(long)
         assert pool.execute("SELECT 1") == [[1]]
         with pool.direct_connection(time.monotonic() + SECONDS) as connection:
             for rows in (connection.execute(long), connection.run_script(long)):
                 assert len(rows) * 1000 > MAX_ANSWER
-            with pytest.raises(StoreRefused, match="longer than any that is expected"):
+            with pytest.raises(StoreRefused, match="longer than any expected answer"):
                 connection.execute(long.replace("1000)", f"{MAX_TRANSFER_ANSWER})"))
 
 

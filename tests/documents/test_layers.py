@@ -130,7 +130,7 @@ def test_sql_about_users_is_in_the_store_and_the_transfer_only() -> None:
 
 
 def test_plain_data_and_the_hashes_need_nothing_of_ours_but_errors_and_formats() -> None:
-    for module in ("shared.model.clients", "shared.model.statistics", "shared.errors"):
+    for module in ("shared.model.users", "shared.model.statistics", "shared.errors"):
         assert IMPORTS[module] & TREES.keys() <= {"shared.formats.timestamps"}, module
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
+from shared.credentials.session_tokens import SessionTokens
+from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from tests.conftest import STORES
 from tests.support import express

@@ -16,7 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.credentials.session_keys import parse
-from shared.credentials.session_tokens import AUDIENCE, FRESH_SECONDS, ISSUER, TYPE, SessionTokens
+from shared.credentials.session_tokens import AUDIENCE, ISSUER, TYPE, SessionTokens
+from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
 from tests.support.session_keys import make_ed25519, make_p256, public_pem

@@ -9,10 +9,11 @@ from contextlib import closing
 import httpx
 import pytest
 
-from shared.credentials.session_tokens import FRESH_SECONDS, SessionTokens
+from shared.credentials.session_tokens import SessionTokens
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
+from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator

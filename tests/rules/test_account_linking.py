@@ -15,8 +15,8 @@ import pytest
 from shared.application import open_store
 from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
-from shared.credentials.session_tokens import FRESH_SECONDS, Session
 from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
+from shared.model.sessions import FRESH_SECONDS, Session
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
 from shared.rules import account_linking
 from shared.settings import Settings

@@ -16,9 +16,10 @@ import httpx
 import pytest
 
 from shared.application import Application
-from shared.credentials.session_tokens import SESSION_SECONDS, SessionTokens
+from shared.credentials.session_tokens import SessionTokens
 from shared.database.breaker import Breaker
 from shared.errors import StoreUnreachable
+from shared.model.sessions import SESSION_SECONDS
 from shared.model.users import User
 from shared.store import janitor
 from tests.support import outage

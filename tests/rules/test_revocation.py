@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 
 from shared.credentials.passwords import PasswordHasher
-from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.errors import InvalidCredentials, NotAuthenticated
+from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.model.users import User
 from shared.store.contract import Store
 from tests.support.stores import CLIENT, NOW, TOKENS, accounts_of, log_in, sessions_of, sign_up

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shared.credentials.passwords import PasswordHasher
-from shared.credentials.session_tokens import FRESH_SECONDS, SESSION_SECONDS
 from shared.errors import NotAuthenticated, StoreUnavailable
+from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS
 from shared.model.users import User
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore

@@ -223,9 +223,9 @@ def test_a_success_too_many_gives_the_network_nothing_back_and_ends_no_session(
         _log_in(store, Client(f"192.0.2.{number}"))
     session = session_of(_ada(store))
     for _ in range(10):
-        attempt = store.begin_login(ADA, HERE)
+        attempt = store.begin_login(ADA, Client(HERE.address, session))
         with pytest.raises(TooManyAttempts):
-            store.end_login(attempt, ends=session)
+            store.end_login(attempt)
     assert store.user(session.user.id, sid=session.sid) is not None
     with pytest.raises(TooManyAttempts) as raised:
         store.begin_login(ADA, HERE)

@@ -12,8 +12,8 @@ import pytest
 from werkzeug.test import TestResponse
 
 from shared.application import open_store
-from shared.credentials.session_tokens import FRESH_SECONDS
 from shared.errors import StoreFault, StoreRefused, StoreUnreachable
+from shared.model.sessions import FRESH_SECONDS
 from shared.settings import Settings
 from tests.support.certificates import Authority
 from tests.support.emulator import environment

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import shared.database.pool
-from shared.credentials.session_tokens import SESSION_SECONDS
 from shared.database import breaker
+from shared.model.sessions import SESSION_SECONDS
 from tests.support.histories import SNAPSHOT_MAX_AGE, Histories, World
 from tests.support.outage import ADMIN, running_site
 from tests.support.postgres import Server

@@ -12,6 +12,7 @@ from shared.application import open_store
 from shared.database.connection import Row
 from shared.database.pool import Database
 from shared.database.statement import Statement, Value
+from shared.model.clients import Client
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
 from shared.store.contract import Store
@@ -45,8 +46,8 @@ def test_what_was_done_at_the_first_time_is_the_answer_to_the_second(
     user = User(str(uuid.uuid4()), "ada@example.com", None, "local")
     before = session_of(user)
     assert store.create_user(user, "hash", client=CLIENT) == user
-    attempt = store.begin_login(user.email, CLIENT)
-    store.end_login(attempt, ends=before)
+    attempt = store.begin_login(user.email, Client(CLIENT.address, before))
+    store.end_login(attempt)
     store.revoke_session(session_of(user), CLIENT)
     changed = store.change_password(*stored(store, user), "new")
     assert changed is not None

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import EmailTaken
+from shared.model.clients import Client
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
 from shared.store.contract import Credentials, ExternalMatch, Store
 from tests.support.stores import CLIENT, credentials, id_token, pass_time, session_of, stored
@@ -57,16 +58,15 @@ def test_a_revoked_session_has_no_user_and_another_one_of_the_user_has(store: St
 def test_the_browsers_previous_session_ends_with_what_begins_a_new_one(store: Store) -> None:
     other = User(str(uuid.uuid4()), "other@example.com", None, "local")
     sessions = [session_of(other) for _ in range(5)]
-    store.create_user(other, "hash", ends=sessions[0])
+    clients = [Client(CLIENT.address, session) for session in sessions]
+    store.create_user(other, "hash", client=clients[0])
     user = _create(store)
-    store.end_login(store.begin_login(user.email, CLIENT), ends=sessions[1])
+    store.end_login(store.begin_login(user.email, clients[1]))
     found = stored(store, user)[1]
-    linked = store.link(
-        found, [GOOGLE], provider="local", drops_password=False, client=CLIENT, ends=sessions[2]
-    )
+    linked = store.link(found, [GOOGLE], provider="local", drops_password=False, client=clients[2])
     assert linked is not None
     token = id_token()
-    assert store.find_external([GOOGLE], user.email, token, CLIENT, ends=sessions[3])
+    assert store.find_external([GOOGLE], user.email, token, clients[3])
     assert [store.user(other.id, sid=session.sid) for session in sessions] == [
         *[None] * 4,
         other,
@@ -76,13 +76,12 @@ def test_the_browsers_previous_session_ends_with_what_begins_a_new_one(store: St
 def test_what_begins_no_session_ends_none(store: Store) -> None:
     user = _create(store)
     session = session_of(user)
+    client = Client(CLIENT.address, session)
     with pytest.raises(EmailTaken):
-        store.create_user(User(str(uuid.uuid4()), user.email, None, "local"), "hash", ends=session)
-    assert store.find_external([GOOGLE], user.email, id_token(), CLIENT, ends=session)
+        store.create_user(User(str(uuid.uuid4()), user.email, None, "local"), "hash", client=client)
+    assert store.find_external([GOOGLE], user.email, id_token(), client)
     outdated = replace(stored(store, user)[1], password_hash="another")
-    assert not store.link(
-        outdated, [GOOGLE], provider="local", drops_password=False, client=CLIENT, ends=session
-    )
+    assert not store.link(outdated, [GOOGLE], provider="local", drops_password=False, client=client)
     assert store.user(user.id, sid=session.sid) == user
 
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from shared.credentials.session_tokens import FRESH_SECONDS
+from shared.model.sessions import FRESH_SECONDS
 from shared.store.json_file.store import JsonFileStore
 from shared.transfer.reconciling import quarantine_of
 from tests.support.outage import ADMIN, Site, token_of

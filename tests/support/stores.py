@@ -6,8 +6,9 @@ import uuid
 
 from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
-from shared.credentials.session_tokens import Session, SessionTokens
+from shared.credentials.session_tokens import SessionTokens
 from shared.model.clients import Client
+from shared.model.sessions import Session
 from shared.model.users import IdToken, User
 from shared.rules.accounts import Accounts
 from shared.rules.bulkhead import Bulkhead

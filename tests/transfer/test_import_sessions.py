@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from shared.application import open_store
-from shared.credentials.session_tokens import Session
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
+from shared.model.sessions import Session
 from shared.settings import Settings
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore

@@ -142,7 +142,7 @@ def test_on_postgres_no_secret_comes_out_whatever_fails(
             _operate(client)
             sentences = (
                 "A query was slow",
-                "The database is away",
+                "The database is unreachable",
                 "The webhook did not accept an alert",
             )
             until(

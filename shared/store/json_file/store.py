@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from shared import files
-from shared.credentials.session_tokens import SESSION_SECONDS
 from shared.errors import EmailTaken, StoreBusy, StoreUnavailable
 from shared.formats.strict_json import InvalidJson
 from shared.formats.timestamps import from_iso, now_iso
 from shared.model.emails import email_key
+from shared.model.sessions import SESSION_SECONDS
 from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Pseudonyms
 from shared.model.user_record import PENDING, REVOKED
@@ -36,8 +36,8 @@ from shared.store.json_file.users_file import Record, Users
 from shared.store.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from shared.credentials.session_tokens import Session
     from shared.model.clients import Client
+    from shared.model.sessions import Session
 
 T = TypeVar("T")
 
@@ -81,10 +81,9 @@ class JsonFileStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        ends: Session | None = None,
     ) -> User:
         created = self._create_user(user, password_hash, identities)
-        self.end_replaced(ends)
+        self.end_replaced(client)
         return created
 
     def _create_user(
@@ -153,9 +152,9 @@ class JsonFileStore(Store):
         record = self._read().by_key.get(key)
         return users_file.credentials(record) if record else None
 
-    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         self.attempts.succeed(attempt, "login")
-        self.end_replaced(ends)
+        self.end_replaced(attempt.client)
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         self.attempts.succeed(attempt, "reauthentication")
@@ -196,13 +195,17 @@ class JsonFileStore(Store):
             events=[],
         )
 
-    def end_replaced(self, session: Session | None) -> None:
-        """End the browser's previous session, where there is one; the new one has begun by now."""
-        if session is not None:
+    def end_replaced(self, client: Client | None) -> None:
+        """End the session that a client had, where it had one; the new one has begun by now."""
+        if client is not None and client.session is not None:
             try:
-                self._revoke(session)
+                self._revoke(client.session)
             except StoreUnavailable as error:
-                log.write("WARNING", "The browser's previous session goes on", cause=str(error))
+                log.write(
+                    "WARNING",
+                    "The browser's previous session could not be revoked",
+                    cause=str(error),
+                )
 
     def revoke_session(self, session: Session, client: Client) -> None:
         self._revoke(session)
@@ -234,8 +237,6 @@ class JsonFileStore(Store):
         key: str,
         token: IdToken,
         client: Client,
-        *,
-        ends: Session | None = None,
     ) -> ExternalMatch | None:
         users = self._read()
         linked = [users.by_identity[i] for i in identities if i in users.by_identity]
@@ -246,7 +247,7 @@ class JsonFileStore(Store):
         known = users_file.identities(record)
         has_all = len(linked) == len(identities) or len(known) >= MAX_IDENTITIES
         if linked and has_all:
-            self.end_replaced(ends)
+            self.end_replaced(client)
         return ExternalMatch(
             credentials=users_file.credentials(record),
             is_linked=bool(linked),
@@ -263,7 +264,6 @@ class JsonFileStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
-        ends: Session | None = None,
     ) -> User | None:
         def change(record: Record) -> Record:
             changes: Record = {
@@ -276,7 +276,7 @@ class JsonFileStore(Store):
 
         changed = self._change(found, change, identities)
         if changed is not None:
-            self.end_replaced(ends)
+            self.end_replaced(client)
         return changed
 
     def clean_up(self) -> bool:

@@ -38,8 +38,8 @@ from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from shared.credentials.session_tokens import Session
     from shared.model.clients import Client
+    from shared.model.sessions import Session
 
 
 class PostgresStore(Store):
@@ -82,7 +82,6 @@ class PostgresStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        ends: Session | None = None,
     ) -> User:
         """Insert, and let the database decide."""
         try:
@@ -95,7 +94,7 @@ class PostgresStore(Store):
                 name=user.name,
                 provider=user.provider,
                 client=client.coarse if client else None,
-                **_replaced(ends),
+                **_replaced(client),
             )
         except StoreFault as error:
             # The id, an identity, or the bare `email` of a row that the old server wrote.
@@ -159,10 +158,12 @@ class PostgresStore(Store):
             event=str(event),
         )
 
-    def end_login(self, attempt: Attempt, *, ends: Session | None = None) -> None:
+    def end_login(self, attempt: Attempt) -> None:
         """Count, fill up the other counts, and correct the event."""
-        client = attempt.client.coarse
-        self._succeed(statements.END_LOGIN, "login", attempt, client=client, **_replaced(ends))
+        client = attempt.client
+        self._succeed(
+            statements.END_LOGIN, "login", attempt, client=client.coarse, **_replaced(client)
+        )
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
@@ -280,8 +281,6 @@ class PostgresStore(Store):
         key: str,
         token: IdToken,
         client: Client,
-        *,
-        ends: Session | None = None,
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
         limits = self._limits
@@ -297,7 +296,7 @@ class PostgresStore(Store):
                 token_seconds=token.seconds,
                 success_limit=limits.success,
                 lockout_seconds=limits.lockout_seconds,
-                **_replaced(ends),
+                **_replaced(client),
             )
         )
         if is_used_up:
@@ -317,7 +316,6 @@ class PostgresStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
-        ends: Session | None = None,
     ) -> User | None:
         """Update where the row is as it was found, and insert the identities that it lacks."""
         user = found.user
@@ -332,7 +330,7 @@ class PostgresStore(Store):
                 drops_password=drops_password,
                 client=client.coarse,
                 event=str(uuid.uuid4()),
-                **_replaced(ends),
+                **_replaced(client),
             )
         except StoreFault as error:
             if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
@@ -379,8 +377,9 @@ def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def _replaced(session: Session | None) -> dict[str, Value]:
+def _replaced(client: Client | None) -> dict[str, Value]:
     """Give the parameters that name the session to be ended where a new one begins, or none."""
+    session = client.session if client else None
     if session is None:
         return dict.fromkeys(("replaced_sid", "replaced_until", "replaced_user_id"))
     return {
