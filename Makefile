@@ -19,7 +19,7 @@ DEPLOY = $(call LOAD,"$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
-SIDE_BY_SIDE = -n "$${WORKERS:-3}" --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE = -n "$${WORKERS:-4}" --dist loadfile --no-loadscope-reorder
 
 # Without the rooms whose tests need a database or a server.
 QUICK = tests/formats tests/model tests/credentials tests/observe tests/rules tests/database tests/test_settings.py
@@ -52,7 +52,7 @@ test-quick: $(VENV)/.dev ## Run in a minute what needs neither a database nor a 
 	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not database' $(QUICK) $$ARGS
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, the longest imports, and what is marked long
-	HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/store/test_histories.py \
+	TMPDIR=$${TMPDIR:-/tmp} HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/store/test_histories.py \
 	  tests/transfer/long_imports.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 

@@ -88,7 +88,7 @@ def test_options_are_split_at_spaces_and_not_read_further(made: _Made) -> None:
 
 
 def test_what_is_not_set_has_its_default(made: _Made, tmp_path: Path) -> None:
-    assert made.run("test")[:4] == ["-m", "pytest", "-n", "3"]
+    assert made.run("test")[:4] == ["-m", "pytest", "-n", "4"]
     assert made.run("test", "WORKERS=2")[:4] == ["-m", "pytest", "-n", "2"]
     assert made.run("test", WORKERS="2")[:4] == ["-m", "pytest", "-n", "2"]
     python = tmp_path / "bin" / "python3"

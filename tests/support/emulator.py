@@ -47,6 +47,11 @@ class Emulator:
         self.process = process
         self._output = output
 
+    def stop(self) -> None:
+        """Stop it as a platform does, and wait for that."""
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait(30)
+
     def client(self, *, timeout: float = 30, **options: Any) -> httpx.Client:
         """Make a client with a cookie jar of its own."""
         return httpx.Client(
@@ -128,8 +133,9 @@ def running_emulator(
             _wait_until_it_answers(emulator)
             yield emulator
         finally:
-            # Its own way to stop takes half a second, and has tests of its own.
-            os.killpg(process.pid, signal.SIGKILL)
+            # To stop as it does by itself takes half a second.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 
 

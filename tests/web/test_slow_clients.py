@@ -209,5 +209,6 @@ def test_clients_that_do_not_end_their_requests_do_not_keep_it_from_stopping(
                 stack.enter_context(Wire(emulator)).send(data)
             everybody_is_answered(emulator, 1)
             started = time.monotonic()
+            emulator.stop()
         assert emulator.process.returncode == 0
         assert time.monotonic() - started < 20  # gunicorn's grace is 30 seconds
