@@ -54,4 +54,7 @@ class Settings:
         """
         if self.credentials.session_secrets:
             return self
-        return replace(self, credentials=self.credentials.with_development_secret(DATA))
+        from shared.credentials import development_secret  # Production has no need of it.
+
+        secrets = (development_secret.keep(DATA),)
+        return replace(self, credentials=replace(self.credentials, session_secrets=secrets))

@@ -23,6 +23,7 @@ from shared.store.contract import Store
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support import express
 from tests.support.emulator import UNLIMITED, Emulator, running_emulator
+from tests.support.google import Providers, sign_in_providers
 from tests.support.postgres import Server, running_postgres
 from tests.support.relay import Relay
 from tests.support.transfers import Target
@@ -104,6 +105,13 @@ def target(postgres: Server, database: str) -> Iterator[Target]:
     """A fresh, migrated database as a target of transfers."""
     with closing(Target(postgres, database)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
+    """Google and Firebase, and what mints their tokens."""
+    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ import pytest
 from click.testing import CliRunner
 
 from shared import files
-from shared.credentials.settings import CredentialSettings
+from shared.credentials import development_secret
 from shared.environment import InvalidSettings
 from shared.errors import StoreUnavailable
 from shared.model.users import User
@@ -211,9 +211,10 @@ def _command(users_file: Path, *arguments: str, **env: str) -> None:
 
 def _development_secret(folder: Path) -> Task:
     file = folder / "data" / "session-secret"
-    keep = CredentialSettings().with_development_secret
     return Task(
-        file, lambda: keep(file.parent), lambda: file.exists() and len(file.read_bytes()) > 60
+        file,
+        lambda: development_secret.keep(file.parent),
+        lambda: file.exists() and len(file.read_bytes()) > 60,
     )
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from shared import files
 from shared.credentials import session_keys
 from shared.credentials.session_keys import InvalidSessionKeys, SessionKey
-from shared.environment import Environment, InvalidSettings
+from shared.environment import Environment
 
 SECRET_MIN_BYTES = 32
 """HS256 needs a key at least as long as its hash (RFC 7518, section 3.2)."""
@@ -36,7 +32,7 @@ class CredentialSettings:
     """What `shared.credentials` is told."""
 
     session_secrets: tuple[str, ...] = field(default=(), repr=False)
-    """None are there in development, before `with_development_secret`."""
+    """In development there may be none: see `development_secret`."""
     session_keys: tuple[SessionKey, ...] = ()
     express_sessions: bool = True
     bcrypt_rounds: int = 12
@@ -69,29 +65,6 @@ class CredentialSettings:
             google_client_ids=_google_client_ids(env),
             firebase_project_id=_firebase_project_id(env),
         )
-
-    def with_development_secret(self, folder: Path) -> CredentialSettings:
-        """Give them with the secret that is kept in a folder, and made there once.
-
-        So sessions outlive a restart. Raises InvalidSettings where that cannot be.
-        """
-        path = folder / "session-secret"
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            # The first of several processes wins, with a whole file.
-            with suppress(FileExistsError), files.creating(path) as file:
-                file.write(secrets.token_urlsafe(48).encode())
-            data, _ = files.read(path)
-        except OSError as error:
-            reason = error.strerror or error
-            problem = (
-                f"The development secret {path} cannot be kept ({reason}): set SESSION_SECRET."
-            )
-            raise InvalidSettings([problem]) from error
-        secret = data.decode("ascii", "ignore").strip()
-        if len(secret) < SECRET_MIN_BYTES or not data.isascii():
-            raise InvalidSettings([f"The development secret {path} is damaged: delete it."])
-        return replace(self, session_secrets=(secret,))
 
 
 def check_secrets(env: Environment, name: str, keys: tuple[str, ...]) -> None:

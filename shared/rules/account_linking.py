@@ -8,24 +8,28 @@ account to which the identity might be linked; `_is_proven` and `_check_merge` d
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import EmailTaken, LinkRequired
+from shared.model.clients import Client
 from shared.model.emails import email_key
 from shared.model.sessions import Session
 from shared.model.users import User
-from shared.store.contract import Credentials, ExternalMatch, Store
+from shared.store.contract import Credentials, ExternalMatch, Identities, Users
 
 if TYPE_CHECKING:
     from shared.credentials.id_tokens import Identity
-    from shared.model.clients import Client
 
 ATTEMPTS = 3
 """Of a sign-in while others change the account; each attempt sees the previous change."""
 
 
+class _Store(Users, Identities, Protocol):
+    """The part of a store that these rules need."""
+
+
 def sign_in(
-    store: Store,
+    store: _Store,
     identity: Identity,
     session: Session | None,
     *,
@@ -73,7 +77,7 @@ def sign_in(
     raise EmailTaken
 
 
-def _is_proven(store: Store, session: Session | None, found: Credentials, at: float) -> bool:
+def _is_proven(store: _Store, session: Session | None, found: Credentials, at: float) -> bool:
     """Tell whether the caller has just logged in with the account's password.
 
     That must have been in this session, within ten minutes, and the session must be valid. Other

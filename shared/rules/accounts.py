@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from shared.credentials.password_policy import check_new_password
 from shared.credentials.passwords import PasswordHasher
@@ -26,22 +26,24 @@ from shared.errors import (
     WrongPassword,
 )
 from shared.formats.unicode import normalized
+from shared.model.clients import Client
 from shared.model.emails import email_key, parse_new_email
 from shared.model.sessions import Session
 from shared.model.users import User
 from shared.observe import log
 from shared.rules.gate import Gate
-from shared.store.contract import Attempt, Credentials, Store
+from shared.store.contract import Attempt, Attempts, Credentials, Users
 
-if TYPE_CHECKING:
-    from shared.model.clients import Client
+
+class _Store(Users, Attempts, Protocol):
+    """The part of a store that these rules need."""
 
 
 class Accounts:
     """Signs up, logs in, changes passwords and deletes accounts. Thread-safe."""
 
     def __init__(
-        self, store: Store, hasher: PasswordHasher, gate: Gate, *, password_min_length: int
+        self, store: _Store, hasher: PasswordHasher, gate: Gate, *, password_min_length: int
     ) -> None:
         """`password_min_length` is in characters."""
         self._store = store

@@ -19,14 +19,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from shared.errors import Overloaded
+from shared.model.clients import Client
 from shared.observe import metrics
 from shared.observe.metrics import Gauge
-
-if TYPE_CHECKING:
-    from shared.model.clients import Client
 
 PLACES_PER_HASH = 2
 """Of two callers one hashes, and one uses the store or hashes next."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from shared.model.clients import Client
 from shared.rules.bulkhead import Bulkhead
 from shared.rules.locks import Locks
-
-if TYPE_CHECKING:
-    from shared.model.clients import Client
 
 
 class Gate:

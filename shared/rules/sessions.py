@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from shared.credentials import express_sessions
 from shared.credentials.session_tokens import InvalidToken, IssuedToken, SessionTokens
 from shared.errors import NotAuthenticated
+from shared.model.clients import Client
 from shared.model.sessions import SESSION_SECONDS, Session
 from shared.model.users import User
 from shared.store.contract import Account, Store
-
-if TYPE_CHECKING:
-    from shared.model.clients import Client
 
 
 class Sessions:

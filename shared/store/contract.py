@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shared.model.clients import Client
+from shared.model.sessions import Session
 from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Keys
 from shared.model.users import ExternalIdentity, IdToken, User
@@ -24,8 +26,6 @@ from shared.observe.metrics import Gauge
 
 if TYPE_CHECKING:
     from shared.database.pool import PoolCounts
-    from shared.model.clients import Client
-    from shared.model.sessions import Session
 
 
 @dataclass(frozen=True, slots=True)

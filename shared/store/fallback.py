@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from shared.database.settings import DatabaseSettings
 from shared.errors import AuthError, EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
+from shared.model.clients import Client
+from shared.model.sessions import Session
 from shared.model.statistics import Statistics, Window
 from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import ExternalIdentity, IdToken, User
@@ -43,8 +45,6 @@ from shared.store.snapshot import NoSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from shared.database.pool import PoolCounts
-    from shared.model.clients import Client
-    from shared.model.sessions import Session
 
 
 class FallbackStore(Store):

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from shared.errors import StoreUnreachable
-from shared.store.contract import Store
+from shared.store.contract import Maintenance
 
 SECONDS = 60.0
 """Between two rounds of one instance."""
@@ -16,7 +16,7 @@ SECONDS = 60.0
 class Janitor:
     """Cleans one store up. Safe to share between threads: one at a time does anything."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Maintenance) -> None:
         """Clean up at the first call."""
         self._store = store
         self._cleaning = threading.Lock()

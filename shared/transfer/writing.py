@@ -10,7 +10,6 @@ import json
 from shared.database import sqlstate
 from shared.database.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable
-from shared.store.postgres import statements
 from shared.transfer import staging
 from shared.transfer.users_table import (
     DIGEST,
@@ -137,6 +136,8 @@ FROM pg_constraint
 WHERE contype = 'f' AND confrelid = :table::regclass AND conrelid = 'identities'::regclass
 """
 
+_IS_REVOKED = "SELECT 1 FROM revoked_sessions WHERE sid = :sid"
+
 
 def holds_all(connection: Connection, *, many: bool, changed: bool) -> bool:
     """Tell whether each user who was written is held as the source says.
@@ -190,7 +191,7 @@ def resolve_operations(connection: Connection) -> None:
 
 def is_revoked(connection: Connection, sid: str) -> bool:
     """Tell whether a session was logged out."""
-    return bool(connection.execute(statements.IS_REVOKED, sid=sid))
+    return bool(connection.execute(_IS_REVOKED, sid=sid))
 
 
 def record_batch(

@@ -92,9 +92,4 @@ def _afterwards(call: Call, function: Callable[[], None]) -> None:
         function()
     except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
         problem = problems.describe(error, request_id=call.request_id, cookie_name="")
-        log.write(
-            "ERROR",
-            f"{call.function} afterwards",
-            **call.names,
-            **problem.log,
-        )
+        log.write("ERROR", f"{call.function} afterwards", **call.names, **problem.log)

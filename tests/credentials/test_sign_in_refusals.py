@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,18 +24,10 @@ from tests.support.google import (
     Providers,
     firebase_claims,
     google_claims,
-    sign_in_providers,
 )
 
 GOOGLE, FIREBASE = "https://accounts.google.com", f"https://securetoken.google.com/{PROJECT}"
 OTHER_CLIENT_ID = "9876543210-f5e4d3c2b1a0.apps.googleusercontent.com"
-
-
-@pytest.fixture(scope="module")
-def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    """Both providers, and what mints their tokens."""
-    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
-        yield running
 
 
 @pytest.fixture

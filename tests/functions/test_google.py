@@ -15,17 +15,10 @@ from shared.model.users import User
 from tests.conftest import STORES
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
-from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
+from tests.support.google import SIGN_IN_SOURCE, Providers
 from tests.support.postgres import Server
 
 PASSWORD = "correct horse battery staple"
-
-
-@pytest.fixture(scope="module")
-def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    """Google and Firebase."""
-    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=STORES)

@@ -19,7 +19,7 @@ import main
 from shared import errors
 from shared.web import problems
 from tests.support.emulator import ROOT, Emulator, running_emulator
-from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
+from tests.support.google import SIGN_IN_SOURCE, Providers
 from tests.support.postgres import Server
 from tests.support.session_keys import make_p256, private_pem
 
@@ -37,12 +37,6 @@ def document() -> Document:
     schema = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")
     schema.validate()
     return schema.raw_schema
-
-
-@pytest.fixture(scope="module")
-def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
-        yield running
 
 
 @pytest.fixture(

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.browser import open_page
 from tests.support.emulator import Emulator, running_emulator
-from tests.support.google import CLIENT_ID, SIGN_IN_SOURCE, Providers, sign_in_providers
+from tests.support.google import CLIENT_ID, SIGN_IN_SOURCE, Providers
 from tests.support.sign_in_page import (
     is_signed_in,
     log_in,
@@ -45,13 +45,6 @@ window.google = { accounts: { id: {
   },
 } } };
 """
-
-
-@pytest.fixture(scope="module")
-def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    """Google and Firebase."""
-    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -10,24 +10,17 @@ from typing import Any
 
 import pytest
 
-from shared.application import open_store
 from shared.errors import StoreUnavailable
 from shared.model.users import MAX_EPOCH, ExternalIdentity, User, next_epoch
-from shared.settings import Settings
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres import statements
 from shared.store.settings import StoreSettings
-from tests.support.stores import CLIENT, session_of, stored
+from tests.support.stores import CLIENT, opened_store, session_of, stored
 from tests.support.transfers import HASH, Target, user
 
 OTHER_HASH = f"{HASH[:-1]}a"
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
-
-
-def _on_postgres(target: Target) -> Store:
-    variables = {"SESSION_SECRET": "x" * 32, "DATABASE_URL": target.server.url(target.name)}
-    return open_store(Settings.from_env(variables))
 
 
 def _on_json(path: Path, epoch: int) -> Store:
@@ -68,7 +61,7 @@ def test_sessions_can_be_ended_under_the_highest_epoch_too(
     """What the column holds, earlier imports let in; a file's is one that may be written again."""
     target.apply([user(1)])
     target.run(f"UPDATE users SET epoch = {epoch}")
-    with closing(_on_postgres(target)) as on_postgres:
+    with closing(opened_store(DATABASE_URL=target.server.url(target.name))) as on_postgres:
         for store in (on_postgres, _on_json(tmp_path / "users.json", MAX_EPOCH)):
             found = store.user(user(1)["id"])
             assert found is not None

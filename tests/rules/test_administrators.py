@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.support.google import (
 )
 from tests.support.postgres import free_port
 from tests.support.waiting import until
+from tests.support.wire import exchange
 
 SOURCE = f"{ROOT}/tests/support/admin_functions.py"
 TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
@@ -168,10 +168,10 @@ def test_a_genuine_token_for_another_account_is_403(guarded: Emulator) -> None:
 def test_credentials_come_before_the_body_and_the_method_before_both(guarded: Emulator) -> None:
     # Nothing but the head is sent, so what waits for the body gets no answer.
     rest = " /api/digest HTTP/1.1\r\nHost: x\r\nContent-Length: 200000000\r\n"
-    assert _exchange(guarded, f"POST{rest}\r\n".encode()).startswith(b"HTTP/1.1 401 ")
-    assert _exchange(guarded, f"PUT{rest}\r\n".encode()).startswith(b"HTTP/1.1 405 ")
+    assert exchange(guarded, f"POST{rest}\r\n".encode()).startswith(b"HTTP/1.1 401 ")
+    assert exchange(guarded, f"PUT{rest}\r\n".encode()).startswith(b"HTTP/1.1 405 ")
     rest += "Origin: https://evil.example\r\n"
-    assert _exchange(guarded, f"POST{rest}\r\n".encode()).startswith(b"HTTP/1.1 403 ")
+    assert exchange(guarded, f"POST{rest}\r\n".encode()).startswith(b"HTTP/1.1 403 ")
 
 
 def test_without_an_administrator_the_endpoint_is_an_unknown_path(tmp_path: Path) -> None:
@@ -258,13 +258,6 @@ def test_every_token_presented_is_compared_once_by_digests_of_one_length(
     else:
         assert presented == TOKEN
     assert [(len(first), len(second)) for first, second in compared] == [(32, 32)]
-
-
-def _exchange(emulator: Emulator, request: bytes) -> bytes:
-    host, port = emulator.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(request)
-        return connection.recv(65536)
 
 
 def _normal(response: httpx.Response) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import express
 from tests.support.emulator import Emulator, running_emulator
-from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
+from tests.support.google import SIGN_IN_SOURCE, Providers
 from tests.support.postgres import Server
 
 PASSWORD = "correct horse battery staple"
@@ -22,25 +22,10 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    """Google and Firebase."""
-    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def database_name(postgres: Server, make_database: Callable[..., str]) -> str:
-    """A database that the old server has its sessions in."""
-    name = make_database()
-    express.install(postgres, name)
-    return name
-
-
-@pytest.fixture(scope="module")
-def limited(postgres: Server, database_name: str, providers: Providers) -> Iterator[Emulator]:
+def limited(postgres: Server, old_database: str, providers: Providers) -> Iterator[Emulator]:
     """An emulator with low limits that takes every kind of proof."""
     settings = providers.settings | {
-        "DATABASE_URL": postgres.url(database_name),
+        "DATABASE_URL": postgres.url(old_database),
         "SESSION_SECRET": express.SECRETS,
         "TRUSTED_PROXIES": "1",
         "MAX_LOGINS": "5",
@@ -117,7 +102,7 @@ OPERATIONS: list[Callable[[Caller], None]] = [
 def test_the_same_call_over_and_over_stops_to_write_rows(
     limited: Emulator,
     postgres: Server,
-    database_name: str,
+    old_database: str,
     providers: Providers,
     address: str,
     operation: Callable[[Caller], None],
@@ -131,16 +116,16 @@ def test_the_same_call_over_and_over_stops_to_write_rows(
         else:
             user = client.post("/api/signup", json={"email": address, "password": PASSWORD}).json()
             sess = json.dumps({"cookie": {}, "userId": user["id"]})
-            express.add(postgres, database_name, address, sess)
+            express.add(postgres, old_database, address, sess)
             caller.cookie = express.sign(address)
-        before = _rows(postgres, database_name)
+        before = _rows(postgres, old_database)
         for _ in range(ENOUGH):
             operation(caller)
-        grown = _rows(postgres, database_name)
+        grown = _rows(postgres, old_database)
         assert grown > before
         for _ in range(MORE):
             operation(caller)
-        assert _rows(postgres, database_name) == grown
+        assert _rows(postgres, old_database) == grown
 
 
 def _rows(postgres: Server, database: str) -> int:

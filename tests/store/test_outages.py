@@ -21,7 +21,7 @@ from shared.database.url import DatabaseUrl
 from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment, running_emulator
-from tests.support.google import SIGN_IN_SOURCE, Providers, sign_in_providers
+from tests.support.google import SIGN_IN_SOURCE, Providers
 from tests.support.outage import ADMIN, PASSWORD, RECOVERY_SECONDS, stale
 from tests.support.outages import FAULTS, Fault, Instance
 from tests.support.postgres import PgBouncer, Server, running_pgbouncer, running_postgres
@@ -49,13 +49,6 @@ def server() -> Iterator[Server]:
 def pooler(server: Server, pgbouncer_program: str) -> Iterator[PgBouncer]:
     """A pooler before it."""
     with running_pgbouncer(server, server_connections=6) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    """Google and Firebase."""
-    with sign_in_providers(tmp_path_factory.mktemp("providers")) as running:
         yield running
 
 

@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 
-from shared.application import open_store
 from shared.errors import TransferRefused
 from shared.model.users import MAX_EPOCH
-from shared.settings import Settings
-from shared.store.contract import Store
 from shared.transfer import rollback
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, session_of
+from tests.support.stores import CLIENT, opened_store, session_of
 from tests.support.transfers import HASH, Target, finish, nonzero, user
 
 OTHER_HASH = f"{HASH[:-1]}a"
@@ -143,7 +140,7 @@ def test_a_batch_can_be_taken_back_and_brought_again_any_number_of_times(target:
 def test_who_logged_out_everywhere_here_has_changed_here(target: Target) -> None:
     target.apply([user(1)])
     target.apply([user(1, password=OTHER_HASH)])
-    with closing(_on_postgres(target)) as store:
+    with closing(opened_store(DATABASE_URL=target.server.url(target.name))) as store:
         found = store.user(user(1)["id"])
         assert found is not None
         assert store.revoke_all_sessions(session_of(found), CLIENT)
@@ -177,11 +174,6 @@ def test_a_raised_epoch_that_is_not_held_undoes_the_import(target: Target) -> No
     with pytest.raises(TransferRefused, match="differ from the source"):
         target.apply([user(1, password=OTHER_HASH)])
     assert target.dump() == before
-
-
-def _on_postgres(target: Target) -> Store:
-    variables = {"SESSION_SECRET": "x" * 32, "DATABASE_URL": target.server.url(target.name)}
-    return open_store(Settings.from_env(variables))
 
 
 def test_an_import_and_its_rollback_have_room_above_the_highest_epoch(target: Target) -> None:

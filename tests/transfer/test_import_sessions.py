@@ -9,19 +9,17 @@ from typing import Any
 
 import pytest
 
-from shared.application import open_store
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.model.sessions import Session
-from shared.settings import Settings
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.settings import StoreSettings
 from shared.transfer import importing
 from tests.support.interceptor import Interceptor
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, session_of
+from tests.support.stores import CLIENT, opened_store, session_of
 from tests.support.transfers import Target, finish, nonzero, source_of, user
 
 END = int(time.time()) + 86_400
@@ -29,11 +27,6 @@ END = int(time.time()) + 86_400
 
 def _on_json(path: Path) -> JsonFileStore:
     return JsonFileStore(StoreSettings(users_file=path))
-
-
-def _on_postgres(target: Target) -> Store:
-    variables = {"SESSION_SECRET": "x" * 32, "DATABASE_URL": target.server.url(target.name)}
-    return open_store(Settings.from_env(variables))
 
 
 def _revoked(target: Target) -> list[list[str]]:
@@ -59,7 +52,7 @@ def test_a_logout_is_one_on_either_side_of_the_move_and_after_the_return(
     sessions = [_sessions(_on_json(first))]
     applied, _ = target.apply(first.read_bytes())
     assert (applied.revoked_sessions, applied.plan.unknown_members) == (1, {})
-    store = _on_postgres(target)
+    store = opened_store(DATABASE_URL=target.server.url(target.name))
     sessions.append(_sessions(store, 2))
     back.write_bytes(target.export())
     for over, going_on in sessions:

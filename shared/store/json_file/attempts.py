@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from shared.errors import TooManyAttempts
+from shared.model.clients import Client
 from shared.model.throttling import (
     KNOWN_SECONDS,
     Keys,
@@ -19,12 +19,9 @@ from shared.model.throttling import (
     sign_up_key,
     success_key,
 )
+from shared.model.users import IdToken, User
 from shared.store.attempts import ACCOUNT, CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Attempt, Credentials
-
-if TYPE_CHECKING:
-    from shared.model.clients import Client
-    from shared.model.users import IdToken, User
 
 MAX_ROWS = 20_000
 """Whoever has that many networks can make memory forget the oldest."""

@@ -16,14 +16,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from shared import files
 from shared.errors import EmailTaken, StoreBusy, StoreUnavailable
 from shared.formats.strict_json import InvalidJson
 from shared.formats.timestamps import from_iso, now_iso
+from shared.model.clients import Client
 from shared.model.emails import email_key
-from shared.model.sessions import SESSION_SECONDS
+from shared.model.sessions import SESSION_SECONDS, Session
 from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Pseudonyms
 from shared.model.user_record import PENDING, REVOKED
@@ -34,10 +35,6 @@ from shared.store.json_file import users_file
 from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import Record, Users
 from shared.store.settings import StoreSettings
-
-if TYPE_CHECKING:
-    from shared.model.clients import Client
-    from shared.model.sessions import Session
 
 T = TypeVar("T")
 

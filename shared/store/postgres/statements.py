@@ -146,11 +146,12 @@ SELECT {_USER} FROM users u WHERE id = :user_id::uuid
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
 """,
 )
-_IS_REVOKED = "SELECT 1 FROM revoked_sessions WHERE sid = :sid"
-IS_REVOKED = Statement("is_revoked", _IS_REVOKED)
-IS_OVER = Statement(
-    "is_over",
-    f"{_IS_REVOKED} UNION ALL SELECT 1 FROM applied_ops WHERE operation = :operation::uuid",
+IS_REVOKED_OR_RECONCILED = Statement(
+    "is_revoked_or_reconciled",
+    """
+SELECT 1 FROM revoked_sessions WHERE sid = :sid
+UNION ALL SELECT 1 FROM applied_ops WHERE operation = :operation::uuid
+""",
 )
 ACCOUNT = Statement(
     "account",

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from shared.database import sqlstate
 from shared.database.connection import Row
@@ -17,7 +16,9 @@ from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.errors import EmailTaken, StoreFault, TooManyAttempts
 from shared.formats.timestamps import to_iso
+from shared.model.clients import Client
 from shared.model.emails import email_key
+from shared.model.sessions import Session
 from shared.model.statistics import DAY, MONTH, WEEK, Statistics, Window
 from shared.model.throttling import (
     KNOWN_SECONDS,
@@ -36,10 +37,6 @@ from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
 from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
-
-if TYPE_CHECKING:
-    from shared.model.clients import Client
-    from shared.model.sessions import Session
 
 
 class PostgresStore(Store):
@@ -231,7 +228,9 @@ class PostgresStore(Store):
 
     def is_revoked_or_reconciled(self, sid: str, operation: str) -> bool:
         """Tell of a pending user whether the session was revoked, or the sign-up decided upon."""
-        return bool(self.database.execute(statements.IS_OVER, sid=sid, operation=operation))
+        return bool(
+            self.database.execute(statements.IS_REVOKED_OR_RECONCILED, sid=sid, operation=operation)
+        )
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Find the row with the id, its identities, and the latest events."""
