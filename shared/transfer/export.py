@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from shared.database.pool import Database
 from shared.errors import TransferRefused
 from shared.model.user_record import REVOKED, UserRecord, digest, to_json
-from shared.store.postgres.columns import parse_json
+from shared.store.postgres.rows import parse_json
 from shared.transfer import staging
 from shared.transfer.steps import Event, Progress, transaction
 from shared.transfer.users_table import DIGEST, HELD, read_from

@@ -191,17 +191,18 @@ _EVERY_READER = """
 import io, threading
 from shared.errors import InvalidSource, StoreRefused
 from shared.store.json_file import users_file
-from shared.store.postgres import columns
+from shared.store.postgres import rows
 from shared.formats.strict_json import InvalidJson, loads
 from shared.transfer.sources import Source
 deep = {shape}
-def rows(data):
+def source_rows(data):
     for row in Source(io.BytesIO(data)).rows():
         if not isinstance(row, int):
             raise InvalidSource(str(row))
 readers = [
-    loads, users_file.parse, lambda data: columns.parse_json(data.decode()), rows,
-    lambda data: rows(b"[1, " + data), lambda data: rows(b'{{"users": [], "x": ' + data),
+    loads, users_file.parse, lambda data: rows.parse_json(data.decode()), source_rows,
+    lambda data: source_rows(b"[1, " + data),
+    lambda data: source_rows(b'{{"users": [], "x": ' + data),
 ]
 def read():
     for reader in readers:

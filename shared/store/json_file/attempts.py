@@ -20,7 +20,7 @@ from shared.model.throttling import (
     success_key,
 )
 from shared.model.users import IdToken, User
-from shared.store.attempts import ACCOUNT, CLIENT, succeeded, too_many, used_up
+from shared.store.attempt_outcomes import ACCOUNT, CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Attempt, Credentials
 
 MAX_ROWS = 20_000

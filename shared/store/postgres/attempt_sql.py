@@ -10,7 +10,7 @@ for some accounts would take less time.
 
 from __future__ import annotations
 
-from shared.store.attempts import ACCOUNT, CLIENT
+from shared.store.attempt_outcomes import ACCOUNT, CLIENT
 
 
 def after(seconds: str) -> str:

@@ -10,7 +10,7 @@ from shared.errors import StoreFault, StoreRefused
 from shared.model.users import User
 from shared.store.contract import ExpressSessions
 from shared.store.postgres import statements
-from shared.store.postgres.columns import read_user
+from shared.store.postgres.rows import read_user
 
 # There was no old server, or SQL cannot read a `sess` as JSON.parse can: \u0000, and deep nesting.
 _NO_SUCH_SESSION = (

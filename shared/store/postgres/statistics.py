@@ -20,7 +20,7 @@ from typing import Any
 from shared.database.connection import Row
 from shared.database.statement import Statement
 from shared.model.statistics import MAX_DAYS, Events, Statistics
-from shared.store.postgres.columns import parse_json
+from shared.store.postgres.rows import parse_json
 
 MAX_HOURS = 24
 """That are counted at once, so that it takes no longer than a statement may."""

@@ -29,12 +29,12 @@ from shared.model.throttling import (
     success_key,
 )
 from shared.model.users import USER_COLUMNS, UUID, ExternalIdentity, IdToken, User
-from shared.store.attempts import CLIENT, succeeded, too_many, used_up
+from shared.store.attempt_outcomes import CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.postgres import email_keys, statements, statistics
-from shared.store.postgres.columns import parse_json, read_user
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
+from shared.store.postgres.rows import parse_json, read_user
 from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
 
