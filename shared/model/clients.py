@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING
 
-from shared.model.sessions import Session
+if TYPE_CHECKING:
+    from shared.model.sessions import Session
 
 _WITH_PORT = re.compile(r"([\d.]+):\d+|\[([^\]]*)\](?::\d+)?", re.ASCII)
 _NOWHERE = "0.0.0.0"  # noqa: S104  # nothing is bound to it; a socket of a file system has no address
