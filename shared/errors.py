@@ -202,12 +202,18 @@ class StoreRefused(StoreUnavailable):
 
 
 class StoreFault(Exception):
-    """The database refused a statement: a constraint, or a bug. Has the SQLSTATE, never a row."""
+    """The database refused a statement: a constraint, a trigger, a type, or a bug of ours.
 
-    def __init__(self, sqlstate: str, message: str) -> None:
-        """`message` is the server's primary one."""
-        super().__init__(f"{sqlstate}: {message}")
+    Has the SQLSTATE and the objects that it is about, never a row.
+    """
+
+    def __init__(self, sqlstate: str, message: str, **objects: str) -> None:
+        """`message` is the server's primary one; `objects` are names, by their kinds."""
+        unnamed = [f"{kind} {name}" for kind, name in objects.items() if f'"{name}"' not in message]
+        self.text = f"{message} ({', '.join(unnamed)})" if unnamed else message
+        super().__init__(f"{sqlstate}: {self.text}")
         self.sqlstate = sqlstate
+        self.objects = objects
 
 
 class HttpError(Exception):

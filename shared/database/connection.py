@@ -21,7 +21,7 @@ import pg8000.exceptions
 import scramp
 from scramp.core import ClientStage, IterationCount
 
-from shared.database import sqlstate
+from shared.database import server_errors, sqlstate
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
@@ -437,9 +437,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except pg8000.exceptions.DatabaseError as error:
-        code, message = _code(error), _message(error)
-        cause = f"{code} {message}"
-        if code in _LOST:
+        code, fields = _code(error), _fields(error)
+        fault = StoreFault(code, _message(error), **server_errors.objects(fields))
+        if server_errors.is_raised(fields):
+            raise fault from error
+        cause = f"{code} {fault.text}"
+        if code in _LOST and server_errors.is_fatal(fields):
             raise ConnectionLost(StoreUnreachable(cause=cause)) from error
         if code in _REPEATABLE:
             raise ConnectionLost(StoreUnavailable(cause=cause)) from error
@@ -449,7 +452,7 @@ def _translated() -> Iterator[None]:
             raise StoreTimeout(cause=cause) from error
         if code.startswith(_UNAVAILABLE):
             raise StoreUnavailable(cause=cause) from error
-        raise StoreFault(code, message) from error
+        raise fault from error
     except (OSError, pg8000.exceptions.Error) as error:
         away = StoreUnreachable(cause=describe(error))
         raise ConnectionLost(away, repeat=not _is_timeout(error)) from error
@@ -458,18 +461,17 @@ def _translated() -> Iterator[None]:
         raise ConnectionLost(StoreUnavailable(cause=cause)) from error
 
 
-def _code(error: pg8000.exceptions.DatabaseError) -> str:
+def _fields(error: pg8000.exceptions.DatabaseError) -> dict[str, str]:
     fields = error.args[0]
-    default = sqlstate.INTERNAL_ERROR
-    return str(fields.get("C", default)) if isinstance(fields, dict) else default
+    return fields if isinstance(fields, dict) else {}
+
+
+def _code(error: pg8000.exceptions.DatabaseError) -> str:
+    return _fields(error).get("C", sqlstate.INTERNAL_ERROR)
 
 
 def _message(error: pg8000.exceptions.DatabaseError) -> str:
-    """Give the server's primary message, unless it is of the class that quotes values."""
-    fields = error.args[0]
-    if not isinstance(fields, dict) or _code(error).startswith(sqlstate.CLASS_DATA_EXCEPTION):
-        return "(message withheld)"
-    return str(fields.get("M", ""))[:200]
+    return server_errors.message(_fields(error)) or "message withheld"
 
 
 def describe(error: BaseException) -> str:

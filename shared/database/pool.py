@@ -154,6 +154,9 @@ class Database:
         began = time.monotonic()
         try:
             return connection.execute(statement, **parameters)
+        except StoreFault as fault:
+            fault.objects["statement"] = statement.name
+            raise
         finally:
             seconds = time.monotonic() - began
             metrics.QUERIES.record(seconds, statement.name)

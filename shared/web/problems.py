@@ -78,14 +78,18 @@ def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
             extra["field"] = error.field
         if isinstance(error, errors.Unavailable | errors.TooManyAttempts):
             headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, errors.StoreFault):
+        # The operator's to mend, as what the store itself refuses.
+        refused = errors.StoreRefused
+        status, code, sentence = _STATUS[errors.Unavailable], refused.code, refused.sentence
+        headers["Retry-After"] = str(refused.retry_after)
+        log |= {"cause": str(error), "sqlstate": error.sqlstate} | error.objects
     else:
         status, code = 500, "internal_error"
         sentence = "Something went wrong on our side. Please try again later."
         # Only type and frames: the message of a foreign error might quote a secret.
         log["exception"] = type(error).__qualname__
         log["stack"] = traceback.format_tb(error.__traceback__)
-        if isinstance(error, errors.StoreFault):
-            log["cause"] = str(error)
     log["code"] = code
     if isinstance(error, errors.AdminRequired):
         headers["WWW-Authenticate"] = 'Bearer realm="AI-Coder"'

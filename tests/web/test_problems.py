@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
 
 import pytest
 
-from tests.support.emulator import Emulator, running_emulator
+from shared.rules.accounts import Accounts
+from tests.support.emulator import Emulator
+from tests.support.in_process import served
+from tests.support.postgres import Server
 from tests.support.wire import JSON, LIMIT, filled
 
 PASSWORD = "correct horse battery staple"
+_SECRET = "for no line of a log"
+_SIGN_UP = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
 
 
 def test_every_problem_has_the_members_of_rfc_9457_and_the_old_pages_error(
@@ -58,29 +64,42 @@ def test_every_answer_carries_the_security_headers(emulator: Emulator, address: 
 
 
 def test_an_unforeseen_error_is_a_bare_500_and_its_cause_only_in_the_log(
-    make_broken_emulator: Emulator,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with make_broken_emulator.client() as client:
-        response = client.post(
-            "/api/signup", json={"email": "ada@example.com", "password": "hunter2hunter2"}
-        )
+    def break_down(*_: object, **__: object) -> None:
+        raise RuntimeError(_SECRET)  # The log quotes the line, not the text.
+
+    monkeypatch.setattr(Accounts, "sign_up", break_down)
+    with served(USE_DATABASE="false", USERS_FILE=str(tmp_path / "users.json")) as app:
+        response = app.send("POST", "/api/signup", JSON.items(), _SIGN_UP)
     assert response.status_code == 500
-    problem = response.json()
+    problem = response.json
+    assert problem is not None
     assert problem["code"] == "internal_error"
+    output = capsys.readouterr().out
+    (line,) = [line for line in map(json.loads, output.splitlines()) if line.get("status") == 500]
+    assert line["request_id"] == problem["request_id"]
+    assert (line["severity"], line["exception"]) == ("ERROR", "RuntimeError")
+    assert line["stack"]
+    assert _SECRET not in output + response.text
+
+
+def test_what_the_database_refuses_is_a_503_and_its_cause_only_in_the_log(
+    postgres: Server, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(DATABASE_URL=postgres.url(database)) as app:
+        assert app.send("GET", "/api/health").status_code == 200
+        postgres.run("DROP INDEX idx_users_email_key", database)
+        response = app.send("POST", "/api/signup", JSON.items(), _SIGN_UP)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    problem = response.json
+    assert problem is not None
+    assert problem["code"] == "store_unavailable"
     assert "users" not in response.text
     assert "42P10" not in response.text
-    (line,) = [line for line in make_broken_emulator.log() if line.get("status") == 500]
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    (line,) = [line for line in lines if line.get("status") == 503]
     assert line["request_id"] == problem["request_id"]
-    assert line["severity"] == "ERROR"
-    assert line["cause"].startswith("42P10")
-    assert line["stack"]
-
-
-@pytest.fixture
-def make_broken_emulator(postgres: Any, database: str) -> Any:
-    """An emulator whose unique index is dropped behind its back."""
-    with running_emulator(DATABASE_URL=postgres.url(database)) as running:
-        with running.client() as client:
-            assert client.get("/api/health").json()["database"]["status"] == "connected"
-        postgres.run("DROP INDEX idx_users_email_key", database)
-        yield running
+    assert (line["severity"], line["sqlstate"], line["statement"]) == ("ERROR", "42P10", "create")
+    assert line["cause"].startswith("42P10: there is no unique or exclusion constraint")
+    assert "stack" not in line
