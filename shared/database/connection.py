@@ -7,13 +7,16 @@ with another attempt. Only logging in lets errors of the socket through, to `con
 
 from __future__ import annotations
 
+import functools
 import io
+import re
 import select
 import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import pg8000.core
@@ -26,18 +29,36 @@ from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
-from shared.observe import metrics
+from shared.observe import log, metrics
 
 Row = list[Any]
 
 STATEMENT_GRACE = 0.25
 """Seconds that the server has to say itself that a statement took too long."""
-LIFT_LIMITS = """\
+_FIX = (
+    "set_config('datestyle', 'ISO', true), set_config('extra_float_digits', '1', true), "
+    "set_config('row_security', 'off', true)"
+)
+"""What a role or a database may have set otherwise, and would change what a request is told.
+
+It goes ahead of each statement, because poolers drop or refuse what a client says once, at
+start-up. Without row security PostgreSQL refuses a statement from which a policy would hide rows.
+The time zone is left alone: nothing depends on it but what shares a table with the old server.
+"""
+_BEFORE = f"SELECT set_config('statement_timeout', $1, true), {_FIX}"
+_TOLD = ("search_path", "session_replication_role", "default_transaction_isolation")
+"""What is asked for with the first statement on a connection; see `_check_session`."""
+_BEFORE_FIRST = ", ".join([_BEFORE, *(f"current_setting('{name}')" for name in _TOLD)])
+LIFT_LIMITS = f"""\
 SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN (
     'statement_timeout', 'lock_timeout', 'transaction_timeout',
     'idle_in_transaction_session_timeout'
-)"""
-"""Begins a long transaction: what a role or a database has set is meant for requests."""
+);
+SELECT {_FIX}, set_config('intervalstyle', 'postgres', true),
+    set_config('standard_conforming_strings', 'on', true),
+    set_config('transform_null_equals', 'off', true)"""  # noqa: S608  # constants
+"""Begins a long transaction: limits of a role or a database are meant for requests, and their other
+settings would change what a file of SQL means."""
 
 MAX_LOGIN = 64 * 1024
 MAX_ANSWER = 8 * 1024 * 1024
@@ -54,6 +75,9 @@ _MECHANISMS = frozenset({b"SCRAM-SHA-256", b"SCRAM-SHA-256-PLUS"})
 _LENGTH = struct.Struct("!i")
 _JSON_TYPES = (114, 3802)
 """The OIDs of json and jsonb."""
+_TIMESTAMPTZ = 1184
+_BEYOND = re.compile(r"-?infinity|\d{4,6}-\d\d-\d\d [\d:.]+[+-][\d:]+( BC)?")
+"""Times that datetime cannot hold."""
 
 _RETRY_CONNECT = frozenset(
     {sqlstate.TOO_MANY_CONNECTIONS, sqlstate.ADMIN_SHUTDOWN, sqlstate.CRASH_SHUTDOWN}
@@ -186,6 +210,8 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         self._channel_binding_required = url.require_channel_binding
         self._is_logged_in = False
         self.used_at = time.monotonic()
+        self._search_path = url.search_path
+        self._is_first = True
         startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
         if url.options:
             startup["options"] = url.options
@@ -207,6 +233,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         self._is_logged_in = True
         for oid in _JSON_TYPES:
             self.register_in_adapter(oid, loads)
+        self.register_in_adapter(_TIMESTAMPTZ, _moment)
 
     def set_deadline(self, deadline: float) -> None:
         """Bound everything that follows by this reading of `time.monotonic()`.
@@ -233,14 +260,41 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             ) from error
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(statement.text, columns=[], input_funcs=[])
+        is_first, self._is_first = self._is_first, False
         with _translated():
-            milliseconds = str(self._milliseconds())
-            limit = _extended("SELECT set_config('statement_timeout', $1, true)", (milliseconds,))
-            self._sock.write(limit + messages + pg8000.core.SYNC_MSG)
+            settings = (str(self._milliseconds()),)
+            before = _extended(_BEFORE_FIRST if is_first else _BEFORE, settings, describe=is_first)
+            self._sock.write(before + messages + pg8000.core.SYNC_MSG)
             self._sock.flush()
-            self.handle_messages(context)
+            try:
+                self.handle_messages(context)
+            except pg8000.exceptions.DatabaseError:
+                if is_first:  # Its table may be missing in this schema only.
+                    self._check_session(context.rows)
+                raise
         rows: list[Row] = context.rows
+        if is_first:
+            self._check_session(rows)
         return rows[1:]
+
+    def _check_session(self, rows: list[Row]) -> None:
+        """Refuse a session in which statements would mean something else, and cannot be helped."""
+        if not rows or len(rows[0]) < len(_TOLD):
+            return
+        search_path, replication_role, isolation = rows[0][-len(_TOLD) :]
+        if self._search_path is not None and _names(search_path) != _names(self._search_path):
+            raise StoreRefused(
+                cause=f"options=-c search_path={self._search_path} has no effect: it is "
+                f"{search_path} here, because a pooler ignores options. Remove them from "
+                "DATABASE_URL, and set the role's own: ALTER ROLE … SET search_path = …"
+            )
+        if replication_role != "origin":
+            raise StoreRefused(
+                cause=f"session_replication_role is {replication_role}, so that no trigger and no "
+                "foreign key works: ALTER ROLE … RESET session_replication_role, or ALTER DATABASE"
+            )
+        if isolation != "read committed":
+            _warn_of_isolation(isolation)
 
     def run_script(self, sql: str) -> list[Row]:
         """Run statements without parameters, as one simple query.
@@ -478,6 +532,36 @@ def describe(error: BaseException) -> str:
     """Name what went wrong for the log: what pg8000 wrapped rather than its wrapping."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}"
+
+
+def _moment(text: str) -> datetime | str:
+    """Read a timestamptz, or leave it as it is where datetime cannot hold it; see `_FIX`.
+
+    Raises ValueError for any other style than ISO, in which day and month could be confused.
+    """
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        if _BEYOND.fullmatch(text):
+            return text
+        raise
+
+
+@functools.cache
+def _warn_of_isolation(level: str) -> None:
+    """Tell the operator once: what happens at the same time is refused more often, and that is all.
+
+    A transaction of one flight cannot choose its own, and poolers hand a session's on to others.
+    """
+    log.write(
+        "WARNING",
+        f"default_transaction_isolation is {level}: of logins at the same time some get 503. "
+        "ALTER ROLE … SET default_transaction_isolation = 'read committed'",
+    )
+
+
+def _names(search_path: str) -> list[str]:
+    return [name.strip().strip('"') for name in search_path.split(",")]
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -97,6 +97,19 @@ class DatabaseUrl:
             connect_timeout=_seconds(given.get("connect_timeout")),
         )
 
+    @property
+    def search_path(self) -> str | None:
+        """What `options` set the search path to, if they do."""
+        found = None
+        # libpq's rule (32.1.2): a backslash takes a space, or another backslash, along.
+        words = iter(re.findall(r"(?:\\.|[^\s\\])+", self.options or ""))
+        for word in words:
+            setting = next(words, "") if word == "-c" else re.sub("^(-c|--)", "", word)
+            name, _, value = re.sub(r"\\(.)", r"\1", setting).partition("=")
+            if name.replace("-", "_").lower() == "search_path":
+                found = value
+        return found
+
     def direct_host(self) -> DatabaseUrl:
         """Name the same database without Neon's pooler (`ep-x-pooler.…` becomes `ep-x.…`)."""
         label, dot, rest = self.host.partition(".")

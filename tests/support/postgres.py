@@ -302,9 +302,14 @@ def running_postgres(
 
 @contextmanager
 def running_pgbouncer(
-    server: Server, *, server_connections: int, auth_type: str = "scram-sha-256"
+    server: Server,
+    *,
+    server_connections: int,
+    auth_type: str = "scram-sha-256",
+    max_client_conn: int = 1000,
+    **settings: str,
 ) -> Iterator[PgBouncer]:
-    """Start a PgBouncer in transaction mode before the server."""
+    """Start a PgBouncer in transaction mode before the server, with more of its own settings."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     assert program, "the caller checks that PgBouncer is there"
     folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
@@ -323,11 +328,12 @@ def running_pgbouncer(
             f"auth_type = {auth_type}\nauth_file = {folder}/users.txt\n"
             "pool_mode = transaction\n"
             f"default_pool_size = {server_connections}\n"
-            "max_client_conn = 1000\n"
+            f"max_client_conn = {max_client_conn}\n"
             f"client_tls_sslmode = require\nclient_tls_cert_file = {certificate}\n"
             f"client_tls_key_file = {own_key}\n"
             f"server_tls_sslmode = verify-full\n"
             f"server_tls_ca_file = {server.authority.certificate}\n"
+            + "".join(f"{name} = {value}\n" for name, value in settings.items())
         )
         if os.geteuid() == 0:
             for path in folder.iterdir():
