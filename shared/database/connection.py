@@ -247,8 +247,8 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     def execute(self, statement: Statement | str, /, **parameters: Value) -> list[Row]:
         """Run one statement, or its SQL alone, and give its rows.
 
-        The server's own timeout goes ahead of it in the same flight: a connection pooler drops
-        `SET`, and both halves share the implicit transaction that ends with the Sync.
+        Its settings go ahead of it in the same flight: a connection pooler drops `SET`, and both
+        halves share the implicit transaction that ends with the Sync.
         """
         if isinstance(statement, str):
             statement = Statement("other", statement)

@@ -273,7 +273,7 @@ def begin(connection: Connection, *, write: bool) -> None:
         f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'}; {LIFT_LIMITS};"
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
         f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
-        "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
+        "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex'; SET LOCAL row_security = off;"
         "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
         # For the temporary tables: a coarse look is enough to choose joins by.
         "SET LOCAL default_statistics_target = 10;"
