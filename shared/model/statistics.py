@@ -71,7 +71,7 @@ class Statistics:
         if created_at is None:
             return
         seconds = created_at.timestamp()
-        self.users_last_week += seconds >= window.now - WEEK
-        self.users_last_month += seconds >= window.now - MONTH
+        self.users_last_week += window.now - WEEK <= seconds < window.end
+        self.users_last_month += window.now - MONTH <= seconds < window.end
         if window.start <= seconds < window.end:
             self.registrations[created_at.date(), provider] += 1

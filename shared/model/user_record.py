@@ -46,7 +46,10 @@ class UserRecord(NamedTuple):
     name: Annotated[str | None, Column("text", ("name",))]
     provider: Annotated[str | None, Column("text", ("provider",))]
     created_at: Annotated[int | None, Column("timestamptz", ("createdAt", "created_at"))]
-    """Microseconds since 2000 in UTC, as PostgreSQL keeps its times; so is `updated_at`."""
+    """Microseconds since 2000 in UTC, as PostgreSQL keeps its times; so is `updated_at`.
+
+    PostgreSQL's may be infinite, before the year 1 or after 9999, which no file's are.
+    """
     updated_at: Annotated[int | None, Column("timestamptz", ("updatedAt", "updated_at"))]
     epoch: Annotated[int, Column("integer", ("epoch",))]
     identities: tuple[tuple[str, str], ...] = ()
@@ -281,7 +284,7 @@ def escaped(text: str | None) -> str:
 def to_json(record: UserRecord) -> dict[str, Any]:
     """Write the record as the old server does: its order of members, nothing that is absent.
 
-    Raises OverflowError for a time before the year 1.
+    A time that ISO 8601 has no four digits of a year for is null.
     """
     name = {} if record.name is None else {"name": record.name}
     provider = {} if record.provider is None else {"provider": record.provider}
@@ -330,9 +333,22 @@ def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _iso(microseconds: int) -> str:
+def without_unwritable_times(record: UserRecord) -> UserRecord:
+    """Give the record as `to_json` writes it: without the times that are null there."""
+    return record._replace(
+        created_at=None if _iso(record.created_at) is None else record.created_at,
+        updated_at=None if _iso(record.updated_at) is None else record.updated_at,
+    )
+
+
+def _iso(microseconds: int | None) -> str | None:
     """Write milliseconds, as the old server does, unless there is more to tell."""
-    moment = _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+    if microseconds is None:
+        return None
+    try:
+        moment = _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return None
     if microseconds % 1000 == 0:
         return to_iso(moment)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -9,12 +9,22 @@ from dataclasses import dataclass
 
 from shared.database.pool import Database
 from shared.errors import TransferRefused
-from shared.model.user_record import REVOKED, UserRecord, digest, to_json
+from shared.model.user_record import (
+    REVOKED,
+    UserRecord,
+    digest,
+    to_json,
+    without_unwritable_times,
+)
 from shared.store.postgres.rows import parse_json
 from shared.transfer import staging
-from shared.transfer.steps import Event, Progress, transaction
+from shared.transfer.steps import Event, Outcome, Progress, transaction
 from shared.transfer.users_table import DIGEST, HELD, read_from
 
+WITHOUT_TIME = "without_time"
+_WITHOUT_TIME_REASON = (
+    "A time is infinite, before the year 1 or after 9999 in Postgres; the file has null for it."
+)
 # As JSON, because in an older schema they had no user. An end is rounded up to the second.
 _REVOKED = """(
     SELECT (to_jsonb(s)->>'user_id')::uuid AS user_id, json_object_agg(
@@ -31,7 +41,7 @@ ORDER BY created_at NULLS LAST, u.id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """How many users were written, and the digest of their digests in the file's order."""
+    """How many users were written, and the digest of their digests, as written, in their order."""
 
     rows: int
     users_sha256: str
@@ -42,8 +52,8 @@ def export(
 ) -> Generator[Event, None, Exported]:
     """Write every user as the old server would, from one snapshot of a read-only transaction.
 
-    Each user's digest is computed here and in the database. Raises TransferRefused where they
-    differ, StoreUnavailable, and what `write` raises.
+    Each user's digest is computed here and in the database. Names whose time is written as null.
+    Raises TransferRefused where digests differ, StoreUnavailable, and what `write` raises.
     """
     digests = hashlib.sha256()
     count = 0
@@ -56,13 +66,11 @@ def export(
                 raise TransferRefused(
                     f"User {record.id} arrived differently from how it is stored."
                 )
+            row = to_json(record)
+            if None in (row.get("createdAt", ""), row.get("updatedAt", "")):
+                row_digest = digest(without_unwritable_times(record))
+                yield Outcome(WITHOUT_TIME, _WITHOUT_TIME_REASON, user_id=record.id)
             digests.update(row_digest)
-            try:
-                row = to_json(record)
-            except OverflowError:
-                raise TransferRefused(
-                    f"User {record.id} has a time outside the format's range."
-                ) from None
             if revoked:
                 row[REVOKED] = parse_json(revoked)
             text = json.dumps(row, indent=2, ensure_ascii=False)

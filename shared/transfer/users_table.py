@@ -50,9 +50,8 @@ def read_from(user: str) -> str:
 
 
 def _read(value: str, kind: str) -> str:
-    if kind == "timestamptz":  # One that is infinite has no number.
-        microseconds = f"(extract(epoch FROM {value}) * 1000000)::bigint - 946684800000000"
-        return f"CASE WHEN isfinite({value}) THEN {microseconds} END"
+    if kind == "timestamptz":  # Its 64 bits, of which `extract` would round the far ones.
+        return f"('x' || encode(timestamptz_send({value}), 'hex'))::bit(64)::bigint"
     return f"{value}::text" if kind == "uuid" else value
 
 

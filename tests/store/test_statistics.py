@@ -58,6 +58,13 @@ def test_users_are_counted_by_provider_and_by_the_day_they_came(store: Store) ->
     assert (found.events is None) == isinstance(store, JsonFileStore)
 
 
+def test_nobody_of_a_time_to_come_is_new(store: Store) -> None:
+    store.create_user(_user("ada@example.com"), None)
+    found = store.statistics(Window(2, time.time() - 3 * DAY))
+    assert (found.users_last_week, found.users_last_month) == (0, 0)
+    assert found.users.total() == 1
+
+
 CREATED = (
     "2024-02-01T00:00:00Z",
     "2024-02-28T23:59:59.999999Z",
@@ -84,9 +91,10 @@ def _straightforward_users() -> Statistics:
         if text is None:
             continue
         created = datetime.fromisoformat(text).astimezone(UTC)
-        found.users_last_week += created >= week
-        found.users_last_month += created >= month
-        if LEAP_DAY <= created < LEAP_DAY + timedelta(days=2):
+        end = LEAP_DAY + timedelta(days=2)
+        found.users_last_week += week <= created < end
+        found.users_last_month += month <= created < end
+        if LEAP_DAY <= created < end:
             found.registrations[created.date(), provider] += 1
     return found
 
@@ -117,7 +125,7 @@ def test_infinitely_old_and_young_users_are_counted(postgres: Server, database: 
     store = opened_store(DATABASE_URL=postgres.url(database))
     found = store.statistics(Window(366, time.time()))
     store.close()
-    assert (found.users["local"], found.users_last_week) == (2, 1)
+    assert (found.users["local"], found.users_last_week) == (2, 0)
     assert found.registrations == {}
 
 

@@ -31,6 +31,18 @@ _USER = ", ".join(f"u.{column}" for column in USER_COLUMNS)
 _FORGOTTEN = f"CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
 
 
+def _iso(moment: str) -> str:
+    """Write a time as `shared.formats.timestamps.to_iso` does, whatever the session's settings are.
+
+    NULL for one that is infinite, before the year 1 or after 9999.
+    """
+    utc = f"{moment} AT TIME ZONE 'UTC'"
+    return (
+        f"CASE WHEN extract(year FROM {utc}) BETWEEN 1 AND 9999"
+        f""" THEN to_char({utc}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') END"""
+    )
+
+
 def _end_replaced(condition: str) -> str:
     """Write what ends the browser's previous session, where the new one begins (ASVS V7.2.4)."""
     return f""", replaced AS (
@@ -156,10 +168,11 @@ UNION ALL SELECT 1 FROM applied_ops WHERE operation = :operation::uuid
 ACCOUNT = Statement(
     "account",
     f"""
-SELECT {_USER}, created_at, updated_at, password IS NOT NULL,
+SELECT {_USER}, {_iso("created_at")}, {_iso("updated_at")}, password IS NOT NULL,
     (SELECT json_agg(json_build_array(issuer, subject) ORDER BY i.created_at, issuer)::text
         FROM identities i WHERE user_id = u.id),
-    (SELECT json_agg(json_build_object('at', at, 'kind', kind, 'client', client))::text
+    (SELECT json_agg(json_build_object(
+            'at', {_iso("at")}, 'kind', kind, 'client', client))::text
         FROM (SELECT * FROM auth_events WHERE user_id = u.id ORDER BY at DESC, id DESC
             LIMIT {MAX_EVENTS}) e)
 FROM users u WHERE id = :user_id::uuid

@@ -74,8 +74,10 @@ WITH registered AS (
     SELECT CASE WHEN created_at >= :start::timestamptz AND created_at < :end::timestamptz
             THEN date_bin('1 day', created_at, :start::timestamptz) END AS day,
         coalesce(provider, 'local') AS provider, count(*) AS n,
-        count(*) FILTER (WHERE created_at >= :week_ago::timestamptz) AS last_week,
-        count(*) FILTER (WHERE created_at >= :month_ago::timestamptz) AS last_month
+        count(*) FILTER (WHERE created_at >= :week_ago::timestamptz
+            AND created_at < :end::timestamptz) AS last_week,
+        count(*) FILTER (WHERE created_at >= :month_ago::timestamptz
+            AND created_at < :end::timestamptz) AS last_month
     FROM users GROUP BY 1, 2
 ), uncounted AS (
     SELECT hour FROM changed_hours WHERE hour >= :start::timestamptz AND hour < :end::timestamptz

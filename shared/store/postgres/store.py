@@ -15,7 +15,6 @@ from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.errors import EmailTaken, StoreFault, TooManyAttempts
-from shared.formats.timestamps import to_iso
 from shared.model.clients import Client
 from shared.model.emails import email_key
 from shared.model.sessions import Session
@@ -242,14 +241,11 @@ class PostgresStore(Store):
         *columns, created_at, updated_at, has_password, identities, events = rows[0]
         return Account(
             user=read_user(columns),
-            created_at=created_at and to_iso(created_at),
-            updated_at=updated_at and to_iso(updated_at),
+            created_at=created_at,
+            updated_at=updated_at,
             has_password=has_password,
             identities=[ExternalIdentity(*pair) for pair in parse_json(identities)],
-            events=[
-                event | {"at": to_iso(datetime.fromisoformat(event["at"]))}
-                for event in parse_json(events)
-            ],
+            events=parse_json(events),
         )
 
     def revoke_session(self, session: Session, client: Client) -> None:
