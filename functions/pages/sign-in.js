@@ -153,9 +153,9 @@ for (const button of document.querySelectorAll("[data-view]")) {
 document.getElementById("log-out").addEventListener("click", () =>
   attempt(
     async () => {
-      await send("POST", "/api/logout");
+      const { ended = true, message } = await send("POST", "/api/logout");
       show("log-in");
-      notice.textContent = "You are logged out.";
+      notice.textContent = ended ? "You are logged out." : message;
       document.getElementById("log-in-email").focus();
     },
     { aside: "You may still be signed in." },

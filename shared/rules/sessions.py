@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from shared.credentials import express_sessions
@@ -40,6 +41,21 @@ class Sessions:
             return self._tokens.read(token, now)
         except InvalidToken as error:
             raise NotAuthenticated(cause=str(error)) from error
+
+    def choose(self, tokens: Sequence[str], now: float) -> str | None:
+        """Give the token that proves a session, where several cookies have its name.
+
+        Others are ignored, such as a leftover of another domain. Where they prove sessions of
+        several users, none is given: a sibling domain's page can plant its own, and nothing shows
+        which came from us (RFC 6265, section 4.2.2). Of one user's, the latest counts.
+        """
+        found = []
+        for token in tokens:
+            with suppress(InvalidToken):
+                found.append((self._tokens.read(token, now), token))
+        if len({session.user.id for session, _ in found}) != 1:
+            return None
+        return max(found, key=lambda pair: pair[0].issued_at)[1]
 
     def current_user(
         self, token: str | None, now: float, *, express_sid: str | None = None
@@ -93,19 +109,22 @@ class Sessions:
             session = replace(session, ends_at=session.ends_at + SESSION_SECONDS)
         return session
 
-    def log_out(self, token: str | None, express_sid: str | None, *, client: Client) -> None:
-        """End the session, and the old server's, if there is one.
+    def log_out(
+        self, tokens: Sequence[str], express_sids: Sequence[str], *, client: Client
+    ) -> bool:
+        """End the session of each token, and the old server's; tell whether all could be read.
 
         Also ends a session that has ended by the local clock: by another instance's it may not
         have. Raises StoreUnavailable if a session could not be ended.
         """
-        self._delete_express(express_sid)
-        session = self.to_end(token)
-        if session is not None:
+        self._delete_express(express_sids)
+        sessions = [self.to_end(token) for token in tokens]
+        for session in {session.sid: session for session in sessions if session}.values():
             self._store().revoke_session(session, client)
+        return None not in sessions
 
     def log_out_everywhere(
-        self, session: Session, express_sid: str | None, *, client: Client
+        self, session: Session, express_sids: Sequence[str], *, client: Client
     ) -> None:
         """End all sessions of the session's user, and the browser's own on the old server.
 
@@ -114,8 +133,9 @@ class Sessions:
         """
         if not self._store().revoke_all_sessions(session, client):
             raise NotAuthenticated(cause="the user is gone or ended this session")
-        self._delete_express(express_sid)
+        self._delete_express(express_sids)
 
-    def _delete_express(self, sid: str | None) -> None:
-        if sid is not None and (old := self._store().express_sessions):
-            old.delete(sid)
+    def _delete_express(self, sids: Sequence[str]) -> None:
+        if sids and (old := self._store().express_sessions):
+            for sid in sids:
+                old.delete(sid)

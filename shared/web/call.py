@@ -16,6 +16,7 @@ from shared.errors import InvalidInput
 from shared.model import clients
 from shared.model.clients import Client
 from shared.settings import Settings
+from shared.web import cookies
 from shared.web.request_body import BodyStream
 
 if TYPE_CHECKING:
@@ -84,17 +85,34 @@ class Call:
         self.later.append(function)
 
     @property
+    def session_tokens(self) -> list[str]:
+        """The values of all cookies of the session's name; any may come from elsewhere."""
+        return self._cookies(self.settings.web.cookie_name)
+
+    @property
     def session_token(self) -> str | None:
-        """The token in the session cookie."""
-        return self._cookie(self.settings.web.cookie_name)
+        """The token in the session cookie; of several cookies, the one that is somebody's."""
+        values = self.session_tokens
+        if len(values) > 1:
+            self.log["cause"] = "several cookies of one name"
+            return self.app.sessions.choose(values[: cookies.MAX_VALUES], self.now)
+        return values[0] if values else None
+
+    @property
+    def express_sids(self) -> list[str]:
+        """The ids of the old server's sessions that its cookies prove."""
+        if not self.settings.credentials.express_sessions:
+            return []
+        values = self._cookies(express_sessions.COOKIE_NAME)[: cookies.MAX_VALUES]
+        secrets = self.settings.credentials.session_secrets
+        sids = (express_sessions.session_id(value, secrets) for value in values)
+        return list(dict.fromkeys(sid for sid in sids if sid))
 
     @property
     def express_sid(self) -> str | None:
-        """The id of the old server's session, if its cookie proves one."""
-        value = self._cookie(express_sessions.COOKIE_NAME)
-        if value is None or not self.settings.credentials.express_sessions:
-            return None
-        return express_sessions.session_id(value, self.settings.credentials.session_secrets)
+        """The id of the old server's session, if its cookies prove exactly one."""
+        sids = self.express_sids
+        return sids[0] if len(sids) == 1 else None
 
     @property
     def bearer_token(self) -> str | None:
@@ -109,16 +127,8 @@ class Call:
         given = self.request.authorization if self.takes_basic else None
         return given.password if given is not None and given.type == "basic" else None
 
-    def _cookie(self, name: str) -> str | None:
-        """Give the value of a cookie, or None if several values have the name.
-
-        All except one come from elsewhere, such as a sibling domain's page, and nothing shows
-        which: their order is unreliable (RFC 6265, section 4.2.2).
-        """
-        values = set(self.request.cookies.getlist(name))
-        if len(values) > 1:
-            self.log["cause"] = "several cookies of one name"
-        return values.pop() if len(values) == 1 else None
+    def _cookies(self, name: str) -> list[str]:
+        return list(dict.fromkeys(self.request.cookies.getlist(name)))
 
     def text(self, name: str) -> str:
         """Give a member of the body that must be a non-empty string. Raises InvalidInput."""

@@ -72,7 +72,8 @@ def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
     elif isinstance(error, errors.AuthError):
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         code, sentence = error.code, error.sentence
-        log["cause"] = error.cause
+        if error.cause is not None:
+            log["cause"] = error.cause
         log |= error.facts
         if isinstance(error, errors.InvalidInput):
             extra["field"] = error.field

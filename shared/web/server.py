@@ -35,7 +35,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from shared.errors import HttpError
 from shared.observe import log
-from shared.web import flask_app, framing
+from shared.web import cookies, flask_app, framing
 
 if TYPE_CHECKING:
     from shared.application import Application
@@ -173,6 +173,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         try:
             conn.sock.setblocking(True)
             request = next(conn.parser)
+            request.headers = cookies.in_one_field(request.headers)
             if conn.is_last:
                 request.force_close()
             if conn.is_continued:

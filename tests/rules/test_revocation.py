@@ -63,10 +63,10 @@ class Device:
         self._store.end_login(attempt)
 
     def log_out(self, _now: float) -> None:
-        sessions_of(self._store).log_out(self._token, None, client=CLIENT)
+        sessions_of(self._store).log_out([self._token], [], client=CLIENT)
 
     def log_out_everywhere(self, now: float) -> None:
-        sessions_of(self._store).log_out_everywhere(self.session(now), None, client=CLIENT)
+        sessions_of(self._store).log_out_everywhere(self.session(now), [], client=CLIENT)
 
     def change_password(self, now: float) -> None:
         user = accounts_of(self._store).change_password(

@@ -82,7 +82,8 @@ class Served:
             key = name.upper().replace("-", "_")
             key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
             # As the server joins several headers of one name.
-            environ[key] = f"{environ[key]},{value}" if key in environ else value
+            joint = "; " if key == "HTTP_COOKIE" else ","
+            environ[key] = f"{environ[key]}{joint}{value}" if key in environ else value
         parts = run_wsgi_app(self._flask, environ, buffered=True)
         return TestResponse(*parts, Request(environ))
 
