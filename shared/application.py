@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
+from shared.observe.notices import Notices
+
 if TYPE_CHECKING:
     from shared.credentials.id_tokens import IdTokens, SignInTokens
     from shared.credentials.passwords import PasswordHasher
@@ -63,6 +65,7 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         """Make no part yet."""
         self.settings = settings
+        self.notices = Notices()
         self.making = threading.RLock()
         """Held while a part is made, which may need others."""
 

@@ -1,20 +1,54 @@
 """Which pages may send requests, and the CORS headers for their browsers.
 
-Knows no web framework; `origin` is the request's header of that name.
+Knows no web framework; `origin` is the request's header of that name, and `host` its `Host`.
 """
 
 from __future__ import annotations
 
+from shared.formats import origins
+from shared.formats.origins import InvalidOrigin, Origin
 from shared.web.settings import WebSettings
+
+_ALLOWED_HEADERS = (
+    "Content-Type, "
+    # Sent by libraries, and ignored here.
+    "X-Requested-With, X-Request-Id, X-Correlation-Id, Request-Id, Request-Context, "
+    # Sent by tracing: W3C, Sentry, B3, Jaeger, Datadog, Elastic, New Relic, Google and AWS.
+    "traceparent, tracestate, baggage, sentry-trace, "
+    "b3, X-B3-TraceId, X-B3-SpanId, X-B3-ParentSpanId, X-B3-Sampled, X-B3-Flags, "
+    "uber-trace-id, X-Datadog-Trace-Id, X-Datadog-Parent-Id, X-Datadog-Origin, "
+    "X-Datadog-Sampling-Priority, X-Datadog-Tags, elastic-apm-traceparent, newrelic, "
+    "X-Cloud-Trace-Context, X-Amzn-Trace-Id"
+)
+_EXPOSED_HEADERS = "Retry-After, X-Request-Id"
+
+UNLISTED = (
+    "A page was refused, because ALLOWED_ORIGINS does not list its origin: add it if the page is "
+    "yours"
+)
+NOT_HTTPS = (
+    "A page of this server was refused, because it was loaded over http: staging and production "
+    "are served over https only"
+)
+
+
+def read_origin(text: str | None) -> Origin | None:
+    """Read a request's origin; None for a missing one and for what is none, such as `null`."""
+    if text is None:
+        return None
+    try:
+        return origins.parse(text)
+    except InvalidOrigin:
+        return None
 
 
 def is_allowed(origin: str | None, settings: WebSettings) -> bool:
     """Tell whether the settings name the origin."""
-    return origin in settings.allowed_origins
+    return bool(settings.allowed_origins) and read_origin(origin) in settings.allowed_origins
 
 
 def is_trusted_source(
-    origin: str | None, site: str | None, host: str, settings: WebSettings
+    origin: str | None, site: str | None, host: str | None, settings: WebSettings
 ) -> bool:
     """Tell whether a state-changing call comes from our own pages, or from no page at all.
 
@@ -26,15 +60,34 @@ def is_trusted_source(
         return True
     if site is not None:
         return site in ("same-origin", "none")
-    schemes = ("https",) if settings.secure else ("https", "http")
-    return origin is None or (host != "" and origin in {f"{scheme}://{host}" for scheme in schemes})
+    if origin is None:
+        return True
+    given = read_origin(origin)
+    return is_own(given, host) and (not settings.secure or str(given).startswith("https:"))
+
+
+def is_own(origin: Origin | None, host: str | None) -> bool:
+    """Tell whether it is the server's own origin, by the name that was called."""
+    return origin is not None and origin == read_origin(f"{origin.scheme}://{host or ''}")
+
+
+def complaint(
+    origin: str | None, site: str | None, host: str | None, settings: WebSettings
+) -> tuple[str, str] | None:
+    """Give what an operator should know of a page that is refused, and its origin."""
+    if origin is None or is_trusted_source(origin, site, host, settings):
+        return None
+    given = read_origin(origin)
+    if is_own(given, host):
+        return NOT_HTTPS, str(given)
+    return UNLISTED, str(given) if given else "null" if origin == "null" else "not an origin"
 
 
 def preflight_headers(methods: tuple[str, ...]) -> dict[str, str]:
     """Answer the CORS preflight of an allowed origin."""
     return {
         "Access-Control-Allow-Methods": ", ".join(methods),
-        "Access-Control-Allow-Headers": "Content-Type",
+        "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
         "Access-Control-Max-Age": "600",
     }
 
@@ -47,4 +100,5 @@ def answer_headers(origin: str | None, settings: WebSettings) -> dict[str, str]:
     if origin is not None and is_allowed(origin, settings):
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Allow-Credentials"] = "true"
+        headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
     return headers

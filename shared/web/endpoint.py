@@ -45,8 +45,8 @@ def endpoint(
         def checked(call: Call) -> Response:
             if not exists(call.settings) or (admin and not call.settings.administrators.exist):
                 raise no_such_path()
-            origin = call.request.headers.get("Origin")
-            if call.request.method == "OPTIONS" and cors.is_allowed(origin, call.settings.web):
+            _warn_of_origin(call)
+            if _is_preflight(call):
                 request_body.read_json(call.request, "none")
                 return no_content(cors.preflight_headers(methods))
             _check(call, methods)
@@ -79,9 +79,27 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
         )
     if request.method in _SAFE:
         return
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    if not cors.is_trusted_source(origin, site, request.host, call.settings.web):
+    if not cors.is_trusted_source(*_source(call), call.settings.web):
         raise HttpError(403, "origin_not_allowed", "This page may not send requests here")
+
+
+def _is_preflight(call: Call) -> bool:
+    return call.request.method == "OPTIONS" and cors.is_allowed(
+        call.request.headers.get("Origin"), call.settings.web
+    )
+
+
+def _source(call: Call) -> tuple[str | None, str | None, str | None]:
+    """Give what the request says of the page that sent it, and the host that was called."""
+    # As it was sent: what werkzeug makes of it lacks some ports, and is empty for some names.
+    headers = call.request.headers
+    return headers.get("Origin"), headers.get("Sec-Fetch-Site"), headers.get("Host")
+
+
+def _warn_of_origin(call: Call) -> None:
+    if complaint := cors.complaint(*_source(call), call.settings.web):
+        sentence, origin = complaint
+        call.app.notices.warn(sentence, origin, origin=origin)
 
 
 def _authenticate_admin(call: Call) -> None:

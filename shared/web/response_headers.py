@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from shared.web import cors
+from shared.web import cookies, cors
 from shared.web.call import Call
 
 _HEADERS = {
@@ -26,3 +26,19 @@ def add(call: Call, response: Response) -> None:
     if call.settings.web.secure:
         headers["Strict-Transport-Security"] = _HSTS
     headers.update(cors.answer_headers(call.request.headers.get("Origin"), call.settings.web))
+    if "Set-Cookie" in headers:
+        _warn_of_loss(call)
+
+
+def _warn_of_loss(call: Call) -> None:
+    given, secure = call.request.headers, call.settings.web.secure
+    origin, host = given.get("Origin"), given.get("Host")
+    loss = cookies.loss(
+        origin,
+        given.get("Sec-Fetch-Site"),
+        host,
+        forwarded=given.get("X-Forwarded-Proto"),
+        secure=secure,
+    )
+    if loss is not None:
+        call.app.notices.warn(loss, page=str(cors.read_origin(origin) or "unknown"))

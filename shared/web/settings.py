@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, field
 
 from shared.environment import Environment
+from shared.formats import origins
+from shared.formats.origins import InvalidOrigin, Origin
 
-_ORIGIN = re.compile(r"https?://[^/?#@*\s]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _COOKIE_NAME_MAX_LENGTH = 64
 
@@ -20,7 +21,7 @@ class WebSettings:
     secure: bool = False
     """Whether the outside world speaks HTTPS to us."""
     cookie_name: str = "session"
-    allowed_origins: frozenset[str] = frozenset()
+    allowed_origins: frozenset[Origin] = frozenset()
     trusted_proxies: int = 0
     request_timeout: float = 10.0
     stream_timeout: float = 30.0
@@ -74,11 +75,16 @@ def _cookie_name(env: Environment) -> str:
     return name
 
 
-def _allowed_origins(env: Environment) -> frozenset[str]:
-    origins = env.words("ALLOWED_ORIGINS")
-    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
-        env.problems.append(
-            "ALLOWED_ORIGINS must list origins such as https://app.example.com, without a "
-            "path or a trailing slash."
-        )
-    return frozenset(origins)
+def _allowed_origins(env: Environment) -> frozenset[Origin]:
+    found = set()
+    for number, entry in enumerate(env.words("ALLOWED_ORIGINS"), 1):
+        try:
+            found.add(origins.parse_written(entry))
+        except InvalidOrigin as error:
+            # Before an @ there may be a password.
+            shown = f"entry {number}" if "@" in entry else entry
+            env.problems.append(
+                "ALLOWED_ORIGINS must list origins such as https://app.example.com; "
+                f"{shown} can never match: {error}."
+            )
+    return frozenset(found)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,21 @@ def _page(browser: Browser, url: str, options: dict[str, Any]) -> Page:
         context.add_init_script(_TELL_OF_VIOLATIONS)
         _kept[key] = context.new_page()
     return _kept[key]
+
+
+@contextmanager
+def front_end(folder: Path) -> Iterator[str]:
+    """Serve an empty page of another origin, by its name `localhost`."""
+    folder.joinpath("index.html").write_text("<!doctype html><link rel=icon href=data:,>")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def axe(page: Page) -> list[str]:

@@ -83,7 +83,8 @@ class Served:
             key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
             # As the server joins several headers of one name.
             joint = "; " if key == "HTTP_COOKIE" else ","
-            environ[key] = f"{environ[key]}{joint}{value}" if key in environ else value
+            is_another = key in environ and key != "HTTP_HOST"
+            environ[key] = f"{environ[key]}{joint}{value}" if is_another else value
         parts = run_wsgi_app(self._flask, environ, buffered=True)
         return TestResponse(*parts, Request(environ))
 
