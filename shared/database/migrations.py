@@ -39,12 +39,20 @@ Step = Callable[[Connection, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file. `checksum` is the SHA-256 of its bytes, in hexadecimal."""
+    """One file, with LF as line ends, whatever a checkout has made of them."""
 
     version: int
     name: str
     sql: str
-    checksum: str
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of the text, in hexadecimal."""
+        return _checksum(self.sql)
+
+    def is_recorded_as(self, checksum: str) -> bool:
+        """Tell whether a recorded checksum is this file's; older releases took it with CRLF."""
+        return checksum == self.checksum or checksum == _checksum(self.sql.replace("\n", "\r\n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +75,8 @@ def load(folder: Path = FOLDER) -> list[Migration]:
         match = _FILE.fullmatch(path.name)
         if not match:
             raise StoreRefused(cause=f"migrations/{path.name} is not named like 0001_name.sql")
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        migrations.append(Migration(int(match[1]), path.name, data.decode(), digest))
+        sql = path.read_bytes().decode().replace("\r\n", "\n")
+        migrations.append(Migration(int(match[1]), path.name, sql))
     if not migrations or len({m.version for m in migrations}) < len(migrations):
         raise StoreRefused(cause=f"{folder} holds no migrations, or one version twice")
     return migrations
@@ -122,7 +129,7 @@ def status(connection: Connection) -> list[Status]:
         applied_at = None
         if migration.version in recorded:
             _, checksum, _, applied_at = recorded.pop(migration.version)
-            state = "applied" if checksum == migration.checksum else "edited"
+            state = "applied" if migration.is_recorded_as(checksum) else "edited"
         found[migration.version] = Status(migration.name, state, applied_at)
     for version, _, name, applied_at in recorded.values():
         found[version] = Status(name, "unknown", applied_at)
@@ -173,6 +180,10 @@ def apply_pending(
             report(migration.name)
 
 
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _recorded(connection: Connection) -> dict[int, Row]:
     rows = connection.execute("SELECT version, checksum, name, applied_at FROM schema_migrations")
     return {row[0]: row for row in rows}
@@ -191,7 +202,7 @@ def _pending(migrations: Sequence[Migration], recorded: dict[int, Row]) -> list[
         if migration.version not in recorded:
             _refuse_transaction_control(migration)
             pending.append(migration)
-        elif recorded[migration.version][1] != migration.checksum:
+        elif not migration.is_recorded_as(recorded[migration.version][1]):
             raise StoreRefused(
                 cause=f"migrations/{migration.name} was edited after it had been applied; "
                 "restore it and put the change into a new file"
