@@ -98,6 +98,7 @@ class _Job:
     def verify(self) -> Steps:
         with self.source() as source:
             found = yield from importing.verify(self.database, source)
+        found.require_users()
         return _without_names(found) | {"differing": found.differing}
 
     def status(self) -> Steps:

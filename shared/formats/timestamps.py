@@ -1,8 +1,21 @@
-"""Times as the old system writes them."""
+"""Times as the old system writes them, and the few forms in which others may be read."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+
+MIN_MILLISECONDS, MAX_MILLISECONDS = 100_000_000_000, 253_402_300_799_999
+"""March 1973 and the end of 9999, since 1970. A number below is one of seconds, or no time."""
+
+# Not all that `datetime.fromisoformat` reads, which differs between versions of Python and takes
+# "1624041492226" for a moment in 1624. PostgreSQL reads each of these as the same instant.
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
+    r"(?P<offset>[Zz]|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?)?)?"
+)
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_iso(moment: datetime | float) -> str:
@@ -17,14 +30,32 @@ def to_iso(moment: datetime | float) -> str:
 
 
 def from_iso(text: object) -> datetime | None:
-    """Read a time, in UTC where it names no offset; None where it is none."""
-    if not isinstance(text, str):
+    """Read a date, or a date and a time to the second, of ISO 8601; None where it is none.
+
+    It is in UTC where it names no offset; what is finer than a microsecond is cut off.
+    """
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
+        if moment.tzinfo is UTC:
+            return moment
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError):  # No such day, or out of range in UTC.
         return None
+
+
+def from_milliseconds(number: float) -> datetime | None:
+    """Read milliseconds since 1970; None for a number that cannot be meant so."""
+    if not MIN_MILLISECONDS <= number <= MAX_MILLISECONDS:
+        return None
+    return _UNIX_EPOCH + timedelta(microseconds=round(number * 1000))
+
+
+def has_offset(text: str) -> bool:
+    """Tell whether a time that `from_iso` reads says where it is so late."""
+    found = _TIME.fullmatch(text)
+    return found is not None and found["offset"] is not None
 
 
 def now_iso() -> str:

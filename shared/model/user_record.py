@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, get_origin, get_type_hints
 
 from shared.formats.password_hashes import hash_problem
-from shared.formats.timestamps import to_iso
+from shared.formats.timestamps import from_iso, from_milliseconds, to_iso
 from shared.model.emails import email_key
 from shared.model.users import EPOCH_PROBLEM, PROVIDERS, UUID, is_epoch
 
@@ -72,7 +72,6 @@ _ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
 _UUID = re.compile(UUID.pattern.replace("a-f", "a-fA-F"))
 # Wider than for a new user: whoever the old server let in comes along.
 _EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _64_BITS = 2**64 - 1
 _HEX = "\\x"  # As PostgreSQL begins bytes.
@@ -309,7 +308,7 @@ def _pairs(entries: Iterable[dict[str, str]]) -> tuple[tuple[str, str], ...]:
 
 
 def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
-    """Read an ISO 8601 time, in UTC where it names no offset, or milliseconds since 1970."""
+    """Read a time in a form of `shared.formats.timestamps`, or milliseconds since 1970."""
     value = row.get(camel)
     if value is None:
         value = row.get(snake)
@@ -317,18 +316,12 @@ def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
         raise InvalidRow(f"{camel} and {snake} contradict each other.")
     if value is None:
         return None
-    try:
-        if type(value) is str:
-            moment = datetime.fromisoformat(value.upper())
-            if moment.tzinfo is not UTC:
-                # Of one that is out of range in UTC, PostgreSQL would be the only one to know.
-                moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        elif type(value) in (int, float):
-            moment = _UNIX_EPOCH + timedelta(microseconds=round(value * 1000))
-        else:
-            raise InvalidRow(f"{camel} is not a time.")
-    except (ValueError, OverflowError):
-        raise InvalidRow(f"{camel} is not a time.") from None
+    moment = from_milliseconds(value) if type(value) in (int, float) else from_iso(value)
+    if moment is None:
+        raise InvalidRow(
+            f"{camel} is not a time: write it like 2025-06-09T17:54:12.721Z, or as a number of "
+            "milliseconds since 1970."
+        )
     since = moment - _POSTGRES_EPOCH  # Its parts are exact, and quicker than a division.
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 

@@ -110,6 +110,7 @@ def apply(
         found, migrations = _plan(command, path)
         if plan_sha256 not in (None, found.sha256):
             raise errors.PlanOutdated(importing.OUTDATED)
+        found.require_users()
         if not skip_invalid:
             _refuse_rejected(found)
         if not yes and (found.to_write or migrations):
@@ -156,6 +157,7 @@ def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
         )
     _show(command, f"{path} and {command.place}", found, VERIFIED)
     command.display.result(**found.to_json())
+    found.require_users()
     differing = found.differing + (0 if skip_invalid else found.rejected)
     if differing:
         command.display.error(

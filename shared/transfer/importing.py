@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ from shared.model.user_record import (
 from shared.transfer import batches, staging, writing
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
+from shared.transfer.time_doubts import TimeDoubts
 
 BATCH_BYTES = 256 * 1024
 """How much is sent to the database at once."""
@@ -47,6 +49,8 @@ class Plan:
     """Users of earlier imports whom the source no longer has; they stay."""
     unknown_members: dict[str, int]
     """Names that no column has, and in how many rows; they stay behind."""
+    doubtful_times: dict[str, dict[str, int]]
+    """Of rows whose times the source can hardly mean, how many `rows` and the `first` of them."""
 
     def to_json(self) -> dict[str, object]:
         """Give its members, the digest under the name of the option that takes it."""
@@ -67,6 +71,11 @@ class Plan:
     def to_write(self) -> int:
         """How many users would be written."""
         return self.counts[staging.NEW] + self.counts[staging.CHANGED]
+
+    def require_users(self) -> None:
+        """Raise RowsRejected where there are rows, and none of them is a valid user."""
+        if self.rows and self.counts[staging.INVALID] == self.rows:
+            raise RowsRejected(f"No row of {self.rows} is a valid user: is this a file of users?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +133,7 @@ def apply(
             number = _write(connection, found)
             found = replace(found, counts=staging.counts(connection))
         yield from _outcomes(connection, _NOTEWORTHY)
+        found.require_users()
         if found.rejected and not skip_invalid:
             raise RowsRejected(
                 f"{found.rejected} of {found.rows} rows cannot be imported, so nothing was "
@@ -172,7 +182,7 @@ def _examine(
     connection: Connection, source: Source, *, alone: bool = False
 ) -> Generator[Event, None, Plan]:
     """Stage the source, and give each row its verdict; `alone` keeps other imports away by then."""
-    users_sha256, unknown = yield from _stage(connection, source)
+    users_sha256, unknown, doubtful = yield from _stage(connection, source)
     yield Progress("compare", source.rows_read, source.bytes_read)
     if alone:  # Not earlier, or a source that arrives slowly would keep everyone waiting.
         staging.lock(connection)
@@ -186,14 +196,19 @@ def _examine(
         counts=staging.counts(connection),
         absent=staging.absent(connection),
         unknown_members=unknown,
+        doubtful_times=doubtful,
     )
 
 
 def _stage(
     connection: Connection, source: Source
-) -> Generator[Event, None, tuple[str, dict[str, int]]]:
-    """Send the rows to the staging table; give the digest of their digests, and odd members."""
+) -> Generator[Event, None, tuple[str, dict[str, int], dict[str, dict[str, int]]]]:
+    """Send the rows to the staging table.
+
+    Give the digest of their digests, odd members, and odd times.
+    """
     digests = hashlib.sha256()
+    doubts = TimeDoubts(time.time())
     unknown: Counter[str] = Counter()
     lines: list[str] = []
     size = 0
@@ -206,6 +221,7 @@ def _stage(
                 lines.append(staging.invalid_line(source.rows_read, str(error)))
             else:
                 digests.update(row_digest)
+                doubts.look_at(source.rows_read, row, record)
                 more = revoked_sessions(row), pending_operation(row)
                 lines.append(staging.staged_line(source.rows_read, record, row_digest, *more))
             if isinstance(row, dict) and not MEMBERS.issuperset(row):
@@ -217,7 +233,7 @@ def _stage(
                 yield Progress("read", source.rows_read, source.bytes_read)
         send("".join(lines).encode())
     yield Progress("read", source.rows_read, source.bytes_read)
-    return digests.hexdigest(), dict(unknown)
+    return digests.hexdigest(), dict(unknown), doubts.found
 
 
 def _count_unknown(unknown: Counter[str], row: dict[str, object]) -> None:

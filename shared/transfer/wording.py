@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.formats.timestamps import to_iso
-from shared.transfer import pending_sign_ups, rollback, staging
+from shared.transfer import pending_sign_ups, rollback, staging, time_doubts
 from shared.transfer.batches import Batch
 from shared.transfer.importing import Plan
 
@@ -39,6 +39,11 @@ RECONCILED = {
     pending_sign_ups.ID_TAKEN: "in the quarantine: another user has the id",
     pending_sign_ups.INVALID: "in the quarantine: edited and no longer valid",
 }
+_DOUBTFUL_TIMES = {
+    time_doubts.BEFORE_1990: "have a time before 1990",
+    time_doubts.IN_THE_FUTURE: "have a time in the future",
+    time_doubts.NO_OFFSET: "have a time without an offset, which is read as UTC",
+}
 ROLLED_BACK = {
     rollback.REMOVED: "removed",
     rollback.RESTORED: "restored to their previous state",
@@ -67,6 +72,10 @@ def plan_rows(found: Plan, meanings: dict[str, str]) -> list[tuple[str, object, 
     rows += [
         (f"“{name}”", number, "have this member, which is not imported")
         for name, number in found.unknown_members.items()
+    ]
+    rows += [
+        ("odd time", doubt["rows"], f"{_DOUBTFUL_TIMES[name]} (the first: row {doubt['first']:,})")
+        for name, doubt in found.doubtful_times.items()
     ]
     return rows
 

@@ -193,6 +193,13 @@ def test_odd_members_are_counted_because_their_names_may_be_addresses(served: Em
     assert result["unknown_members"] == 1
 
 
+@pytest.mark.parametrize("action", ["apply", "verify"])
+def test_users_of_whom_none_can_be_imported_end_in_an_error(served: Emulator, action: str) -> None:
+    *_, result = _send(served, [{"title": "a post"}], action=action, skip_invalid="true")
+    assert (result["event"], result["code"]) == ("error", "rows_rejected")
+    assert result["error"] == "No row of 1 is a valid user: is this a file of users?"
+
+
 @pytest.mark.parametrize("body", [b"", b"[", b'[{"id": 1},', b"no json", b"[1] 2", b"\xff"])
 def test_a_body_that_is_no_users_file_changes_nothing(
     served: Emulator, target: Target, body: bytes

@@ -33,7 +33,10 @@ MOMENT = datetime(2025, 6, 9, 17, 54, 12, 721000, tzinfo=UTC)
         ("2025-06-09", datetime(2025, 6, 9, tzinfo=UTC)),
         (1749491652721, MOMENT),
         (1749491652721.345, MOMENT.replace(microsecond=721345)),
-        (-1, datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+        ("2025-06-09 17:54:12", MOMENT.replace(microsecond=0)),
+        ("9999-12-31T23:59:59.999999Z", datetime.max.replace(tzinfo=UTC)),
+        (253402300799999, datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+        (100_000_000_000, datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
         (None, None),
         (..., None),
     ],
@@ -81,7 +84,7 @@ def test_a_time_may_be_written_in_any_of_these_ways(
         ({"createdAt": "0001-01-01T00:00:00+14:00"}, "createdAt"),
         ({"updatedAt": 10**18}, "updatedAt"),
         ({"updatedAt": True}, "updatedAt"),
-        ({"createdAt": 1, "created_at": 2}, "contradict"),
+        ({"createdAt": 1749491652721, "created_at": 1749491652722}, "contradict"),
         ({"epoch": -1}, "epoch"),
         ({"epoch": "0"}, "epoch"),
         ({"epoch": 2**31}, "epoch"),
@@ -103,6 +106,32 @@ def test_a_row_that_cannot_be_brought_over_says_why_and_quotes_nothing(
     with pytest.raises(InvalidRow, match=reason) as caught:
         digest(parse(user(1, **members)))
     assert "example.com" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1624041492226", "1612081210930", "1749491652721", "1749491652", "20230808120000Z",
+        "20230808T120000Z", "20230808", "2023-08", "2023", "2023-W32-2", "2023-W32-2T12:00:00Z",
+        "2023-220T12:00:00Z", "2023-08-08T12:00Z", "2023-08-08T12Z", "2023-08-08T120000Z",
+        "2023-08-08T12:00:60Z", "2023-12-31T24:00:00Z", "2023-08-08T25:00:00Z", "2023-08-08T",
+        "2023-08-08T12:00:00,5Z", "2023-08-08T12:00:00.Z", "2023-08-08T12:00:00.0123456789Z",
+        "2023-08-08T12:00:00+16:00", "2023-08-08T12:00:00+02:00:30", "2023-08-08T12:00:00 +02",
+        "2023-08-08T12:00:00Z\n", " 2023-08-08T12:00:00Z", "2023-08-08_12:00:00Z",
+        "\uff12\uff10\uff12\uff13-08-08T12:00:00Z", "2023-08-08T12:00:00\u221202:00",
+        "+002023-08-08T12:00:00Z",
+        "0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00",
+        "08/08/2023", "Tue, 08 Aug 2023 12:00:00 GMT", "2023-08-08T12:00:00 UTC", "now",
+        "infinity", "", "2023-08-08T12:00:00[Europe/Berlin]",
+        0, -1, 1624041492, 1624041492.226, 99_999_999_999, 1624041492226000, 253402300800000,
+        float("inf"), float("nan"), {"$date": "2023-08-08T12:00:00Z"}, ["2023-08-08"], False,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["createdAt", "updated_at"])
+def test_what_has_no_one_meaning_as_a_time_is_none(name: str, value: Any) -> None:
+    """Digits alone may be seconds, milliseconds or a date, and a small number may be seconds."""
+    with pytest.raises(InvalidRow, match="is not a time: write it like"):
+        parse(user(1, updatedAt=..., **{name: value}))
 
 
 @pytest.mark.parametrize("row", [None, 1, "user", [], InvalidRow("no JSON")])

@@ -348,3 +348,30 @@ def test_help_tells_every_action_and_exit_code() -> None:
         assert f"\n  {word} " in done
     for code in (0, 1, 2, 3, 4, 5, 130):
         assert f"\n    {code} " in done
+
+
+def test_a_plan_names_the_first_row_of_each_kind_of_time_that_cannot_be_right(
+    shell: Shell,
+) -> None:
+    shell.write(
+        user(1), user(2, createdAt="1970-01-19T19:07:21.492Z"), user(3, updatedAt="2023-08-08")
+    )
+    for arguments in (["plan"], ["apply", "--yes"], ["verify"]):
+        said = shell.run(*arguments).output
+        assert "odd time 1 have a time before 1990 (the first: row 2)" in " ".join(said.split()), (
+            said
+        )
+        assert "without an offset, which is read as UTC (the first: row 3)" in said
+
+
+@pytest.mark.parametrize("skip", [[], ["--skip-invalid"]])
+def test_a_file_without_a_single_user_is_never_a_success(shell: Shell, skip: list[str]) -> None:
+    """It may be another file: a success would say that there was nothing to do."""
+    shell.write({"title": "a post"}, {"title": "another"})
+    for arguments in (["apply", "--yes", *skip], ["verify", *skip]):
+        done = shell.run(*arguments)
+        assert done.code == 3, done
+        assert "No row of 2 is a valid user: is this a file of users?" in done.error
+        assert "Nothing to write" not in done.output
+    assert shell.run("plan").code == 3
+    assert shell.files() == ["users.json"]

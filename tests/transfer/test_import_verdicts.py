@@ -14,8 +14,8 @@ from tests.support.transfers import HASH, Target, finish, nonzero, user
     ("first", "second", "winner", "reason"),
     [
         ({"email": "Ada@x.org"}, {"email": "ada@x.org"}, 2, "lower case"),
-        ({"email": "ada@x.org"}, {"email": "ADA@x.org", "createdAt": 0}, 1, "lower case"),
-        ({"email": "Ada@x.org"}, {"email": "ADA@x.org", "createdAt": 0}, 2, "older"),
+        ({"email": "ada@x.org"}, {"email": "ADA@x.org", "createdAt": 10**12}, 1, "lower case"),
+        ({"email": "Ada@x.org"}, {"email": "ADA@x.org", "createdAt": 10**12}, 2, "older"),
         ({"email": "Ada@x.org", "createdAt": ...}, {"email": "ADA@x.org"}, 2, "older"),
         ({"email": "Ada@x.org"}, {"email": "ADA@x.org"}, 1, "by id"),
         ({"email": "a@x.org"}, {"email": "a@x.org", "id": user(1)["id"]}, 1, "by id"),
