@@ -6,12 +6,12 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Read .env as a shell does; variables of the environment take precedence.
-LOAD = saved=$$(export -p); if [ -f $(1) ]; then set -a; . ./$(1); set +a; fi; eval "$$saved";
+# Read a file of settings (and run nothing of it); variables of the environment take precedence.
+LOAD = settings=$$($(BIN)/python -m shared.env_file $(1)) || exit; eval "$$settings";
 LOAD_ENV = $(call LOAD,.env)
 
 # Deployments read a file of their own, so that no development setting is deployed.
-DEPLOY = $(call LOAD,"$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m deploy
+DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test test-quick test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \

@@ -29,6 +29,8 @@ class Environment:
         """Find out which environment it is, because defaults depend on that."""
         self._variables = variables
         self.problems: list[str] = []
+        self.asked: set[str] = set()
+        """The names that were asked for: those that there are."""
         self.name = self._name()
         """One of NAMES."""
         self.secure = self.name in ("staging", "production")
@@ -36,6 +38,7 @@ class Environment:
 
     def text(self, name: str) -> str | None:
         """Read a text, without blanks around it."""
+        self.asked.add(name)
         return self._variables.get(name, "").strip() or None
 
     def words(self, name: str) -> list[str]:
@@ -66,7 +69,8 @@ class Environment:
         if value is not None and at_least <= value <= at_most:
             return value
         noun = "a whole number" if kind is int else "a number"
-        self.problems.append(f"{name} must be {noun} from {at_least:g} to {at_most:g}.")
+        # Up to twelve digits: an operator has to type it, so not as 8.64e+07.
+        self.problems.append(f"{name} must be {noun} from {at_least:.12g} to {at_most:.12g}.")
         return default
 
     def _name(self) -> str:

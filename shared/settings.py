@@ -14,6 +14,9 @@ from shared.rules.settings import AdministratorSettings
 from shared.store.settings import DATA, StoreSettings
 from shared.web.settings import WebSettings
 
+_ALIKE = 0.9
+"""Of 1: DATABSE_URL and DATABASE_URI are misspelt, PG_DATABASE_URL is a name of its own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -34,7 +37,14 @@ class Settings:
         Raises InvalidSettings with every problem found.
         """
         env = Environment(os.environ if variables is None else variables)
-        settings = cls(
+        settings = cls._read(env)
+        if env.problems:
+            raise InvalidSettings(env.problems)
+        return settings
+
+    @classmethod
+    def _read(cls, env: Environment) -> Settings:
+        return cls(
             environment=env.name,
             database=DatabaseSettings.read(env),
             store=StoreSettings.read(env),
@@ -43,9 +53,30 @@ class Settings:
             web=WebSettings.read(env),
             alerts=AlertSettings.read(env),
         )
-        if env.problems:
-            raise InvalidSettings(env.problems)
-        return settings
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """Name every setting that is read, and PORT, which the server's command line reads."""
+        env = Environment({})
+        cls._read(env)
+        return frozenset(env.asked | {"PORT"})
+
+    @classmethod
+    def misspelt(cls, variables: Mapping[str, str]) -> dict[str, str]:
+        """Give each variable that is nearly a setting's name, while that setting has no value.
+
+        Only commands ask, on behalf of whoever wrote the name: a server's environment has many
+        other variables.
+        """
+        from difflib import get_close_matches  # No request needs it.
+
+        names = cls.names()
+        missing = [name for name in names if not variables.get(name, "").strip()]
+        return {
+            name: close
+            for name in sorted(variables.keys() - names)
+            for close in get_close_matches(name.upper(), missing, 1, _ALIKE)
+        }
 
     def complete(self) -> Settings:
         """Give them with a session secret: in development one is made, once, and kept.

@@ -23,7 +23,7 @@ FLOORS = (
     ("shared.database", "shared.credentials"),
     ("shared.observe",),
     ("shared.model",),
-    ("shared.files", "shared.https", "shared.environment"),
+    ("shared.files", "shared.https", "shared.environment", "shared.env_file"),
     ("shared.errors", "shared.deadlines", "shared.formats"),
     ("shared",),
 )
