@@ -107,6 +107,12 @@ _SCHEMA = frozenset(
     {sqlstate.INVALID_SCHEMA_NAME, sqlstate.INSUFFICIENT_PRIVILEGE, sqlstate.UNDEFINED_COLUMN}
 )
 """For the operator to mend."""
+_NAMING_OBJECTS = (
+    sqlstate.CLASS_FEATURE_NOT_SUPPORTED,
+    sqlstate.CLASS_DEPENDENT_OBJECTS,
+    sqlstate.CLASS_SYNTAX_OR_ACCESS,
+)
+"""Classes of errors whose DETAIL names objects of the schema, and no row."""
 _UNAVAILABLE = (
     sqlstate.CLASS_CONNECTION_EXCEPTION,
     sqlstate.CLASS_INSUFFICIENT_RESOURCES,
@@ -197,6 +203,8 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
 
     completed = 0
     position: int | None = None
+    detail: str | None = None
+    """Of the last error, where it names objects and cannot quote a value."""
     max_answer = MAX_ANSWER
     """Bytes of the answer to what is sent in one flight."""
 
@@ -304,7 +312,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """
         with _translated():
             limit = self._limit()
-            self.completed, self.position = -bool(limit), None
+            self.completed, self.position, self.detail = -bool(limit), None, None
             try:
                 rows: list[Row] = self.execute_simple(limit + sql).rows or []
             finally:
@@ -443,13 +451,15 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         super().handle_COMMAND_COMPLETE(data, context)
 
     def handle_ERROR_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
-        """Keep the position, whatever kind of error this becomes."""
+        """Keep position and detail, whatever kind of error this becomes."""
         super().handle_ERROR_RESPONSE(data, context)
         fields = context.error.args[0]
         if "C" not in fields:
             raise ValueError("an error without a code")
         position = fields.get("P")
         self.position = int(position) if position else None
+        names_objects = fields["C"].startswith(_NAMING_OBJECTS)
+        self.detail = fields.get("D") if names_objects else None
 
     def _check_authentication(self) -> None:
         """Refuse a server that didn't prove itself; pg8000 would believe one that says yes."""

@@ -1,6 +1,7 @@
-"""Applies `migrations/*.sql` in order: each file in one transaction, under a lock, recorded.
+"""Applies `migrations/*.sql` in order: what is pending in one transaction, under a lock, recorded.
 
-What `plan` prints is what `apply_pending` runs.
+Only a step that Python does in between makes two transactions of it. What `plan` prints is what
+`apply_pending` runs.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,10 +32,17 @@ _FILE = re.compile(r"(\d{4})_\w+\.sql")
 _TRANSACTION_CONTROL = re.compile(
     r"(BEGIN|START|COMMIT|END|ABORT|ROLLBACK(?!.*\bTO\b)|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
 )
+_RECORDED_IN = """
+SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = 'schema_migrations' AND n.nspname = pg_catalog.current_schema()
+"""
 
 State = Literal["applied", "pending", "edited", "unknown"]
 Step = Callable[[Connection, float], None]
 """What is done on a connection before a reading of `time.monotonic()`."""
+Look = Callable[[Connection], None]
+"""Looks at a database and raises StoreUnavailable where it must not be migrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +96,41 @@ def prepare(
     deadline: float,
     *,
     apply: bool,
+    look: Look,
     before: Mapping[int, Step] = MappingProxyType({}),
+    after: Step | None = None,
 ) -> None:
     """Bring the schema up to date, in one round trip where it is already.
 
+    `after` is done at the end where something was applied; see `apply_pending` for `before`.
+
     Raises StoreUnavailable where a migration is pending and may not be applied, fails, or was
-    edited after it had been applied. Versions that this code doesn't know are left alone:
-    migrations only expand, so that the previous code runs on a newer schema.
+    edited after it had been applied, and what `look` raises. Versions that this code doesn't know
+    are left alone: migrations only expand, so that the previous code runs on a newer schema.
     """
+    recorded: dict[int, Row] = {}
     try:
         recorded = _recorded(connection)
-    except StoreFault as error:
-        if error.sqlstate != sqlstate.UNDEFINED_TABLE:
+    except (StoreFault, StoreRefused) as error:
+        if not isinstance(error, StoreFault) or error.sqlstate != sqlstate.UNDEFINED_TABLE:
+            with database.direct_connection(deadline) as direct:
+                look(direct)  # It may know why.
             raise
-        recorded = {}
     pending = _pending(load(), recorded)
     if not pending:
         return
-    names = ", ".join(migration.name for migration in pending)
-    if not apply:
-        raise StoreRefused(
-            cause=f"the database lacks {names}; AUTO_MIGRATE is off, so run `make migrate-schema`"
-        )
     with database.direct_connection(deadline) as direct:
+        look(direct)
+        if not apply:
+            names = ", ".join(migration.name for migration in pending)
+            raise StoreRefused(
+                cause=f"the database lacks {names}; AUTO_MIGRATE is off, so run "
+                "`make migrate-schema`"
+            )
         try:
             apply_pending(direct, deadline, before=before)
+            if after:
+                after(direct, deadline)
         except StoreTimeout as error:
             raise StoreTimeout(
                 cause=f"{error.cause}; if it takes longer than a request may, run "
@@ -136,22 +154,23 @@ def status(connection: Connection) -> list[Status]:
     return [found[version] for version in sorted(found)]
 
 
-def plan(connection: Connection, patience: float) -> str:
+def plan(connection: Connection, patience: float, breaks: Container[int] = ()) -> str:
     """Write what `apply_pending` would run, given so many seconds, as a psql script. Only reads.
 
-    Raises StoreRefused where `apply_pending` would refuse to begin.
+    `breaks` has the versions before which a transaction ends. Raises StoreRefused where
+    `apply_pending` would refuse to begin.
     """
     pending = _pending(load(), _recorded_if_any(connection))
     if not pending:
         return "-- Nothing is pending.\n"
     script = "\\set ON_ERROR_STOP on\n"
-    for migration in pending:
-        sql = migration.sql.rstrip()
-        end = "" if sql.endswith(";") else "\n;"  # A file's last statement may do without.
-        script += (
-            f"\n-- migrations/{migration.name}\n{_opening(patience)}\n"
-            f"{sql}{end}\n\n{_closing(migration)}"
-        )
+    for group in _groups(pending, breaks):
+        script += f"\n{_opening(patience)}"
+        for migration in group:
+            sql = migration.sql.rstrip()
+            end = "" if sql.endswith(";") else "\n;"  # A file's last statement may do without.
+            script += f"\n-- migrations/{migration.name}\n{sql}{end}\n\n{_record(migration)}"
+        script += "COMMIT;\n"
     return script
 
 
@@ -168,15 +187,16 @@ def apply_pending(
 ) -> None:
     """Apply what is pending, before a reading of `time.monotonic()`; `report` gets each name.
 
-    `before` has, by a file's version, what must be done in Python before that file is applied.
+    `before` has, by a file's version, what must be done in Python before that file is applied. A
+    transaction ends there, and is else one for all.
 
     Raises StoreUnavailable where a file fails: its cause names the file, and the line where it is
-    known. Of that file nothing is left, and those before it are applied.
+    known. Of the transaction nothing is left.
     """
-    for migration in _pending(load(), _recorded_if_any(connection)):
-        if step := before.get(migration.version):
+    for group in _groups(_pending(load(), _recorded_if_any(connection)), before):
+        if step := before.get(group[0].version):
             step(connection, deadline)
-        if _apply(connection, migration, deadline):
+        for migration in _apply(connection, group, deadline):
             report(migration.name)
 
 
@@ -184,16 +204,32 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _recorded(connection: Connection) -> dict[int, Row]:
-    rows = connection.execute("SELECT version, checksum, name, applied_at FROM schema_migrations")
+def _recorded(connection: Connection, schema: str = "") -> dict[int, Row]:
+    """Read what is recorded. Raises StoreRefused where it was recorded by another tool."""
+    columns = "version, checksum, name, applied_at"
+    rows = connection.execute(f"SELECT {columns} FROM {schema}schema_migrations")  # noqa: S608  # quoted
+    if not all(isinstance(version, int) for version, *_ in rows):
+        raise StoreRefused(cause="schema_migrations is another tool's")
     return {row[0]: row for row in rows}
 
 
 def _recorded_if_any(connection: Connection) -> dict[int, Row]:
-    """Ask first, because the error of a missing table would end the caller's transaction."""
-    if connection.execute("SELECT to_regclass('schema_migrations')") == [[None]]:
-        return {}
-    return _recorded(connection)
+    """Ask first, because the error of a missing table would end the caller's transaction.
+
+    What another schema of the search path has is not what will be written to.
+    """
+    found = connection.execute(_RECORDED_IN)
+    return _recorded(connection, f"{found[0][0]}.") if found else {}
+
+
+def _groups(pending: Sequence[Migration], breaks: Container[int]) -> list[list[Migration]]:
+    """Part migrations into those that are applied in one transaction each."""
+    groups: list[list[Migration]] = []
+    for migration in pending:
+        if not groups or migration.version in breaks:
+            groups.append([])
+        groups[-1].append(migration)
+    return groups
 
 
 def _pending(migrations: Sequence[Migration], recorded: dict[int, Row]) -> list[Migration]:
@@ -230,6 +266,7 @@ SET LOCAL client_connection_check_interval = '1s';
 SET LOCAL statement_timeout = {max(1, int(seconds * 1000))};
 SELECT pg_advisory_xact_lock({LOCK_KEY});
 SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
+SET CONSTRAINTS ALL IMMEDIATE;
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -239,24 +276,23 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 """
 
 
-def _closing(migration: Migration) -> str:
+def _record(migration: Migration) -> str:
     return f"""\
 INSERT INTO schema_migrations (version, name, checksum)
 VALUES ({migration.version}, '{migration.name}', '{migration.checksum}');
-COMMIT;
 """  # noqa: S608  # neither a name, by its pattern, nor a checksum can hold a quote
 
 
-def _apply(connection: Connection, migration: Migration, deadline: float) -> bool:
-    """Apply one file, unless another instance did while this one waited for the lock."""
-    _run(connection, migration, _opening(deadline - time.monotonic() - STATEMENT_GRACE))
-    if not _pending([migration], _recorded(connection)):
-        connection.run_script("ROLLBACK")
-        return False
-    _run(connection, migration, migration.sql)
+def _apply(connection: Connection, group: Sequence[Migration], deadline: float) -> list[Migration]:
+    """Apply some files, but for those that another instance applied while this one waited."""
+    _run(connection, group[0], _opening(deadline - time.monotonic() - STATEMENT_GRACE))
+    pending = _pending(group, _recorded(connection))
+    for migration in pending:
+        _run(connection, migration, migration.sql)
+        _run(connection, migration, _record(migration))
     # By itself, so that nothing is committed whose sender has gone.
-    _run(connection, migration, _closing(migration))
-    return True
+    _run(connection, group[-1], "COMMIT" if pending else "ROLLBACK")
+    return pending
 
 
 def _run(connection: Connection, migration: Migration, script: str) -> None:
@@ -270,5 +306,6 @@ def _run(connection: Connection, migration: Migration, script: str) -> None:
         if script is migration.sql and not isinstance(error, ConnectionLost):
             line = sql_script.line_of_error(script, connection.completed, connection.position)
             place = f", line {line}" if line else ""
+        detail = f" ({connection.detail})" if connection.detail else ""
         kind = type(fault) if isinstance(fault, StoreUnavailable) else StoreRefused
-        raise kind(cause=f"migrations/{migration.name}{place}: {fault}") from error
+        raise kind(cause=f"migrations/{migration.name}{place}: {fault}{detail}") from error

@@ -1,7 +1,10 @@
 """SQLSTATEs by PostgreSQL's names of their conditions (documentation, appendix A)."""
 
 CLASS_CONNECTION_EXCEPTION = "08"
+CLASS_FEATURE_NOT_SUPPORTED = "0A"
 CLASS_DATA_EXCEPTION = "22"
+CLASS_DEPENDENT_OBJECTS = "2B"
+CLASS_SYNTAX_OR_ACCESS = "42"
 CLASS_INSUFFICIENT_RESOURCES = "53"
 CLASS_OPERATOR_INTERVENTION = "57"
 """A class is what all codes of its conditions begin with."""

@@ -101,7 +101,7 @@ def plan(database: Database, source: Source) -> Generator[Event, None, Plan]:
 
     Raises InvalidSource, StoreUnavailable and OSError.
     """
-    with transaction(database, write=False) as connection:
+    with transaction(database, write=False, foresee=True) as connection:
         found = yield from _examine(connection, source)
         yield from _outcomes(connection, (*_NOTEWORTHY, staging.CHANGED))
     return found

@@ -11,9 +11,10 @@ import click
 
 from shared.database import migrations
 from shared.database.connection import Connection
+from shared.errors import TransferRefused
 from shared.formats.timestamps import to_iso
-from shared.store.postgres import email_keys
-from shared.transfer.command import DIFFERENT, Command, Stop, action
+from shared.store.postgres import email_keys, preflight, preparation
+from shared.transfer.command import DIFFERENT, FAILED, Command, Stop, action
 from shared.transfer.steps import PATIENCE
 
 
@@ -29,10 +30,13 @@ def schema() -> None:
 def status(command: Command) -> None:
     """List the migrations: applied, pending, edited or unknown.
 
-    Edited means: after it had been applied. Unknown: applied by newer code. Changes nothing.
+    Edited means: after it had been applied. Unknown: applied by newer code. What stands in the way
+    of the pending ones, or of requests, is told too. Changes nothing.
     """
-    with _reading(command) as connection:
-        found = migrations.status(connection)
+    with _direct(command) as connection:
+        obstacles = preflight.obstacles(connection)
+        is_ours = not any(it.object == preflight.RECORD_TABLE for it in obstacles)
+        found = migrations.status(connection) if is_ours else []
     command.display.table(
         f"Migrations of {command.place}",
         [
@@ -40,7 +44,14 @@ def status(command: Command) -> None:
             for item in found
         ],
     )
-    command.display.result(migrations=[asdict(item) for item in found])
+    command.display.result(
+        migrations=[asdict(item) for item in found],
+        obstacles=[asdict(obstacle) for obstacle in obstacles],
+    )
+    for obstacle in obstacles:
+        command.display.error("not_ready", str(obstacle))
+    if obstacles:
+        raise Stop(FAILED)
     if any(item.state == "edited" for item in found):
         raise Stop(DIFFERENT)
 
@@ -51,24 +62,25 @@ def plan(command: Command) -> None:
 
     It records what it applies. Changes nothing.
     """
-    with _reading(command) as connection:
-        sql = migrations.plan(connection, PATIENCE)
+    with _direct(command) as connection:
+        _refuse(preflight.obstacles(connection))
+        sql = preparation.plan(connection, PATIENCE)
     command.display.text(sql)
     command.display.result(sql=sql)
 
 
 @action(schema)
 def apply(command: Command) -> None:
-    """Apply what is pending, each file in one transaction.
+    """Apply what is pending, in one transaction.
 
-    It may take an hour, but waits a second at most for a table that others use. A file that fails
-    leaves nothing. Keys of email addresses that are missing or wrong are corrected, and the users
-    are named for whom that could not be done.
+    It looks at the database first. It may take an hour, but waits a second at most for a table that
+    others use. What fails leaves nothing. Keys of email addresses that are missing or wrong are
+    corrected, and the users are named for whom that could not be done.
     """
     command.bring_schema_up_to_date()
     corrected = sum(len(correction.corrected) for correction in command.corrections)
     without, unlinked = [], []
-    with _reading(command) as connection:
+    with _direct(command) as connection:
         if email_keys.has_list(connection):
             without = email_keys.users_without(connection)
             unlinked = email_keys.unlinked(connection)
@@ -106,15 +118,23 @@ def _show_keys(
 
 
 def pending(command: Command) -> list[str]:
-    """Name the migrations that wait to be applied."""
-    with _reading(command) as connection:
+    """Name the migrations that wait to be applied.
+
+    Raises TransferRefused where something stands in their way.
+    """
+    with _direct(command) as connection:
+        _refuse(preflight.obstacles(connection))
         found = migrations.status(connection)
     return [migration.name for migration in found if migration.state == "pending"]
 
 
+def _refuse(obstacles: Sequence[preflight.Obstacle]) -> None:
+    if obstacles:
+        raise TransferRefused("\n".join([*map(str, obstacles), "Nothing was changed."]))
+
+
 @contextmanager
-def _reading(command: Command) -> Iterator[Connection]:
+def _direct(command: Command) -> Iterator[Connection]:
     deadline = time.monotonic() + command.settings.database.timeout
     with command.database().direct_connection(deadline) as connection:
-        connection.run_script("BEGIN READ ONLY")
         yield connection

@@ -33,5 +33,5 @@ class Status:
 
 def status(database: Database) -> Status:
     """Read it, in a read-only transaction. Raises StoreUnavailable and TransferRefused."""
-    with transaction(database, write=False, seconds=database.timeout) as connection:
+    with transaction(database, write=False, seconds=database.timeout, foresee=True) as connection:
         return Status(users=batches.count_users(connection), batches=batches.batches(connection))

@@ -17,6 +17,7 @@ from typing import Generic, Literal, TypeVar
 from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
 from shared.errors import CommitUnknown, StoreUnavailable, TransferRefused
+from shared.store.postgres.preflight import obstacles
 from shared.transfer import staging
 
 PATIENCE = 3600.0
@@ -113,15 +114,19 @@ def sibling_path(source: Path, kind: str, name: str, suffix: str = "") -> Path:
 
 @contextmanager
 def transaction(
-    database: Database, *, write: bool, seconds: float = PATIENCE
+    database: Database, *, write: bool, seconds: float = PATIENCE, foresee: bool = False
 ) -> Iterator[Connection]:
     """Give a direct connection in a transaction of `staging.begin`, undone without a COMMIT.
 
     It has `seconds`, but to begin no more than a request has: a database that is silent is away.
+    With `foresee` it may not begin either where migrations are pending and could not be applied.
     Raises StoreUnavailable, and TransferRefused where the schema is not ready for it.
     """
     now = time.monotonic()
     with database.direct_connection(now + min(seconds, database.timeout)) as connection:
+        found = [it for it in obstacles(connection) if foresee or not it.only_migrating]
+        if found:
+            raise TransferRefused("\n".join([*map(str, found), "Nothing was changed."]))
         staging.begin(connection, write=write)
         connection.set_deadline(now + seconds)
         yield connection

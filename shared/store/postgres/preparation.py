@@ -11,17 +11,31 @@ from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.store.postgres import email_keys
+from shared.store.postgres import email_keys, preflight
 
 _KEYS_CORRECTED = 8
 """The migration that stands for that: until it is applied, no request is served."""
 
 
 def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> None:
-    """Bring the schema up to date, and with it the keys of the rows that were there before."""
+    """Bring the schema up to date, and with it the keys of the rows that were there before.
+
+    Where something is pending, the database is looked at before anything is changed.
+    """
     migrations.prepare(
-        database, connection, deadline, apply=apply, before={_KEYS_CORRECTED: email_keys.correct}
+        database,
+        connection,
+        deadline,
+        apply=apply,
+        look=preflight.require_clear,
+        before={_KEYS_CORRECTED: email_keys.correct},
+        after=email_keys.correct,
     )
+
+
+def plan(connection: Connection, patience: float) -> str:
+    """Write what is pending as a script for psql; see `migrations.plan`."""
+    return migrations.plan(connection, patience, breaks=(_KEYS_CORRECTED,))
 
 
 def bring_up_to_date(
@@ -33,11 +47,13 @@ def bring_up_to_date(
     """Do by hand what an instance's first connection does, past a pooler all the way.
 
     Also make the keys of users whom the old server has added since. `report` gets the name of each
-    file, and `corrected` what was done to keys. Raises StoreUnavailable, StoreFault.
+    file, and `corrected` what was done to keys. Nothing is changed where the look at the database
+    finds an obstacle. Raises StoreUnavailable, StoreFault.
     """
     database = Database(url, settings)
     deadline = time.monotonic() + settings.timeout
     correct = partial(email_keys.correct, report=corrected)
     with database.direct_connection(deadline) as connection:
+        preflight.require_clear(connection)
         migrations.apply_pending(connection, deadline, report, before={_KEYS_CORRECTED: correct})
         correct(connection, deadline)
