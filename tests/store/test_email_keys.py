@@ -326,6 +326,44 @@ def test_whom_the_old_server_is_just_adding_while_keys_are_repaired_has_the_righ
     assert [VICTIM, VICTIM] in postgres.run(KEYS, name)
 
 
+def test_keys_with_characters_that_nobody_sees_are_made_anew_and_a_twin_keeps_its_own(
+    postgres: Server, make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a release before 0009 made them of addresses that somebody had copied."""
+    name = make_database(migrated=False)
+    with monkeypatch.context() as patch:
+        load = migrations.load
+        patch.setattr(migrations, "load", lambda: [m for m in load() if m.version < 9])
+        bring_up_to_date(_url(postgres, name), DatabaseSettings())
+    addresses = [
+        "\u200bada@example.com",
+        "bob@example.com\ufeff",
+        "bob@example.com",
+        "a\u200bb@x.de",
+    ]
+    for number, address in enumerate(addresses, 1):
+        with postgres.connect(name) as connection:
+            connection.run(
+                "INSERT INTO users (id, email, email_key, password, updated_at)"
+                f" VALUES ('{_id(number)}', :email, :key, '{HASH}', '2025-01-01 00:00Z')",
+                email=address,
+                key=address,
+            )
+    with running_emulator(DATABASE_URL=postgres.url(name)) as emulator, emulator.client() as client:
+        login = {"email": "ada@example.com", "password": "secret"}
+        assert client.post("/api/login", json=login).status_code == 200
+        assert (
+            client.post("/api/signup", json=login | {"password": "another one"}).status_code == 409
+        )
+        assert [(line["corrected"], line["without_key"]) for line in emulator.log()
+                if "corrected" in line] == [(2, 1)]  # fmt: skip
+    assert postgres.run("SELECT email_key FROM users ORDER BY id", name) == [
+        ["ada@example.com"], [None], ["bob@example.com"], ["ab@x.de"],
+    ]  # fmt: skip
+    untouched = "SELECT count(*) FROM users WHERE updated_at = '2025-01-01 00:00Z'"
+    assert postgres.run(untouched, name) == [[4]]
+
+
 def test_who_may_only_add_users_can_have_nobody_cut_off(postgres: Server, database: str) -> None:
     postgres.run("CREATE ROLE earlier; GRANT INSERT (id, email) ON users TO earlier", database)
     try:

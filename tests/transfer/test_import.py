@@ -83,9 +83,9 @@ def test_a_verification_tells_later_changes_from_damage(target: Target) -> None:
     assert nonzero(target.verify(rows[:5])[0].counts) == {"identical": 5}
     target.run("UPDATE users SET name = 'Later' WHERE email = 'user1@example.com'")
     target.run("DELETE FROM users WHERE email = 'user2@example.com'")
-    target.run("ALTER TABLE users DISABLE TRIGGER update_users_updated_at")
+    target.run("ALTER TABLE users DISABLE TRIGGER zz_ai_coder_updated_at")
     target.run("UPDATE users SET password = NULL WHERE email = 'user3@example.com'")
-    target.run("ALTER TABLE users ENABLE TRIGGER update_users_updated_at")
+    target.run("ALTER TABLE users ENABLE TRIGGER zz_ai_coder_updated_at")
     rows[3]["name"] = "New in the source"
     before = target.dump()
     found, outcomes = target.verify(rows)

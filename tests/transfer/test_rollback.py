@@ -10,6 +10,7 @@ from shared.errors import TransferRefused
 from shared.transfer import rollback
 from shared.transfer.rollback import RolledBack
 from shared.transfer.steps import Outcome
+from tests.support.old_database import OLD_DDL
 from tests.support.stores import postgres_store, stored
 from tests.support.transfers import Target, finish, nonzero, user
 
@@ -46,6 +47,37 @@ def test_a_rollback_keeps_and_names_who_changed_and_who_signed_up(target: Target
         _roll_back(target, applied.batch)
     with pytest.raises(TransferRefused, match="no batch nothing"):
         _roll_back(target, "nothing")
+
+
+def test_an_import_and_its_rollback_hold_after_the_old_server_has_started_again(
+    target: Target,
+) -> None:
+    """It redefines its function and its trigger whenever it starts."""
+    target.apply([user(1), user(2)])
+    first = target.users()
+    target.run(OLD_DDL)
+    moved = user(1, name="Ada", updatedAt="2025-07-01T00:00:00Z")
+    applied, _ = target.apply([moved, user(2)])
+    assert nonzero(target.verify([moved, user(2)])[0].counts) == {"identical": 2}
+    done, _ = _roll_back(target, applied.batch)
+    assert done.counts["restored"] == 1
+    assert target.users() == first
+    target.run("UPDATE users SET name = 'Later' WHERE email = 'user1@example.com'")
+    assert target.run("SELECT count(*) FROM users WHERE updated_at > now() - interval '1 day'") == [
+        [1]
+    ]
+
+
+@pytest.mark.parametrize("value", ["infinity", "0044-03-15 12:00:00.123456+00 BC", "12000-01-01Z"])
+def test_a_rollback_restores_every_time_in_every_style(target: Target, value: str) -> None:
+    target.apply([user(1)])
+    target.run(f"SET ai_coder.as_given = 'on'; UPDATE users SET updated_at = '{value}'")
+    held = target.psql("SELECT updated_at FROM users")
+    target.run(
+        "SET datestyle = 'SQL, DMY'; SET timezone = 'Europe/Berlin';"
+        "SET ai_coder.as_given = 'on'; UPDATE users SET name = 'Ada'"
+    )
+    assert target.psql("SELECT updated_at FROM users") == held
 
 
 def test_a_batch_that_was_rolled_back_can_be_brought_again(target: Target) -> None:
