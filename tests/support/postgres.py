@@ -274,6 +274,7 @@ def running_postgres(
             "port": port,
             "unix_socket_directories": data,
             "max_connections": 200,
+            "timezone": "UTC",
             "fsync": "off",
             "full_page_writes": "off",
             "max_wal_size": "256MB",

@@ -26,6 +26,7 @@ from shared.store.postgres.shapes import (
     TRIGGERS,
     USERS,
     Column,
+    Index,
     Table,
 )
 
@@ -49,6 +50,7 @@ SELECT pg_catalog.json_build_object(
     'schema', pg_catalog.current_schema(),
     'search_path', pg_catalog.current_setting('search_path'),
     'path', pg_catalog.current_schemas(false),
+    'path_source', (SELECT source FROM pg_catalog.pg_settings WHERE name = 'search_path'),
     'role', current_user,
     'database', pg_catalog.current_database(),
     'is_standby', pg_catalog.pg_is_in_recovery(),
@@ -62,7 +64,6 @@ users AS (
     SELECT c.oid FROM pg_class c JOIN here ON here.oid = c.relnamespace WHERE c.relname = 'users'
 )
 SELECT json_build_object(
-'path_source', (SELECT source FROM pg_settings WHERE name = 'search_path'),
 'may_create', has_schema_privilege(:schema, 'CREATE'),
 'has_plpgsql', (
     SELECT has_language_privilege(oid, 'USAGE') FROM pg_language WHERE lanname = 'plpgsql'
@@ -86,7 +87,8 @@ SELECT json_build_object(
                 'is_nullable', NOT attnotnull,
                 'has_default', atthasdef OR attidentity <> '',
                 'is_generated', attgenerated <> '',
-                'is_deterministic', coalesce(collisdeterministic, true))), '{{}}')
+                'is_deterministic', coalesce(collisdeterministic, true)
+                ) ORDER BY attnum), '{{}}')
             FROM pg_attribute LEFT JOIN pg_collation l ON l.oid = attcollation
             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
         ),
@@ -164,6 +166,16 @@ SELECT json_build_object(
                 OR indexprs IS NOT NULL OR indpred IS NOT NULL
                 OR classid IN ('pg_policy'::regclass, 'pg_trigger'::regclass, 'pg_proc'::regclass,
                     'pg_publication_rel'::regclass))
+        UNION ALL
+        SELECT 'the row type', (pg_identify_object(d.classid, d.objid, d.objsubid)).*
+        FROM users JOIN pg_type t ON t.typrelid = users.oid
+        JOIN pg_depend d ON refclassid = 'pg_type'::regclass AND refobjid IN (t.oid, t.typarray)
+            AND classid = 'pg_class'::regclass AND objsubid > 0
+        JOIN pg_class c ON c.oid = objid AND relkind IN ('r', 'm', 'p')
+        WHERE EXISTS (
+            SELECT FROM pg_attribute WHERE attrelid = users.oid AND NOT attisdropped
+            AND attname IN ('created_at', 'updated_at') AND atttypid = 'timestamp'::regtype
+        )
     ) found (attname, kind, in_schema, name, identity)
 ),
 'zones', (
@@ -296,9 +308,12 @@ class _Look:
             self._recorded = {version for (version,) in rows}
         self._pending = {each.version for each in migrations.load()} - self._recorded
         for name, table in TABLES.items():
-            if name != RECORD:
-                yield from self._table(name, table)
-        yield from self._indexes()
+            if name == RECORD:
+                continue
+            unfit = [*self._table(name, table)]
+            yield from unfit
+            if not unfit:
+                yield from self._indexes(name)
         yield from self._row_security()
         if self._pending:
             yield from self._rights()
@@ -312,7 +327,7 @@ class _Look:
 
     def _elsewhere(self) -> Iterator[Obstacle]:
         """Find the tables in another schema than the one in which new ones would be made."""
-        is_chosen = self._found["path_source"] == "client"  # By the options of DATABASE_URL.
+        is_chosen = self._server["path_source"] == "client"  # By the options of DATABASE_URL.
         if is_chosen or {USERS, RECORD} & self._relations.keys():
             return
         for name, schema in self._found["elsewhere"][:1]:
@@ -320,7 +335,8 @@ class _Look:
                 f"table {schema}.{name}",
                 f"The tables would be made in the schema {self._schema}, but {name} is in the"
                 f" schema {schema}.",
-                f"Put options=-csearch_path={schema} into DATABASE_URL to use that one, or"
+                f"Put options=-csearch_path={schema} into DATABASE_URL to use that one (behind a"
+                f" pooler, ALTER ROLE {self._role} SET search_path = {schema}), or"
                 f" options=-csearch_path={self._schema} to begin without its users.",
             )
 
@@ -375,29 +391,36 @@ class _Look:
                 f"ALTER TABLE {self._name(name)} {remedy}.",
             )
 
-    def _indexes(self) -> Iterator[Obstacle]:
+    def _indexes(self, table: str) -> Iterator[Obstacle]:
         for name, index in INDEXES.items():
-            relation = self._relations.get(name)
-            held = relation["index"] if relation else None
-            if index.is_unique and (relation or index.since in self._recorded):
-                fits = held == {
-                    "table": index.table,
-                    "definition": index.definition,
-                    "unique": True,
-                    "valid": True,
-                }
-            else:
-                fits = not (relation and index.since in self._pending) or (
-                    held is not None and held["table"] == index.table
-                )
-            if not fits:
-                yield Obstacle(
-                    f"index {name}",
-                    f"{name} is not this service's index {index.definition} of {index.table}.",
-                    f"ALTER INDEX {self._name(name)} RENAME TO …, if it is there, and CREATE"
-                    f"{' UNIQUE' if index.is_unique else ''} INDEX {name} ON"
-                    f" {self._name(index.table)} USING {index.definition}.",
-                )
+            if index.table == table:
+                yield from self._index(name, index)
+
+    def _index(self, name: str, index: Index) -> Iterator[Obstacle]:
+        relation = self._relations.get(name)
+        held = relation["index"] if relation else None
+        create = (
+            f"CREATE{' UNIQUE' if index.is_unique else ''} INDEX {name} ON"
+            f" {self._name(index.table)} USING {index.definition}"
+        )
+        if relation is None:
+            # What is only for speed may be missing.
+            if index.is_unique and index.since in self._recorded:
+                yield Obstacle(f"index {name}", f"The index {name} is missing.", f"{create}.")
+            return
+        if index.is_unique:
+            wanted = {"definition": index.definition, "unique": True, "valid": True}
+            fits = held == wanted | {"table": index.table}
+        else:
+            fits = index.since in self._recorded or (held and held["table"] == index.table)
+        if not fits:
+            kind = "INDEX" if held else "TABLE"
+            again = f", and {create}" if index.since in self._recorded else ""
+            yield Obstacle(
+                f"index {name}",
+                f"{name} is not this service's index {index.definition} of {index.table}.",
+                f"ALTER {kind} {self._name(name)} RENAME TO …{again}.",
+            )
 
     def _row_security(self) -> Iterator[Obstacle]:
         for name in TABLES:
@@ -479,7 +502,7 @@ class _Look:
                 f"function {function['signature']}",
                 f"The function {function['signature']} is not this service's, and others may"
                 " need it as it is.",
-                f"ALTER FUNCTION {function['signature']} RENAME TO …; its triggers follow.",
+                f"ALTER ROUTINE {function['signature']} RENAME TO …; its triggers follow.",
                 only_migrating=True,
             )
         elif is_here and not function["is_owned"]:
@@ -487,7 +510,7 @@ class _Look:
                 f"function {function['signature']}",
                 f"The role {self._server['role']} may not replace the function"
                 f" {function['signature']}, because it does not own it.",
-                f"ALTER FUNCTION {function['signature']} OWNER TO {self._role}.",
+                f"ALTER ROUTINE {function['signature']} OWNER TO {self._role}.",
                 only_migrating=True,
             )
 
@@ -496,7 +519,7 @@ class _Look:
             name, _, column = dependent.rpartition(" on ")
             yield Obstacle(
                 name,
-                f"The {name} depends on {column} of users, which is to get a time zone.",
+                f"The {name} depends on {column} of users, whose times are to get a time zone.",
                 "Drop it, migrate, and make it again; pg_dump keeps its definition.",
                 only_migrating=True,
             )
@@ -509,7 +532,7 @@ class _Look:
             for name in _TIMES
             if "without" in relation["columns"].get(name, {}).get("type", "")
         ]
-        zones = [zone for zone in self._found["zones"] if not self._is_utc(zone)]
+        zones = [zone for name in self._found["zones"] if (zone := self._unless_utc(name))]
         if not naive or not zones or not relation["is_read"]:
             return
         if not self._connection.execute(_HAS_TIMES.format(self._name(USERS)))[0][0]:
@@ -527,11 +550,17 @@ class _Look:
             only_migrating=True,
         )
 
-    def _is_utc(self, zone: str) -> bool:
+    def _unless_utc(self, zone: str) -> str | None:
+        """Give a zone, where it differs from UTC, as AT TIME ZONE understands it.
+
+        A number of hours means one sign to SET and the other one there.
+        """
         if zone.casefold() in _UTC:
-            return True
-        self._connection.execute("SELECT set_config('TimeZone', :zone, true)", zone=zone)
-        return bool(self._connection.execute(_IS_UTC)[0][0])
+            return None
+        ((name,),) = self._connection.execute(
+            "SELECT set_config('TimeZone', :zone, true)", zone=zone
+        )
+        return None if self._connection.execute(_IS_UTC)[0][0] else str(name)
 
 
 def _foreign(
@@ -541,15 +570,22 @@ def _foreign(
     if relation["kind"] != "r" or relation["has_parts"]:
         yield "it is no ordinary table"
         return
+    columns = relation["columns"]
     for name, column in table.columns.items():
-        held = relation["columns"].get(name)
+        held = columns.get(name)
         if held is None:
-            if column.since not in pending:
-                yield f"it has no column {name}"
-        elif not _is_of_kind(held["type"], column.type, is_old=is_old):
+            continue
+        if not _is_of_kind(held["type"], column.type, is_old=is_old):
             yield f"{name} is {held['type']}, not {column.type}"
         elif held["is_generated"]:
             yield f"{name} is generated"
+    missing = [
+        name
+        for name, column in table.columns.items()
+        if name not in columns and column.since not in pending
+    ]
+    if missing:
+        yield f"it has no column {', '.join(missing)}"
 
 
 def _is_of_kind(held: str, wanted: str, *, is_old: bool) -> bool:

@@ -11,7 +11,7 @@ from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.store.postgres import email_keys, preflight
+from shared.store.postgres import email_keys
 
 _KEYS_CORRECTED = 8
 """The migration that stands for that: until it is applied, no request is served."""
@@ -27,7 +27,7 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
         connection,
         deadline,
         apply=apply,
-        look=preflight.require_clear,
+        look=_look,
         before={_KEYS_CORRECTED: email_keys.correct},
         after=email_keys.correct,
     )
@@ -54,6 +54,13 @@ def bring_up_to_date(
     deadline = time.monotonic() + settings.timeout
     correct = partial(email_keys.correct, report=corrected)
     with database.direct_connection(deadline) as connection:
-        preflight.require_clear(connection)
+        _look(connection)
         migrations.apply_pending(connection, deadline, report, before={_KEYS_CORRECTED: correct})
         correct(connection, deadline)
+
+
+def _look(connection: Connection) -> None:
+    # No request needs it where nothing is pending, and a cold start would wait for it.
+    from shared.store.postgres.preflight import require_clear
+
+    require_clear(connection)
