@@ -104,6 +104,16 @@ class EmailTaken(AuthError):
     sentence = "User already exists with this email"
 
 
+class AccountInUse(AuthError):
+    """Data of other applications refers to the account, so that the database keeps it."""
+
+    code = "account_in_use"
+    sentence = (
+        "Your account cannot be deleted, because other data still belongs to it. "
+        "Nothing was changed. Please contact support."
+    )
+
+
 class InvalidSource(AuthError):
     """A file or a body does not hold users; the sentence names the place."""
 
@@ -209,11 +219,26 @@ class StoreFault(Exception):
 
     def __init__(self, sqlstate: str, message: str, **objects: str) -> None:
         """`message` is the server's primary one; `objects` are names, by their kinds."""
-        unnamed = [f"{kind} {name}" for kind, name in objects.items() if f'"{name}"' not in message]
-        self.text = f"{message} ({', '.join(unnamed)})" if unnamed else message
-        super().__init__(f"{sqlstate}: {self.text}")
-        self.sqlstate = sqlstate
-        self.objects = objects
+        super().__init__(sqlstate, message)
+        self.sqlstate, self.message, self.objects = sqlstate, message, objects
+
+    @property
+    def text(self) -> str:
+        """The message, and the objects that it doesn't name itself."""
+        unnamed = [
+            f"{kind} {name}"
+            for kind, name in self.objects.items()
+            if f'"{name}"' not in self.message
+        ]
+        return f"{self.message} ({', '.join(unnamed)})" if unnamed else self.message
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a log line has of it beside the cause."""
+        return {"sqlstate": self.sqlstate} | self.objects
+
+    def __str__(self) -> str:
+        return f"{self.sqlstate}: {self.text}"
 
 
 class HttpError(Exception):

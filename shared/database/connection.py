@@ -505,17 +505,17 @@ def _translated() -> Iterator[None]:
         fault = StoreFault(code, _message(error), **server_errors.objects(fields))
         if server_errors.is_raised(fields):
             raise fault from error
-        cause = f"{code} {fault.text}"
+        cause, facts = f"{code} {fault.text}", fault.facts
         if code in _LOST and server_errors.is_fatal(fields):
-            raise ConnectionLost(StoreUnreachable(cause=cause)) from error
+            raise ConnectionLost(StoreUnreachable(cause=cause, **facts)) from error
         if code in _REPEATABLE:
-            raise ConnectionLost(StoreUnavailable(cause=cause)) from error
+            raise ConnectionLost(StoreUnavailable(cause=cause, **facts)) from error
         if code in _SCHEMA:
-            raise StoreRefused(cause=cause) from error
+            raise StoreRefused(cause=cause, **facts) from error
         if code == sqlstate.QUERY_CANCELED:
-            raise StoreTimeout(cause=cause) from error
+            raise StoreTimeout(cause=cause, **facts) from error
         if code.startswith(_UNAVAILABLE):
-            raise StoreUnavailable(cause=cause) from error
+            raise StoreUnavailable(cause=cause, **facts) from error
         raise fault from error
     except (OSError, pg8000.exceptions.Error) as error:
         away = StoreUnreachable(cause=describe(error))

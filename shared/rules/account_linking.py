@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Protocol
 
-from shared.errors import EmailTaken, LinkRequired
+from shared.errors import EmailTaken, LinkRequired, StoreBusy
 from shared.model.clients import Client
 from shared.model.emails import email_key
 from shared.model.sessions import Session
@@ -40,11 +40,12 @@ def sign_in(
     `session` is the caller's, if any. An attacker may have planted it in the browser, so it counts
     as a proof only under the conditions of `_is_proven`.
     Raises LinkRequired and EmailTaken if an account has the address and may not be linked,
-    InvalidIdentityToken if the token was used too often, and TooManyAttempts for too many sign-ins
-    of the user or sign-ups from the client's network.
+    InvalidIdentityToken if the token was used too often, TooManyAttempts for too many sign-ins
+    of the user or sign-ups from the client's network, and StoreBusy if others always were faster.
     """
     identities = identity.identities
     key = email_key(identity.email)
+    taken: EmailTaken | None = None
     for _ in range(ATTEMPTS):
         match = store.find_external(identities, key, identity.token, client)
         if match is None:
@@ -55,7 +56,8 @@ def sign_in(
                     user, None, identities, client=client, reservation=reservation
                 )
                 return created, "signup"
-            except EmailTaken:
+            except EmailTaken as error:
+                taken = error
                 continue
         found = match.credentials
         if match.is_linked and match.has_all:
@@ -74,7 +76,8 @@ def sign_in(
         )
         if linked is not None:
             return linked, "identity_linked"
-    raise EmailTaken
+        taken = None
+    raise taken or StoreBusy(cause="the user changed in every attempt to link an identity")
 
 
 def _is_proven(store: _Store, session: Session | None, found: Credentials, at: float) -> bool:

@@ -34,6 +34,8 @@ from shared.observe import log
 from shared.rules.gate import Gate
 from shared.store.contract import Attempt, Attempts, Credentials, Users
 
+_UNCHANGED = "no user was changed: they changed meanwhile, or a trigger of the database keeps them"
+
 
 class _Store(Users, Attempts, Protocol):
     """The part of a store that these rules need."""
@@ -132,15 +134,18 @@ class Accounts:
             attempt, found = self._prove_again(session, "currentPassword", current, client)
             changed = self._store.change_password(attempt, found, self._hasher.hash(new))
         if changed is None:
-            raise StoreBusy(cause="the user changed meanwhile")
+            raise StoreBusy(cause=_UNCHANGED)
         return changed
 
     def delete(self, session: Session, *, password: str | None, client: Client) -> None:
-        """Delete the session's user and all their data. Raises as `change_password` does."""
+        """Delete the session's user and all their data.
+
+        Raises as `change_password` does, and AccountInUse.
+        """
         with self._gate.attempt(client, "reauthentication"):
             attempt, found = self._prove_again(session, "password", password, client)
             if not self._store.delete_user(attempt, found):
-                raise StoreBusy(cause="the user changed meanwhile")
+                raise StoreBusy(cause=_UNCHANGED)
 
     def _check_new_password(
         self, password: str, *, field: str, email: str, name: str | None

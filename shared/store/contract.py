@@ -161,7 +161,8 @@ class Users(Protocol):
 
         Atomic: of any number of calls with one email key, or one identity, in any process, one
         succeeds. Repeating a call whose answer was lost gives the stored user. What has counted the
-        `reservation` serves this call, too. Raises EmailTaken.
+        `reservation` serves this call, too. Raises EmailTaken where somebody else is known to have
+        the key, the id or an identity, and nowhere else.
         """
         ...
 
@@ -175,7 +176,10 @@ class Users(Protocol):
 
 
 class Attempts(Protocol):
-    """Proofs of a password, each counted before anything is compared, and what they allow."""
+    """Proofs of a password, each counted before anything is compared, and what they allow.
+
+    Where what follows a right password fails, the attempt is not counted as a wrong one.
+    """
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Count an attempt to log in, and find the user with this email key.
@@ -210,7 +214,10 @@ class Attempts(Protocol):
         ...
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
-        """Delete the user with all that is theirs; tell whether there was one to delete."""
+        """Delete the user with all that is theirs; tell whether there was one to delete.
+
+        Raises AccountInUse where data that is not the store's refers to the user.
+        """
         ...
 
 

@@ -170,8 +170,10 @@ class FallbackStore(Store):
             with _offline():
                 self._file.attempts.succeed(attempt, "login")
         else:
-            self._postgres.end_login(attempt)
-            self._file.attempts.forget(attempt.keys)
+            try:
+                self._postgres.end_login(attempt)
+            finally:  # The password was right, whatever becomes of the rest.
+                self._file.attempts.forget(attempt.keys)
         self._end_replaced(attempt.client, is_offline=attempt.is_offline)
 
     def _end_replaced(self, client: Client | None, *, is_offline: bool = False) -> None:

@@ -24,6 +24,7 @@ _STATUS: dict[type[errors.AuthError], int] = {
     errors.ReauthenticationRequired: 403,
     errors.EmailTaken: 409,
     errors.LinkRequired: 409,
+    errors.AccountInUse: 409,
     errors.TooManyAttempts: 429,
     errors.InvalidSource: 400,
     errors.TransferRefused: 409,
@@ -84,7 +85,7 @@ def describe(error: Exception, *, request_id: str, cookie_name: str) -> Problem:
         refused = errors.StoreRefused
         status, code, sentence = _STATUS[errors.Unavailable], refused.code, refused.sentence
         headers["Retry-After"] = str(refused.retry_after)
-        log |= {"cause": str(error), "sqlstate": error.sqlstate} | error.objects
+        log |= {"cause": str(error)} | error.facts
     else:
         status, code = 500, "internal_error"
         sentence = "Something went wrong on our side. Please try again later."

@@ -141,3 +141,34 @@ def count_success(kind: str, begun: str, then: str, more: str = "", also: str = 
         extract(epoch FROM c.expires_at - CURRENT_TIMESTAMP)::float8, d.*
     FROM counted c LEFT JOIN (SELECT * FROM done {also}) d ON true
     """
+
+
+def give_back(*, audited: bool) -> str:
+    """Write the SQL that takes an attempt back whose password was right, but what followed failed.
+
+    The counts are as before it, and the audit, where it is not left alone, says nothing of it. It
+    is a success all the same, and one too many gives nothing back, so that there is an end to it.
+    """
+    begun = "SELECT FROM counted WHERE remaining >= 0"
+    if audited:
+        begun = f"""DELETE FROM auth_events WHERE id = :event::uuid AND EXISTS ({begun})
+        AND kind IN ('login_failed', 'reauthentication_failed') RETURNING 1"""
+    return f"""
+    WITH counted AS (
+        INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+        VALUES (:success_key, :success_limit::int - 1, {after(":lockout_seconds")})
+        {spend(":success_limit", prolongs=False)} RETURNING remaining
+    ), begun AS (
+        {begun}
+    ), client AS (
+        UPDATE auth_attempts SET remaining = least(remaining + 1, :client_limit::int)
+        WHERE key = :client_key AND EXISTS (SELECT FROM begun) RETURNING 1
+    ), login AS (
+        UPDATE auth_attempts SET remaining = least(remaining + 1, :login_limit::int)
+        WHERE key = :login_key AND EXISTS (SELECT FROM begun)
+        AND (SELECT count(*) FROM client) >= 0
+        RETURNING {_lasts("known_until", ":known_seconds")} AS known
+    )
+    UPDATE auth_attempts SET remaining = least(remaining + 1, :account_limit::int)
+    WHERE key = :account_key AND EXISTS (SELECT FROM login WHERE NOT known)
+    """

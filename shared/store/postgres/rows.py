@@ -15,6 +15,19 @@ def read_user(row: Row) -> User:
     return user_from(row[: len(USER_COLUMNS)])
 
 
+def only(rows: list[Row]) -> Row:
+    """Give the row of a statement that always has one.
+
+    Raises StoreRefused where there is none: a trigger kept a row out that was to be written.
+    """
+    if len(rows) != 1:
+        raise StoreRefused(
+            cause="a statement had no row where it always has one: a trigger or rule of another's "
+            "keeps out what we write"
+        )
+    return rows[0]
+
+
 def parse_json(column: str | None) -> Any:
     """Parse what `json_agg` and the like gave; NULL, which they give of no rows, is an empty list.
 

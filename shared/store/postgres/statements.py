@@ -11,7 +11,13 @@ from __future__ import annotations
 from shared.database.statement import Statement
 from shared.model.throttling import success_key
 from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS, USER_COLUMNS
-from shared.store.postgres.attempt_sql import after, count_attempt, count_success, spend
+from shared.store.postgres.attempt_sql import (
+    after,
+    count_attempt,
+    count_success,
+    give_back,
+    spend,
+)
 
 MAX_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""
@@ -28,6 +34,8 @@ def next_epoch(epoch: str) -> str:
 
 _USER = ", ".join(f"u.{column}" for column in USER_COLUMNS)
 
+# A column that pads, char(n), gives its text without the blanks.
+_STORED_HASH = "u.password::text"
 _FORGOTTEN = f"CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
 
 
@@ -84,7 +92,8 @@ WHERE NOT EXISTS (
 )
 """
 # The update that changes nothing is for a repeated call whose first answer was lost: it waits for
-# the first, and gives the row if it is the caller's own. Another's row is not given.
+# the first, and gives the row if it is the caller's own. Another's row is not given, but told of;
+# where it came during the statement, or where no row is there at all, IS_TAKEN has to be asked.
 CREATE = Statement(
     "create",
     f"""
@@ -97,17 +106,41 @@ WITH target AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT id, CURRENT_TIMESTAMP, 'signup', id, :client FROM target ON CONFLICT (id) DO NOTHING
 ){_end_replaced("EXISTS (SELECT FROM target)")}
-SELECT * FROM target
+SELECT CASE WHEN t.id IS NULL THEN EXISTS (
+    SELECT FROM users WHERE email_key = :email::text AND id <> :user_id::uuid) END, t.*
+FROM (VALUES (1)) one LEFT JOIN target t ON true
+""",
+)
+# Which constraint was violated says nothing by its name, and a row that is not there nothing at
+# all: whose address, id or identity it is can be seen. Rows of the old server may have no key.
+IS_TAKEN = Statement(
+    "is_taken",
+    f"""
+SELECT 1 FROM users
+WHERE (id <> :user_id::uuid AND (email_key = :key::text OR email = :key::text))
+    OR (id = :user_id::uuid AND email_key <> :key::text)
+UNION ALL
+SELECT 1 FROM identities i JOIN {_GIVEN} USING (issuer, subject) WHERE i.user_id <> :user_id::uuid
+LIMIT 1
+""",
+)
+# PostgreSQL tells of a text that is too long neither its column nor its table.
+WIDTHS = Statement(
+    "widths",
+    """
+SELECT attname, CASE typtype WHEN 'd' THEN typtypmod ELSE atttypmod END - 4
+FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+WHERE attrelid = 'users'::regclass AND typcategory = 'S'
 """,
 )
 BEGIN_LOGIN = Statement(
     "begin_login",
-    count_attempt(f"SELECT {_USER}, u.password FROM users u WHERE email_key = :key", "login"),
+    count_attempt(f"SELECT {_USER}, {_STORED_HASH} FROM users u WHERE email_key = :key", "login"),
 )
 BEGIN_REAUTHENTICATION = Statement(
     "begin_reauthentication",
     count_attempt(
-        f"""SELECT {_USER}, u.password FROM users u
+        f"""SELECT {_USER}, {_STORED_HASH} FROM users u
         WHERE id = :user_id::uuid AND epoch = :epoch::int
         AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)""",
         "reauthentication",
@@ -122,6 +155,11 @@ END_LOGIN = Statement(
         _end_replaced("EXISTS (SELECT FROM allowed)"),
     ),
 )
+# Where the user is not as they were found, the password was right all the same.
+_FORGET_FAILURE = """, forgiven AS (
+    DELETE FROM auth_events WHERE id = :event::uuid AND kind = 'reauthentication_failed'
+    AND EXISTS (SELECT FROM allowed) AND NOT EXISTS (SELECT FROM done)
+)"""
 # A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
 CHANGE_PASSWORD = Statement(
     "change_password",
@@ -133,6 +171,7 @@ CHANGE_PASSWORD = Statement(
         AND ((epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash)
             OR (epoch = {next_epoch(":epoch::int")} AND password = :new_hash))
         RETURNING {_USER}""",
+        _FORGET_FAILURE,
     ),
 )
 # An import remembers the hash that it replaced, and whom it brought, so that it brings them once.
@@ -143,7 +182,7 @@ DELETE_USER = Statement(
         "reauthentication",
         """DELETE FROM users WHERE id = :user_id::uuid AND EXISTS (SELECT FROM allowed)
         AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash RETURNING id""",
-        """, forgotten AS (
+        f"""{_FORGET_FAILURE}, forgotten AS (
         UPDATE import_records SET previous = NULL
         WHERE user_id = :user_id::uuid AND EXISTS (SELECT FROM done)
     )""",
@@ -151,6 +190,8 @@ DELETE_USER = Statement(
         WHERE id = :event::uuid AND kind = 'account_deleted'""",
     ),
 )
+GIVE_BACK = Statement("give_back", give_back(audited=True))
+GIVE_BACK_UNAUDITED = Statement("give_back_unaudited", give_back(audited=False))
 SELECT_USER = Statement(
     "select_user",
     f"""
@@ -246,7 +287,7 @@ WITH matched AS (
 ){_end_replaced("EXISTS (SELECT FROM complete, success WHERE remaining >= 0 AND has_all)")}
 SELECT t.remaining < 0, CASE WHEN s.remaining < 0
         THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
-    {_USER}, u.password, EXISTS (SELECT FROM linked), has_all,
+    {_USER}, {_STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
     EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP
 FROM token t CROSS JOIN complete LEFT JOIN success s ON true
     LEFT JOIN users u ON u.id = (SELECT id FROM found)

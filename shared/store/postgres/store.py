@@ -6,7 +6,9 @@ import functools
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from shared.database import sqlstate
@@ -14,7 +16,14 @@ from shared.database.connection import Row
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
-from shared.errors import EmailTaken, StoreFault, TooManyAttempts
+from shared.errors import (
+    AccountInUse,
+    EmailTaken,
+    StoreFault,
+    StoreRefused,
+    StoreUnavailable,
+    TooManyAttempts,
+)
 from shared.model.clients import Client
 from shared.model.emails import email_key
 from shared.model.sessions import Session
@@ -33,9 +42,14 @@ from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, 
 from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
-from shared.store.postgres.rows import parse_json, read_user
+from shared.store.postgres.rows import only, parse_json, read_user
 from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
+
+_TAKEN = (sqlstate.UNIQUE_VIOLATION, sqlstate.EXCLUSION_VIOLATION)
+_REFERRED_TO = (sqlstate.FOREIGN_KEY_VIOLATION, sqlstate.RESTRICT_VIOLATION)
+_MAX_OWED = 1000
+"""Attempts that are remembered to be given back."""
 
 
 class PostgresStore(Store):
@@ -54,17 +68,20 @@ class PostgresStore(Store):
         self._limits = settings.limits
         self._audit_seconds = settings.audit_days * DAY
         self._pseudonyms = Pseudonyms(secrets)
+        self._owed: deque[Attempt] = deque(maxlen=_MAX_OWED)
 
     def reserve_sign_up(
         self, client: Client, identities: Sequence[ExternalIdentity] = ()
     ) -> Reservation:
         """Count under the network's key for sign-ups."""
-        ((is_allowed, seconds),) = self.database.execute(
-            statements.RESERVE_SIGN_UP,
-            key=sign_up_key(self._pseudonyms.of(client.network)),
-            limit=self._limits.sign_up,
-            lockout_seconds=self._limits.lockout_seconds,
-            client=client.coarse,
+        is_allowed, seconds = only(
+            self.database.execute(
+                statements.RESERVE_SIGN_UP,
+                key=sign_up_key(self._pseudonyms.of(client.network)),
+                limit=self._limits.sign_up,
+                lockout_seconds=self._limits.lockout_seconds,
+                client=client.coarse,
+            )
         )
         if not is_allowed:
             raise TooManyAttempts(seconds, event="signup_throttled")
@@ -80,26 +97,69 @@ class PostgresStore(Store):
         reservation: Reservation | None = None,
     ) -> User:
         """Insert, and let the database decide."""
+        columns: dict[str, Value] = {"email": user.email, "name": user.name}
+        columns["provider"] = user.provider
         try:
-            rows = self.database.execute(
-                statements.CREATE,
-                identities=_pairs(identities),
-                user_id=user.id,
-                email=user.email,
-                password_hash=password_hash,
-                name=user.name,
-                provider=user.provider,
-                client=client.coarse if client else None,
-                **_replaced(client),
-            )
+            with self._naming_column(columns | {"password": password_hash}):
+                is_taken, *row = only(
+                    self.database.execute(
+                        statements.CREATE,
+                        identities=_pairs(identities),
+                        user_id=user.id,
+                        password_hash=password_hash,
+                        client=client.coarse if client else None,
+                        **columns,
+                        **_replaced(client),
+                    )
+                )
         except StoreFault as error:
             # The id, an identity, or the bare `email` of a row that the old server wrote.
-            if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
+            if self._is_taken(error, user.id, user.email, identities):
                 raise EmailTaken from error
             raise
-        if not rows:
+        if row[0] is not None:
+            return read_user(row)
+        if is_taken or self._is_taken(None, user.id, user.email, identities):
             raise EmailTaken
-        return read_user(rows[0])
+        raise StoreRefused(
+            cause="no row came into users: a trigger or rule of another's keeps new ones out"
+        )
+
+    def _is_taken(
+        self,
+        fault: StoreFault | None,
+        user_id: str,
+        key: str | None,
+        identities: Sequence[ExternalIdentity],
+    ) -> bool:
+        """Tell whether somebody else has the key, id or an identity, where a fault may say so.
+
+        Only what is there tells: a constraint of another's may be unique as well.
+        """
+        if fault is not None and fault.sqlstate not in _TAKEN:
+            return False
+        return bool(
+            self.database.execute(
+                statements.IS_TAKEN,
+                user_id=user_id,
+                key=key,
+                identities=_pairs(identities),
+            )
+        )
+
+    @contextmanager
+    def _naming_column(self, columns: dict[str, Value]) -> Iterator[None]:
+        """Name the column that a value does not fit into, in the fault that says only this."""
+        try:
+            yield
+        except StoreFault as fault:
+            if fault.sqlstate == sqlstate.STRING_TOO_LONG:
+                with suppress(StoreUnavailable, StoreFault):
+                    widths = self.database.execute(statements.WIDTHS)
+                    for name, width in widths:
+                        if 0 < width < len(str(columns.get(name) or "")):
+                            fault.objects |= {"table": "users", "column": name}
+            raise
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Count under three keys, and find the row that holds the email key."""
@@ -125,21 +185,23 @@ class PostgresStore(Store):
         account = self._pseudonyms.of(address)
         keys = Keys.of(account, self._pseudonyms.of(client.network))
         limits, began = self._limits, time.time()
-        ((denied_by, event, seconds, at, *row),) = self.database.execute(
-            statement,
-            client_key=keys.client,
-            login_key=keys.login,
-            account_key=keys.account,
-            nobodys_login_key=keys.nobodys_login,
-            nobodys_account_key=keys.nobodys_account,
-            client_limit=limits.client,
-            login_limit=limits.login,
-            account_limit=limits.account,
-            lockout_seconds=limits.lockout_seconds,
-            known_seconds=KNOWN_SECONDS,
-            account=account,
-            client=client.coarse,
-            **found,
+        denied_by, event, seconds, at, *row = only(
+            self.database.execute(
+                statement,
+                client_key=keys.client,
+                login_key=keys.login,
+                account_key=keys.account,
+                nobodys_login_key=keys.nobodys_login,
+                nobodys_account_key=keys.nobodys_account,
+                client_limit=limits.client,
+                login_limit=limits.login,
+                account_limit=limits.account,
+                lockout_seconds=limits.lockout_seconds,
+                known_seconds=KNOWN_SECONDS,
+                account=account,
+                client=client.coarse,
+                **found,
+            )
         )
         self.database_status.compare_clocks(began, at)
         if denied_by == CLIENT:
@@ -164,59 +226,88 @@ class PostgresStore(Store):
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
         user = found.user
-        row = self._succeed(
-            statements.CHANGE_PASSWORD,
-            "reauthentication",
-            attempt,
-            user_id=user.id,
-            epoch=user.epoch,
-            old_hash=found.password_hash,
-            new_hash=new,
-        )
+        with self._naming_column({"password": new}):
+            row = self._succeed(
+                statements.CHANGE_PASSWORD,
+                "reauthentication",
+                attempt,
+                user_id=user.id,
+                epoch=user.epoch,
+                old_hash=found.password_hash,
+                new_hash=new,
+            )
         return None if row[0] is None else read_user(row)
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete where the row is as it was found; its identities follow."""
         user = found.user
-        (deleted,) = self._succeed(
-            statements.DELETE_USER,
-            "reauthentication",
-            attempt,
-            user_id=user.id,
-            epoch=user.epoch,
-            old_hash=found.password_hash,
-        )
+        try:
+            (deleted,) = self._succeed(
+                statements.DELETE_USER,
+                "reauthentication",
+                attempt,
+                user_id=user.id,
+                epoch=user.epoch,
+                old_hash=found.password_hash,
+            )
+        except StoreFault as fault:
+            if fault.sqlstate in _REFERRED_TO:
+                raise AccountInUse(cause=str(fault), **fault.facts) from fault
+            raise
         return deleted is not None
 
     def _succeed(self, statement: Statement, kind: str, attempt: Attempt, /, **then: Value) -> Row:
         """Count a success, and give the row of what follows it, of nulls where it was not done."""
-        keys, limits, user = attempt.keys, self._limits, succeeded(attempt)
-        ((is_allowed, seconds, *row),) = self.database.execute(
-            statement,
-            client_key=keys.client,
-            login_key=keys.login,
-            account_key=keys.account,
-            success_key=success_key(user.id),
-            client_limit=limits.client,
-            login_limit=limits.login,
-            account_limit=limits.account,
-            success_limit=limits.success,
-            lockout_seconds=limits.lockout_seconds,
-            known_seconds=KNOWN_SECONDS,
-            event=attempt.event,
-            **then,
-        )
+        try:
+            is_allowed, seconds, *row = only(
+                self.database.execute(statement, **self._counted(attempt), **then)
+            )
+        except (StoreFault, StoreUnavailable):
+            self._give_back(attempt)
+            raise
         if not is_allowed:
-            raise too_many(seconds, kind, user, attempt.account)
+            raise too_many(seconds, kind, succeeded(attempt), attempt.account)
         return row
+
+    def _counted(self, attempt: Attempt) -> dict[str, Value]:
+        """Give the parameters that name what an attempt was counted under, and its event."""
+        keys, limits = attempt.keys, self._limits
+        return {
+            "client_key": keys.client,
+            "login_key": keys.login,
+            "account_key": keys.account,
+            "success_key": success_key(succeeded(attempt).id),
+            "client_limit": limits.client,
+            "login_limit": limits.login,
+            "account_limit": limits.account,
+            "success_limit": limits.success,
+            "lockout_seconds": limits.lockout_seconds,
+            "known_seconds": KNOWN_SECONDS,
+            "event": attempt.event,
+        }
+
+    def _give_back(self, attempt: Attempt) -> None:
+        """Take back an attempt whose password was right, now or when the database can.
+
+        It may be the audit that refuses; the counts are given back then, too.
+        """
+        counted = self._counted(attempt)
+        for statement in (statements.GIVE_BACK, statements.GIVE_BACK_UNAUDITED):
+            try:
+                self.database.execute(statement, **counted)
+            except StoreFault:
+                continue
+            except StoreUnavailable:
+                self._owed.append(attempt)
+            return
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
-        return bool(
-            self.database.execute(
+        with self._naming_column({"password": new}):
+            rows = self.database.execute(
                 statements.REPLACE_HASH, user_id=user_id, old_hash=old, new_hash=new
             )
-        )
+        return bool(rows)
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         """Find the row with the id; what is no UUID is nobody's."""
@@ -279,7 +370,7 @@ class PostgresStore(Store):
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
         limits = self._limits
-        ((is_used_up, seconds, *columns, is_linked, has_all, has_identities, at),) = (
+        is_used_up, seconds, *columns, is_linked, has_all, has_identities, at = only(
             self.database.execute(
                 statements.FIND_EXTERNAL,
                 identities=_pairs(identities),
@@ -328,13 +419,15 @@ class PostgresStore(Store):
                 **_replaced(client),
             )
         except StoreFault as error:
-            if error.sqlstate == sqlstate.UNIQUE_VIOLATION:
+            if self._is_taken(error, user.id, None, identities):
                 return None
             raise
         return read_user(rows[0]) if rows else None
 
     def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
+        for _ in range(len(self._owed)):
+            self._give_back(self._owed.popleft())
         ((most,),) = self.database.execute(statements.CLEAN_UP, audit_seconds=self._audit_seconds)
         ((hours,),) = self.database.execute(statistics.ROLL_UP)
         self._correct_keys()
