@@ -30,6 +30,7 @@ from shared.transfer import (
 from shared.transfer.command import (
     DIFFERENT,
     EXIT_CODES,
+    FAILED,
     QUARANTINED,
     Command,
     Stop,
@@ -39,6 +40,7 @@ from shared.transfer.command import (
 )
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.outputs import Outputs
+from shared.transfer.reconciling import Reconciled
 from shared.transfer.sources import Source, SourceFile, copy_rows, open_source
 from shared.transfer.steps import Event, Outcome, Ready, sibling_path, timestamp, to_json
 from shared.transfer.wording import (
@@ -250,7 +252,20 @@ def reconcile(command: Command, offer: bool) -> None:
     if waiting:
         command.bring_schema_up_to_date()
     quarantine = reconciling.quarantine_of(command.settings.store.users_file)
-    done = command.display.run(reconciling.reconcile(command.database(), users, quarantine))
+    settled = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal settled
+        if isinstance(event, Outcome) and event.verdict != pending_sign_ups.REFUSED:
+            settled += 1
+            command.changed = (
+                f"Before that {settled} of {waiting} sign-ups were reconciled; the others are "
+                "still pending."
+            )
+
+    done = command.display.run(
+        reconciling.reconcile(command.database(), users, quarantine), on_event=on_event
+    )
     command.done = "reconciliation"
     command.display.table(
         f"Reconciliation of {command.settings.store.users_file} with {command.place}",
@@ -263,12 +278,7 @@ def reconcile(command: Command, offer: bool) -> None:
     if done.quarantined:
         command.display.table("", [("file", str(quarantine), "")])
     command.display.result(**asdict(done), quarantine=str(quarantine))
-    if done.quarantined:
-        command.display.error(
-            "quarantined",
-            f"{done.quarantined} sign-ups are in {quarantine}, with advice for each.",
-        )
-        raise Stop(QUARANTINED)
+    _tell_unbrought(command, done, quarantine)
 
 
 @action(transfer)
@@ -287,6 +297,23 @@ def export_(command: Command, output: Path | None) -> None:
         [("file", str(path), ""), ("users", done.rows, ""), ("SHA-256", done.users_sha256, "")],
     )
     command.display.result(**asdict(done), path=str(path))
+
+
+def _tell_unbrought(command: Command, done: Reconciled, quarantine: Path) -> None:
+    """Tell of sign-ups that did not come to Postgres. Raises Stop if there are any."""
+    if done.quarantined:
+        command.display.error(
+            "quarantined",
+            f"{done.quarantined} sign-ups are in {quarantine}, with advice for each.",
+        )
+    if done.refused:
+        command.display.error(
+            "refused",
+            f"The database refuses {done.refused} sign-ups, which are still pending. Change what "
+            "refuses them, and run it again.",
+        )
+    if done.quarantined or done.refused:
+        raise Stop(FAILED if done.refused else QUARANTINED)
 
 
 def _apply(

@@ -72,6 +72,8 @@ class Command:
         self.migrated: list[str] = []
         self.corrections: list[Correction] = []
         """Corrections of email keys."""
+        self.changed = ""
+        """A sentence about what an unfinished action has changed so far."""
         self.done = ""
         """The completed action, after which only its report can fail."""
         # No session is made here, and a generated secret must not be left behind.
@@ -122,6 +124,8 @@ class Command:
         """A sentence about what was changed before a failure."""
         if self.done:
             return f"The {self.done} was done."
+        if self.changed:
+            return self.changed
         if self.migrated:
             return f"Applied {', '.join(self.migrated)}; nothing else was changed."
         return "Nothing was changed."

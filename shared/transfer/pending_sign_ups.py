@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 
 from shared.database.connection import Connection
+from shared.errors import StoreFault, StoreRefused
 from shared.model.user_record import UserRecord
 from shared.transfer.users_table import RECORD_DEFINITIONS, insert_from, moment
 
 CREATED, PRESENT = "created", "present"
 EMAIL_TAKEN, ID_TAKEN, INVALID = "email_taken", "id_taken", "invalid"
-"""What became of an operation. The last three are for the quarantine."""
+REFUSED = "refused"
+"""What became of an operation. Three are for the quarantine; what is refused is pending still."""
 
 # It waits for a transaction that has the same operation and has not ended, such as one of ours
 # whose connection was lost.
@@ -24,9 +26,11 @@ _CLAIMED = "SELECT outcome, user_id::text FROM applied_ops WHERE operation = :op
 _CORRECT = "UPDATE applied_ops SET outcome = :outcome WHERE operation = :operation::uuid"
 _CREATE = f"""
 {insert_from("r")} FROM json_to_record(:record::json) AS r ({RECORD_DEFINITIONS})
-ON CONFLICT DO NOTHING RETURNING id
+ON CONFLICT (email_key) DO NOTHING RETURNING id
 """
 _FIND = "SELECT email_key FROM users WHERE id = :user_id::uuid"
+# Rows of the old server may have no key.
+_FIND_ADDRESS = "SELECT 1 FROM users WHERE email_key = :key OR email = :email LIMIT 1"
 _END_SESSIONS = """
 WITH revoked AS (
     INSERT INTO revoked_sessions (sid, ends_at, user_id)
@@ -62,6 +66,9 @@ def apply(
 
     A repeated call gives the outcome of the first, and ends the sessions that have been ended in
     the file since. Nothing that Postgres has of a user is changed, but for what ends sessions.
+
+    Raises StoreFault and StoreRefused where the database refuses it, for a constraint or a trigger
+    of another's: that tells nothing of the operation, which is to be left pending.
     """
     user_id = record and record.id
     outcome = CREATED if record else INVALID
@@ -87,10 +94,20 @@ def apply(
 
 
 def _create(connection: Connection, record: UserRecord) -> str:
-    if connection.execute(_CREATE, record=json.dumps(record._asdict())):
-        return CREATED
-    found = connection.execute(_FIND, user_id=record.id)
-    if not found:
+    connection.run_script("SAVEPOINT creation")
+    fault: StoreFault | None = None
+    try:
+        if connection.execute(_CREATE, record=json.dumps(record._asdict())):
+            return CREATED
+    except StoreFault as error:
+        connection.run_script("ROLLBACK TO creation")
+        fault = error
+    if found := connection.execute(_FIND, user_id=record.id):
+        # The same id was made once only: it is this sign-up, whose answer was lost, or was
+        # imported.
+        return PRESENT if found[0][0] == record.email_key else ID_TAKEN
+    if connection.execute(_FIND_ADDRESS, key=record.email_key, email=record.email):
         return EMAIL_TAKEN
-    # The same id was made once only: it is this sign-up, whose answer was lost, or was imported.
-    return PRESENT if found[0][0] == record.email_key else ID_TAKEN
+    raise fault or StoreRefused(
+        cause="no row came into users: a trigger or rule of another's keeps new ones out"
+    )

@@ -1,7 +1,8 @@
 """Brings sign-ups of an outage to Postgres, and leaves them out of the users file then.
 
 Each operation is a transaction of its own, under the users file's lock. Who has lost the address to
-another user goes, with a reason and what to do, into the quarantine: a file of JSON lines.
+another user goes, with a reason and what to do, into the quarantine: a file of JSON lines. Whom the
+database refuses for another reason is pending still, and told of.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from shared import files
 from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
-from shared.errors import StoreRefused, StoreUnavailable
+from shared.errors import StoreFault, StoreRefused, StoreUnavailable
 from shared.formats.timestamps import now_iso
 from shared.model.user_record import (
     PENDING,
@@ -41,6 +42,7 @@ REASONS = {
     pending_sign_ups.EMAIL_TAKEN: "Another user in Postgres has this address and keeps it.",
     pending_sign_ups.ID_TAKEN: "A user in Postgres with another address has this id and keeps it.",
     pending_sign_ups.INVALID: "The record was edited and is not a valid user.",
+    pending_sign_ups.REFUSED: "The database refuses it, so that it is still pending",
 }
 _SAME_PERSON = (
     "If both are the same person, nothing is lost: they log in with the password or Google account "
@@ -66,6 +68,11 @@ class Reconciled:
         """Count those that went into the quarantine."""
         return sum(self.counts[outcome] for outcome in ADVICE)
 
+    @property
+    def refused(self) -> int:
+        """Count those that the database refused."""
+        return self.counts[pending_sign_ups.REFUSED]
+
 
 def quarantine_of(users_file: Path) -> Path:
     """Name the quarantine of a users file."""
@@ -77,49 +84,79 @@ def reconcile(
 ) -> Generator[Event, None, Reconciled]:
     """Bring every pending operation to Postgres or into the quarantine.
 
-    What has not been done when it stops, for whatever reason, is pending still. Raises
-    StoreUnavailable, TransferRefused where the schema is not ready, and OSError.
+    What has not been done when it stops, for whatever reason, is pending still; what has been done
+    is told of before. Raises StoreUnavailable, TransferRefused where the schema is not ready, and
+    OSError.
     """
     counts = Counter(dict.fromkeys(REASONS, 0))
     for operation in users.pending():
+        done: list[Outcome] = []
         # Before the lock, so that whoever signs up meanwhile waits for no dialing.
         with transaction(database, write=True) as connection:
-            outcome = users.resolve(operation, partial(_bring, database, connection, quarantine))
-        if outcome:
+            try:
+                users.resolve(operation, partial(_bring, database, connection, quarantine, done))
+            except _StillPending as error:
+                done.append(error.outcome)
+            except (StoreUnavailable, OSError):  # Perhaps only the file could not be written.
+                yield from done
+                raise
+        for outcome in done:
             counts[outcome.verdict] += 1
             yield outcome
     return Reconciled(counts=dict(counts), pending=len(users.pending()))
 
 
+class _StillPending(Exception):
+    """The database refuses an operation, which stays where it is."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        """Take what is to be told."""
+        self.outcome = outcome
+
+
 def _bring(
-    database: Database, connection: Connection, quarantine: Path, record: dict[str, Any]
-) -> Outcome:
-    """Bring a pending user to Postgres, or into the quarantine."""
-    try:
-        outcome = _apply(connection, record)
-    except StoreRefused:
-        raise
-    except (ConnectionLost, StoreUnavailable):
-        # Where the answer to the COMMIT was lost, the second time finds what the first has done.
-        with transaction(database, write=True, seconds=OPERATION_SECONDS) as fresh:
-            outcome = _apply(fresh, record)
-    if outcome in ADVICE:
-        _quarantine(quarantine, record, outcome)
-    user_id = None if outcome == pending_sign_ups.INVALID else record["id"]
-    return Outcome(outcome, REASONS[outcome], user_id=user_id, email=record["email"])
-
-
-def _apply(connection: Connection, record: dict[str, Any]) -> str:
-    operation = record[PENDING]["operation"]
+    database: Database,
+    connection: Connection,
+    quarantine: Path,
+    done: list[Outcome],
+    record: dict[str, Any],
+) -> None:
+    """Bring a pending user to Postgres, or into the quarantine, and add to what is `done`."""
     parsed: UserRecord | None
     try:
         parsed = parse(record)
         canonical(parsed)
     except InvalidRow:
         parsed = None
+    outcome = partial(Outcome, user_id=parsed and parsed.id, email=record["email"])
+    try:
+        verdict = _apply(database, connection, record, parsed)
+    except (StoreFault, StoreRefused) as error:
+        refused = pending_sign_ups.REFUSED
+        raise _StillPending(outcome(refused, f"{REASONS[refused]}: {error}.")) from error
+    if verdict in ADVICE:
+        _quarantine(quarantine, record, verdict)
+    done.append(outcome(verdict, REASONS[verdict]))
+
+
+def _apply(
+    database: Database, connection: Connection, record: dict[str, Any], parsed: UserRecord | None
+) -> str:
+    operation = record[PENDING]["operation"]
     revoked = revoked_sessions(record) if parsed else ()
-    connection.set_deadline(time.monotonic() + OPERATION_SECONDS)
-    return pending_sign_ups.apply(connection, operation, parsed, revoked)
+
+    def apply(connection: Connection) -> str:
+        connection.set_deadline(time.monotonic() + OPERATION_SECONDS)
+        return pending_sign_ups.apply(connection, operation, parsed, revoked)
+
+    try:
+        return apply(connection)
+    except StoreRefused:
+        raise
+    except (ConnectionLost, StoreUnavailable):
+        # Where the answer to the COMMIT was lost, the second time finds what the first has done.
+        with transaction(database, write=True, seconds=OPERATION_SECONDS) as fresh:
+            return apply(fresh)
 
 
 def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:

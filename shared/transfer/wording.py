@@ -38,6 +38,7 @@ RECONCILED = {
     pending_sign_ups.EMAIL_TAKEN: "in the quarantine: another user has the address",
     pending_sign_ups.ID_TAKEN: "in the quarantine: another user has the id",
     pending_sign_ups.INVALID: "in the quarantine: edited and no longer valid",
+    pending_sign_ups.REFUSED: "still pending: refused by the database",
 }
 _DOUBTFUL_TIMES = {
     time_doubts.BEFORE_1990: "have a time before 1990",

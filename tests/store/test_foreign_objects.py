@@ -16,6 +16,7 @@ import pytest
 from shared.errors import EmailTaken, StoreFault
 from shared.model.users import ExternalIdentity, User
 from shared.store.contract import Store
+from tests.support.foreign_objects import trigger
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, stored
@@ -26,16 +27,10 @@ GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
 OTHER = ExternalIdentity("https://accounts.google.com", "2")
 ADDRESS = "ada@example.com"
 
-_TRIGGER = """
-CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {deed} END $$;
-CREATE TRIGGER guard {when} ON {table} FOR EACH ROW EXECUTE FUNCTION guard()
-"""
-
 
 def _trigger(deed: str, when: str = "BEFORE INSERT", table: str = "users") -> tuple[str, str]:
     """Give the SQL that makes a trigger, and the one that drops it."""
-    made = _TRIGGER.format(deed=deed, when=when, table=table)
-    return made, f"DROP TRIGGER guard ON {table}; DROP FUNCTION guard()"
+    return trigger(deed, when, table), "DROP FUNCTION guard() CASCADE"
 
 
 def _constraint(definition: str, table: str = "users") -> tuple[str, str]:

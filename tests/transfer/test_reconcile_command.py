@@ -8,7 +8,9 @@ from pathlib import Path
 from shared.transfer.reconciling import quarantine_of
 from tests.support import commands
 from tests.support.in_process import served
+from tests.support.interceptor import Interceptor, Message
 from tests.support.outage import ADMIN
+from tests.support.postgres import Server
 from tests.support.reconciliations import sign_up
 from tests.support.transfers import Target, nonzero, user
 
@@ -68,3 +70,41 @@ def test_a_database_that_is_away_is_a_sentence_and_leaves_all_pending(file: Path
     assert ended.code == 1
     assert "Database error: cannot connect" in ended.error
     assert file.read_bytes() == before
+
+
+def test_the_command_tells_what_is_still_pending_and_what_refuses_it(
+    target: Target, file: Path
+) -> None:
+    url = target.server.url(target.name)
+    sign_up(file, "ada@example.com", "bob@example.com")
+    target.run("ALTER TABLE users ADD CONSTRAINT guard CHECK (email NOT LIKE 'bob%')")
+    ended = commands.run(url, file, "reconcile")
+    assert ended.code == 1
+    assert "created  1  written to Postgres" in ended.output
+    assert "refused  1  still pending" in ended.output
+    assert "bob@example.com: refused. The database refuses it" in ended.error
+    assert 'violates check constraint "guard"' in ended.error
+    assert "The database refuses 1 sign-ups, which are still pending." in ended.error
+    assert "Nothing was changed" not in ended.error
+    assert "Traceback" not in ended.error
+
+
+def test_the_command_tells_what_it_has_changed_before_the_database_went_away(
+    postgres: Server, target: Target, file: Path
+) -> None:
+    sign_up(file, "ada@example.com", "bob@example.com")
+    with Interceptor(postgres) as between:
+
+        def watch(message: Message) -> bool:
+            if message.is_committed:
+                between.is_open = False
+            return False
+
+        assert target.run("SELECT count(*) FROM users") == [[0]]
+        between.watch = watch
+        ended = commands.run(postgres.url(target.name, port=between.port), file, "reconcile")
+    assert ended.code == 1
+    assert "Before that 1 of 2 sign-ups were reconciled; the others are still pending." in (
+        ended.error
+    )
+    assert "Nothing was changed" not in ended.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import StoreUnreachable
+from shared import files
+from shared.errors import StoreUnavailable, StoreUnreachable
 from shared.transfer import pending_sign_ups
-from shared.transfer.reconciling import quarantine_of
+from shared.transfer.reconciling import quarantine_of, reconcile
+from shared.transfer.steps import Outcome
 from tests.support import commands
+from tests.support.foreign_objects import trigger
 from tests.support.interceptor import Interceptor, Message
 from tests.support.postgres import Server
-from tests.support.reconciliations import quarantined, reconcile_file, sign_up
+from tests.support.reconciliations import quarantined, reconcile_file, sign_up, store_of
 from tests.support.transfers import Target, nonzero, user
 
 
@@ -98,6 +102,87 @@ def test_a_quarantine_that_somebody_edited_is_kept_as_it_is(target: Target, file
     note, line = quarantine_of(file).read_text().splitlines()
     assert note == "a note of mine"
     assert json.loads(line)["outcome"] == "email_taken"
+
+
+REFUSALS = {
+    "a unique name": ("ALTER TABLE users ADD CONSTRAINT guard UNIQUE (name)", "guard"),
+    "a unique name at the end": (
+        "ALTER TABLE users ADD CONSTRAINT guard UNIQUE (name) DEFERRABLE INITIALLY DEFERRED",
+        "guard",
+    ),
+    "a check": ("ALTER TABLE users ADD CONSTRAINT guard CHECK (email NOT LIKE 'bob%')", "guard"),
+    "a trigger that raises": (
+        trigger("IF NEW.email LIKE 'bob%' THEN RAISE 'no %', NEW.email; END IF; RETURN NEW;"),
+        "guard()",
+    ),
+    "a trigger that says nothing": (
+        trigger("RETURN CASE WHEN NEW.email NOT LIKE 'bob%' THEN NEW END;"),
+        "no row came into users",
+    ),
+    "a trigger on the audit": (
+        trigger(
+            "IF EXISTS (SELECT FROM users WHERE id = NEW.user_id AND email LIKE 'bob%')"
+            " THEN RAISE 'no %', NEW.user_id; END IF; RETURN NEW;",
+            table="auth_events",
+        ),
+        "guard()",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_sign_up_that_the_schema_refuses_stays_pending_and_the_others_are_brought(
+    target: Target, file: Path, case: str
+) -> None:
+    change, named = REFUSALS[case]
+    target.run(change)
+    sign_up(file, "ada@example.com", "bob@example.com", "eve@example.com")
+    records = json.loads(file.read_text())
+    records[0]["name"] = records[1]["name"] = "Sam"
+    records[2]["name"] = "Eve"
+    file.write_text(json.dumps(records))
+    done, outcomes = reconcile_file(target, file)
+    assert nonzero(done.counts) == {"created": 2, "refused": 1}
+    assert (done.pending, done.refused, done.quarantined) == (1, 1, 0)
+    assert [outcome.verdict for outcome in outcomes] == ["created", "refused", "created"]
+    assert outcomes[1].user_id == records[1]["id"]
+    assert named in outcomes[1].reason
+    assert "bob@" not in outcomes[1].reason
+    assert json.loads(file.read_text()) == [records[1]]
+    assert not quarantine_of(file).exists()
+    target.run(
+        "ALTER TABLE users DROP CONSTRAINT IF EXISTS guard; DROP FUNCTION IF EXISTS guard CASCADE"
+    )
+    done, _ = reconcile_file(target, file)
+    assert nonzero(done.counts) == {"created": 1}
+
+
+def test_an_address_is_taken_although_another_constraint_is_violated_as_well(
+    target: Target, file: Path
+) -> None:
+    target.run("INSERT INTO users (email, name) VALUES ('ada@example.com', 'Sam')")
+    target.run("UPDATE users SET email_key = NULL; ALTER TABLE users ADD UNIQUE (name)")
+    sign_up(file, "ada@example.com")
+    done, _ = reconcile_file(target, file)
+    assert nonzero(done.counts) == {"email_taken": 1}
+
+
+def test_what_was_brought_is_told_although_the_file_cannot_be_written(
+    target: Target, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_up(file, "ada@example.com")
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "replace", is_full)
+    events = reconcile(target.database, store_of(file), quarantine_of(file))
+    outcome = next(events)
+    assert isinstance(outcome, Outcome)
+    assert outcome.verdict == "created"
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        next(events)
+    assert target.run("SELECT count(*) FROM users") == [[1]]
 
 
 @pytest.mark.parametrize("is_copy", [False, True])
