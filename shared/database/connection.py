@@ -24,7 +24,8 @@ import pg8000.exceptions
 import scramp
 from scramp.core import ClientStage, IterationCount
 
-from shared.database import server_errors, sqlstate
+from shared.database import refusals, server_errors, sqlstate
+from shared.database.refusals import Refusal
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
@@ -79,18 +80,6 @@ _TIMESTAMPTZ = 1184
 _BEYOND = re.compile(r"-?infinity|\d{4,6}-\d\d-\d\d [\d:.]+[+-][\d:]+( BC)?")
 """Times that datetime cannot hold."""
 
-_RETRY_CONNECT = frozenset(
-    {sqlstate.TOO_MANY_CONNECTIONS, sqlstate.ADMIN_SHUTDOWN, sqlstate.CRASH_SHUTDOWN}
-)
-# Neon's proxy gives XX000 to every error of its own, and PgBouncer 08P01, so only the text tells
-# which will pass. A compute that wakes up, or a server that starts, is worth the whole deadline.
-_STARTING_TEXTS = (
-    "Couldn't connect to compute node",
-    "Too many connections attempts",
-    "Failed to acquire permit",
-    "Control plane request failed",
-    "server login has been failing",
-)
 _LOST = frozenset(
     {
         sqlstate.ADMIN_SHUTDOWN,
@@ -102,7 +91,15 @@ _LOST = frozenset(
     }
 )
 """The server ended the connection: a statement that may be repeated is repeated on a new one."""
-_REPEATABLE = frozenset({sqlstate.SERIALIZATION_FAILURE, sqlstate.DEADLOCK_DETECTED})
+_REPEATABLE = frozenset(
+    {
+        sqlstate.SERIALIZATION_FAILURE,
+        sqlstate.DEADLOCK_DETECTED,
+        sqlstate.INVALID_SQL_STATEMENT_NAME,
+        sqlstate.INVALID_CURSOR_NAME,
+    }
+)
+"""Nothing was done. The last two come of a pooler that sent one flight to several servers."""
 _SCHEMA = frozenset(
     {sqlstate.INVALID_SCHEMA_NAME, sqlstate.INSUFFICIENT_PRIVILEGE, sqlstate.UNDEFINED_COLUMN}
 )
@@ -379,7 +376,12 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     def handle_messages(self, context: Any) -> None:
         """Read the answer to one flight, as far as it is no longer than it may be."""
         self._sock.left = self.max_answer
-        super().handle_messages(context)
+        try:
+            super().handle_messages(context)
+        except (OSError, pg8000.exceptions.InterfaceError) as error:
+            if context.error is None:
+                raise
+            raise _hung_up(context.error, repeat=not _is_timeout(error)) from error
 
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
         """Answer SCRAM-SHA-256 and nothing else, whoever asks; see `_check_authentication`."""
@@ -481,10 +483,9 @@ def _login_translated() -> Iterator[None]:
         yield
     except pg8000.exceptions.DatabaseError as error:
         code, message = _code(error), _message(error)
-        starting = code == sqlstate.CANNOT_CONNECT_NOW or any(
-            text in message for text in _STARTING_TEXTS
-        )
-        if starting or code in _RETRY_CONNECT:
+        refusal = refusals.of_login(code, message)
+        if refusal is not Refusal.FINAL:
+            starting = refusal is Refusal.STARTING
             raise ConnectRetryable(f"{code} {message}", starting=starting) from error
         raise StoreRefused(cause=f"the server refused the connection: {code} {message}") from error
     except scramp.ScramException as error:
@@ -523,6 +524,17 @@ def _translated() -> Iterator[None]:
     except GARBLED as error:
         cause = f"the answer could not be read ({type(error).__name__})"
         raise ConnectionLost(StoreUnavailable(cause=cause)) from error
+
+
+def _hung_up(
+    last: pg8000.exceptions.DatabaseError, *, repeat: bool
+) -> ConnectionLost | StoreRefused:
+    """Tell what an error means after which the server, or a pooler, hung up."""
+    code, message = _code(last), _message(last)
+    cause = f"{code} {message}"
+    if refusals.of_pooler(code, message) is Refusal.FINAL:
+        return StoreRefused(cause=cause)
+    return ConnectionLost(StoreUnreachable(cause=cause), repeat=repeat)
 
 
 def _fields(error: pg8000.exceptions.DatabaseError) -> dict[str, str]:

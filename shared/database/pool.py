@@ -335,11 +335,14 @@ class Database:
     ) -> Connection:
         deadline = min(deadline, time.monotonic() + self._connect_timeout)
         context = self._tls_context()
-        attempts = 0
+        attempts, told = 0, ""
         while True:
             try:
                 return connect(url, context, deadline)
+            except StoreUnreachable as error:  # The last one, that nobody answered any more.
+                raise StoreUnreachable(cause=f"{error.cause}{told}") from error
             except ConnectRetryable as error:
+                told = f"; the attempt before: {error}"
                 attempts += 1
                 pause = min(CONNECT_BACKOFF * 2 ** (attempts - 1), CONNECT_BACKOFF_MAX)
                 pause *= random.uniform(0.5, 1.5)  # noqa: S311  # jitter

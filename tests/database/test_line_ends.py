@@ -17,6 +17,7 @@ from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused
+from shared.store.postgres.preparation import prepare
 from tests.support.emulator import ROOT
 from tests.support.postgres import Server
 
@@ -58,11 +59,11 @@ def test_migrations_applied_from_either_checkout_are_applied_to_both_and_an_edit
         for folder in (ROOT / "migrations", crlf):
             monkeypatch.setattr(migrations, "load", partial(load, folder))
             assert {item.state for item in migrations.status(connection)} == {"applied"}
-            migrations.prepare(database, connection, deadline, apply=True)
+            prepare(database, connection, deadline, apply=True)
         _edit(crlf)
         assert migrations.status(connection)[0].state == "edited"
         with pytest.raises(StoreRefused, match=r"0001_users\.sql was edited"):
-            migrations.prepare(database, connection, deadline, apply=True)
+            prepare(database, connection, deadline, apply=True)
 
 
 def test_the_sql_that_is_run_has_no_carriage_returns(crlf: Path) -> None:
