@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from shared.database.connection import (
     GARBLED,
@@ -21,6 +21,7 @@ from shared.database.connection import (
     describe,
     remaining,
 )
+from shared.database.happy_eyeballs import Address, Preferences
 from shared.database.url import DatabaseUrl
 from shared.deadlines import call_within
 from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
@@ -45,8 +46,10 @@ def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
     return context
 
 
-def connect(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
-    """Connect and log in before the deadline.
+def connect(
+    url: DatabaseUrl, context: ssl.SSLContext, deadline: float, preferences: Preferences
+) -> Connection:
+    """Connect and log in before the deadline, to the address of the host that does it first.
 
     Raises StoreRefused for what waiting cannot mend, StoreUnreachable past the deadline, and
     ConnectRetryable for the rest.
@@ -54,17 +57,20 @@ def connect(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Conne
     began = time.monotonic()
     outcome = "failed"
     try:
-        connection = _connect(url, context, deadline)
+        connection = _connect(url, context, deadline, preferences)
         outcome = "ok"
         return connection
     finally:
         metrics.CONNECTS.record(time.monotonic() - began, outcome)
 
 
-def _connect(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Connection:
+def _connect(
+    url: DatabaseUrl, context: ssl.SSLContext, deadline: float, preferences: Preferences
+) -> Connection:
     plain = None
     try:
-        plain = _connect_tcp(url, deadline)
+        addresses = _resolve(url.host, url.port, deadline)
+        plain, address = preferences.connect(url.host, addresses, deadline)
         if not url.direct_tls:
             plain.settimeout(remaining(deadline))
             plain.sendall(_SSL_REQUEST)
@@ -84,29 +90,11 @@ def _connect(url: DatabaseUrl, context: ssl.SSLContext, deadline: float) -> Conn
     except BaseException as error:  # noqa: BLE001  # always raised again, translated
         if plain is not None:
             plain.close()
+            preferences.put_last(url.host, address)
         _raise_from_dialing(error)
 
 
-def _connect_tcp(url: DatabaseUrl, deadline: float) -> socket.socket:
-    """Try each address of the host, none of them for more than its share of the time left."""
-    addresses = _resolve(url.host, url.port, deadline)
-    failure: OSError = OSError("the host has no address")
-    for index, (family, kind, protocol, _, address) in enumerate(addresses):
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.settimeout(remaining(deadline) / (len(addresses) - index))
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
-            failure = error
-        else:
-            return connection
-    raise failure
-
-
-def _resolve(host: str, port: int, deadline: float) -> list[Any]:
+def _resolve(host: str, port: int, deadline: float) -> list[Address]:
     look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
         return call_within(remaining(deadline), look_up)

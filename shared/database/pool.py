@@ -27,6 +27,7 @@ from shared.database.connection import (
     ConnectRetryable,
     Row,
 )
+from shared.database.happy_eyeballs import Preferences
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
@@ -93,6 +94,7 @@ class Database:
         self._preparing = threading.Lock()
         self._refusal: Callable[[], StoreUnavailable] | None = None
         self._refused_until = 0.0
+        self._preferences = Preferences()
         self._context: ssl.SSLContext | None = None
         self._making_context = threading.Lock()
         self._changed = threading.Condition()
@@ -206,7 +208,7 @@ class Database:
     def _probe(self, deadline: float) -> None:
         """Ask once, on a connection of its own. Raises StoreUnreachable, and what else there is."""
         try:
-            connection = connect(self.url, self._tls_context(), deadline)
+            connection = connect(self.url, self._tls_context(), deadline, self._preferences)
         except ConnectRetryable as error:
             raise StoreUnreachable(cause=f"cannot connect: {error}") from error
         try:
@@ -338,7 +340,7 @@ class Database:
         attempts, told = 0, ""
         while True:
             try:
-                return connect(url, context, deadline)
+                return connect(url, context, deadline, self._preferences)
             except StoreUnreachable as error:  # The last one, that nobody answered any more.
                 raise StoreUnreachable(cause=f"{error.cause}{told}") from error
             except ConnectRetryable as error:

@@ -384,19 +384,6 @@ def test_a_server_that_trickles_its_answer_does_not_stretch_the_deadline(
             server.join()
 
 
-def test_each_address_of_a_host_is_tried(
-    postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolve = socket.getaddrinfo
-
-    def resolve_to_two(host: str, port: int, **options: Any) -> Any:
-        return resolve("127.0.0.2", free_port(), **options) + resolve("127.0.0.1", port, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve_to_two)
-    with closing(Database(DatabaseUrl.parse(postgres.url(database)), SETTINGS)) as pool:
-        assert pool.execute("SELECT 1") == [[1]]
-
-
 def test_an_ipv6_host_is_dialed_and_verified(postgres: Server, database: str) -> None:
     try:
         relay = Relay(postgres.port, "::1")
