@@ -47,11 +47,13 @@ function wait(response) {
 
 const PATIENCE = "One moment, please.";
 let isBusy = false;
+let attempts = 0;
 
 /** Do one thing at a time, and tell what went wrong: at its field, or above the forms. */
 async function attempt(work, { form, aside = "" } = {}) {
   if (isBusy) return;
   isBusy = true;
+  attempts += 1;
   clear();
   const slow = setTimeout(() => (notice.textContent = PATIENCE), 1000);
   try {
@@ -87,8 +89,12 @@ function tell(refusal, form, aside) {
   input.focus();
 }
 
+/** The user whom the page shows as signed in. */
+let shown = null;
+
 /** Show one view of the three, and Google's button where it is of use. */
-function show(id, user) {
+function show(id, user = null) {
+  shown = user;
   for (const view of ["log-in", "sign-up", "signed-in"]) {
     document.getElementById(view).hidden = view !== id;
   }
@@ -109,6 +115,44 @@ function showUser(user) {
   for (const form of document.forms) form.reset();
   show("signed-in", user);
 }
+
+/** The user who is signed in in this browser, or null. */
+async function currentUser() {
+  try {
+    return await send("GET", "/api/user");
+  } catch (refusal) {
+    if (refusal.status === 401) return null;
+    throw refusal;
+  }
+}
+
+/** Tell whether this is who the page shows; if not, another tab has changed it: show it here. */
+function isShown(user) {
+  if (user?.id === shown?.id) return true;
+  clear();
+  if (user) {
+    showUser(user);
+    notice.textContent = `In another tab somebody has signed in as ${user.email}.`;
+  } else {
+    show("log-in");
+    notice.textContent = "You have been logged out in another tab, or your session has ended.";
+  }
+  return false;
+}
+
+/** Ask again who is signed in, when somebody comes back to this tab. */
+async function lookAgain() {
+  if (isBusy || document.hidden) return;
+  const before = attempts;
+  const user = await currentUser().catch(() => shown);
+  // What was done meanwhile is newer than the answer.
+  if (attempts === before) isShown(user);
+}
+
+document.addEventListener("visibilitychange", lookAgain);
+// Windows side by side are visible all the time.
+addEventListener("focus", lookAgain);
+addEventListener("pageshow", (event) => event.persisted && lookAgain());
 
 async function signIn(path, body) {
   showUser(await send("POST", path, body));
@@ -153,6 +197,8 @@ for (const button of document.querySelectorAll("[data-view]")) {
 document.getElementById("log-out").addEventListener("click", () =>
   attempt(
     async () => {
+      // Never end the session of somebody else.
+      if (!isShown(await currentUser())) return;
       const { ended = true, message } = await send("POST", "/api/logout");
       show("log-in");
       notice.textContent = ended ? "You are logged out." : message;
@@ -164,6 +210,8 @@ document.getElementById("log-out").addEventListener("click", () =>
 
 async function signInWithGoogle({ credential }) {
   await attempt(async () => {
+    // Never connect the account of somebody else.
+    if (!isShown(await currentUser())) return;
     try {
       await signIn("/api/auth/google", { idToken: credential });
       notice.textContent = "You have signed in with Google.";
@@ -195,10 +243,12 @@ if (withGoogle.dataset.clientId) {
 attempt(
   async () => {
     try {
-      showUser(await send("GET", "/api/user"));
+      const user = await currentUser();
+      if (user) showUser(user);
+      else show("log-in");
     } catch (refusal) {
       show("log-in");
-      if (refusal.status !== 401) throw refusal;
+      throw refusal;
     }
   },
   { aside: "Until then nobody can tell whether you are signed in." },

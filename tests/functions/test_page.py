@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -237,6 +237,100 @@ def test_a_server_that_is_gone_is_told_in_a_sentence_and_signs_nobody_out(
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         expect(failure).to_be_empty()
+
+
+RETURNS = {
+    "visibilitychange": "document.dispatchEvent(new Event('visibilitychange'))",
+    "pageshow": "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))",
+    "focus": "dispatchEvent(new Event('focus'))",
+}
+
+
+def _sign_up_in_another_tab(page: Page, address: str) -> None:
+    body = {"email": address, "password": PASSWORD}
+    assert page.request.post("/api/signup", data=body).status == 201
+
+
+@pytest.mark.parametrize("event", RETURNS)
+def test_a_tab_shows_who_has_signed_in_in_another_when_somebody_comes_back_to_it(
+    browser: Browser, on_json: Emulator, address: str, event: str
+) -> None:
+    somebody = f"somebody.{address}"
+    with open_page(browser, on_json.url) as page:
+        page.goto("/")
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        for each in (address, somebody):
+            _sign_up_in_another_tab(page, each)
+            page.evaluate(RETURNS[event])
+            is_signed_in(page, each)
+            sentence = f"In another tab somebody has signed in as {each}."
+            expect(page.get_by_role("status")).to_have_text(sentence)
+        page.request.post("/api/logout")
+        page.evaluate(RETURNS[event])
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        expect(page.get_by_role("status")).to_contain_text("logged out in another tab")
+
+
+def test_a_tab_ends_the_session_only_of_whom_it_shows(
+    browser: Browser, on_json: Emulator, address: str
+) -> None:
+    somebody = f"somebody.{address}"
+    with open_page(browser, on_json.url) as page:
+        page.goto("/")
+        sign_up(page, address)
+        is_signed_in(page, address)
+        _sign_up_in_another_tab(page, somebody)
+        page.get_by_role("button", name="Log out").click()
+        is_signed_in(page, somebody)
+        assert page.request.get("/api/user").json()["email"] == somebody
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_role("status")).to_have_text("You are logged out.")
+        assert page.request.get("/api/user").status == 401
+
+
+def _answer(status: int) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(status=status)
+
+
+def test_what_is_typed_stays_when_nothing_has_changed_or_the_server_does_not_answer(
+    browser: Browser, on_json: Emulator, address: str
+) -> None:
+    with open_page(browser, on_json.url) as page:
+        page.goto("/")
+        page.get_by_role("button", name="Create an account").click()
+        form = page.get_by_role("region", name="Create an account")
+        form.get_by_label("Email").fill(address)
+        for status in (401, 503):
+            page.route("**/api/user", _answer(status), times=1)
+            with page.expect_response("**/api/user"):
+                page.evaluate(RETURNS["focus"])
+        expect(form.get_by_label("Email")).to_have_value(address)
+        form.get_by_label("Password").fill(PASSWORD)
+        form.locator("form button").click()
+        is_signed_in(page, address)
+        page.route("**/api/user", _answer(503), times=1)
+        with page.expect_response("**/api/user"):
+            page.evaluate(RETURNS["focus"])
+        is_signed_in(page, address)
+
+
+def test_an_answer_that_is_older_than_a_logout_signs_nobody_in(
+    browser: Browser, on_json: Emulator, address: str
+) -> None:
+    with open_page(browser, on_json.url) as page:
+        page.goto("/")
+        sign_up(page, address)
+        is_signed_in(page, address)
+        held: list[Route] = []
+        page.route("**/api/user", lambda route: held.append(route), times=1)
+        with page.expect_request("**/api/user"):
+            page.evaluate(RETURNS["focus"])
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_role("status")).to_have_text("You are logged out.")
+        user = {"id": "1", "email": address, "provider": "local"}
+        with page.expect_response("**/api/user"):
+            held[0].fulfill(json=user)
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
 def test_two_clicks_are_one_sign_up(browser: Browser, on_json: Emulator, address: str) -> None:

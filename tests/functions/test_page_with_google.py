@@ -14,11 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.support.browser import open_page
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.google import CLIENT_ID, SIGN_IN_SOURCE, Providers
-from tests.support.sign_in_page import (
-    is_signed_in,
-    log_in,
-    sign_up,
-)
+from tests.support.sign_in_page import PASSWORD, is_signed_in, log_in, sign_up
 
 WITH_GOOGLE = (
     "default-src 'none'; script-src 'self' https://accounts.google.com/gsi/client; "
@@ -107,6 +103,20 @@ def test_who_must_link_is_led_to_the_password_and_then_to_google(
         expect(page.get_by_role("status")).to_have_text("You have signed in with Google.")
         is_signed_in(page, address)
         assert len(page.request.get("/api/account").json()["identities"]) == 1
+
+
+def test_google_is_connected_only_to_whom_the_page_shows(
+    browser: Browser, with_google: Emulator, providers: Providers, address: str
+) -> None:
+    with open_page(browser, with_google.url) as page:
+        _stand_in(page, providers.google_token(email=f"google.{address}", sub=f"2{address}"))
+        page.goto("/")
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        body = {"email": address, "password": PASSWORD}
+        assert page.request.post("/api/signup", data=body).status == 201
+        page.get_by_role("button", name=CLIENT_ID).click()
+        is_signed_in(page, address)
+        assert page.request.get("/api/account").json()["identities"] == []
 
 
 @pytest.mark.parametrize(
