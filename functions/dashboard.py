@@ -24,6 +24,8 @@ from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
 DAYS = 30
+MAX_SERIES = 5
+"""In one chart; dashboard.css has as many colours."""
 SHADES = 4
 _PAGES = Path(__file__).parent / "pages"
 _WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -35,7 +37,7 @@ def dashboard(call: Call) -> Response:
     nonce = secrets.token_urlsafe(16)
     page = _template().render(
         nonce=nonce,
-        css=(_PAGES / "dashboard.css").read_text(),
+        css=(_PAGES / "dashboard.css").read_text(encoding="utf-8"),
         environment=call.settings.environment,
         now=_moment(call.now),
         started=_moment(metrics.STARTED_AT),
@@ -136,9 +138,13 @@ def _figures(call: Call) -> dict[str, Any]:
         return {"problem": "No statistics available; see `cause` in the log."}
     days = window.each_day()
     names = [day.isoformat() for day in days]
-    providers = [name for name, _ in found.users.most_common()] or ["local"]
-    registrations = [[found.registrations[day, name] for name in providers] for day in days]
-    most = max(found.users.values(), default=1)
+    folded = _folded([name for name, _ in found.users.most_common()] or ["local"])
+    numbers = {name: sum(map(found.users.__getitem__, of)) for name, of in folded.items()}
+    registrations = [
+        [sum(found.registrations[day, provider] for provider in of) for of in folded.values()]
+        for day in days
+    ]
+    most = max(1, *numbers.values())
     return {
         "problem": None,
         "users": [
@@ -146,13 +152,20 @@ def _figures(call: Call) -> dict[str, Any]:
             ("new in a week", f"{found.users_last_week:,}"),
             ("new in 30 days", f"{found.users_last_month:,}"),
         ],
-        "registrations": _columns(names, providers, registrations),
+        "registrations": _columns(names, list(folded), registrations),
         "providers": [
-            (name, f"{found.users[name]:,}", round(100 * found.users[name] / most, 1))
-            for name in providers
+            (name, f"{number:,}", round(100 * number / most, 1)) for name, number in numbers.items()
         ],
         **_logins(found, window, names),
     }
+
+
+def _folded(providers: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Give the series of a chart with their providers, the greatest first: all fit into it."""
+    if len(providers) <= MAX_SERIES:
+        return {name: [name] for name in providers}
+    rest = providers[MAX_SERIES - 1 :]
+    return {name: [name] for name in providers[: MAX_SERIES - 1]} | {f"{len(rest)} others": rest}
 
 
 def _logins(found: Statistics, window: Window, names: Sequence[str]) -> dict[str, Any]:

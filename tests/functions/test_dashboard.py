@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from functions.pages import charts
 from tests.support.browser import axe, open_page, screenshot
 from tests.support.emulator import Emulator, running_emulator
+from tests.support.in_process import served
 from tests.support.postgres import Server
 from tests.support.relay import FORWARD, REFUSE, Relay
 
@@ -177,6 +180,52 @@ def test_on_the_json_store_it_shows_users_and_no_logins(browser: Browser, tmp_pa
         assert _number(page, "users") == "0"
         expect(page.get_by_text("The JSON store has no audit")).to_be_visible()
         assert axe(page) == []
+
+
+def test_each_of_many_providers_is_in_a_series_that_has_a_colour_and_a_name(
+    browser: Browser, tmp_path: Path
+) -> None:
+    providers = ["local", "google", "firebase-google", "x" * 50, "oidc", "saml", "<b>&amp;"]
+    now = datetime.now(UTC).isoformat()
+    file = tmp_path / "users.json"
+    file.write_text(
+        json.dumps(
+            [
+                {
+                    "id": str(uuid.uuid4()),
+                    "email": f"{number}.{index}@example.com",
+                    "provider": provider,
+                    "createdAt": now,
+                }
+                for index, provider in enumerate(providers)
+                for number in range(10 - index)
+            ]
+        )
+    )
+    narrow = {"width": 320, "height": 640}
+    with (
+        served(USERS_FILE=str(file), ADMIN_TOKEN=TOKEN) as app,
+        open_page(browser, "http://localhost", color_scheme="dark", viewport=narrow) as page,
+    ):
+        authorization = {"Authorization": f"Bearer {TOKEN}"}
+        html = app.send("GET", "/api/dashboard", authorization.items()).get_data(as_text=True)
+        page.set_content(html)
+        figure = _figure(page, "Registrations by day")
+        names = ["local", "google", "firebase-google", "x" * 50, "3 others"]
+        assert figure.locator(".legend li").all_inner_texts() == names
+        assert _figure(page, "Users by provider").locator("th").all_inner_texts() == names
+        assert _figure(page, "Users by provider").locator("td:nth-child(2)").all_inner_texts() == [
+            *("10", "9", "8", "7"),
+            "15",
+        ]
+        for shapes, style in (("rect", "fill"), (".key", "backgroundColor")):
+            colours = figure.locator(shapes).evaluate_all(
+                f"(found) => found.map((one) => getComputedStyle(one).{style})"
+            )
+            assert len(set(colours)) == len(names) == len(colours)
+            assert not {"rgb(0, 0, 0)", "rgba(0, 0, 0, 0)", "none"} & set(colours)
+        assert axe(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= narrow["width"]
 
 
 def test_a_browser_is_asked_for_the_token_and_only_here(full: Emulator) -> None:
