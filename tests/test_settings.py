@@ -295,15 +295,16 @@ def test_the_environment_is_told_as_in_the_old_system_or_guessed_strictly(
 @pytest.mark.parametrize(
     ("env", "trusted_proxies"),
     [
-        ({}, 0),
-        ({"ENVIRONMENT": "production"}, 0),
+        ({}, None),
+        ({"ENVIRONMENT": "production"}, None),
+        ({"TRUSTED_PROXIES": "0"}, 0),
         ({"K_SERVICE": "api"}, 1),
         ({"K_SERVICE": "api", "TRUSTED_PROXIES": "2"}, 2),
         ({"K_SERVICE": "api", "TRUSTED_PROXIES": "0"}, 0),
     ],
 )
 def test_no_proxy_is_trusted_but_cloud_runs_own_unless_the_settings_say_so(
-    env: dict[str, str], trusted_proxies: int
+    env: dict[str, str], trusted_proxies: int | None
 ) -> None:
     settings = Settings.from_env({"SESSION_SECRET": SECRET, "DATABASE_URL": URL} | env)
     assert settings.web.trusted_proxies == trusted_proxies

@@ -16,6 +16,33 @@ if TYPE_CHECKING:
 
 _WITH_PORT = re.compile(r"([\d.]+):\d+|\[([^\]]*)\](?::\d+)?", re.ASCII)
 _NOWHERE = "0.0.0.0"  # noqa: S104  # nothing is bound to it; a socket of a file system has no address
+_SHARED = "all its clients share one limit of attempts"
+UNSET = (
+    "A request came with X-Forwarded-For, which is ignored because TRUSTED_PROXIES is not set: if "
+    f"it passed a proxy, {_SHARED}. Set TRUSTED_PROXIES to the number of proxies, or to 0"
+)
+NOT_APPENDED = (
+    "A request came with a proxy's header, but without X-Forwarded-For: if it passed a proxy, "
+    f"{_SHARED}. Let the proxy append to X-Forwarded-For, and set TRUSTED_PROXIES"
+)
+TOO_MANY = (
+    "X-Forwarded-For has fewer addresses than TRUSTED_PROXIES says, and is ignored: if the request "
+    f"passed a proxy, {_SHARED}. Lower TRUSTED_PROXIES, or let each proxy append an address"
+)
+TOO_FEW = (
+    "The address that TRUSTED_PROXIES selects in X-Forwarded-For is not public, though others "
+    f"stand before it: if it is a proxy's, {_SHARED}. Raise TRUSTED_PROXIES"
+)
+PROXY_HEADERS = (
+    "Forwarded",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Real-IP",
+    "X-Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+)
+"""What proxies add that do not append to X-Forwarded-For."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +67,7 @@ class Client:
         return str(ip_network((self.address, bits), strict=False))
 
 
-def find(forwarded_for: str | None, peer: str | None, trusted_proxies: int) -> Client:
+def find(forwarded_for: str | None, peer: str | None, trusted_proxies: int | None) -> Client:
     """Give the address that called the outermost trusted proxy.
 
     Each proxy appends the address of its caller, so it is the `trusted_proxies`-th element from the
@@ -53,6 +80,25 @@ def find(forwarded_for: str | None, peer: str | None, trusted_proxies: int) -> C
         if len(elements) == trusted_proxies:
             address = _parse(elements[0])
     return Client(str(address or _parse(peer or "") or _NOWHERE))
+
+
+def doubt(
+    forwarded_for: str | None, trusted_proxies: int | None, *, is_proxied: bool
+) -> str | None:
+    """Tell why many clients may count as one: the number of proxies does not fit to a request.
+
+    `trusted_proxies` is None if nobody has said it, and `is_proxied` tells of PROXY_HEADERS. Anyone
+    can send these headers, so it is a warning for the operator and changes nothing.
+    """
+    if forwarded_for is None:
+        return NOT_APPENDED if is_proxied and trusted_proxies != 0 else None
+    if not trusted_proxies:
+        return UNSET if trusted_proxies is None else None
+    elements = forwarded_for.split(",")
+    found = _parse(elements[-trusted_proxies]) if len(elements) >= trusted_proxies else None
+    if found is None:
+        return TOO_MANY
+    return TOO_FEW if len(elements) > trusted_proxies and not found.is_global else None
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:

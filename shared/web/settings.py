@@ -22,7 +22,8 @@ class WebSettings:
     """Whether the outside world speaks HTTPS to us."""
     cookie_name: str = "session"
     allowed_origins: frozenset[Origin] = frozenset()
-    trusted_proxies: int = 0
+    trusted_proxies: int | None = None
+    """None, which trusts nobody, if nobody has said how many there are."""
     request_timeout: float = 10.0
     stream_timeout: float = 30.0
     keep_alive_timeout: float = 75.0
@@ -39,14 +40,12 @@ class WebSettings:
             env.problems.append(
                 "DEBUG is set: it would expose an interactive debugger. Remove the variable."
             )
-        # Whoever calls Cloud Run, its own front end appends the address.
-        proxies = 1 if env.text("K_SERVICE") else default.trusted_proxies
         is_development = env.name == "development"
         return cls(
             secure=env.secure,
             cookie_name=_cookie_name(env),
             allowed_origins=_allowed_origins(env),
-            trusted_proxies=env.number("TRUSTED_PROXIES", proxies, 0, 10),
+            trusted_proxies=_trusted_proxies(env),
             request_timeout=env.number("REQUEST_TIMEOUT", default.request_timeout, 0.1, 300),
             stream_timeout=env.number("STREAM_TIMEOUT", default.stream_timeout, 0.1, 3600),
             keep_alive_timeout=env.number(
@@ -56,6 +55,12 @@ class WebSettings:
             google_cloud_project=env.text("GOOGLE_CLOUD_PROJECT"),
             sign_in_page=env.boolean("SIGN_IN_PAGE", default=is_development),
         )
+
+
+def _trusted_proxies(env: Environment) -> int | None:
+    # Whoever calls Cloud Run, its own front end appends the address.
+    is_known = env.text("TRUSTED_PROXIES") or env.text("K_SERVICE")
+    return env.number("TRUSTED_PROXIES", 1, 0, 10) if is_known else None
 
 
 def _cookie_name(env: Environment) -> str:

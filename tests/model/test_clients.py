@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.model import clients
-from shared.model.clients import Client
+from shared.model.clients import NOT_APPENDED, TOO_FEW, TOO_MANY, UNSET, Client
 
 PEER = "192.0.2.1"
 PROXIES = "198.51.100.7, 198.51.100.8"
@@ -135,3 +135,33 @@ def test_a_socket_without_an_address_is_one_client_like_another(peer: str | None
 def test_networks_stand_for_an_address(address: str, network: str, coarse: str) -> None:
     client = Client(address)
     assert (client.network, client.coarse) == (network, coarse)
+
+
+@pytest.mark.parametrize(
+    ("header", "trusted_proxies", "is_proxied", "doubt"),
+    [
+        (None, None, False, None),
+        ("1.1.1.1", None, False, UNSET),
+        ("", None, False, UNSET),
+        ("1.1.1.1", 0, True, None),
+        (None, 0, True, None),
+        (None, None, True, NOT_APPENDED),
+        (None, 1, True, NOT_APPENDED),
+        (None, 1, False, None),
+        ("1.1.1.1", 1, True, None),
+        ("10.0.0.1", 1, True, None),
+        ("8.8.8.8, 1.1.1.1", 1, True, None),
+        ("1.1.1.1, 10.0.0.2", 1, True, TOO_FEW),
+        ("1.1.1.1, 100.64.0.2", 1, True, TOO_FEW),
+        ("2606:4700::1111, [fd00::2]:443", 1, True, TOO_FEW),
+        ("1.1.1.1, 10.0.0.2", 2, True, None),
+        ("1.1.1.1", 2, True, TOO_MANY),
+        ("", 1, True, TOO_MANY),
+        ("unknown", 1, True, TOO_MANY),
+        ("_hidden, 10.0.0.2", 2, True, TOO_MANY),
+    ],
+)
+def test_a_number_of_proxies_that_makes_one_client_of_many_is_doubted(
+    header: str | None, trusted_proxies: int | None, is_proxied: bool, doubt: str | None
+) -> None:
+    assert clients.doubt(header, trusted_proxies, is_proxied=is_proxied) == doubt

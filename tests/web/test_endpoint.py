@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from shared.model import clients
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.in_process import served
 from tests.support.waiting import until
 
 ALLOWED = "https://app.example.com"
@@ -102,6 +105,35 @@ def test_without_a_trusted_proxy_no_header_tells_who_calls(tmp_path: Path) -> No
         for value in ("203.0.113.9", "203.0.113.9, 203.0.113.10"):
             response = client.get("/api/client", headers={"X-Forwarded-For": value})
             assert response.json() == {"address": "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "header", "doubt"),
+    [
+        ({}, "X-Forwarded-For", clients.UNSET),
+        ({}, "X-Real-IP", clients.NOT_APPENDED),
+        ({}, "CF-Connecting-IP", clients.NOT_APPENDED),
+        ({}, "Via", None),
+        ({"TRUSTED_PROXIES": "0"}, "X-Forwarded-For", None),
+        ({"TRUSTED_PROXIES": "1"}, "X-Forwarded-For", None),
+        ({"TRUSTED_PROXIES": "2"}, "X-Forwarded-For", clients.TOO_MANY),
+    ],
+)
+def test_a_number_of_proxies_that_does_not_fit_is_one_warning_of_a_process(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, str],
+    header: str,
+    doubt: str | None,
+) -> None:
+    body = json.dumps({"email": "ada@example.com", "password": "wrong"}).encode()
+    headers = [("Content-Type", "application/json"), (header, "1.1.1.1")]
+    with served(USERS_FILE=str(tmp_path / "users.json"), **settings) as app:
+        for _ in range(2):
+            assert app.send("POST", "/api/login", headers, body).status_code == 401
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [line["message"] for line in lines if line["message"] != "login 401"]
+    assert told == ([doubt] if doubt else [])
 
 
 @pytest.mark.parametrize(
