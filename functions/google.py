@@ -11,7 +11,7 @@ from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
 
-@endpoint("POST", body="required", exists=lambda settings: settings.credentials.has_google)
+@endpoint("POST", body="required")
 def google(call: Call) -> Response:
     """Sign in with an ID token of Google's or Firebase's: 200, or 201 for a new user."""
     call.afterwards(call.app.janitor.run)

@@ -165,6 +165,15 @@ class InvalidIdentityToken(AuthError):
     sentence = "Google authentication failed"
 
 
+class GoogleNotConfigured(AuthError):
+    """Users cannot sign in with Google here, neither directly nor through Firebase."""
+
+    code = "google_not_configured"
+    sentence = (
+        "Signing in with Google is not available here. Please use your email and password instead."
+    )
+
+
 class Unavailable(AuthError):
     """The request cannot be served now. `retry_after` is in seconds."""
 

@@ -185,13 +185,10 @@ def test_only_service_accounts_can_be_administrators(accounts: str) -> None:
 
 
 def test_users_may_come_from_several_clients_of_google_or_from_a_firebase_project() -> None:
-    assert not Settings.from_env({}).credentials.has_google
     settings = Settings.from_env({"GOOGLE_CLIENT_ID": f" {CLIENT} ,{OLD_CLIENT} {CLIENT}"})
-    assert settings.credentials.has_google
     assert settings.credentials.google_client_ids == (CLIENT, OLD_CLIENT)
     assert settings.credentials.firebase_project_id is None
     settings = Settings.from_env({"FIREBASE_PROJECT_ID": "my-project-1a2b3"})
-    assert settings.credentials.has_google
     assert settings.credentials.google_client_ids == ()
     assert settings.credentials.firebase_project_id == "my-project-1a2b3"
 

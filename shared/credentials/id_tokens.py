@@ -16,7 +16,7 @@ from typing import Any
 
 from shared.credentials import compact_jwt
 from shared.credentials.certificates import Certificates
-from shared.errors import InvalidIdentityToken, InvalidInput
+from shared.errors import GoogleNotConfigured, InvalidIdentityToken, InvalidInput
 from shared.formats.strict_json import InvalidJson, check_text
 from shared.model.emails import parse_new_email
 from shared.model.users import TOKEN_MAX_SECONDS, ExternalIdentity, IdToken
@@ -150,8 +150,13 @@ class SignInTokens:
     def verify(self, token: str, now: float) -> Identity:
         """Give the identity in a token; `iss` selects the provider.
 
-        Raises InvalidIdentityToken and IdentityUnavailable, as `IdTokens.claims` does.
+        Raises InvalidIdentityToken and IdentityUnavailable, as `IdTokens.claims` does, and
+        GoogleNotConfigured without any provider.
         """
+        if not self._client_ids and not self._firebase:
+            raise GoogleNotConfigured(
+                cause="neither GOOGLE_CLIENT_ID nor FIREBASE_PROJECT_ID is set"
+            )
         issuer = _parse(token)[1].get("iss")  # Unverified: it only selects the verifier.
         if self._client_ids and issuer in self._google.issuers:
             claims = self._google.claims(token, self._client_ids, now)
@@ -160,9 +165,18 @@ class SignInTokens:
             claims = self._firebase.claims(token, [self._project_id], now)
             found = self._by_firebase(claims, now)
         else:
-            raise InvalidIdentityToken(cause="another issuer")
+            raise InvalidIdentityToken(cause=self._why_not(issuer))
         seconds = min(claims["exp"] + SKEW_SECONDS, now + TOKEN_MAX_SECONDS) - now
         return replace(found, token=IdToken(_name_of(token), seconds))
+
+    def _why_not(self, issuer: object) -> str:
+        if issuer in self._google.issuers:
+            return "an ID token of Google, but GOOGLE_CLIENT_ID is not set"
+        if isinstance(issuer, str) and issuer.startswith(firebase("").issuers[0]):
+            if self._firebase:
+                return "an ID token of another Firebase project than FIREBASE_PROJECT_ID"
+            return "an ID token of Firebase, but FIREBASE_PROJECT_ID is not set"
+        return "another issuer"
 
     def _by_google(self, claims: Mapping[str, Any], now: float) -> Identity:
         if not isinstance(claims.get("azp", ""), str):

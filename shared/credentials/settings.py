@@ -41,11 +41,6 @@ class CredentialSettings:
     google_client_ids: tuple[str, ...] = ()
     firebase_project_id: str | None = None
 
-    @property
-    def has_google(self) -> bool:
-        """Whether users can sign in with Google at all, directly or through Firebase."""
-        return bool(self.google_client_ids) or self.firebase_project_id is not None
-
     @classmethod
     def read(cls, env: Environment) -> CredentialSettings:
         """Read them, and leave problems with the environment."""

@@ -22,6 +22,7 @@ _STATUS: dict[type[errors.AuthError], int] = {
     errors.NotAdmin: 403,
     errors.WrongPassword: 403,
     errors.ReauthenticationRequired: 403,
+    errors.GoogleNotConfigured: 404,
     errors.EmailTaken: 409,
     errors.LinkRequired: 409,
     errors.AccountInUse: 409,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared.credentials import id_tokens
 from shared.credentials.id_tokens import IdTokens, SignInTokens
 from shared.credentials.session_tokens import SessionTokens
-from shared.errors import InvalidIdentityToken
+from shared.errors import GoogleNotConfigured, InvalidIdentityToken
 from shared.model.users import User
 from tests.support.emulator import SECRET
 from tests.support.forged import forged_tokens
@@ -234,14 +234,15 @@ def test_a_provider_that_is_not_configured_is_neither_believed_nor_asked(
 ) -> None:
     google = IdTokens(id_tokens.GOOGLE)
     before = providers.google.requests, providers.firebase.requests
-    genuine = {"google": providers.google_token(), "firebase": providers.firebase_token()}
-    for verifier, refused in (
-        (SignInTokens(google, frozenset(), PROJECT), ["google"]),
-        (SignInTokens(google, {CLIENT_ID}, None), ["firebase"]),
-        (SignInTokens(google, frozenset(), None), ["google", "firebase"]),
+    by_google, by_firebase = providers.google_token(), providers.firebase_token()
+    for verifier, token, cause in (
+        (SignInTokens(google, frozenset(), PROJECT), by_google, "GOOGLE_CLIENT_ID is not set"),
+        (SignInTokens(google, {CLIENT_ID}, None), by_firebase, "FIREBASE_PROJECT_ID is not set"),
+        (SignInTokens(google, {CLIENT_ID}, "other-project"), by_firebase, "another Firebase"),
     ):
-        for provider in refused:
-            assert _refusal(verifier, genuine[provider]) == "another issuer"
+        assert cause in _refusal(verifier, token)
+    with pytest.raises(GoogleNotConfigured):
+        SignInTokens(google, frozenset(), None).verify(by_google, time.time())
     assert (providers.google.requests, providers.firebase.requests) == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from tests.conftest import STORES
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers
+from tests.support.in_process import served
 from tests.support.postgres import Server
 
 PASSWORD = "correct horse battery staple"
@@ -223,7 +225,18 @@ def test_who_signs_in_with_google_just_now_can_delete_the_account_without_a_pass
         assert _sign_in(client, token).status_code == 201
 
 
-def test_where_nothing_is_configured_there_is_no_such_function(emulator: Emulator) -> None:
-    with emulator.client() as client:
-        response = _sign_in(client, "x")
-    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+def test_where_nothing_is_configured_the_user_is_told_what_else_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = {"Origin": "https://app.example.com", "Content-Type": "application/json"}
+    with served(USERS_FILE=str(tmp_path / "u.json"), ALLOWED_ORIGINS=page["Origin"]) as app:
+        assert app.send("OPTIONS", "/api/auth/google", page.items()).status_code == 204
+        answer = app.send("POST", "/api/auth/google", page.items(), b'{"idToken": "x"}')
+    assert answer.headers["Access-Control-Allow-Origin"] == page["Origin"]
+    assert answer.json
+    assert (answer.status_code, answer.json["code"]) == (404, "google_not_configured")
+    assert answer.json["error"] == (
+        "Signing in with Google is not available here. Please use your email and password instead."
+    )
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["cause"] == "neither GOOGLE_CLIENT_ID nor FIREBASE_PROJECT_ID is set"
