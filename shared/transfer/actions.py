@@ -322,6 +322,7 @@ def _apply(
     """Apply, and write the report and the rejected rows before the COMMIT; name these files."""
     batch_id = importing.new_batch_id(time.time())
     rejected: list[int] = []
+    rows = Source(source)
     with Outputs(source.path, batch_id) as outputs:
 
         def on_event(event: Event) -> None:
@@ -330,14 +331,15 @@ def _apply(
             if isinstance(event, Ready):
                 if rejected:
                     source.rewind()
-                    copy_rows(Source(source), rejected, partial(outputs.write, "rejected"))
+                    again = Source(source, is_json_lines=rows.is_json_lines)
+                    copy_rows(again, rejected, partial(outputs.write, "rejected"))
                 outputs.end()
                 command.ignore_interrupts()
 
         done = command.display.run(
             importing.apply(
                 command.database(),
-                Source(source),
+                rows,
                 batch_id=batch_id,
                 run_by=command.who,
                 report=partial(outputs.write, "report", suffix=".jsonl") if report else None,

@@ -1,7 +1,8 @@
 """Reads the rows of a users file as a stream: an array, `{"users": […]}`, or JSON Lines.
 
 Python's own scanner takes one row after the other out of a small buffer. The common streaming
-parser is as fast, but gives `?` for half of a surrogate pair and crashes on a long number.
+parser is as fast, but gives `?` for half of a surrogate pair and crashes on a long number. A row
+that is too long or too deep to be parsed is passed over by its quotes and brackets.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ ROW_MAX_LENGTH = 1024 * 1024
 """Characters of one row."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_SCALAR = r'(?:"[^"\\]*"|[-+.0-9eE]+|true|false|null)'
-_WRAPPED = re.compile(rf'\{{(?:\s*"[^"\\]*"\s*:\s*{_SCALAR}\s*,)*\s*"users"\s*:\s*(?=\[)')
-_HEAD = 4096
+_REST_OF_TEXT = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
+_TEXT = re.compile(f'"{_REST_OF_TEXT.pattern}', re.DOTALL)
+_TOKEN = re.compile(rf"{_TEXT.pattern}|[\[\]{{}}]", re.DOTALL)
 _MAX_DIGITS = 20
+_MAX_TOKEN_LENGTH = 16
+"""Of what the scanner takes for an error where it breaks off: `-Infinity`, half of an escape."""
+_FORMS = 'Write an array of users, {"users": […]}, or one user a line.'
+_TOO_LONG = f"is longer than {ROW_MAX_LENGTH:,} characters"
+_TOO_DEEP = "is nested too deeply"
 
 
 class Readable(Protocol):
@@ -97,20 +103,24 @@ def open_source(path: Path) -> SourceFile:
 class Source:
     """The rows of a stream, and what is to be known of its bytes on the way."""
 
-    def __init__(self, stream: Readable) -> None:
-        """Read nothing yet."""
+    def __init__(self, stream: Readable, *, is_json_lines: bool | None = None) -> None:
+        """Read nothing yet. Whether it is JSON Lines need not be found out a second time."""
         self._stream = stream
         self._hash = hashlib.sha256()
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._buffer = ""
         self._shallow = ""
         self._position = 0
+        self._dropped = 0
         self._line = 1
         self._ended = False
         self._row = (0, 0)
+        self._form = is_json_lines
         self.bytes_read = 0
         self.rows_read = 0
         self.is_json_lines = False
+        self.on_part: Callable[[str], object] = lambda _: None
+        """Is given the text of a row, in parts, that is too long or too deep for `row_text`."""
 
     @property
     def sha256(self) -> str:
@@ -133,29 +143,44 @@ class Source:
         first = self._peek()
         if first == "":
             raise self._invalid("is empty")
-        while first == "{" and len(self._buffer) - self._position < _HEAD and self._more():
-            pass  # Enough to see which kind of object it is.
         if first == "[":
             yield from self._array()
-        elif wrapped := _WRAPPED.match(self._buffer, self._position):
-            self._position = wrapped.end()
-            yield from self._array()
-            while self._peek() == ",":
-                self._position += 1
-                self._peek()
-                if self._value() == "users":
-                    raise self._invalid("names users a second time")
-                self._expect(":")
-                self._peek()
-                self._value()
-            self._expect("}")
-        elif first == "{":
-            self.is_json_lines = True
+        elif first != "{":
+            raise self._invalid("is neither an array of users nor one JSON object a line")
+        elif self._is_json_lines() if self._form is None else self._form:
             yield from self._lines()
         else:
-            raise self._invalid("is neither an array of users nor one JSON object a line")
+            yield from self._object()
         if self._peek():
             raise self._invalid("goes on after its end")
+
+    def _is_json_lines(self) -> bool:
+        """Tell whether every line is a row, and not all of them one object around the users."""
+        while (end := self._buffer.find("\n", self._position)) < 0:
+            if len(self._buffer) - self._position > ROW_MAX_LENGTH:
+                return False  # Perhaps a long row; `_object` finds out.
+            if not self._more():
+                end = len(self._buffer)
+                break
+        text = self._buffer[self._position : end].rstrip()
+        following = self._character_after(end)
+        line = _parse_line(text)
+        if isinstance(line, dict):
+            if isinstance(line.get("users"), list | dict):
+                return False
+            return bool(following) or "email" in line
+        return following == "{" and not _is_in_array(text)  # A line that has been damaged.
+
+    def _character_after(self, end: int) -> str:
+        """Look for the next character behind white space, and consume nothing."""
+        while True:
+            match = _SPACE.match(self._buffer, end)
+            assert match
+            if match.end() < len(self._buffer):
+                return self._buffer[match.end()]
+            end -= self._position
+            if not self._more():
+                return ""
 
     def _array(self) -> Iterator[object]:
         self._expect("[")
@@ -169,9 +194,59 @@ class Source:
                 self._peek()
         self._expect("]")
 
+    def _object(self) -> Iterator[object]:
+        """Give the rows of the array `users` of an object, whatever else it holds."""
+        line, start = self._current_line, self._offset
+        is_found = False
+        for name in self._members():
+            if name != "users":
+                self._value()
+                continue
+            if is_found:
+                raise self._invalid("names users a second time")
+            is_found = True
+            if self._peek() != "[":
+                raise _wrong_form("its users are not an array")
+            yield from self._array()
+        if is_found:
+            return
+        is_one_line = self._current_line == line
+        if is_one_line and self._offset - start > ROW_MAX_LENGTH:
+            self.rows_read = 1
+            self._row = (0, 0)
+            yield InvalidRow(f"The line {_TOO_LONG}.")
+            yield from self._lines()
+        elif self._peek() == "{" and not is_one_line:
+            raise _wrong_form("its objects have several lines each")
+        else:
+            raise _wrong_form("it is one object, and has no array of users")
+
+    def _members(self) -> Iterator[object]:
+        """Give the name of each member of an object; the value is to be read before the next."""
+        self._expect("{")
+        while self._peek() != "}":
+            name = self._value()
+            if type(name) is not str:
+                raise self._invalid("is no JSON")
+            self._expect(":")
+            self._peek()
+            yield name
+            if self._peek() != ",":
+                break
+            self._position += 1
+            if self._peek() == "}":
+                raise self._invalid("is no JSON")
+        self._expect("}")
+
     def _lines(self) -> Iterator[object]:
+        self.is_json_lines = True
         while True:
             end = self._buffer.find("\n", self._position)
+            length = (end if end >= 0 else len(self._buffer)) - self._position
+            if length > ROW_MAX_LENGTH:
+                self.rows_read += 1
+                yield self._skip_line()
+                continue
             if end < 0:
                 if self._more():
                     continue
@@ -190,18 +265,80 @@ class Source:
         while True:
             try:
                 value, end = _SCANNER.raw_decode(self._shallow, self._position)
-            except ValueError as error:
+            except json.JSONDecodeError as error:
+                if _is_certain(error):
+                    self._position = error.pos
+                    raise self._invalid("is no JSON") from error
                 if len(self._shallow) < len(self._buffer):
-                    raise self._invalid("is nested too deeply") from None
-                if not self._more():
-                    raise self._invalid("breaks off or is no JSON") from error
+                    return self._skip(_TOO_DEEP)
+                value, end = None, None
+            if end is not None and end < len(self._buffer):
+                return self._scanned(value, end)
+            if len(self._buffer) - self._position > ROW_MAX_LENGTH:
+                return self._skip(_TOO_LONG)
+            if not self._double():
+                if end is None:
+                    raise self._invalid("breaks off or is no JSON")
+                return self._scanned(value, end)
+
+    def _scanned(self, value: object, end: int) -> object:
+        self._row = (self._position, end)
+        self._position = end
+        if self._row[1] - self._row[0] > ROW_MAX_LENGTH:
+            return InvalidRow(f"It {_TOO_LONG}.")
+        return InvalidRow(f"It {_TOO_DEEP}.") if _is_too_deep(self.row_text) else value
+
+    def _skip(self, problem: str) -> InvalidRow:
+        """Pass over a value that cannot be parsed, and give its text away in parts."""
+        if self._buffer[self._position] not in '"[{':
+            raise self._invalid("is no JSON")
+        levels, is_text = 0, False
+        while True:
+            end, levels, is_text = self._passed(levels, is_text)
+            if not levels and not is_text:
+                break
+            self._pass_to(end)
+            if not self._more():
+                raise self._invalid(f"breaks off in a value that {problem}")
+        self._pass_to(end)
+        self._consume("")  # What was cut off may begin behind it.
+        return InvalidRow(f"It {problem}.")
+
+    def _passed(self, levels: int, is_text: bool) -> tuple[int, int, bool]:
+        """Follow a value through the buffer: give where, in what depth and in what that ends."""
+        end = self._position
+        if is_text:
+            found = _REST_OF_TEXT.match(self._buffer, end)
+            assert found
+            end = found.end()
+            if not found[1]:
+                return end, levels, True
+        if not levels and end > self._position:
+            return end, 0, False
+        for found in _TOKEN.finditer(self._buffer, end):
+            mark = self._buffer[found.start()]
+            if mark == '"':
+                if not found[1]:
+                    return found.end(), levels, True
             else:
-                if _is_too_deep(self._buffer[self._position : end]):
-                    raise self._invalid("is nested too deeply")
-                if end < len(self._buffer) or not self._more():
-                    self._row = (self._position, end)
-                    self._position = end
-                    return value
+                levels += 1 if mark in "[{" else -1
+            if not levels:
+                return found.end(), 0, False
+        return len(self._buffer), levels, False
+
+    def _skip_line(self) -> InvalidRow:
+        while (end := self._buffer.find("\n", self._position)) < 0:
+            self._pass_to(len(self._buffer))
+            if not self._more():
+                return InvalidRow(f"The line {_TOO_LONG}.")
+        self._pass_to(end)
+        self._position += 1
+        return InvalidRow(f"The line {_TOO_LONG}.")
+
+    def _pass_to(self, end: int) -> None:
+        self.on_part(self._buffer[self._position : end])
+        self._position = end
+        self._row = (end, end)
 
     def _peek(self) -> str:
         """Skip white space and give the next character, or nothing at the end."""
@@ -225,9 +362,6 @@ class Source:
 
     def _more(self) -> bool:
         """Read another chunk behind what is not consumed yet; tell whether there was one."""
-        rest = self._buffer[self._position :]
-        if len(rest) > ROW_MAX_LENGTH:
-            raise self._invalid(f"is no JSON, or longer than {ROW_MAX_LENGTH} characters")
         if self._ended:
             return False
         chunk = self._stream.read(CHUNK)
@@ -240,15 +374,46 @@ class Source:
             return False
         self._hash.update(chunk)
         self.bytes_read += len(chunk)
-        self._line += self._buffer.count("\n", 0, self._position)
-        self._buffer, self._position = rest + text, 0
-        self._shallow = _shallow(self._buffer)
+        self._consume(text)
         return True
 
+    def _double(self) -> bool:
+        """Read as much again as is not consumed, so that a long value is not scanned often."""
+        size = 2 * (len(self._buffer) - self._position)
+        is_more = self._more()
+        while len(self._buffer) - self._position < size and self._more():
+            pass
+        return is_more
+
+    def _consume(self, text: str) -> None:
+        """Drop what lies before the position, and put text behind the rest."""
+        self._dropped += self._position
+        self._line = self._current_line
+        self._buffer, self._position = self._buffer[self._position :] + text, 0
+        self._row = (0, 0)
+        self._shallow = _shallow(self._buffer)
+
+    @property
+    def _offset(self) -> int:
+        return self._dropped + self._position
+
+    @property
+    def _current_line(self) -> int:
+        return self._line + self._buffer.count("\n", 0, self._position)
+
     def _invalid(self, problem: str) -> InvalidSource:
-        line = self._line + self._buffer.count("\n", 0, self._position)
         row = f"row {self.rows_read}, " if self.rows_read else ""
-        return InvalidSource(f"The file cannot be read: {row}line {line} {problem}.")
+        return InvalidSource(f"The file cannot be read: {row}line {self._current_line} {problem}.")
+
+
+def _wrong_form(problem: str) -> InvalidSource:
+    return InvalidSource(f"The file cannot be read: {problem}. {_FORMS}")
+
+
+def _is_certain(error: json.JSONDecodeError) -> bool:
+    """Tell an error from a text that only breaks off, which may go on."""
+    is_open = error.msg.startswith("Unterminated string")
+    return not is_open and len(error.doc) - error.pos > _MAX_TOKEN_LENGTH
 
 
 def _parse_line(line: str) -> object:
@@ -258,6 +423,12 @@ def _parse_line(line: str) -> object:
         return _SCANNER.decode(line)
     except ValueError:
         return InvalidRow("The line is not JSON.")
+
+
+def _is_in_array(text: str) -> bool:
+    """Tell whether the beginning of an object breaks off in something within it."""
+    marks = _TEXT.sub("", text)
+    return sum(map(marks.count, "[{")) - sum(map(marks.count, "]}")) > 1
 
 
 def _is_too_deep(text: str) -> bool:
@@ -298,14 +469,24 @@ _SCANNER = json.JSONDecoder(
 
 def copy_rows(source: Source, numbers: Iterable[int], write: Callable[[bytes], object]) -> None:
     """Write the rows with these numbers as they stand, in a file that can be read again."""
-    wanted = iter(sorted(numbers))
-    number = next(wanted, None)
-    start = "["
+    wanted = set(numbers)
+    before = b"[\n  "
+    copied = 0
+
+    def copy(text: str) -> None:
+        nonlocal before, copied
+        if source.rows_read not in wanted:
+            return
+        if source.rows_read != copied and not source.is_json_lines:
+            write(before)
+            before = b",\n  "
+        copied = source.rows_read
+        write(text.encode())
+
+    source.on_part = copy
     for _ in source.rows():
-        if source.rows_read == number:
-            text = source.row_text.strip()
-            write((f"{text}\n" if source.is_json_lines else f"{start}\n  {text}").encode())
-            start = ","
-            number = next(wanted, None)
+        copy(source.row_text.strip())
+        if source.is_json_lines and source.rows_read in wanted:
+            write(b"\n")
     if not source.is_json_lines:
         write(b"\n]\n")

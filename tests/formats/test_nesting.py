@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.credentials.passwords import PasswordHasher
-from shared.errors import InvalidSource
 from shared.formats.strict_json import MAX_DEPTH, InvalidJson, depth, loads
 from shared.model.user_record import InvalidRow
 from tests.support.emulator import ROOT, Emulator, environment, running_emulator
@@ -238,9 +237,20 @@ def test_a_row_has_a_hundred_levels_wherever_it_stands_in_the_file(form: str, be
     *_, row, last = source_of(form.format(rows=",\n".join(rows)).encode()).rows()
     assert (row, last) == (json.loads(fits), {})
     rows[-1] = deep
-    problem = f"row {before + 2}, line {before + 2} is nested too deeply"
-    with pytest.raises(InvalidSource, match=problem):
-        list(source_of(form.format(rows=",\n".join(rows)).encode()).rows())
+    rows.append("{}")
+    *_, fitting, bad, last = source_of(form.format(rows=",\n".join(rows)).encode()).rows()
+    assert (fitting, last) == (json.loads(fits), {})
+    assert isinstance(bad, InvalidRow)
+    assert str(bad) == "It is nested too deeply."
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 2, 1_000, 200_000])
+def test_a_row_that_is_too_deep_is_only_a_row_however_deep_it_is(levels: int) -> None:
+    rows = ["{}", _mixed(levels).decode(), '{"a": "]]]"}', _mixed(levels).decode(), '{"b": 1}']
+    first, bad, middle, worse, last = source_of(f"[{','.join(rows)}]".encode()).rows()
+    assert (first, middle, last) == ({}, {"a": "]]]"}, {"b": 1})
+    assert isinstance(bad, InvalidRow)
+    assert isinstance(worse, InvalidRow)
 
 
 def test_a_line_that_is_too_deep_is_only_a_row() -> None:

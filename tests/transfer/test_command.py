@@ -375,3 +375,38 @@ def test_a_file_without_a_single_user_is_never_a_success(shell: Shell, skip: lis
         assert "Nothing to write" not in done.output
     assert shell.run("plan").code == 3
     assert shell.files() == ["users.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"users": {"u1": {"email": "a@example.com"}}}', "its users are not an array"),
+        (json.dumps(user(1), indent=2), "it is one object, and has no array of users"),
+        (json.dumps({"posts": [user(1)]}), "it is one object, and has no array of users"),
+        (f"{json.dumps(user(1), indent=2)}\n" * 2, "its objects have several lines each"),
+    ],
+)
+def test_a_file_of_another_form_is_told_so_and_which_forms_there_are(
+    shell: Shell, text: str, sentence: str
+) -> None:
+    shell.source.write_text(text)
+    for arguments in (["plan"], ["apply", "--yes", "--skip-invalid"], ["verify"]):
+        done = shell.run(*arguments)
+        assert done.code == 2, done
+        assert f"The file cannot be read: {sentence}. Write an array of users" in done.error
+
+
+def test_users_are_found_beside_posts_and_a_picture_in_a_row_keeps_no_other_back(
+    shell: Shell, target: Target
+) -> None:
+    picture = user(2, avatar="data:image/png;base64," + "x" * 1_400_000)
+    held = {"posts": [{"by": user(1)}] * 3, "users": [user(1), picture, user(3)]}
+    shell.source.write_text(json.dumps(held, indent=2))
+    done = shell.run("apply", "--yes")
+    assert done.code == 3
+    assert "row 2: invalid. It is longer than 1,048,576 characters." in done.error
+    code, (*_, result) = shell.json("apply", "--yes", "--skip-invalid")
+    assert (code, result["counts"]["new"], result["counts"]["invalid"]) == (0, 2, 1)
+    assert [row[0] for row in target.users().values()] == [user(1)["email"], user(3)["email"]]
+    (rejected,) = (Path(name) for name in result["files"] if ".rejected." in name)
+    assert json.loads(rejected.read_text()) == [picture]

@@ -51,6 +51,12 @@ def test_rows_are_the_same_however_the_bytes_arrive(
         b' \n[{"a":1},{"b":[2]}]\n ',
         b'{"users": [{"a": 1}, {"b": [2]}]}',
         b'{"version": 1, "from": "old", "users": [{"a": 1}, {"b": [2]}], "more": {"x": [1]}}',
+        b'{"posts": [{"x": "]"}, {}], "users": [{"a": 1}, {"b": [2]}]}',
+        b'{"posts": [{"users": 1}], "users": [{"a": 1}, {"b": [2]}]}\n',
+        b'{"posts": [\n{"x": 1}\n],\n"users": [\n{"a": 1},\n{"b": [2]}\n]}\n',
+        b'{"posts": ' + b"[" * 200 + b"]" * 200 + b', "users": [{"a": 1}, {"b": [2]}]}',
+        b'{"users": [\n{"a": 1},\n{"b": [2]}\n], "posts": {}}',
+        b'{\n  "posts": {},\n  "users": [\n    {"a": 1}, {"b": [2]}\n  ]\n}\n',
         b'{"a": 1}\n{"b": [2]}',
         b'\n{"a": 1}\r\n\n  {"b": [2]}  \n',
     ],
@@ -87,8 +93,22 @@ def test_a_file_may_hold_nobody(data: bytes) -> None:
         (b'[{"a": "\xff"}]', "UTF-8"),
         (b'[{"a": "\xc3', "UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'["' + b"x" * (ROW_MAX_LENGTH + 300_000) + b'"]', f"longer than {ROW_MAX_LENGTH}"),
-        (b"[1, }]" + b" " * 3_000_000, "is no JSON"),
+        (b'["' + b"x" * (ROW_MAX_LENGTH + 300_000), "row 1, line 1 breaks off in a value that is"),
+        (b"[1, }]" + b" " * 3_000_000, "row 2, line 1 is no JSON"),
+        (b'[1,\n{"a": "O"Brien", "b": 1}, 2]', "row 2, line 2 is no JSON"),
+        (b'[{"a": tru, "b": 1, "c": 2}, ' + b"[" * 200 + b"]" * 200 + b"]", "row 1, line 1 is no"),
+        (b'{7: 1, "users": [1]}', "is no JSON"),
+        (b'{"posts": [1, 2', "breaks off"),
+        (b'{"posts": [], "users": [1],}', "is no JSON"),
+        (b'{"posts": tru, "users": [1], "more": 1}', "is no JSON"),
+        (b'{"users": {"u1": {"a": 1}}}', "its users are not an array. Write an array of users"),
+        (b'{\n"users":\n{"u1": {"a": 1}}}', "its users are not an array"),
+        (b'{"users": 7}', "its users are not an array"),
+        (b'{"posts": [{"a": 1}]}', "it is one object, and has no array of users"),
+        (b'{"data": {"users": [1]}}', "it is one object, and has no array of users"),
+        (b'{"u1": {"a": 1}, "u2": {"b": [2]}}\n', "it is one object, and has no array of users"),
+        (b'{\n  "a": 1,\n  "b": [2]\n}\n', "it is one object, and has no array of users"),
+        (b'{\n  "a": 1\n}\n{\n  "b": [2]\n}\n', "its objects have several lines each"),
     ],
 )
 def test_a_file_that_is_none_of_users_is_refused_with_the_place(data: bytes, problem: str) -> None:
@@ -112,10 +132,83 @@ def test_a_row_that_python_would_read_but_nobody_should_is_still_only_a_row(row:
     assert any(isinstance(value, InvalidRow) for value in values)
 
 
-def test_a_bad_line_of_json_lines_is_only_a_row() -> None:
-    good, bad, also_good = source_of(b'{"a": 1}\n{"a": \n{"b": 2}').rows()
+@pytest.mark.parametrize("bad", [b'{"a": ', b'{"a": "x', b'{"a": 1},', b"{", b"{'a': 1}", b"x"])
+def test_a_bad_line_of_json_lines_is_only_a_row(bad: bytes) -> None:
+    good, odd, also_good = source_of(b'{"a": 1}\n' + bad + b'\n{"b": 2}').rows()
     assert (good, also_good) == ({"a": 1}, {"b": 2})
-    assert isinstance(bad, InvalidRow)
+    assert isinstance(odd, InvalidRow)
+
+
+@pytest.mark.parametrize("bad", [b'{"a": ', b'{"a": "x', b'{"a": 1},', b"{'a': 1}"])
+def test_so_is_the_first_line(bad: bytes) -> None:
+    odd, good = source_of(bad + b'\n{"b": 2}').rows()
+    assert isinstance(odd, InvalidRow)
+    assert good == {"b": 2}
+
+
+@pytest.mark.parametrize("line", [b'{"email": "a@example.com"}', b'{"email": 1}\n\n'])
+def test_one_user_on_a_line_of_its_own_is_a_row(line: bytes) -> None:
+    assert list(source_of(line).rows()) == [json.loads(line)]
+
+
+_AVATARS = {
+    "of text": b'{"b": "' + rb"\"[\\" * 350_000 + b'"}',
+    "of numbers": b'{"b": [' + b"7, " * 360_000 + b"7]}",
+    "bare": b'"' + b"\xc3\xbc" * (ROW_MAX_LENGTH + 1) + b'"',
+}
+_FILES = {
+    "array": (b"[1, %s, 2]", b"[\n  1,\n  %s\n]\n"),
+    "first of an array": (b"[%s, 1, 2]", b"[\n  %s\n]\n"),
+    "users": (b'{"users": [1,\n%s, 2]}', b"[\n  1,\n  %s\n]\n"),
+    "lines": (b'{"a": 1}\n%s\n{"a": 2}', b'{"a": 1}\n%s\n'),
+}
+
+
+@pytest.mark.parametrize("form", _FILES)
+@pytest.mark.parametrize("avatar", _AVATARS)
+def test_a_row_that_is_too_long_is_one_bad_row_and_is_copied_as_it_stands(
+    form: str, avatar: str
+) -> None:
+    template, copied = _FILES[form]
+    data = template % _AVATARS[avatar]
+    source = source_of(data)
+    (long,) = [row for row in source.rows() if isinstance(row, InvalidRow)]
+    assert "is longer than 1,048,576 characters" in str(long)
+    assert source.rows_read == 3
+    assert source.sha256 == hashlib.sha256(data).hexdigest()
+    written = io.BytesIO()
+    again = Source(io.BytesIO(data), is_json_lines=source.is_json_lines)
+    copy_rows(again, {1} if form.startswith("first") else {1, 2}, written.write)
+    assert written.getvalue() == copied % _AVATARS[avatar]
+
+
+def test_the_first_line_of_json_lines_may_be_too_long() -> None:
+    avatar = _AVATARS["of numbers"]
+    data = avatar + b'\n{"a": 1}\n' + avatar
+    source = source_of(data)
+    long, row, last = source.rows()
+    assert isinstance(long, InvalidRow)
+    assert row == {"a": 1}
+    assert isinstance(last, InvalidRow)
+    assert source.is_json_lines
+    written = io.BytesIO()
+    copy_rows(Source(io.BytesIO(data), is_json_lines=True), {1}, written.write)
+    assert written.getvalue() == avatar + b"\n"
+
+
+@pytest.mark.parametrize("space", [b"", b"\n"])
+def test_what_stands_beside_the_users_may_be_of_any_length(space: bytes) -> None:
+    more = b'"posts": [' + b'{"text": "[[["},' * 80_000 + b"{}]"
+    data = b"{" + space + more + b', "users": [{"a": 1}, 2], ' + more.replace(b"p", b"q") + b"}"
+    assert list(source_of(data).rows()) == [{"a": 1}, 2]
+
+
+def test_a_row_that_is_just_short_enough_is_one_whatever_is_read_at_once() -> None:
+    row = b'"' + b"x" * (ROW_MAX_LENGTH - 2) + b'"'
+    data = b"[" + row + b"," + row[:-1] + b'x",1]'
+    for size in (10_007, 131_072, len(data)):
+        fits, long, last = Source(_Trickle(data, size)).rows()
+        assert (type(fits), type(long), last) == (str, InvalidRow, 1)
 
 
 @pytest.mark.parametrize(
