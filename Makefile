@@ -29,7 +29,7 @@ POSTGRES_VERSIONS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 18.4.0-beta
 
 # The migration from USERS_FILE to DATABASE_URL takes options in ARGS: make migrate ARGS='--yes'
 # ARGS is split at spaces and not expanded otherwise (`set -f`: no * either).
-TRANSFER = $(LOAD_ENV) set -f; $(BIN)/python -m shared.transfer
+TRANSFER = $(LOAD_ENV) set -f; UNDER_MAKE=1 $(BIN)/python -m shared.transfer
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,7 +89,7 @@ migrate-verify: $(VENV)/.runtime ## Compare every user of USERS_FILE with DATABA
 migrate-status: $(VENV)/.runtime ## List imports and rollbacks
 	@$(TRANSFER) status $$ARGS
 
-migrate-rollback: $(VENV)/.runtime ## Undo an import: make migrate-rollback BATCH=…
+migrate-rollback: $(VENV)/.runtime ## Undo an import: make migrate-rollback BATCH=… (ARGS=--dry-run shows what would happen)
 	@$(TRANSFER) rollback $$ARGS
 
 migrate-reconcile: $(VENV)/.runtime ## Write the sign-ups of an outage to DATABASE_URL

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from shared import errors, files
+from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import (
@@ -32,6 +33,7 @@ from shared.transfer.command import (
     EXIT_CODES,
     FAILED,
     QUARANTINED,
+    Actions,
     Command,
     Stop,
     action,
@@ -48,13 +50,17 @@ from shared.transfer.wording import (
     PLANNED,
     RECONCILED,
     ROLLED_BACK,
+    TO_ROLL_BACK,
     VERIFIED,
+    agreement,
     batch_row,
+    count,
     plan_rows,
+    question,
 )
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(cls=Actions, epilog=EXIT_CODES)
 def transfer() -> None:
     """Migrate the old server's users from their file to Postgres, verified and reversible.
 
@@ -68,7 +74,8 @@ def plan(command: Command, source: Path | None) -> None:
     """Show what apply would do, in a read-only transaction (dry run)."""
     found, migrations = _plan(command, command.source(source))
     command.display.result(**found.to_json(), migrations=migrations)
-    _refuse_rejected(found)
+    _refuse_rejected(command, found)
+    command.display.text(_after_plan(command, found, migrations))
 
 
 @action(transfer)
@@ -107,16 +114,15 @@ def apply(
 ) -> None:
     """Import new and changed users in one transaction, verified before the commit."""
     path = command.source(source)
-    command.require_terminal(yes=yes)
     if not yes or schema.pending(command):  # The schema is not touched if nothing comes of it.
         found, migrations = _plan(command, path)
         if plan_sha256 not in (None, found.sha256):
             raise errors.PlanOutdated(importing.OUTDATED)
         found.require_users()
         if not skip_invalid:
-            _refuse_rejected(found)
+            _refuse_rejected(command, found)
         if not yes and (found.to_write or migrations):
-            command.confirm(f"Write {found.to_write:,} users to {command.place}?")
+            command.confirm(question(found, len(migrations), command.place))
         plan_sha256 = found.sha256
     command.bring_schema_up_to_date()
     with open_source(path) as stream:
@@ -139,6 +145,11 @@ def apply(
         proof += [("sessions", done.revoked_sessions, "revoked, as in the source")]
         title = title if done.batch else "Written"
     command.display.table(title, proof)
+    if done.batch:
+        command.display.text(
+            f"Next: {command.face.action('verify')} compares every user again.\n"
+            f"Way back: {command.face.action('rollback', done.batch)} undoes this import.\n"
+        )
     command.display.result(
         **done.plan.to_json(),
         batch=done.batch,
@@ -163,9 +174,12 @@ def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
     differing = found.differing + (0 if skip_invalid else found.rejected)
     if differing:
         command.display.error(
-            "users_differ", f"{differing} users differ between the source and Postgres."
+            "users_differ",
+            f"{count(differing, 'user')} {'differs' if differing == 1 else 'differ'} between the "
+            "source and Postgres.",
         )
         raise Stop(DIFFERENT)
+    command.display.text(f"{agreement(found)}\n")
 
 
 @action(transfer)
@@ -173,7 +187,8 @@ def status_(command: Command) -> None:
     """List imports and rollbacks."""
     found = status.status(command.database())
     command.display.table(
-        f"{found.users:,} users in {command.place}; imports:",
+        f"{count(found.users, 'user')} in {command.place}; {count(len(found.batches), 'import')}"
+        f"{':' if found.batches else '.'}",
         map(batch_row, found.batches),
     )
     command.display.result(**found.to_json())
@@ -181,11 +196,27 @@ def status_(command: Command) -> None:
 
 @action(transfer)
 @click.argument("batch", envvar="BATCH")
+@click.option("--dry-run", is_flag=True, help="Show who would go and stay; change nothing.")
 @yes_option
-def rollback_(command: Command, batch: str, yes: bool) -> None:
+def rollback_(command: Command, batch: str, dry_run: bool, yes: bool) -> None:
     """Roll a batch back; keep and list users who have changed or signed up since."""
-    if not yes:
-        command.confirm(f"Roll back batch {batch} in {command.place}?")
+    if dry_run or not yes:
+        planned = command.display.run(rollback.preview(command.database(), batch))
+        command.display.table(
+            f"Rollback of {batch} in {command.place}, if it is done now",
+            [
+                (verdict, number, TO_ROLL_BACK[verdict])
+                for verdict, number in planned.counts.items()
+            ],
+        )
+        if dry_run:
+            command.display.text("Nothing was changed.\n")
+            command.display.result(**asdict(planned))
+            return
+        go, back = planned.counts[rollback.REMOVED], planned.counts[rollback.RESTORED]
+        command.confirm(
+            f"Remove {count(go, 'user')} from {command.place} and restore {count(back, 'user')}?"
+        )
     with Outputs(command.settings.store.users_file, batch) as outputs:
 
         def on_event(event: Event) -> None:
@@ -212,16 +243,18 @@ def rollback_(command: Command, batch: str, yes: bool) -> None:
 def snapshot_(command: Command) -> None:
     """Take a snapshot for logins during an outage, beside the users file.
 
-    It is signed with SESSION_SECRET, which must be the functions' own. Instances take snapshots
-    automatically, unless SNAPSHOT_INTERVAL is 0.
+    It is signed with SESSION_SECRET, which must be the functions' own; in development it is
+    generated and kept. Instances take snapshots automatically, unless SNAPSHOT_INTERVAL is 0.
     """
-    if not os.environ.get("SESSION_SECRET"):
-        raise click.UsageError(
-            "SESSION_SECRET is missing: the functions would reject the snapshot."
-        )
     settings, database = command.settings, command.database()
     path = settings.store.snapshot_file
     secrets = settings.credentials.session_secrets
+    if not os.environ.get("SESSION_SECRET", "").strip():
+        if settings.web.secure:
+            raise click.UsageError(
+                "SESSION_SECRET is missing: set the functions' own, or they reject the snapshot."
+            )
+        secrets = Settings.from_env().complete().credentials.session_secrets
     users = Snapshot.of(settings.store, settings.database, secrets).take(database, time.time())
     command.done = "snapshot"
     command.display.table(
@@ -243,12 +276,12 @@ def reconcile(command: Command, offer: bool) -> None:
     if offer:
         if not waiting or not command.settings.store.use_database:
             return
-        command.display.text(f"{waiting} sign-ups are not yet in Postgres. ")
+        are = "is" if waiting == 1 else "are"
+        command.display.text(f"{count(waiting, 'sign-up')} {are} not yet in Postgres. ")
         if not sys.stdin.isatty():
-            command.display.text("`make migrate-reconcile` writes them.\n")
+            command.display.text("`make migrate-reconcile` writes to Postgres.\n")
             return
-        if not click.confirm("Write them to Postgres now?", err=True):
-            return
+        command.confirm("Write to Postgres now?")
     if waiting:
         command.bring_schema_up_to_date()
     quarantine = reconciling.quarantine_of(command.settings.store.users_file)
@@ -304,13 +337,14 @@ def _tell_unbrought(command: Command, done: Reconciled, quarantine: Path) -> Non
     if done.quarantined:
         command.display.error(
             "quarantined",
-            f"{done.quarantined} sign-ups are in {quarantine}, with advice for each.",
+            f"{count(done.quarantined, 'sign-up')} "
+            f"{'is' if done.quarantined == 1 else 'are'} in {quarantine}, with advice for each.",
         )
     if done.refused:
         command.display.error(
             "refused",
-            f"The database refuses {done.refused} sign-ups, which are still pending. Change what "
-            "refuses them, and run it again.",
+            f"The database refuses {count(done.refused, 'sign-up')}, still pending. Change what "
+            "refuses that, and run it again.",
         )
     if done.quarantined or done.refused:
         raise Stop(FAILED if done.refused else QUARANTINED)
@@ -353,8 +387,8 @@ def _apply(
 
 def _plan(command: Command, path: Path) -> tuple[Plan, list[str]]:
     """Show what an apply would do; give that, and the migrations that it would apply first."""
-    migrations = schema.pending(command)
     with open_source(path) as stream:
+        migrations = schema.pending(command)
         found = command.display.run(
             importing.plan(command.database(), Source(stream)), length=_size(path)
         )
@@ -364,16 +398,27 @@ def _plan(command: Command, path: Path) -> tuple[Plan, list[str]]:
     return found, migrations
 
 
-def _refuse_rejected(found: Plan) -> None:
+def _after_plan(command: Command, found: Plan, migrations: list[str]) -> str:
+    """Name the next step of who has seen a plan."""
+    if not found.to_write and not migrations:
+        return "Nothing was changed. There is nothing to write.\n"
+    face = command.face
+    return (
+        f"Nothing was changed. Next: {face.action('backup')} copies the source, "
+        f"{face.action('apply')} imports it.\n"
+    )
+
+
+def _refuse_rejected(command: Command, found: Plan) -> None:
     if found.rejected:
         raise errors.RowsRejected(
-            f"{found.rejected} of {found.rows} rows cannot be imported: fix them, or skip them "
-            "with --skip-invalid."
+            f"{found.rejected:,} of {count(found.rows, 'row')} cannot be imported: fix what is "
+            f"wrong, or skip with {command.face.option('--skip-invalid')}. Nothing was changed."
         )
 
 
 def _show(command: Command, title: str, found: Plan, meanings: dict[str, str]) -> None:
-    command.display.table(f"{title} ({found.rows:,} rows)", plan_rows(found, meanings))
+    command.display.table(f"{title} ({count(found.rows, 'row')})", plan_rows(found, meanings))
 
 
 def _size(path: Path) -> int | None:

@@ -25,13 +25,16 @@ from shared.store.postgres.email_keys import Correction
 from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
+from shared.transfer.wording import Face
 
+UNDER_MAKE = "UNDER_MAKE"
+"""The variable that make sets: the reader knows its targets and ARGS, not our options."""
 FAILED, USAGE, REJECTED, OUTDATED, DIFFERENT, UNKNOWN, QUARANTINED = 1, 2, 3, 4, 5, 6, 7
 INTERRUPTED = 130
 EXIT_CODES = """
 \b
 Exit codes:
-  0    done, or nothing to do
+  0    done, nothing to do, or you said no
   1    failed; the message says why, and whether anything changed
   2    wrong option, setting or users file
   3    rows cannot be imported, nothing was written (see --skip-invalid)
@@ -63,12 +66,16 @@ class Stop(Exception):
         self.code = code
 
 
+class Declined(Exception):
+    """The person who was asked said no."""
+
+
 class Command:
     """The settings, database and display of an action."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, face: Face) -> None:
         """Read the settings. Raises InvalidSettings."""
-        self.display = display
+        self.display, self.face = display, face
         self.migrated: list[str] = []
         self.corrections: list[Correction] = []
         """Corrections of email keys."""
@@ -79,12 +86,18 @@ class Command:
         # No session is made here, and a generated secret must not be left behind.
         secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(48)
         self.settings = Settings.from_env(os.environ | {"SESSION_SECRET": secret})
+        if misspelt := Settings.misspelt(os.environ):
+            raise InvalidSettings(
+                [f"{name} is no setting: is {meant} meant?" for name, meant in misspelt.items()]
+            )
 
     @property
     def url(self) -> DatabaseUrl:
         """The database's URL. Raises UsageError if it is missing."""
         if self.settings.database.url is None:
-            raise click.UsageError("DATABASE_URL is missing.")
+            raise click.UsageError(
+                "DATABASE_URL is missing: set it to the database's connection string."
+            )
         return self.settings.database.url
 
     @property
@@ -130,20 +143,66 @@ class Command:
             return f"Applied {', '.join(self.migrated)}; nothing else was changed."
         return "Nothing was changed."
 
-    def require_terminal(self, *, yes: bool) -> None:
-        """Raise UsageError if a confirmation is needed and there is no terminal."""
-        if not yes and not sys.stdin.isatty():
-            raise click.UsageError("There is no terminal for the confirmation: use --yes.")
-
     def confirm(self, question: str) -> None:
-        """Ask. Raises click.Abort for a no, and UsageError without a terminal."""
-        self.require_terminal(yes=False)
-        click.confirm(question, abort=True, err=True)
+        """Ask. Raises Declined for a no, click.Abort for Ctrl-C, UsageError without a terminal."""
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                f"There is no terminal to ask on: {self.face.option('--yes')} answers."
+            )
+        try:
+            agreed = click.confirm(question, err=True)
+        except click.Abort as abort:
+            if not isinstance(abort.__context__, EOFError):
+                raise
+            agreed = False
+            click.echo(err=True)
+        if not agreed:
+            raise Declined
 
     def ignore_interrupts(self) -> None:
         """Ignore signals between a COMMIT and its answer."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+
+
+class _Action(click.Command):
+    """An action, whose usage is written as the reader calls it."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if UNDER_MAKE not in os.environ:
+            super().format_usage(ctx, formatter)
+            return
+        batch = "BATCH=… " if any(isinstance(it, click.Argument) for it in self.params) else ""
+        formatter.write_usage(_called(ctx), f"{batch}[ARGS='OPTIONS']")
+
+
+class Actions(click.Group):
+    """The actions. Who runs make is told of make's words also where an option is wrong."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run an action, and exit with its code."""
+        if UNDER_MAKE not in os.environ:
+            return super().main(*args, **options)
+        try:
+            sys.exit(super().main(*args, **options | {"standalone_mode": False}))
+        except click.UsageError as error:
+            click.secho(_usage_sentence(error), fg="red", err=True)
+            sys.exit(error.exit_code)
+
+
+def _called(ctx: click.Context) -> str:
+    names = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
+    return Face(by_make=True).action(names)
+
+
+def _usage_sentence(error: click.UsageError) -> str:
+    message = error.format_message().rstrip(".")
+    if error.ctx is None or not isinstance(error.ctx.command, _Action):
+        return f"{message}. `make help` lists what there is."
+    called = _called(error.ctx)
+    if isinstance(error, click.MissingParameter):
+        return f"BATCH is missing: `{called} BATCH=…`; `make migrate-status` lists the batches."
+    return f"{message}. Options go into ARGS; `{called} ARGS=--help` lists them."
 
 
 def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -156,9 +215,10 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
         @functools.wraps(function)
         def run(*, as_json: bool, **options: Any) -> None:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            display = Display(as_json=as_json)
+            face = Face(by_make=UNDER_MAKE in os.environ)
+            display = Display(as_json=as_json, face=face)
             try:
-                command = Command(display)
+                command = Command(display, face)
             except InvalidSettings as error:
                 display.error("invalid_settings", str(error))
                 sys.exit(USAGE)
@@ -166,6 +226,9 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
                 function(command, **options)
             except Stop as stop:
                 sys.exit(stop.code)
+            except Declined:
+                display.text(f"{command.unchanged}\n")
+                display.result(declined=True)
             except (Exception, KeyboardInterrupt) as error:
                 explained = _explain(error, command)
                 if explained is None:
@@ -175,7 +238,8 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
                 display.end_output()
                 sys.exit(exit_code)
 
-        return group.command(function.__name__.rstrip("_"))(_json_option(run))
+        name = function.__name__.rstrip("_")
+        return group.command(name, cls=_Action)(_json_option(run))
 
     return decorate
 
@@ -184,16 +248,30 @@ def _explain(error: BaseException, command: Command) -> tuple[str, str, int] | N
     """Give the stable code, the sentence and the exit code of an error that is not a bug."""
     if isinstance(error, click.UsageError):
         return "usage", error.message, USAGE
+    if isinstance(error, InvalidSettings):
+        return "invalid_settings", str(error), USAGE
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted", f"Interrupted. {command.unchanged}", INTERRUPTED
     if isinstance(error, errors.StoreUnavailable):
-        sentence = f"Database error: {error.cause}. {command.unchanged}"
-        return error.code, sentence, FAILED
+        return error.code, command.face.translate(_about_store(error, command)), FAILED
     if isinstance(error, errors.AuthError):
-        return error.code, error.sentence, _EXIT_CODES.get(type(error), FAILED)
+        sentence = command.face.translate(error.sentence)
+        return error.code, sentence, _EXIT_CODES.get(type(error), FAILED)
     if isinstance(error, errors.StoreFault):
-        return "store_fault", f"The database refused: {error}. {command.unchanged}", FAILED
+        sentence = f"The database {command.place} refused a statement: {error}."
+        return "store_fault", f"{sentence} {command.unchanged}", FAILED
     if isinstance(error, OSError):
         name = f": {error.filename}" if error.filename else ""
         return "os_error", f"{error.strerror or error}{name}. {command.unchanged}", FAILED
     return None
+
+
+def _about_store(error: errors.StoreUnavailable, command: Command) -> str:
+    """Say what the database does not do, or the users file: the cause alone need not name it."""
+    cause = error.cause or "no reason is known"
+    if not isinstance(error, errors.StoreUnreachable | errors.StoreRefused):
+        return f"Cannot go on: {cause}. {command.unchanged}"
+    return (
+        f"Database error: {cause} ({command.place}). `{command.face.doctor}` looks for the reason. "
+        f"{command.unchanged}"
+    )

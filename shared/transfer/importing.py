@@ -136,8 +136,8 @@ def apply(
         found.require_users()
         if found.rejected and not skip_invalid:
             raise RowsRejected(
-                f"{found.rejected} of {found.rows} rows cannot be imported, so nothing was "
-                "written: fix them, or skip them (skip_invalid)."
+                f"{found.rejected} of {found.rows} row{'' if found.rows == 1 else 's'} cannot be "
+                "imported, so nothing was written: fix what is wrong, or skip with `skip_invalid`."
             )
         revoked, sid = writing.revoke_sessions(connection)
         writing.resolve_operations(connection)

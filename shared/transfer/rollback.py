@@ -6,9 +6,10 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from shared.database import sqlstate
-from shared.database.connection import Connection, Row
+from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.errors import StoreFault, TransferRefused
+from shared.formats.timestamps import to_iso
 from shared.model.user_record import COLUMNS
 from shared.store.postgres.statements import next_epoch
 from shared.transfer import batches, staging
@@ -133,6 +134,19 @@ class RolledBack:
     counts: dict[str, int]
 
 
+def preview(database: Database, batch_id: str) -> Generator[Event, None, RolledBack]:
+    """Tell what taking a batch back would do now, in a transaction that is undone.
+
+    Raises as `roll_back`, but that tables that refer to users are found by that alone.
+    """
+    with transaction(database, write=True) as connection:
+        batch = str(_find(connection, batch_id))
+        yield Progress("compare")
+        _judge(connection, batch, lock=False)
+        yield from _outcomes(connection)
+        return RolledBack(batch=batch_id, counts=_counts(connection))
+
+
 def roll_back(
     database: Database, batch_id: str, *, run_by: str
 ) -> Generator[Event, None, RolledBack]:
@@ -149,35 +163,39 @@ def roll_back(
 
     with transaction(database, write=True) as connection:
         staging.lock(connection)
-        found = batches.find(connection, batch_id)
-        if found is None:
-            raise TransferRefused(f"There is no batch {batch_id}; `status` lists them.")
-        number, rolled_back_at = found
-        if rolled_back_at is not None:
-            raise TransferRefused(f"Batch {batch_id} was rolled back at {rolled_back_at}.")
+        batch = str(_find(connection, batch_id))
         yield Progress("write")
         try:
-            counts = _take_back(connection, number, run_by)
+            _take_back(connection, batch, run_by)
         except StoreFault as error:
             if error.sqlstate != sqlstate.FOREIGN_KEY_VIOLATION:
                 raise
             raise TransferRefused(
                 "Nothing was changed: another table refers to users of this batch."
             ) from error
-        for verdict, user_id, email in _outcomes(connection):
-            yield Outcome(verdict, _REASONS[verdict], user_id=user_id, email=email)
+        counts = _counts(connection)
+        yield from _outcomes(connection)
         yield Ready()
         commit(database, connection, is_done)
     return RolledBack(batch=batch_id, counts=counts)
 
 
-def _take_back(connection: Connection, number: int, run_by: str) -> dict[str, int]:
-    """Take back what a batch brought and nobody has changed since, and count what became of whom.
+def _find(connection: Connection, batch_id: str) -> int:
+    """Give the number of a batch that can be taken back. Raises TransferRefused."""
+    found = batches.find(connection, batch_id)
+    if found is None:
+        raise TransferRefused(f"There is no batch {batch_id}: `status` lists them.")
+    number, rolled_back_at = found
+    if rolled_back_at is not None:
+        raise TransferRefused(f"Batch {batch_id} was rolled back at {to_iso(rolled_back_at)}.")
+    return number
 
-    The verdicts can be read with `_outcomes` until the transaction ends. Raises TransferRefused
-    where a later batch has to be rolled back first.
+
+def _judge(connection: Connection, batch: str, *, lock: bool) -> None:
+    """Give each user of a batch a verdict, which `_outcomes` reads until the transaction ends.
+
+    Raises TransferRefused where a later batch has to be rolled back first.
     """
-    batch = str(number)
     connection.run_script(staging.ANALYZE_RECORDS)
     if later := connection.execute(_LATER_BATCH, batch=batch):
         raise TransferRefused(f"Batch {later[0][0]} changed users of this one: roll it back first.")
@@ -185,28 +203,36 @@ def _take_back(connection: Connection, number: int, run_by: str) -> dict[str, in
         "CREATE TEMP TABLE rolled_back_users"
         " (user_id uuid, email text, previous jsonb, verdict text) ON COMMIT DROP"
     )
-    connection.execute(_LOCK_USERS, batch=batch)
+    if lock:
+        connection.execute(_LOCK_USERS, batch=batch)
     connection.execute(_JUDGE, batch=batch)
     connection.execute(_SIGNED_UP, batch=batch)
-    connection.run_script(f"ANALYZE rolled_back_users; {_REMOVE}; {_RESTORE}")
+    connection.run_script("ANALYZE rolled_back_users")
+
+
+def _take_back(connection: Connection, batch: str, run_by: str) -> None:
+    """Take back what a batch brought and nobody has changed since."""
+    _judge(connection, batch, lock=True)
+    connection.run_script(f"{_REMOVE}; {_RESTORE}")
     if connection.execute(_RESTORED_WRONGLY)[0][0]:
         raise TransferRefused("Verification failed: the restored rows differ. Nothing was changed.")
     connection.execute(_RAISE_RECORDS, batch=batch)
     connection.execute(_FORGET, batch=batch)
     connection.execute(_CLOSE, batch=batch, run_by=run_by)
-    found = dict(
-        map(
-            tuple,
-            connection.execute("SELECT verdict, count(*) FROM rolled_back_users GROUP BY verdict"),
-        )
-    )
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    rows = connection.execute("SELECT verdict, count(*) FROM rolled_back_users GROUP BY verdict")
+    found = dict(map(tuple, rows))
     return {v: found.get(v, 0) for v in (REMOVED, RESTORED, staging.KEPT, GONE, SIGNED_UP)}
 
 
-def _outcomes(connection: Connection) -> Iterator[Row]:
-    """Stream verdict, id and email of those who were not simply taken back."""
-    return staging.stream(
+def _outcomes(connection: Connection) -> Iterator[Outcome]:
+    """Name those who are not simply taken back."""
+    rows = staging.stream(
         connection,
         "SELECT verdict, user_id::text, email FROM rolled_back_users"
         " WHERE verdict IN ('kept', 'gone', 'signed_up') ORDER BY verdict, user_id",
     )
+    for verdict, user_id, email in rows:
+        yield Outcome(verdict, _REASONS[verdict], user_id=user_id, email=email)

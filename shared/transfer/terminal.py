@@ -26,6 +26,7 @@ from shared.transfer.steps import (
     run,
     to_json,
 )
+from shared.transfer.wording import Face
 
 SHOWN_OUTCOMES = 20
 """How many users are named to a person; `--json` names all of them."""
@@ -43,9 +44,10 @@ class Display:
     `as_json` writes everything on standard output as JSON lines, the last of which is the result.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
-        """Show nothing yet."""
+    def __init__(self, *, as_json: bool, face: Face) -> None:
+        """Show nothing yet. `face` tells how the reader calls an option."""
         self.as_json = as_json
+        self._more = f"  … and more: {face.option('--json')} names all of them."
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # What it cannot show must not stop anything.
                 stream.reconfigure(errors="backslashreplace")
@@ -97,7 +99,7 @@ class Display:
         for line in lines[:SHOWN_OUTCOMES]:
             click.echo(_printable(f"  {line}"))
         if len(lines) > SHOWN_OUTCOMES:
-            click.echo("  … and more: --json names all of them.")
+            click.echo(self._more)
 
     def text(self, text: str) -> None:
         """Show text for a person."""
@@ -140,7 +142,7 @@ class Display:
                 verdict += f" by {outcome.other_id}"
             click.echo(_printable(f"  {who}: {verdict}. {outcome.reason}"), err=True)
         elif self._outcomes == SHOWN_OUTCOMES + 1:
-            click.echo("  … and more: --json names all of them.", err=True)
+            click.echo(self._more, err=True)
 
     def _lines(self) -> Generator[None, Progress, None]:
         """Write progress as JSON lines."""

@@ -1,11 +1,32 @@
-"""What the command line calls the outcomes of a transfer."""
+"""What the command line calls the outcomes of a transfer, and its own commands and options."""
 
 from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
 
 from shared.formats.timestamps import to_iso
 from shared.transfer import pending_sign_ups, rollback, staging, time_doubts
 from shared.transfer.batches import Batch
 from shared.transfer.importing import Plan
+
+TARGETS = {
+    "plan": "migrate-dry-run",
+    "backup": "migrate-backup",
+    "apply": "migrate",
+    "verify": "migrate-verify",
+    "status": "migrate-status",
+    "rollback": "migrate-rollback",
+    "reconcile": "migrate-reconcile",
+    "snapshot": "snapshot",
+    "export": "export",
+    "schema status": "migrate-schema-status",
+    "schema plan": "migrate-schema-plan",
+    "schema apply": "migrate-schema",
+}
+"""make's target of each action."""
+_QUOTED = re.compile(r"`([^`]+)`")
 
 _REJECTED = {
     staging.INVALID: "rejected: not valid users",
@@ -45,6 +66,13 @@ _DOUBTFUL_TIMES = {
     time_doubts.IN_THE_FUTURE: "have a time in the future",
     time_doubts.NO_OFFSET: "have a time without an offset, which is read as UTC",
 }
+TO_ROLL_BACK = {
+    rollback.REMOVED: "go: the import brought them",
+    rollback.RESTORED: "go back to their previous state",
+    staging.KEPT: "stay: changed since the import, or the old address is taken",
+    rollback.GONE: "already deleted",
+    rollback.SIGNED_UP: "stay: signed up after the import",
+}
 ROLLED_BACK = {
     rollback.REMOVED: "removed",
     rollback.RESTORED: "restored to their previous state",
@@ -52,6 +80,71 @@ ROLLED_BACK = {
     rollback.GONE: "already deleted",
     rollback.SIGNED_UP: "kept: signed up after the import",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """How the reader calls the command: by make's targets, or by the module's name."""
+
+    by_make: bool
+
+    @property
+    def doctor(self) -> str:
+        """Write the command line that looks for what is wrong."""
+        return "make doctor" if self.by_make else "python -m shared.doctor"
+
+    def action(self, name: str, batch: str = "") -> str:
+        """Write the command line of an action."""
+        if self.by_make:
+            return f"make {TARGETS[name]}" + (f" BATCH={shlex.quote(batch)}" if batch else "")
+        return f"python -m shared.transfer {name} {shlex.quote(batch) if batch else ''}".rstrip()
+
+    def option(self, name: str) -> str:
+        """Write an option."""
+        return f"ARGS={name}" if self.by_make else name
+
+    def translate(self, sentence: str) -> str:
+        """Replace what stands in backquotes and has another name here: actions and options.
+
+        What raises an error names these as the API does, `status` or `skip_invalid`.
+        """
+
+        def replace(match: re.Match[str]) -> str:
+            if match[1] in TARGETS:
+                return f"`{self.action(match[1])}`"
+            return f"`{self.option('--skip-invalid')}`" if match[1] == "skip_invalid" else match[0]
+
+        return _QUOTED.sub(replace, sentence)
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun: `1 user`, `1,200 users`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def question(found: Plan, migrations: int, place: str) -> str:
+    """Ask whether to do what a plan says."""
+    if not migrations:
+        return f"Write {count(found.to_write, 'user')} to {place}?"
+    first = f"Apply {count(migrations, 'migration')}"
+    return f"{first} and write {count(found.to_write, 'user')} to {place}?"
+
+
+def agreement(found: Plan) -> str:
+    """Say how many users a successful verification found to agree."""
+    if not found.rows:
+        return "The source holds no users."
+    agree = found.counts[staging.IDENTICAL]
+    if agree == found.rows:
+        return "The only user agrees." if agree == 1 else f"All {agree:,} agree."
+    sentence = f"{agree:,} of {count(found.rows, 'row')} agree with Postgres"
+    if kept := found.counts[staging.KEPT]:
+        were = "was" if kept == 1 else "were"
+        sentence += f"; {kept:,} changed there or {were} never imported, so Postgres wins"
+    if found.rejected:
+        are = "is" if found.rejected == 1 else "are"
+        sentence += f"; {found.rejected:,} cannot be imported and {are} left out"
+    return f"{sentence}."
 
 
 def plan_rows(found: Plan, meanings: dict[str, str]) -> list[tuple[str, object, str]]:

@@ -361,7 +361,11 @@ def test_the_command_says_in_a_sentence_why_it_cannot(
     (tmp_path / "file").touch()
     for settings, code, sentence in (
         ({"DATABASE_URL": ""}, USAGE, "DATABASE_URL is missing"),
-        ({"SESSION_SECRET": ""}, USAGE, "SESSION_SECRET is missing: the functions would reject"),
+        (
+            {"SESSION_SECRET": "", "ENVIRONMENT": "production", "BCRYPT_ROUNDS": "10"},
+            USAGE,
+            "SESSION_SECRET is missing: set the functions' own, or they reject the snapshot.",
+        ),
         ({"DATABASE_URL": postgres.url("postgres", port=1)}, FAILED, "cannot connect"),
         ({"DATABASE_URL": postgres.url("missing")}, FAILED, "3D000"),
         ({"DATABASE_URL": postgres.url(make_database(migrated=False))}, FAILED, "42P01"),
@@ -376,6 +380,21 @@ def test_the_command_says_in_a_sentence_why_it_cannot(
         if code == FAILED:
             assert "Nothing was changed." in ended.stderr
     assert not (tmp_path / "users.json.snapshot").exists()
+
+
+def test_in_development_the_command_signs_with_the_secret_that_the_server_keeps(
+    target: Target, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.settings.DATA", tmp_path / ".data")
+    variables = environment(
+        DATABASE_URL=target.server.url(target.name), USERS_FILE=str(path.with_suffix("")),
+        ENVIRONMENT="development", SESSION_SECRET="",
+    )  # fmt: skip
+    target.run("INSERT INTO users (email) VALUES ('ada@example.com')")
+    assert commands.invoke(("snapshot",), variables).code == 0
+    server = snapshot_of(Settings.from_env(variables).complete())
+    assert server.find("ada@example.com", time.time(), AGE)
+    server.close()
 
 
 def test_a_snapshot_belongs_to_the_database_behind_the_pooler(path: Path) -> None:

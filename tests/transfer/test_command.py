@@ -49,15 +49,17 @@ class Shell:
         done = self.run(*arguments, "--json")
         return done.code, [json.loads(line) for line in done.output.splitlines()]
 
-    def on_terminal(self, typed: str, *arguments: str) -> tuple[int, str]:
-        """Run it on a terminal of its own, and type."""
+    def on_terminal(self, typed: str, *arguments: str, after: str = "") -> tuple[int, str]:
+        """Run it on a terminal of its own, and type, once it has shown what to type `after`."""
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(ROOT)
             os.execve(sys.executable, [*COMMAND, *arguments], self.environment)  # noqa: S606  # no shell is wanted
-        os.write(terminal, typed.encode())
         shown = b""
         while True:
+            if typed and after.encode() in shown:
+                os.write(terminal, typed.encode())
+                typed = ""
             try:
                 chunk = os.read(terminal, 4096)
             except OSError:  # The kernel's way to tell that the other end is closed.
@@ -122,22 +124,51 @@ def test_the_whole_move_by_hand(shell: Shell, target: Target) -> None:
 def test_a_person_is_shown_a_plan_and_asked_with_the_name_of_the_place(
     shell: Shell, target: Target
 ) -> None:
-    code, shown = shell.on_terminal("n\n", "apply")
-    assert code == 130
-    assert f"Write 2 users to {target.name} on localhost? [y/N]" in shown
-    assert "Interrupted. Nothing was changed." in shown
-    assert target.users() == {}
-    assert shell.files() == ["users.json"]
     code, shown = shell.on_terminal("y\n", "apply")
     assert code == 0
+    assert f"Write 2 users to {target.name} on localhost? [y/N]" in shown
     assert "\x1b[" in shown
     assert "Reading" in shown
     assert len(target.users()) == 2
-    batch = target.psql("SELECT id FROM import_batches")[0][0]
-    code, shown = shell.on_terminal("y\n", "rollback", batch)
+
+
+@pytest.mark.parametrize("typed", ["n\n", "\n", "\x04"])
+def test_a_no_is_calm_changes_nothing_and_is_no_failure(
+    shell: Shell, target: Target, typed: str
+) -> None:
+    code, shown = shell.on_terminal(typed, "apply")
+    assert (code, target.users(), shell.files()) == (0, {}, ["users.json"])
+    assert shown.rstrip().endswith("Nothing was changed.")
+    assert "Interrupted" not in shown
+    assert "\x1b[31m" not in shown, "nothing is red"
+
+
+def test_ctrl_c_at_a_question_is_an_interruption(shell: Shell, target: Target) -> None:
+    code, shown = shell.on_terminal("\x03", "apply", after="[y/N]")
+    assert (code, target.users()) == (130, {})
+    assert "Interrupted. Nothing was changed." in shown
+
+
+def test_who_would_go_and_who_would_stay_is_shown_before_a_rollback(
+    shell: Shell, target: Target
+) -> None:
+    _, (*_, applied) = shell.json("apply", "--yes")
+    target.run("UPDATE users SET name = 'Later' WHERE email = 'user1@example.com'")
+    before = target.dump()
+    code, shown = shell.on_terminal("n\n", "rollback", applied["batch"])
+    counts, _, question = shown.partition("[y/N]")
     assert code == 0
-    assert f"Roll back batch {batch} in {target.name} on localhost? [y/N]" in shown
-    assert target.users() == {}
+    assert "removed    1  go: the import brought them" in counts
+    assert "kept       1  stay: changed since the import" in counts
+    assert "user1@example.com: kept." in counts
+    assert f"Remove 1 user from {target.name} on localhost and restore 0 users?" in counts
+    assert "Nothing was changed." in question
+    code, (*_, planned) = shell.json("rollback", applied["batch"], "--dry-run")
+    assert (code, planned["counts"]["removed"], planned["counts"]["kept"]) == (0, 1, 1)
+    assert target.dump() == before
+    code, shown = shell.on_terminal("y\n", "rollback", applied["batch"])
+    assert code == 0
+    assert list(target.users()) == [user(1)["id"]]
 
 
 def test_colours_and_bars_are_for_terminals_only(shell: Shell) -> None:
@@ -146,12 +177,39 @@ def test_colours_and_bars_are_for_terminals_only(shell: Shell) -> None:
     assert all(json.loads(line)["event"] == "progress" for line in done.error.splitlines())
 
 
-def test_without_a_terminal_yes_has_to_be_given(shell: Shell, target: Target) -> None:
-    for arguments in (["apply"], ["rollback", "batch"]):
-        done = shell.run(*arguments)
-        assert done.code == 2
-        assert "use --yes" in done.error
+def test_without_a_terminal_yes_has_to_be_given_once_nothing_else_is_wrong(
+    shell: Shell, target: Target
+) -> None:
+    done = shell.run("apply")
+    assert done.code == 2
+    assert "There is no terminal to ask on: --yes answers." in done.error
     assert target.users() == {}
+    _, (*_, applied) = shell.json("apply", "--yes")
+    done = shell.run("rollback", applied["batch"])
+    assert done.code == 2
+    assert "There is no terminal to ask on: --yes answers." in done.error
+    assert len(target.users()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "sentence"),
+    [
+        (["apply"], {"DATABASE_URL": ""}, "DATABASE_URL is missing"),
+        (["apply"], {"USERS_FILE": "/nowhere/users.json"}, "There is no file /nowhere/users.json"),
+        (["apply"], {"LOCKOUT_TIME": "15m"}, "LOCKOUT_TIME must be a whole number"),
+        (["apply"], {"DATABASE_URL": "", "DATABSE_URL": "x"}, "DATABSE_URL is no setting: is"),
+        (["rollback", "20261122T183014"], {}, "There is no batch 20261122T183014"),
+        (["rollback", "x"], {"DATABASE_URL": ""}, "DATABASE_URL is missing"),
+    ],
+)
+def test_without_a_terminal_too_the_real_fault_is_said(
+    shell: Shell, arguments: list[str], settings: dict[str, str], sentence: str
+) -> None:
+    shell.environment |= settings
+    done = shell.run(*arguments)
+    assert done.code in (1, 2)
+    assert sentence in done.error
+    assert "terminal" not in done.error
 
 
 def test_rejected_rows_stop_it_or_go_to_a_file_that_can_be_mended(

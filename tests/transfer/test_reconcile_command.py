@@ -27,7 +27,7 @@ def test_the_command_tells_what_became_of_whom(target: Target, file: Path) -> No
     lines = [json.loads(line) for line in ended.output.splitlines()]
     assert [line["event"] for line in lines] == ["outcome", "result", "error"]
     assert lines[1]["quarantine"] == str(quarantine_of(file))
-    assert f"1 sign-ups are in {quarantine_of(file)}" in ended.error
+    assert f"1 sign-up is in {quarantine_of(file)}" in ended.error
     assert "Traceback" not in ended.error
 
 
@@ -39,7 +39,7 @@ def test_the_offer_tells_and_does_nothing_where_nobody_can_be_asked(
     sign_up(file, "ada@example.com")
     ended = commands.run(url, file, "reconcile", "--offer")
     assert ended.code == 0
-    assert "1 sign-ups are not yet in Postgres. `make migrate-reconcile`" in ended.output
+    assert "1 sign-up is not yet in Postgres. `make migrate-reconcile`" in ended.output
     assert len(json.loads(file.read_text())) == 1
 
 
@@ -84,7 +84,7 @@ def test_the_command_tells_what_is_still_pending_and_what_refuses_it(
     assert "refused  1  still pending" in ended.output
     assert "bob@example.com: refused. The database refuses it" in ended.error
     assert 'violates check constraint "guard"' in ended.error
-    assert "The database refuses 1 sign-ups, which are still pending." in ended.error
+    assert "The database refuses 1 sign-up, still pending." in ended.error
     assert "Nothing was changed" not in ended.error
     assert "Traceback" not in ended.error
 

@@ -126,7 +126,7 @@ def test_a_commit_of_which_nobody_can_be_asked_is_not_said_to_have_done_nothing(
 
     ended = run_watched(interceptor, target, users_file, watch)
     assert ended.code == 6
-    assert "`status` shows" in ended.error
+    assert "`python -m shared.transfer status` shows the outcome" in ended.error
     assert "othing was" not in ended.error
     assert state(target) == EVERYTHING
     assert len(check_files(users_file)) == 2
