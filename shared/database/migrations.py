@@ -38,6 +38,8 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = 'schema_migrations' AND n.nspname = pg_catalog.current_schema()
 """
 
+_EFFECTIVE_SCHEMA = "SELECT pg_catalog.current_schema()"
+
 State = Literal["applied", "pending", "edited", "unknown"]
 Step = Callable[[Connection, float], None]
 """What is done on a connection before a reading of `time.monotonic()`."""
@@ -120,6 +122,7 @@ def prepare(
     if not pending:
         return
     with database.direct_connection(deadline) as direct:
+        _require_same_schema(connection, direct)
         look(direct)
         if not apply:
             names = ", ".join(migration.name for migration in pending)
@@ -136,6 +139,17 @@ def prepare(
                 cause=f"{error.cause}; if it takes longer than a request may, run "
                 "`make migrate-schema`"
             ) from error
+
+
+def _require_same_schema(served: Connection, direct: Connection) -> None:
+    """Raise StoreRefused where requests would not find what is made past their pooler."""
+    ((theirs,),), ((ours,),) = (it.execute(_EFFECTIVE_SCHEMA) for it in (served, direct))
+    if theirs != ours:
+        raise StoreRefused(
+            cause=f"requests are served from the schema {theirs}, but past the pooler, where "
+            f"migrations are applied, it is {ours}: remove search_path from the pooler and from "
+            "options in DATABASE_URL, and set it for both with ALTER ROLE … SET search_path = …"
+        )
 
 
 def status(connection: Connection) -> list[Status]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused
 from shared.store.postgres.preflight import obstacles
-from shared.store.postgres.preparation import bring_up_to_date
+from shared.store.postgres.preparation import bring_up_to_date, prepare
 from shared.store.postgres.shapes import FUNCTIONS, INDEXES, OLD_TRIGGER, TABLES, TRIGGERS
 from tests.support import commands
 from tests.support.in_process import served
@@ -103,6 +103,10 @@ _FOREIGN = {
     "CREATE TABLE identities (id uuid, user_id uuid, provider_type text, profile_url text)": (
         "identities is not this service's table: it has no column issuer"
     ),
+    "CREATE TABLE identities (issuer text NOT NULL, subject text NOT NULL, user_id uuid NOT NULL,"
+    " created_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (issuer, subject))": (
+        "its rows would stay when their user goes. ALTER TABLE .* ADD FOREIGN KEY"
+    ),
     "CREATE TABLE auth_events (id uuid PRIMARY KEY, payload json)": (
         "auth_events is not this service's table: it has no column at"
     ),
@@ -151,6 +155,8 @@ _FOREIGN = {
     " applied_at timestamptz DEFAULT now()); INSERT INTO schema_migrations VALUES ('1', '', '')": (
         "another tool's: its columns are"
     ),
+    "CREATE TABLE schema_migrations (version integer, name text, checksum text,"
+    " applied_at timestamptz DEFAULT now())": r"it has no primary key \(version\)",
     "CREATE VIEW schema_migrations AS SELECT 1 AS version": "another tool's: its columns are",
     # The role's rights.
     "RESET ROLE; ALTER TABLE users OWNER TO postgres; GRANT ALL ON users TO app": (
@@ -186,6 +192,13 @@ def refusals(postgres: Server, make_database: Callable[..., str]) -> Iterator[di
     assert _dump(postgres, name) == before
     yield found
     postgres.drop_database(name)
+
+
+@contextmanager
+def _opened(server: Server, name: str, *, user: str = "app") -> Iterator[Database]:
+    url = DatabaseUrl.parse(server.url(name, user=user))
+    with closing(Database(url, DatabaseSettings())) as opened:
+        yield opened
 
 
 def _refusal(url: str) -> str:
@@ -239,6 +252,10 @@ def test_what_is_looked_for_is_what_the_migrations_make(postgres: Server, databa
     }
     functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
     assert {name for (name,) in postgres.run(functions, database)} == FUNCTIONS.keys()
+    references = "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'"
+    assert {name for (name,) in postgres.run(references, database)} == {
+        name for name, table in TABLES.items() if table.follows_users
+    }
     triggers = "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"
     assert dict(postgres.run(triggers, database)) == {
         name: table for name, (_, table) in TRIGGERS.items() if name != OLD_TRIGGER
@@ -316,6 +333,21 @@ def test_users_in_another_schema_than_new_tables_would_be_made_in_are_asked_abou
         assert postgres.run(f"SELECT count(*) FROM {schema}.users", name) == [[users]]
 
 
+def test_migrations_are_not_applied_past_a_pooler_that_serves_another_schema(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    name = make_database(migrated=False)
+    postgres.run("CREATE SCHEMA served AUTHORIZATION app", name)
+    before = _dump(postgres, name)
+    deadline = time.monotonic() + 30
+    with _opened(postgres, name) as opened, opened.direct_connection(deadline) as pooled:
+        pooled.run_script("SET search_path = served")  # As a pooler's connect_query does.
+        with pytest.raises(StoreRefused) as refused:
+            prepare(opened, pooled, deadline, apply=True)
+    assert "served from the schema served, but past the pooler" in str(refused.value.cause)
+    assert _dump(postgres, name) == before
+
+
 def test_a_role_that_may_use_no_schema_of_its_path_is_told_the_grant(
     postgres: Server, make_database: Callable[..., str]
 ) -> None:
@@ -376,9 +408,8 @@ def test_times_that_may_not_be_of_utc_are_asked_about_and_stay_the_same_instants
 
 
 def _sentences(server: Server, name: str, *, user: str = "app") -> list[str]:
-    url = DatabaseUrl.parse(server.url(name, user=user))
     with (
-        closing(Database(url, DatabaseSettings())) as opened,
+        _opened(server, name, user=user) as opened,
         opened.direct_connection(time.monotonic() + 10) as connection,
     ):
         return [str(obstacle) for obstacle in obstacles(connection)]

@@ -74,6 +74,10 @@ SELECT json_build_object(
         'is_owned', pg_has_role(c.relowner, 'USAGE'),
         'is_read', has_table_privilege(c.oid, 'SELECT'),
         'hides_rows', row_security_active(c.oid),
+        'follows_users', EXISTS (
+            SELECT FROM pg_constraint JOIN users ON users.oid = confrelid
+            WHERE conrelid = c.oid AND contype = 'f' AND confdeltype = 'c' AND convalidated
+        ),
         'has_parts', EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),
         'index', (
             SELECT json_build_object(
@@ -330,14 +334,15 @@ class _Look:
         is_chosen = self._server["path_source"] == "client"  # By the options of DATABASE_URL.
         if is_chosen or {USERS, RECORD} & self._relations.keys():
             return
-        for name, schema in self._found["elsewhere"][:1]:
+        for name, found in self._found["elsewhere"][:1]:
+            here, there = _quoted(self._schema), _quoted(found)
             yield Obstacle(
-                f"table {schema}.{name}",
-                f"The tables would be made in the schema {self._schema}, but {name} is in the"
-                f" schema {schema}.",
-                f"Put options=-csearch_path={schema} into DATABASE_URL to use that one (behind a"
-                f" pooler, ALTER ROLE {self._role} SET search_path = {schema}), or"
-                f" options=-csearch_path={self._schema} to begin without its users.",
+                f"table {there}.{name}",
+                f"The tables would be made in the schema {here}, but {name} is in the schema"
+                f" {there}.",
+                f"Put options=-csearch_path={there} into DATABASE_URL to use that one (behind a"
+                f" pooler, ALTER ROLE {self._role} SET search_path = {there}), or"
+                f" options=-csearch_path={here} to begin without its users.",
             )
 
     def _record(self) -> Iterator[Obstacle]:
@@ -353,7 +358,7 @@ class _Look:
                 f" {columns}.",
                 f"Give this service a schema of its own: CREATE SCHEMA auth AUTHORIZATION"
                 f" {self._role}, and options=-csearch_path=auth in DATABASE_URL; see"
-                " docs/DATABASE_SETUP.md, 6.",
+                " docs/DATABASE_SETUP.md, 7.",
             )
         elif not relation["is_read"]:
             yield Obstacle(
@@ -361,6 +366,8 @@ class _Look:
                 f"The role {self._server['role']} may not read {RECORD}.",
                 f"GRANT SELECT ON {self._name(RECORD)} TO {self._role}.",
             )
+        else:
+            yield from self._unfit(RECORD, relation, TABLES[RECORD])
 
     def _table(self, name: str, table: Table) -> Iterator[Obstacle]:
         relation = self._relations.get(name)
@@ -381,9 +388,14 @@ class _Look:
                 f"table {name}",
                 f"{name} is not {owner} table: {'; '.join(foreign)}.",
                 "If it is another application's, rename one of the two, or give this service a"
-                " schema of its own: see docs/DATABASE_SETUP.md, 6.",
+                " schema of its own: see docs/DATABASE_SETUP.md, 7.",
             )
             return
+        yield from self._unfit(name, relation, table, is_old=is_old)
+
+    def _unfit(
+        self, name: str, relation: dict[str, Any], table: Table, *, is_old: bool = False
+    ) -> Iterator[Obstacle]:
         for problem, remedy in _unfit(relation, table, is_old=is_old):
             yield Obstacle(
                 f"table {name}",
@@ -621,6 +633,9 @@ def _unfit(relation: dict[str, Any], table: Table, *, is_old: bool) -> Iterator[
             kind = "UNIQUE" if number else "PRIMARY KEY"
             listed = ", ".join(columns)
             yield f"it has no {kind.lower()} ({listed})", f"ADD {kind} ({listed})"
+    if table.follows_users and not relation["follows_users"]:
+        key = "FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE"
+        yield "its rows would stay when their user goes", f"ADD {key}"
 
 
 def _unfit_column(

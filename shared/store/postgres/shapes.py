@@ -28,6 +28,8 @@ class Table:
     since: int
     columns: Mapping[str, Column]
     keys: tuple[tuple[str, ...], ...]
+    follows_users: bool = False
+    """Whether a row goes with its user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ TABLES: dict[str, Table] = {
             "created_at": _MADE_AT,
         },
         (("issuer", "subject"),),
+        follows_users=True,
     ),
     "revoked_sessions": Table(
         4,
