@@ -52,7 +52,7 @@ _LAST_DATE = 253_402_300_799.0
 """The end of the year 9999: there is no date after it."""
 _FETCH_ROWS = 1000
 _BEGIN = (
-    f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {LIFT_LIMITS}; SET LOCAL row_security = off;"
+    f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {LIFT_LIMITS};"
     # Of an instance that is put to sleep between two requests.
     f"SET LOCAL idle_in_transaction_session_timeout = '{2 * FETCH_SECONDS:.0f}s'"
 )

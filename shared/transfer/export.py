@@ -17,7 +17,7 @@ from shared.model.user_record import (
     without_unwritable_times,
 )
 from shared.store.postgres.rows import parse_json
-from shared.transfer import staging
+from shared.transfer import access, staging
 from shared.transfer.steps import Event, Outcome, Progress, transaction
 from shared.transfer.users_table import DIGEST, HELD, read_from
 
@@ -53,12 +53,16 @@ def export(
     """Write every user as the old server would, from one snapshot of a read-only transaction.
 
     Each user's digest is computed here and in the database. Names whose time is written as null.
-    Raises TransferRefused where digests differ, StoreUnavailable, and what `write` raises.
+    Raises TransferRefused where digests differ or not every user may be read, StoreUnavailable,
+    and what `write` raises.
     """
     digests = hashlib.sha256()
     count = 0
     with transaction(database, write=False) as connection:
-        for *columns, pairs, held, revoked in staging.stream(connection, _EXPORT):
+        tables = access.readable(connection, "users", "identities", "revoked_sessions")
+        if "users" in tables.lacking:
+            raise TransferRefused("There is no table users on the search path: nobody to export.")
+        for *columns, pairs, held, revoked in staging.stream(connection, tables.sql(_EXPORT)):
             identities = tuple((i, s) for i, s in parse_json(pairs))
             record = UserRecord._make((*columns, identities))
             row_digest = digest(record)

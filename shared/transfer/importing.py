@@ -1,4 +1,4 @@
-"""Plans, applies and verifies an import: one staged pass over the source, one transaction."""
+"""Plans, applies and verifies an import: one pass over the source, one transaction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
 
 from shared.database import sqlstate
 from shared.database.connection import Connection
@@ -16,12 +18,14 @@ from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefuse
 from shared.model.user_record import (
     MEMBERS,
     InvalidRow,
+    UserRecord,
     digest,
     parse,
     pending_operation,
     revoked_sessions,
 )
 from shared.transfer import batches, staging, writing
+from shared.transfer.comparing import BATCH_ROWS, Comparison
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
 from shared.transfer.time_doubts import TimeDoubts
@@ -88,6 +92,14 @@ class Applied:
     """How many sessions were logged out here because they were in the source."""
 
 
+class _Row(NamedTuple):
+    """A valid row of a source."""
+
+    record: UserRecord
+    digest: bytes
+    row: dict[str, Any]
+
+
 _NOTEWORTHY = (*staging.REJECTED, staging.KEPT, staging.ALTERED, staging.DELETED)
 
 
@@ -101,10 +113,8 @@ def plan(database: Database, source: Source) -> Generator[Event, None, Plan]:
 
     Raises InvalidSource, StoreUnavailable and OSError.
     """
-    with transaction(database, write=False, foresee=True) as connection:
-        found = yield from _examine(connection, source)
-        yield from _outcomes(connection, (*_NOTEWORTHY, staging.CHANGED))
-    return found
+    told = (*_NOTEWORTHY, staging.CHANGED)
+    return (yield from _compare(database, source, told, foresee=True))
 
 
 def apply(
@@ -124,7 +134,7 @@ def apply(
     OSError: after each of them the database is as it was.
     """
     with transaction(database, write=True) as connection:
-        found = yield from _examine(connection, source, alone=True)
+        found = yield from _examine(connection, source)
         if plan_sha256 not in (None, found.sha256):
             raise PlanOutdated(OUTDATED)
         number = 0
@@ -132,7 +142,7 @@ def apply(
             yield Progress("write", found.rows)
             number = _write(connection, found)
             found = replace(found, counts=staging.counts(connection))
-        yield from _outcomes(connection, _NOTEWORTHY)
+        yield from _outcomes(partial(_staged, connection), _NOTEWORTHY)
         found.require_users()
         if found.rejected and not skip_invalid:
             raise RowsRejected(
@@ -172,68 +182,113 @@ def verify(database: Database, source: Source) -> Generator[Event, None, Plan]:
     The result's counts tell how many: those of `DIFFERING` should not be, KEPT users have changed
     in Postgres later and rightly. Raises as `plan`.
     """
-    with transaction(database, write=False) as connection:
-        found = yield from _examine(connection, source)
-        yield from _outcomes(connection, [v for v in staging.VERDICTS if v != staging.IDENTICAL])
-    return found
+    told = [verdict for verdict in staging.VERDICTS if verdict != staging.IDENTICAL]
+    return (yield from _compare(database, source, told))
 
 
-def _examine(
-    connection: Connection, source: Source, *, alone: bool = False
+class _Totals:
+    """What is told of a source as a whole, beside what became of its rows."""
+
+    def __init__(self) -> None:
+        self._digests = hashlib.sha256()
+        self._doubts = TimeDoubts(time.time())
+        self._unknown: Counter[str] = Counter()
+
+    def read(self, source: Source) -> Iterator[_Row | InvalidRow]:
+        """Give each row, or what is wrong with it."""
+        for row in source.rows():
+            found: _Row | InvalidRow
+            try:
+                record = parse(row)
+                found = _Row(record, digest(record), row)
+            except InvalidRow as error:
+                found = error
+            else:
+                self._digests.update(found.digest)
+                self._doubts.look_at(source.rows_read, row, record)
+            if isinstance(row, dict) and not MEMBERS.issuperset(row):
+                _count_unknown(self._unknown, row)
+            yield found
+
+    def plan(
+        self, source: Source, *, decisions_sha256: str, counts: dict[str, int], absent: int
+    ) -> Plan:
+        """Give the plan of the source, which was read to its end."""
+        decided = f"plan 1 {source.sha256} {decisions_sha256}"
+        return Plan(
+            sha256=hashlib.sha256(decided.encode()).hexdigest(),
+            source_sha256=source.sha256,
+            users_sha256=self._digests.hexdigest(),
+            rows=source.rows_read,
+            counts=counts,
+            absent=absent,
+            unknown_members=dict(self._unknown),
+            doubtful_times=self._doubts.found,
+        )
+
+
+def _compare(
+    database: Database, source: Source, told: Sequence[str], *, foresee: bool = False
 ) -> Generator[Event, None, Plan]:
-    """Stage the source, and give each row its verdict; `alone` keeps other imports away by then."""
-    users_sha256, unknown, doubtful = yield from _stage(connection, source)
+    """Give each row its verdict by reading alone, and name those with one of the verdicts."""
+    totals = _Totals()
+    with transaction(database, write=False, foresee=foresee) as connection:
+        comparison = Comparison(connection)
+        for found in totals.read(source):
+            if isinstance(found, InvalidRow):
+                comparison.add_invalid(str(found))
+            else:
+                comparison.add(found.record, found.digest, pending_operation(found.row))
+            if source.rows_read % BATCH_ROWS == 0:
+                yield Progress("read", source.rows_read, source.bytes_read)
+        yield Progress("compare", source.rows_read, source.bytes_read)
+        comparison.finish()
+        plan = totals.plan(
+            source,
+            decisions_sha256=comparison.decisions_sha256(),
+            counts=comparison.counts(),
+            absent=comparison.absent(),
+        )
+        yield from _outcomes(comparison.report, told)
+    return plan
+
+
+def _examine(connection: Connection, source: Source) -> Generator[Event, None, Plan]:
+    """Stage the source, keep other imports away, and give each row its verdict."""
+    totals = _Totals()
+    yield from _stage(connection, source, totals)
     yield Progress("compare", source.rows_read, source.bytes_read)
-    if alone:  # Not earlier, or a source that arrives slowly would keep everyone waiting.
-        staging.lock(connection)
+    # Not earlier, or a source that arrives slowly would keep everyone waiting.
+    staging.lock(connection)
     staging.classify(connection)
-    decided = f"plan 1 {source.sha256} {staging.decisions_sha256(connection)}"
-    return Plan(
-        sha256=hashlib.sha256(decided.encode()).hexdigest(),
-        source_sha256=source.sha256,
-        users_sha256=users_sha256,
-        rows=source.rows_read,
+    return totals.plan(
+        source,
+        decisions_sha256=staging.decisions_sha256(connection),
         counts=staging.counts(connection),
         absent=staging.absent(connection),
-        unknown_members=unknown,
-        doubtful_times=doubtful,
     )
 
 
-def _stage(
-    connection: Connection, source: Source
-) -> Generator[Event, None, tuple[str, dict[str, int], dict[str, dict[str, int]]]]:
-    """Send the rows to the staging table.
-
-    Give the digest of their digests, odd members, and odd times.
-    """
-    digests = hashlib.sha256()
-    doubts = TimeDoubts(time.time())
-    unknown: Counter[str] = Counter()
+def _stage(connection: Connection, source: Source, totals: _Totals) -> Generator[Event, None, None]:
+    """Send the rows to the staging table."""
     lines: list[str] = []
     size = 0
     with staging.fill(connection) as send:
-        for row in source.rows():
-            try:
-                record = parse(row)
-                row_digest = digest(record)
-            except InvalidRow as error:
-                lines.append(staging.invalid_line(source.rows_read, str(error)))
+        for found in totals.read(source):
+            if isinstance(found, InvalidRow):
+                line = staging.invalid_line(source.rows_read, str(found))
             else:
-                digests.update(row_digest)
-                doubts.look_at(source.rows_read, row, record)
+                record, row_digest, row = found
                 more = revoked_sessions(row), pending_operation(row)
-                lines.append(staging.staged_line(source.rows_read, record, row_digest, *more))
-            if isinstance(row, dict) and not MEMBERS.issuperset(row):
-                _count_unknown(unknown, row)
-            size += len(lines[-1])
+                line = staging.staged_line(source.rows_read, record, row_digest, *more)
+            lines.append(line)
+            size += len(line)
             if size > BATCH_BYTES:
                 send("".join(lines).encode())
                 lines, size = [], 0
                 yield Progress("read", source.rows_read, source.bytes_read)
         send("".join(lines).encode())
     yield Progress("read", source.rows_read, source.bytes_read)
-    return digests.hexdigest(), dict(unknown), doubts.found
 
 
 def _count_unknown(unknown: Counter[str], row: dict[str, object]) -> None:
@@ -243,13 +298,17 @@ def _count_unknown(unknown: Counter[str], row: dict[str, object]) -> None:
             unknown[shown] += 1
 
 
-def _outcomes(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome]:
+def _outcomes(
+    report: Callable[[Sequence[str]], Iterator[Outcome]], verdicts: Sequence[str]
+) -> Iterator[Outcome]:
     """Give those of the verdicts by row, those that reject one first."""
-    rejecting = [verdict for verdict in verdicts if verdict in staging.REJECTED]
-    others = [verdict for verdict in verdicts if verdict not in staging.REJECTED]
-    for some in (rejecting, others):
-        for row in staging.report(connection, some):
-            yield Outcome(*row)
+    yield from report([verdict for verdict in verdicts if verdict in staging.REJECTED])
+    yield from report([verdict for verdict in verdicts if verdict not in staging.REJECTED])
+
+
+def _staged(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome]:
+    for row in staging.report(connection, verdicts):
+        yield Outcome(*row)
 
 
 def _write(connection: Connection, found: Plan) -> int:

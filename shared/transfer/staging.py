@@ -1,5 +1,6 @@
 """The source of an import in Postgres: staged, compared with the users, and reported on.
 
+What only compares needs no table; see `shared.transfer.comparing`, which judges by the same SELECT.
 Every row is copied to a temporary table of the import's own transaction, with its digest, and
 given a verdict there. Nothing here changes a user. The caller begins the transaction with `begin`
 and ends it with a COMMIT, or by closing the connection.
@@ -16,9 +17,9 @@ from shared.database.connection import LIFT_LIMITS, Connection, Row
 from shared.database.statement import Value
 from shared.errors import StoreUnavailable, TransferRefused
 from shared.model.user_record import COLUMNS, NULL, UserRecord, copy_line, escaped
+from shared.transfer import access
 from shared.transfer.users_table import (
     COLUMN_NAMES,
-    DEFINITIONS,
     DIGEST,
     HELD,
     RECORD_DEFINITIONS,
@@ -61,26 +62,11 @@ VERDICTS = tuple(REASONS)
 REJECTED = (INVALID, DUPLICATE, EMAIL_TAKEN, ID_TAKEN, IDENTITY_TAKEN)
 """The verdicts of rows that cannot be imported."""
 
-_TABLES = {
-    "users": f"({DEFINITIONS})",
-    "identities": "(issuer text, subject text, user_id uuid, created_at timestamptz)",
-    "import_batches": "(number bigint, id text, plan_sha256 text, source_sha256 text, "
-    "users_sha256 text, counts jsonb, run_by text, applied_at timestamptz, "
-    "rolled_back_at timestamptz, rolled_back_by text)",
-    "import_records": "(user_id uuid, batch bigint, digest bytea, previous jsonb)",
-    "applied_ops": "(operation uuid, outcome text)",
-    "revoked_sessions": "(sid text, ends_at timestamptz, user_id uuid)",
-}
 _NULLS = f"{NULL}\t" * (len(COLUMNS) + 4)
 ANALYZE_RECORDS = "ANALYZE import_records (user_id, batch)"
 """Before a batch is looked for: the server takes one that it has not counted to have one row, and
 would read all of them for each user."""
 _LOCK = f"SELECT pg_advisory_xact_lock({LOCK_KEY})"
-_UNADOPTED = """
-SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
-    SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
-)
-"""
 _STAGING = f"""
 CREATE TEMP TABLE staged_users (
     row bigint, {RECORD_DEFINITIONS}, identities jsonb, revoked jsonb, operation uuid,
@@ -157,38 +143,55 @@ UPDATE staged_users s SET verdict = 'duplicate', other_row = shared.other_row,
 FROM (SELECT row, min(other_row) AS other_row FROM pairs GROUP BY row) shared
 WHERE s.row = shared.row
 """
-_LATEST = """
-latest AS (
-    SELECT DISTINCT ON (user_id) user_id, digest, batch, b.applied_at,
+_BROUGHT = """
+    SELECT {} user_id, digest, batch, b.applied_at,
            coalesce((previous->>'raised')::int, 0) AS raised
     FROM import_records JOIN import_batches b ON b.number = batch
-    ORDER BY user_id, batch DESC
-)
 """
-# `raised` is by how much a user's epoch is above the source's, because imports have ended sessions.
-_COMPARE = f"""
-WITH {_LATEST}, found AS (
-    SELECT s.row, u.id AS user_id, u.email_key, u.updated_at, {DIGEST} AS held,
-           CASE WHEN latest.raised > 0 THEN {digest_with("u.epoch - latest.raised")} END AS lowered,
-           coalesce(latest.raised, 0) AS raised, s.epoch + latest.raised < u.epoch AS revives,
-           s.digest AS staged, s.email_key AS staged_key, latest.digest AS brought,
-           latest.applied_at
-    FROM staged_users s
-    LEFT JOIN {HELD} ON u.id = s.id
-    LEFT JOIN latest ON latest.user_id = s.id
-    LEFT JOIN applied_ops USING (operation)
-    WHERE s.verdict = 'new' AND (u.id IS NOT NULL OR latest.user_id IS NOT NULL
-        OR outcome IN ('created', 'present')) -- A reconciliation has brought them.
-)
-UPDATE staged_users s SET base = held, raised = found.raised, verdict = CASE
-    WHEN found.user_id IS NULL THEN 'deleted'
+_LATEST = f"({_BROUGHT.format('DISTINCT ON (user_id)')} ORDER BY user_id, batch DESC)"
+FEW_LATEST = f"LATERAL ({_BROUGHT.format('')} WHERE user_id = s.id ORDER BY batch DESC LIMIT 1)"
+"""What was brought of each user at last; the second where few are looked for at once, in `s`."""
+
+
+def compare(staged: str, held: str, latest: str) -> str:
+    """Write the SELECT that gives a verdict to each of the staged rows that is not simply new.
+
+    Its relations: `staged`, of valid rows and their digests; `held`, HELD or FEW_HELD; and
+    `latest`, _LATEST or FEW_LATEST.
+    `raised` is by how much a user's epoch is above the source's, because imports have ended
+    sessions. `is_brought` tells of a user whom an import has brought and who is still there.
+    """
+    return f"""
+SELECT row, held AS base, raised, user_id IS NOT NULL AND brought IS NOT NULL AS is_brought,
+    held_key <> staged_key AS gives_key, held_email <> staged_email AS gives_email, CASE
+    WHEN user_id IS NULL THEN 'deleted'
     WHEN staged IN (held, lowered) THEN 'identical'
     WHEN held = brought AND revives THEN 'kept' -- Or sessions that were ended would go on.
     WHEN held = brought THEN 'changed'
-    WHEN brought IS NULL AND found.email_key <> staged_key THEN 'id_taken'
-    WHEN brought IS NULL OR found.updated_at > applied_at THEN 'kept'
-    ELSE 'altered' END
-FROM found WHERE s.row = found.row
+    WHEN brought IS NULL AND held_key <> staged_key THEN 'id_taken'
+    WHEN brought IS NULL OR updated_at > applied_at THEN 'kept'
+    ELSE 'altered' END AS verdict
+FROM (
+    SELECT s.row, u.id AS user_id, u.email_key AS held_key, u.email AS held_email, u.updated_at,
+           {DIGEST} AS held,
+           CASE WHEN latest.raised > 0 THEN {digest_with("u.epoch - latest.raised")} END AS lowered,
+           coalesce(latest.raised, 0) AS raised, s.epoch + latest.raised < u.epoch AS revives,
+           s.digest AS staged, s.email_key AS staged_key, s.email AS staged_email,
+           latest.digest AS brought, latest.applied_at
+    FROM {staged} s
+    LEFT JOIN {held} ON u.id = s.id
+    LEFT JOIN {latest} latest ON latest.user_id = s.id
+    LEFT JOIN applied_ops USING (operation)
+    WHERE u.id IS NOT NULL OR latest.user_id IS NOT NULL
+        OR outcome IN ('created', 'present') -- A reconciliation has brought them.
+) found
+"""
+
+
+_COMPARE = f"""
+UPDATE staged_users s SET base = found.base, raised = found.raised, verdict = found.verdict
+FROM ({compare("(SELECT * FROM staged_users WHERE verdict = 'new')", HELD, _LATEST)}) found
+WHERE s.row = found.row
 """
 # Sessions end that the source has ended, and those of whoever loses a way to log in: the old server
 # knows no epoch. A source whose epoch is above all that were held has ended them by itself.
@@ -263,17 +266,17 @@ SELECT string_agg(line, '' ORDER BY row) FROM (
 
 
 def begin(connection: Connection, *, write: bool) -> None:
-    """Begin a transaction with an empty staging table, bounded by the connection's deadline alone.
+    """Begin a transaction that is bounded by the connection's deadline alone.
 
-    Without `write` the transaction is read-only: nothing but the staging table can change in it,
-    and what the schema still lacks is replaced by empty tables of its own. Raises TransferRefused
-    where the users table is the old server's still.
+    One that writes has an empty staging table. Raises TransferRefused where nothing can be written
+    or the schema is not ready for it.
     """
-    opening = (
-        f"BEGIN ISOLATION LEVEL {'READ COMMITTED' if write else 'REPEATABLE READ'}; {LIFT_LIMITS};"
+    mode = "READ COMMITTED" if write else "REPEATABLE READ READ ONLY"
+    connection.run_script(
+        f"BEGIN ISOLATION LEVEL {mode}; {LIFT_LIMITS};"
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
         f"SET LOCAL client_connection_check_interval = '{ORPHAN_CHECK}';"
-        "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex'; SET LOCAL row_security = off;"
+        "SET LOCAL timezone = 'UTC'; SET LOCAL bytea_output = 'hex';"
         "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off;"
         # For the temporary tables: a coarse look is enough to choose joins by.
         "SET LOCAL default_statistics_target = 10;"
@@ -281,21 +284,14 @@ def begin(connection: Connection, *, write: bool) -> None:
         "SET LOCAL parallel_setup_cost = 100; SET LOCAL parallel_tuple_cost = 0.01;"
         "SET LOCAL ai_coder.as_given = 'on';"
         "SET LOCAL idle_in_transaction_session_timeout = "
-        f"'{IDLE_SECONDS if write else READING_IDLE_SECONDS}s';"
+        f"'{IDLE_SECONDS if write else READING_IDLE_SECONDS}s'"
     )
-    connection.run_script(opening + _STAGING)
-    if connection.execute(_UNADOPTED)[0][0]:
-        raise TransferRefused(
-            "The users table is still the old server's: `make migrate-schema` adopts it, and "
-            "`make migrate-schema-plan` shows how."
-        )
-    if write and not connection.execute("SELECT to_regclass('applied_ops')")[0][0]:
-        raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
-    if not write:
-        for table, columns in _TABLES.items():
-            if connection.execute("SELECT to_regclass(:table) IS NULL", table=table)[0][0]:
-                connection.run_script(f"CREATE TEMP TABLE {table} {columns} ON COMMIT DROP")
-        connection.run_script("SET TRANSACTION READ ONLY")
+    if write:
+        access.require_writable(connection)
+        access.require_adopted(connection)
+        if not connection.execute("SELECT to_regclass('applied_ops')")[0][0]:
+            raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")
+        connection.run_script(_STAGING)
 
 
 def lock(connection: Connection) -> None:

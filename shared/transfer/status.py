@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from shared.database.pool import Database
 from shared.formats.timestamps import to_iso
-from shared.transfer import batches
+from shared.transfer import access, batches
 from shared.transfer.batches import Batch
 from shared.transfer.steps import transaction
 
@@ -34,4 +34,8 @@ class Status:
 def status(database: Database) -> Status:
     """Read it, in a read-only transaction. Raises StoreUnavailable and TransferRefused."""
     with transaction(database, write=False, seconds=database.timeout, foresee=True) as connection:
-        return Status(users=batches.count_users(connection), batches=batches.batches(connection))
+        tables = access.readable(connection, "users", "import_batches")
+        return Status(
+            users=0 if "users" in tables.lacking else batches.count_users(connection),
+            batches=[] if "import_batches" in tables.lacking else batches.batches(connection),
+        )

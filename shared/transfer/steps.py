@@ -16,7 +16,7 @@ from typing import Generic, Literal, TypeVar
 
 from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
-from shared.errors import CommitUnknown, StoreUnavailable, TransferRefused
+from shared.errors import CommitUnknown, StoreFault, StoreUnavailable, TransferRefused
 from shared.store.postgres.preflight import obstacles
 from shared.transfer import staging
 
@@ -149,7 +149,7 @@ def commit(
                 staging.begin(fresh, write=True)
                 staging.wait_for_end(fresh)
                 done = is_done(fresh)
-        except StoreUnavailable as second:
+        except (StoreUnavailable, StoreFault, TransferRefused) as second:  # A standby now, for one.
             raise CommitUnknown(
                 "The connection was lost during the COMMIT: `status` shows the outcome."
             ) from second

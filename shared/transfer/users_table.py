@@ -7,21 +7,28 @@ from collections.abc import Mapping
 from shared.model.user_record import COLUMNS, canonical_sql
 
 COLUMN_NAMES = ", ".join(COLUMNS)
-DEFINITIONS = ", ".join(f"{name} {column.type}" for name, column in COLUMNS.items())
-RECORD_DEFINITIONS = DEFINITIONS.replace("timestamptz", "bigint")
+RECORD_DEFINITIONS = ", ".join(
+    f"{name} {column.type.replace('timestamptz', 'bigint')}" for name, column in COLUMNS.items()
+)
 """Of the same columns as a `UserRecord` has them, with times in microseconds since 2000."""
 
 # Who is held: users `u` with the identities `i` of each. The order in which they were linked is the
 # one that a users file has them in. A subquery for each user would take three times as long.
-HELD = """(users u LEFT JOIN (
-    SELECT user_id,
-        string_agg(concat(',', length(issuer), ':', issuer, length(subject), ':', subject), ''
-            ORDER BY created_at, issuer, subject) AS texts,
+_TEXTS = """string_agg(
+    concat(',', length(issuer), ':', issuer, length(subject), ':', subject), ''
+    ORDER BY created_at, issuer, subject
+) AS texts"""
+HELD = f"""(users u LEFT JOIN (
+    SELECT user_id, {_TEXTS},
         json_agg(json_build_array(issuer, subject) ORDER BY created_at, issuer, subject) AS pairs,
         jsonb_build_object('identities', jsonb_agg(
             to_jsonb(identities) ORDER BY created_at, issuer, subject)) AS member
     FROM identities GROUP BY user_id
 ) i ON i.user_id = u.id)"""
+FEW_HELD = f"""(users u LEFT JOIN LATERAL (
+    SELECT {_TEXTS} FROM identities WHERE user_id = u.id
+) i ON true)"""
+"""The same, but for `pairs` and `member`, where few users are looked for at once."""
 
 
 def digest_with(epoch: str) -> str:

@@ -285,7 +285,8 @@ def running_postgres(
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         kind = "host" if plaintext else "hostssl"
         (data / "pg_hba.conf").write_text(
-            f"local all postgres trust\n{kind} all all 127.0.0.1/32 scram-sha-256\n"
+            f"local all postgres trust\nlocal replication postgres trust\n"
+            f"{kind} all all 127.0.0.1/32 scram-sha-256\n"
         )
         server = Server(folder, port, authority, _start(tools, folder), tools)
         try:
@@ -297,6 +298,40 @@ def running_postgres(
         finally:
             server.process.send_signal(signal.SIGQUIT)  # Nothing of it has to be on the disk.
             server.process.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_standby(primary: Server) -> Iterator[Server]:
+    """Copy a running server to a hot standby that follows it, and remove that afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
+    try:
+        folder.chmod(0o755)
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(data, _NOBODY, _NOBODY)
+        subprocess.run(
+            [
+                str(primary.programs / "pg_basebackup"), "-D", str(data), "-X", "stream", "-R",
+                "-c", "fast", "--no-sync", "-U", "postgres", "-p", str(primary.port),
+                "-h", str(primary.folder / "data"),
+            ],
+            check=True, capture_output=True, **as_unprivileged(),
+        )  # fmt: skip
+        port = free_port()
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(f"port = {port}\nunix_socket_directories = '{data}'\n")
+        process = _start(primary.programs, folder)
+        standby = Server(folder, port, primary.authority, process, primary.programs)
+        try:
+            _wait_for_port(process, port)
+            _wait_for_queries(standby)
+            yield standby
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -34,7 +34,7 @@ def test_a_dry_run_changes_neither_the_database_nor_a_file(
     assert (target.dump(), snapshot(users_file.parent)) == before
 
 
-@pytest.mark.parametrize("sql", ["COPY", "ANALYZE", "DECLARE"])
+@pytest.mark.parametrize("sql", ["BEGIN", "SELECT verdict", "WITH given", "SELECT count(DISTINCT"])
 def test_an_interrupted_dry_run_changes_nothing_either(
     target: Target, interceptor: Interceptor, users_file: Path, sql: str
 ) -> None:
@@ -42,7 +42,7 @@ def test_an_interrupted_dry_run_changes_nothing_either(
     before = target.dump(), snapshot(users_file.parent)
     ended = signalled(
         interceptor, target, users_file, ("plan",), signal.SIGINT,
-        lambda message: message.sql.startswith(sql),
+        lambda message: message.sql.lstrip().startswith(sql),
     )  # fmt: skip
     assert (ended.code, ended.error.splitlines()[-1]) == (130, "Interrupted. Nothing was changed.")
     assert (target.dump(), snapshot(users_file.parent)) == before

@@ -1,0 +1,127 @@
+"""What a transfer may do in its database, and what is there: looked at before anything is begun.
+
+What only reads needs SELECT and no right beside it, so that it works on a standby and under
+`default_transaction_read_only`. Tables that an older schema lacks are empty to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.database.connection import Connection
+from shared.errors import TransferRefused
+from shared.model.user_record import COLUMNS
+
+_COLUMNS: dict[str, dict[str, str]] = {
+    "users": {name: column.type for name, column in COLUMNS.items()},
+    "identities": {
+        "issuer": "text", "subject": "text", "user_id": "uuid", "created_at": "timestamptz",
+    },
+    "import_batches": {
+        "number": "bigint", "id": "text", "plan_sha256": "text", "source_sha256": "text",
+        "users_sha256": "text", "counts": "jsonb", "run_by": "text", "applied_at": "timestamptz",
+        "rolled_back_at": "timestamptz", "rolled_back_by": "text",
+    },
+    "import_records": {
+        "user_id": "uuid", "batch": "bigint", "digest": "bytea", "previous": "jsonb",
+    },
+    "applied_ops": {"operation": "uuid", "outcome": "text"},
+    "revoked_sessions": {"sid": "text", "ends_at": "timestamptz", "user_id": "uuid"},
+}  # fmt: skip
+_FOUND = """
+SELECT name, found IS NULL, NOT has_table_privilege(found, 'SELECT'), row_security_active(found),
+    quote_ident(current_user)
+FROM (
+    SELECT name, to_regclass(name)::oid AS found
+    FROM unnest(string_to_array(:tables, ',')) AS name
+) tables
+"""
+_UNADOPTED = """
+SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'epoch'
+)
+"""
+_WRITABLE = """
+SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
+    NOT has_database_privilege(current_database(), 'TEMPORARY'), (
+        SELECT string_agg(name, ', ') FROM unnest(string_to_array(:tables, ',')) AS name
+        WHERE NOT has_table_privilege(to_regclass(name)::oid, 'INSERT')
+    ), quote_ident(current_database()), quote_ident(current_user)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Tables that may be read, those among them that the schema lacks as empty ones."""
+
+    lacking: tuple[str, ...]
+
+    def sql(self, query: str) -> str:
+        """Give a query over them, with empty tables of its own for those that are lacking."""
+        if not self.lacking:
+            return query
+        empty = ", ".join(map(_empty, self.lacking))
+        query = query.strip()
+        if query.startswith("WITH "):
+            return f"WITH {empty}, {query.removeprefix('WITH ')}"
+        return f"WITH {empty} {query}"
+
+
+def readable(connection: Connection, *tables: str) -> Tables:
+    """Look at the tables. Raises TransferRefused where the role may not see all of their rows."""
+    require_adopted(connection)
+    found = connection.execute(_FOUND, tables=",".join(tables))
+    lacking, forbidden, restricted = (
+        [row[0] for row in found if row[which]] for which in (1, 2, 3)
+    )
+    role = found[0][4]
+    if forbidden:
+        names = ", ".join(forbidden)
+        raise TransferRefused(
+            f"The role {role} may not read {names}: GRANT SELECT ON {names} TO {role}."
+        )
+    if restricted:
+        raise TransferRefused(
+            f"Row security hides rows of {', '.join(restricted)} from the role {role}: "
+            f"ALTER ROLE {role} BYPASSRLS, or ALTER TABLE {restricted[0]} DISABLE ROW LEVEL "
+            "SECURITY; for the table's owner NO FORCE ROW LEVEL SECURITY is enough."
+        )
+    return Tables(tuple(lacking))
+
+
+def require_adopted(connection: Connection) -> None:
+    """Raise TransferRefused where the users table is the old server's still."""
+    if connection.execute(_UNADOPTED)[0][0]:
+        raise TransferRefused(
+            "The users table is still the old server's: `make migrate-schema` adopts it, and "
+            "`make migrate-schema-plan` shows how."
+        )
+
+
+def require_writable(connection: Connection) -> None:
+    """Raise TransferRefused where nothing can be written, or not by this role."""
+    ((is_standby, is_read_only, no_temporary, unwritable, database, role),) = connection.execute(
+        _WRITABLE, tables=",".join(_COLUMNS)
+    )
+    if is_standby:
+        problem = "The database is a standby, which only reads: use the primary's address."
+    elif is_read_only:
+        problem = (
+            f"Transactions of the role {role} in the database {database} are read-only: RESET "
+            "default_transaction_read_only of that role or database, or use another role."
+        )
+    elif no_temporary:
+        problem = (
+            f"The role {role} may not make temporary tables, which an import needs: "
+            f"GRANT TEMPORARY ON DATABASE {database} TO {role}."
+        )
+    elif unwritable:
+        problem = f"The role {role} may not write {unwritable}: use the role that owns the tables."
+    else:
+        return
+    raise TransferRefused(f"{problem} Nothing was changed.")
+
+
+def _empty(table: str) -> str:
+    columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in _COLUMNS[table].items())
+    return f"{table} AS (SELECT {columns} WHERE false)"
