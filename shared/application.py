@@ -133,6 +133,7 @@ class Application:
             self.hasher,
             self.gate,
             password_min_length=self.settings.credentials.password_min_length,
+            lockout_seconds=self.settings.store.limits.lockout_seconds,
         )
 
     @part

@@ -18,6 +18,14 @@ def is_server_error(status: int) -> bool:
     return status >= 500 and status != 501
 
 
+def _in_words(seconds: float) -> str:
+    """Give a duration in the unit that people use for it, rounded up."""
+    units = {"hour": 3600, "minute": 60}
+    unit = next((unit for unit, size in units.items() if seconds >= 2 * size), "second")
+    number = math.ceil(seconds / units.get(unit, 1))
+    return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
 class AuthError(Exception):
     """The base of every error that has an answer of its own."""
 
@@ -47,10 +55,16 @@ class InvalidInput(AuthError):
 
 
 class InvalidCredentials(AuthError):
-    """Unknown user, wrong password, or a user without a password: the same answer."""
+    """Unknown user, wrong password, a user without one, or no attempt left: the same answer."""
 
     code = "invalid_credentials"
-    sentence = "Invalid email or password"
+
+    def __init__(self, lockout_seconds: float, **facts: str | None) -> None:
+        """Everybody is told how long a lock lasts, so that nobody learns who is locked."""
+        wait = _in_words(lockout_seconds)
+        super().__init__(
+            f"Invalid email or password. If you have tried several times, wait {wait}.", **facts
+        )
 
 
 class NotAuthenticated(AuthError):
@@ -65,6 +79,13 @@ class WrongPassword(InvalidInput):
 
     code = "wrong_password"
     sentence = "Your current password is not correct"
+
+
+class PasswordUnchanged(InvalidInput):
+    """The new password is the one that is to be changed."""
+
+    code = "password_unchanged"
+    sentence = "The new password must not be the current one"
 
 
 class ReauthenticationRequired(AuthError):

@@ -17,6 +17,7 @@ from shared.errors import (
     InvalidCredentials,
     InvalidInput,
     NotAuthenticated,
+    PasswordUnchanged,
     ReauthenticationRequired,
     StoreBusy,
     StoreFault,
@@ -45,13 +46,20 @@ class Accounts:
     """Signs up, logs in, changes passwords and deletes accounts. Thread-safe."""
 
     def __init__(
-        self, store: _Store, hasher: PasswordHasher, gate: Gate, *, password_min_length: int
+        self,
+        store: _Store,
+        hasher: PasswordHasher,
+        gate: Gate,
+        *,
+        password_min_length: int,
+        lockout_seconds: float,
     ) -> None:
-        """`password_min_length` is in characters."""
+        """`password_min_length` is in characters; `lockout_seconds` is only told."""
         self._store = store
         self._hasher = hasher
         self._gate = gate
         self._password_min_length = password_min_length
+        self._lockout_seconds = lockout_seconds
 
     def sign_up(
         self,
@@ -109,6 +117,7 @@ class Accounts:
                         offline=attempt.is_offline or None,
                     )
                 raise InvalidCredentials(
+                    self._lockout_seconds,
                     event="login_throttled" if attempt.locked_for is not None else "login_failed",
                     account=attempt.account,
                 )
@@ -126,10 +135,13 @@ class Accounts:
     ) -> User:
         """Change the password of the session's user, which ends all their sessions.
 
-        Raises InvalidInput, Overloaded, and the errors of `_prove_again`.
+        Raises InvalidInput, PasswordUnchanged, Overloaded, and the errors of `_prove_again`.
         """
         user = session.user
         self._check_new_password(new, field="newPassword", email=user.email, name=user.name)
+        # Before the proof, so that it costs no attempt; it says nothing about the password.
+        if current is not None and normalized("NFC", current) == normalized("NFC", new):
+            raise PasswordUnchanged("newPassword")
         with self._gate.attempt(client, "reauthentication"):
             attempt, found = self._prove_again(session, "currentPassword", current, client)
             changed = self._store.change_password(attempt, found, self._hasher.hash(new))

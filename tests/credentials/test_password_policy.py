@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
 import uuid
 from pathlib import Path
 
 import bcrypt
 import pytest
+from werkzeug.test import TestResponse
 
 from shared.credentials import password_policy
 from shared.credentials.password_policy import check_new_password
@@ -17,6 +19,7 @@ from shared.errors import InvalidCredentials, InvalidInput
 from shared.model.users import User
 from shared.store.contract import Store
 from tests.support.emulator import Emulator
+from tests.support.in_process import served
 from tests.support.stores import credentials, log_in, sign_up
 
 COMMON = "among the most common ones"
@@ -217,3 +220,36 @@ def test_over_http_a_password_is_not_changed_for_one_that_a_sign_up_would_refuse
         assert response.json()["field"] == "newPassword"
         assert reason in response.json()["error"]
         assert client.post("/api/login", json=body).status_code == 200
+
+
+def test_the_current_password_is_not_a_new_one_and_asking_costs_no_attempt(
+    tmp_path: Path,
+) -> None:
+    old, new = "café au lait, s'il vous", "battery staple, too"
+    composed, decomposed = old, unicodedata.normalize("NFD", old)
+    headers = [("Content-Type", "application/json")]
+
+    def change(current: str, new: str) -> TestResponse:
+        body = json.dumps({"currentPassword": current, "newPassword": new}).encode()
+        return app.send("POST", "/api/password", headers, body)
+
+    settings = {"USERS_FILE": str(tmp_path / "users.json"), "MAX_LOGIN_ATTEMPTS": "2"}
+    with served(**settings) as app:
+        body = json.dumps({"email": "ada@example.com", "password": old}).encode()
+        signed_up = app.send("POST", "/api/signup", headers, body)
+        headers.append(("Cookie", signed_up.headers["Set-Cookie"].partition(";")[0]))
+        before = app.contents()
+        for given in (
+            (composed, composed),
+            (composed, decomposed),
+            (decomposed, composed),
+            (new, new),
+        ):
+            answer = change(*given)
+            assert answer.json is not None
+            assert (answer.status_code, answer.json["code"]) == (400, "password_unchanged")
+            assert answer.json["field"] == "newPassword"
+            assert answer.json["error"] == "The new password must not be the current one"
+        assert app.contents() == before
+        assert change("wrong", new).status_code == 403
+        assert change(decomposed, new).status_code == 200

@@ -83,7 +83,8 @@ def test_unknown_addresses_and_wrong_passwords_get_one_answer(
             )
         ]
         assert {answer.status_code for answer in answers} == {401}
-        assert {_normal(answer)[2]["error"] for answer in answers} == {"Invalid email or password"}
+        sentence = "Invalid email or password. If you have tried several times, wait 15 minutes."
+        assert {_normal(answer)[2]["error"] for answer in answers} == {sentence}
         assert len({str(_normal(answer)) for answer in answers}) == 1
 
 

@@ -15,7 +15,7 @@ from tests.support.emulator import Emulator, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers
 from tests.support.postgres import Server
 
-PASSWORD = "correct horse battery staple"
+PASSWORD, OTHER = "correct horse battery staple", "another long passphrase"
 ENOUGH, MORE = 25, 10
 """Calls after which every limit has been reached, and calls after those."""
 _numbers = count(1)
@@ -45,6 +45,8 @@ class Caller:
     token: str
     cookie: str = ""
     """A session of the old server."""
+    passwords: tuple[str, str] = (PASSWORD, OTHER)
+    """The present one, and the next."""
 
     def log_in(self) -> None:
         self._post("/api/login", email=self.address, password=PASSWORD)
@@ -62,7 +64,9 @@ class Caller:
         self._post("/api/logout", everywhere=True)
 
     def change_the_password(self) -> None:
-        self._post("/api/password", currentPassword=PASSWORD, newPassword=PASSWORD)
+        current, new = self.passwords
+        if self._post("/api/password", currentPassword=current, newPassword=new) == 200:
+            self.passwords = new, current
 
     def repeat_an_id_token(self) -> None:
         self._post("/api/auth/google", idToken=self.token)
@@ -81,8 +85,10 @@ class Caller:
         self.client.get("/api/user", headers={"Cookie": self.cookie})
         self._post("/api/logout")
 
-    def _post(self, path: str, **body: object) -> None:
-        assert self.client.post(path, json=body).status_code < 500
+    def _post(self, path: str, **body: object) -> int:
+        status = self.client.post(path, json=body).status_code
+        assert status < 500
+        return status
 
 
 OPERATIONS: list[Callable[[Caller], None]] = [

@@ -24,6 +24,7 @@ from shared.rules.locks import ASK_AGAIN_SECONDS, Locks
 from shared.settings import Settings
 from shared.store.contract import Store
 from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.in_process import served
 from tests.support.postgres import Server
 
 PASSWORD = "correct horse battery staple"
@@ -233,6 +234,30 @@ def test_every_login_that_fails_gets_one_answer_after_one_amount_of_work(
                 work = sum(counted.hashes().values())
                 answers[name, body["password"]] = (text, json.dumps(headers), work)
     assert len(set(answers.values())) == 1, answers
+    ((text, _, _),) = set(answers.values())
+    assert "If you have tried several times, wait 15 minutes." in text
+
+
+@pytest.mark.parametrize(
+    ("lockout_time", "wait"),
+    [
+        ("1000", "1 second"),
+        ("1500", "2 seconds"),
+        ("90000", "90 seconds"),
+        ("600001", "11 minutes"),
+        ("3600000", "60 minutes"),
+        ("86400000", "24 hours"),
+    ],
+)
+def test_who_fails_is_told_to_wait_as_long_as_a_lock_lasts(
+    tmp_path: Path, lockout_time: str, wait: str
+) -> None:
+    settings = {"USERS_FILE": str(tmp_path / "users.json"), "LOCKOUT_TIME": lockout_time}
+    with served(**settings) as app:
+        headers = [("Content-Type", "application/json")]
+        answer = app.send("POST", "/api/login", headers, json.dumps(WRONG).encode())
+    assert answer.json is not None
+    assert answer.json["error"].endswith(f"several times, wait {wait}.")
 
 
 def test_addresses_that_are_nobodys_share_a_fixed_number_of_keys() -> None:

@@ -98,7 +98,13 @@ def accounts_of(
     store: Store, hasher: PasswordHasher | None = None, gate: Gate | None = None
 ) -> Accounts:
     """Give the rules of accounts on a store, with the cheapest hashes."""
-    return Accounts(store, hasher or PasswordHasher(4), gate or make_gate(), password_min_length=8)
+    return Accounts(
+        store,
+        hasher or PasswordHasher(4),
+        gate or make_gate(),
+        password_min_length=8,
+        lockout_seconds=900,
+    )
 
 
 def sessions_of(store: Store, tokens: SessionTokens = TOKENS) -> Sessions:
