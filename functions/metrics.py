@@ -9,7 +9,7 @@ from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
 
-@endpoint("GET", admin=True)
+@endpoint("GET", admin=True, basic=True)
 def metrics(call: Call) -> Response:
     """Give them as text. Does not query the database: a scrape must not keep it awake."""
     text = instruments.render(call.app.gauges())

@@ -20,7 +20,7 @@ _DAYS = "30"
 _REASONS = ("unknown_account", "wrong_password", "too_many_attempts")
 
 
-@endpoint("GET", admin=True)
+@endpoint("GET", admin=True, basic=True)
 def stats(call: Call) -> Response:
     """Give the old server's numbers and the events of the last `days`: 200."""
     window = Window(_days(call), call.now)

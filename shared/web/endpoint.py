@@ -35,7 +35,7 @@ def endpoint(
     HEAD is answered wherever GET is (RFC 9110, section 9.3.2), and every endpoint answers the CORS
     preflight of an allowed origin. `body` says whether other methods expect a JSON object, or that
     the function reads `call.stream` itself. `admin` endpoints are 404 if no administrator is
-    configured, and check the credentials before they read the body. `basic`, for read-only pages,
+    configured, and check the credentials before they read the body. `basic`, for what is only read,
     also accepts the token as a password of HTTP Basic. `exists` decides whether the path exists.
     """
     if "GET" in methods:
