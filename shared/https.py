@@ -1,14 +1,21 @@
-"""Requests to other hosts, each within a deadline, without proxies or redirects."""
+"""Requests to other hosts, each within a deadline, without redirects.
+
+They pass the proxy of HTTPS_PROXY, except to the hosts of NO_PROXY. It forwards bytes: TLS ends at
+the host, and is verified, so a proxy need not be trusted.
+"""
 
 from __future__ import annotations
 
+import base64
 import http.client
+import os
 import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from email.message import Message
-from urllib.parse import urlsplit
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from shared.deadlines import call_within
 
@@ -16,6 +23,35 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What `send` raises."""
 
 _MAX_BYTES = 64 * 1024
+
+
+class InvalidProxy(ValueError):
+    """HTTPS_PROXY is not usable; the text does not quote it, because it may have a password."""
+
+
+class Proxy(NamedTuple):
+    """A proxy that is asked to CONNECT (RFC 9110, section 9.3.6)."""
+
+    host: str
+    port: int
+    headers: dict[str, str]
+    """With the credentials of its URL."""
+
+    @classmethod
+    def parse(cls, text: str) -> Proxy:
+        """Read the value of HTTPS_PROXY. Raises InvalidProxy."""
+        try:
+            parts = urlsplit(text if "://" in text else f"http://{text}")
+            host, port = parts.hostname, parts.port or 80
+        except ValueError:
+            host, port = None, 0
+        if not host or parts.scheme != "http":
+            raise InvalidProxy("it is not a proxy's URL, such as http://proxy.example.com:3128")
+        headers = {}
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            headers["Proxy-Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return cls(host, port, headers)
 
 
 def send(
@@ -34,9 +70,7 @@ def send(
     parts = urlsplit(url)
     if parts.scheme != "https" or parts.hostname is None:
         raise ValueError("not an https URL")
-    connection = http.client.HTTPSConnection(
-        parts.hostname, parts.port, timeout=timeout, context=ssl.create_default_context()
-    )
+    connection = _connection(parts.hostname, parts.port or 443, timeout)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
 
     def exchange() -> tuple[bytes, Message]:
@@ -56,3 +90,23 @@ def send(
         with suppress(OSError, AttributeError):  # Ends the thread, too, unless it just has.
             connection.sock.shutdown(socket.SHUT_RDWR)
         raise TimeoutError(f"no answer within {timeout:g} s") from None
+
+
+def _connection(host: str, port: int, timeout: float) -> http.client.HTTPSConnection:
+    """Prepare a connection; nothing is sent yet."""
+    proxy = _proxy_for(host)
+    at = (host, port) if proxy is None else (proxy.host, proxy.port)
+    context = ssl.create_default_context()
+    connection = http.client.HTTPSConnection(*at, timeout=timeout, context=context)
+    if proxy is not None:
+        connection.set_tunnel(host, port, proxy.headers)
+    return connection
+
+
+def _proxy_for(host: str) -> Proxy | None:
+    if not {"HTTPS_PROXY", "https_proxy"} & os.environ.keys():
+        return None
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    text = getproxies_environment().get("https", "").strip()
+    return None if not text or proxy_bypass(host) else Proxy.parse(text)

@@ -38,6 +38,7 @@ class Settings:
         """
         env = Environment(os.environ if variables is None else variables)
         settings = cls._read(env)
+        _check_proxy(env)
         if env.problems:
             raise InvalidSettings(env.problems)
         return settings
@@ -59,6 +60,7 @@ class Settings:
         """Name every setting that is read, and PORT, which the server's command line reads."""
         env = Environment({})
         cls._read(env)
+        _check_proxy(env)
         return frozenset(env.asked | {"PORT"})
 
     @classmethod
@@ -89,3 +91,14 @@ class Settings:
 
         secrets = (development_secret.keep(DATA),)
         return replace(self, credentials=replace(self.credentials, session_secrets=secrets))
+
+
+def _check_proxy(env: Environment) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        if text := env.text(name):
+            from shared import https  # Only behind a proxy, before the first request.
+
+            try:
+                https.Proxy.parse(text)
+            except https.InvalidProxy as error:
+                env.problems.append(f"{name} cannot be used: {error}.")

@@ -39,6 +39,9 @@ _MEMORY = Path("/dev/shm")  # noqa: S108  # the names in it are chosen by chance
 if "TMPDIR" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 << 30:
     # Databases are copied and files synced thousands of times, which a disk makes the longest part.
     tempfile.tempdir = str(_MEMORY)
+# Whom the tests call is on this machine.
+for _name in ("HTTPS_PROXY", "https_proxy"):
+    os.environ.pop(_name, None)
 # Who is started in the background ignores it, and so would every command that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
