@@ -34,15 +34,15 @@ TRANSFER = $(LOAD_ENV) set -f; UNDER_MAKE=1 $(BIN)/python -m shared.transfer
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-dev: $(VENV)/.runtime ## Serve the API on http://127.0.0.1:8080, restarting on change
+dev: $(VENV)/.runtime ## Serve the API on http://localhost:8080, restarting on change
 	@$(LOAD_ENV) \
-	$(BIN)/python -c 'import main' || exit 1; \
+	$(BIN)/python -c 'import main; from shared.web import listening; \
+	  listening.addresses("localhost", main.application.settings.web.port)' || exit 1; \
 	$(BIN)/python -m shared.transfer reconcile --offer || true; \
-	echo "Serving on http://127.0.0.1:$${PORT:-8080} (Ctrl-C ends it)"; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
 	  --patterns '**/*.py;**/*.sql' -d . \
 	  $$(find functions shared migrations -type d ! -name __pycache__ -exec printf -- '-d %s ' {} +) -- \
-	  $(BIN)/functions-framework --target api --host 127.0.0.1 --port "$${PORT:-8080}"
+	  $(BIN)/functions-framework --target api --host localhost
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'
 	@echo 'All tests take about five minutes on two cores; make test-quick takes one.'
@@ -127,10 +127,12 @@ clean: ## Remove the environment and the caches; keep .data
 
 $(VENV)/.runtime: requirements.txt
 	@"$${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@echo 'Installing requirements.txt into $(VENV), once; this takes a minute …' >&2
 	"$${PYTHON:-python3}" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	@echo 'Installing requirements-dev.txt into $(VENV), once; this takes a minute …' >&2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -57,11 +57,11 @@ class Settings:
 
     @classmethod
     def names(cls) -> frozenset[str]:
-        """Name every setting that is read, and PORT, which the server's command line reads."""
+        """Name every setting that is read."""
         env = Environment({})
         cls._read(env)
         _check_proxy(env)
-        return frozenset(env.asked | {"PORT"})
+        return frozenset(env.asked)
 
     @classmethod
     def misspelt(cls, variables: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 import select
 import selectors
@@ -35,7 +36,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from shared.errors import HttpError
 from shared.observe import log
-from shared.web import cookies, flask_app, framing
+from shared.web import cookies, flask_app, framing, listening
 
 if TYPE_CHECKING:
     from shared.application import Application
@@ -73,6 +74,14 @@ class Server(framework.GunicornApplication):
 
     served: Application
 
+    def __init__(self, app: object, host: str, port: int, debug: bool, **options: object) -> None:
+        """Raise CannotListen if it could not serve."""
+        self._where = (host, port)
+        # Sockets that systemd or a predecessor hands over are in use already.
+        if not os.environ.keys() & {"LISTEN_FDS", "GUNICORN_FD"}:
+            options["bind"] = listening.addresses(host, port)
+        super().__init__(app, host, port, debug, **options)  # type: ignore[no-untyped-call]
+
     def load_config(self) -> None:
         """Add to its options, and set them."""
         self.options |= {
@@ -87,8 +96,13 @@ class Server(framework.GunicornApplication):
             "proxy_protocol": "off",
             # It would be a socket in the home directory, which two instances may share.
             "control_socket_disable": True,
+            "post_worker_init": self._announce,
         }
         super().load_config()  # type: ignore[no-untyped-call]  # it has no types
+
+    def _announce(self, worker: Worker) -> None:
+        if worker.age == 1:
+            listening.announce(self.served.settings, *self._where)
 
 
 class Phase(Enum):

@@ -27,8 +27,9 @@ class WebSettings:
     request_timeout: float = 10.0
     stream_timeout: float = 30.0
     keep_alive_timeout: float = 75.0
+    port: int = 8080
     threads: int = field(default_factory=lambda: 4 * (os.cpu_count() or 1))
-    """Of the server: functions-framework reads the same variable, with the same default."""
+    """Of the server: functions-framework reads these two as well, with the same defaults."""
     google_cloud_project: str | None = None
     sign_in_page: bool = False
 
@@ -40,6 +41,11 @@ class WebSettings:
             env.problems.append(
                 "DEBUG is set: it would expose an interactive debugger. Remove the variable."
             )
+        # functions-framework reads these by itself: a wrong one ends in a traceback or in silence.
+        env.number("WORKERS", 1, 1, 100)
+        env.number("CLOUD_RUN_TIMEOUT_SECONDS", 0, 0, 86_400)
+        if env.boolean("FUNCTION_USE_ASGI", default=False):
+            env.problems.append("FUNCTION_USE_ASGI is set: the functions are WSGI. Remove it.")
         is_development = env.name == "development"
         return cls(
             secure=env.secure,
@@ -51,6 +57,7 @@ class WebSettings:
             keep_alive_timeout=env.number(
                 "KEEP_ALIVE_TIMEOUT", default.keep_alive_timeout, 1, 3600
             ),
+            port=env.number("PORT", default.port, 1, 65535),
             threads=env.number("THREADS", default.threads, 1, 1000),
             google_cloud_project=env.text("GOOGLE_CLOUD_PROJECT"),
             sign_in_page=env.boolean("SIGN_IN_PAGE", default=is_development),

@@ -139,6 +139,18 @@ def running_emulator(
             process.wait(30)
 
 
+def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Start functions-framework, which has to end by itself, and give how it did."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "functions_framework",
+            "--source", f"{ROOT}/main.py", "--target", "api", *arguments,
+        ],
+        env=environment(**settings), capture_output=True, text=True, check=False, timeout=60,
+        start_new_session=True,
+    )  # fmt: skip
+
+
 def _wait_until_it_answers(emulator: Emulator) -> None:
     deadline = time.monotonic() + _START_SECONDS
     with emulator.client() as client:

@@ -132,7 +132,9 @@ def test_the_server_leaves_nothing_behind_and_logs_in_json_only(tmp_path: Path) 
     with server(tmp_path, HOME=str(home), GUNICORN_LOG_LEVEL="info") as emulator:
         everybody_is_answered(emulator, 1)
         lines = [json.loads(line) for line in emulator.output().splitlines()]
-    assert any(line["message"].startswith("Listening at") for line in lines)
+        messages = [line["message"] for line in lines]
+        assert messages.count(f"Serving on {emulator.url}") == 1
+    assert any(message.startswith("Listening at") for message in messages)
     assert not list(home.iterdir())  # gunicorn's control socket would be here
 
 
