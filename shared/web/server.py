@@ -14,6 +14,7 @@ import os
 import resource
 import select
 import selectors
+import signal
 import socket
 import struct
 import time
@@ -32,7 +33,9 @@ import functions_framework._http.gunicorn as framework
 from gunicorn import glogging
 from gunicorn.http import errors as gunicorn_errors
 from gunicorn.http import get_parser
+from gunicorn.workers import base
 from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.workertmp import WorkerTmp
 
 from shared.errors import HttpError
 from shared.observe import log
@@ -52,6 +55,7 @@ _RECEIVED = 32 * 1024
 _UNREAD = 256 * 1024
 """Bytes of answers that the kernel buffers: more than the longest unstreamed answer."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _SEVERITIES: dict[str, log.Severity] = {
     "CRITICAL": "CRITICAL",
     "ERROR": "ERROR",
@@ -67,6 +71,7 @@ def install(app: Application) -> None:
     """
     Server.served = app
     framework.GunicornApplication = Server  # type: ignore[misc]  # a class is replaced
+    base.WorkerTmp = Heartbeat
 
 
 class Server(framework.GunicornApplication):
@@ -100,9 +105,32 @@ class Server(framework.GunicornApplication):
         }
         super().load_config()  # type: ignore[no-untyped-call]  # it has no types
 
+    def run(self) -> None:
+        """Serve until a signal says otherwise; none is lost in a fork.
+
+        A new worker has the arbiter's handlers, which tell nobody there, until it has its own: a
+        signal at that time would be waited for until gunicorn's grace of 30 seconds is over.
+        """
+        os.register_at_fork(
+            before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _STOPS),
+            after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPS),
+        )
+        super().run()
+
     def _announce(self, worker: Worker) -> None:
         if worker.age == 1:
             listening.announce(self.served.settings, *self._where)
+
+
+class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
+    """The file whose time tells that a worker lives, in memory: no folder may be writable."""
+
+    def __init__(self, cfg: Any) -> None:
+        """Make a file without a name, where the system has such."""
+        try:
+            self._tmp = os.fdopen(os.memfd_create("worker"), "w+b", 0)
+        except (AttributeError, OSError):
+            super().__init__(cfg)
 
 
 class Phase(Enum):
@@ -163,6 +191,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         if files != resource.RLIM_INFINITY:
             # The database's connections and the users file need descriptors as well.
             self.worker_connections = min(self.worker_connections, files // 2)
+
+    def init_signals(self) -> None:
+        """Take the signals that came since the fork."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection; if there are too many, close the one that has waited longest."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from gunicorn.glogging import Logger
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import ThreadWorker
 
-from tests.support.emulator import Emulator
+from tests.support.emulator import ROOT, Emulator, ended
+from tests.support.postgres import free_port
 from tests.support.wire import (
     LIVEZ,
     Wire,
@@ -138,14 +141,46 @@ def test_the_server_leaves_nothing_behind_and_logs_in_json_only(tmp_path: Path) 
     assert not list(home.iterdir())  # gunicorn's control socket would be here
 
 
+def test_it_serves_where_nothing_can_be_written_and_nobody_has_a_home(tmp_path: Path) -> None:
+    source = tmp_path / "main.py"
+    source.write_text(
+        "import sys, tempfile\n"
+        'tempfile.tempdir = "/nowhere"\n'  # as Python does where no folder can be written to
+        f'sys.path.insert(0, "{ROOT}")\n'
+        "del sys.modules[__name__]\n"
+        "from main import api, application\n"
+    )
+    with server(tmp_path, source=str(source), HOME="") as emulator:
+        everybody_is_answered(emulator, 1)
+        assert all(line.startswith("{") for line in emulator.output().splitlines())
+
+
+def test_who_stops_it_while_it_starts_does_not_wait_for_its_grace(tmp_path: Path) -> None:
+    source = tmp_path / "main.py"
+    source.write_text(
+        "import os, sys, time\n"
+        f'sys.path.insert(0, "{ROOT}")\n'
+        "del sys.modules[__name__]\n"
+        "from main import api, application\n"
+        # The worker is slow, as on a busy machine.
+        f"stop = lambda: (os.killpg(0, {int(signal.SIGINT)}), time.sleep(0.3))\n"
+        "os.register_at_fork(after_in_child=stop)\n"
+    )
+    started = time.monotonic()
+    done = ended("--source", str(source), "--host", "127.0.0.1", PORT=str(free_port()))
+    assert done.returncode == 0
+    assert time.monotonic() - started < 20
+
+
 INTERNALS: dict[type, list[str]] = {
     ThreadWorker: [
         "accept", "handle", "finish_request", "handle_error", "murder_keepalived",
         "_cap_keepalive", "_keepalive_after", "enqueue_req", "handle_request",
+        "init_signals",
     ],
     Unreader: ["take_buffered", "unread"],
     Logger: ["setup"],
-    GunicornApplication: ["load_config"],
+    GunicornApplication: ["load_config", "run"],
 }  # fmt: skip
 
 
