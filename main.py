@@ -18,7 +18,7 @@ from shared.application import Application
 from shared.environment import InvalidSettings
 from shared.observe import telemetry
 from shared.settings import Settings
-from shared.store.start_up import warn_of_pending
+from shared.store.start_up import check_users_file
 from shared.web import flask_app
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ try:
     application = Application(Settings.from_env().complete())
 except InvalidSettings as error:
     sys.exit(str(error))
-warn_of_pending(application.settings.store)
+check_users_file(application.settings.store)
 telemetry.export_from_workers(application.gauges)
 # Otherwise gunicorn accepts a header `Path_Info` from callers on this machine as the path.
 os.environ["FORWARDED_ALLOW_IPS"] = ""

@@ -1,20 +1,35 @@
-"""Files that survive a crash: locked, private, replaced as a whole or not at all."""
+"""Files that survive a crash: locked, private, replaced as a whole or not at all.
+
+Not every file system can do all of it. What only makes a file last is left out with a warning, hard
+links have a substitute, and where there are no locks, or a file cannot be replaced, the error names
+a remedy.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import secrets
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
 _POLL = 0.01
+_LOG = logging.getLogger(__name__)
+_MOUNTS = Path("/proc/self/mountinfo")
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+"""What file systems answer that cannot sync, beside those that say nothing and don't."""
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
+_NO_LOCKS = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+_NO_LOCKS_PROBLEM = "Its file system has no locks: keep it on a local disk, or mount it with locks"
+_MOUNTED_PROBLEM = "It is mounted by itself and cannot be replaced: mount its folder instead"
 
 
 class _NamedFile(FileIO):
@@ -80,7 +95,12 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         file.flush()
         _sync(file.fileno(), fresh)
         with _folder(path.parent) as folder:
-            fresh.rename(path)
+            try:
+                fresh.rename(path)
+            except OSError as error:
+                if error.errno != errno.EBUSY or not _is_mounted(path):
+                    raise
+                raise OSError(errno.EBUSY, _MOUNTED_PROBLEM, str(path)) from error
             _sync(folder, path.parent)
 
 
@@ -89,7 +109,8 @@ def creating(path: Path) -> Iterator[BufferedRandom]:
     """Give a file to write, which gets its name, mode 0600, when the block has ended well.
 
     Nothing is overwritten: raises FileExistsError, and OSError. Without a good end there is no
-    file, unless the process is killed: then `<path>.<random>.tmp` is what it had written.
+    file, unless the process is killed: then `<path>.<random>.tmp` is what it had written, and
+    where there are no hard links, an empty file may have the name.
     """
     if os.path.lexists(path):  # Found out again below, but better before the work than after.
         raise FileExistsError(errno.EEXIST, "The file exists already", str(path))
@@ -99,9 +120,8 @@ def creating(path: Path) -> Iterator[BufferedRandom]:
         file.flush()
         _sync(file.fileno(), fresh)
         with _folder(path.parent) as folder:
-            os.link(fresh, path)
+            _name(fresh, path)
             try:
-                fresh.unlink()
                 _sync(folder, path.parent)
             except BaseException:
                 with suppress(OSError):
@@ -117,6 +137,27 @@ def _durable(fresh: Path) -> Iterator[BufferedRandom]:
     except BaseException:
         with suppress(OSError):
             fresh.unlink()
+        raise
+
+
+def _name(fresh: Path, path: Path) -> None:
+    """Give a new file its name, unless there is something of that name. Raises OSError."""
+    try:
+        os.link(fresh, path)
+        is_linked = True
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        is_linked = False
+    try:
+        if is_linked:
+            fresh.unlink()
+        else:
+            fresh.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
         raise
 
 
@@ -139,6 +180,10 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"{path} was locked for {timeout:g} s") from None
                 time.sleep(_POLL)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                raise OSError(error.errno, _NO_LOCKS_PROBLEM, str(path)) from error
         yield
     finally:
         os.close(descriptor)
@@ -166,19 +211,74 @@ def _open_regular(path: Path | str, flags: int) -> int:
     return descriptor
 
 
+def obstacle(path: Path) -> str | None:
+    """Tell why a file could not be replaced or locked, if so; leaves nothing behind."""
+    if _is_mounted(path):
+        return f"{path}: {_MOUNTED_PROBLEM}"
+    folder = path.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent  # `locked` makes the others.
+    probe = folder / f"{path.name}.{secrets.token_hex(4)}"
+    try:
+        with locked(probe, 0):
+            pass
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    finally:
+        with suppress(OSError):
+            probe.with_name(f"{probe.name}.lock").unlink()
+    return None
+
+
+def _is_mounted(path: Path) -> bool:
+    """Tell whether the file itself, not its folder, is what was mounted."""
+    escaped = os.path.realpath(path)
+    for character in "\\ \t\n":
+        escaped = escaped.replace(character, f"\\{ord(character):03o}")
+    try:
+        mounts = _MOUNTS.read_bytes().splitlines()
+    except OSError:  # Another system than Linux.
+        return False
+    return any(line.split(b" ")[4] == os.fsencode(escaped) for line in mounts)
+
+
 @contextmanager
-def _folder(path: Path) -> Iterator[int]:
-    """Open a folder before what is to be synced in it, so that little can fail afterwards."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _folder(path: Path) -> Iterator[int | None]:
+    """Open a folder before what is to be synced in it, so that little can fail afterwards.
+
+    Gives None where it may be written to, but not read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError as error:
+        _warn(path, error.strerror)
+        yield None
+        return
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _sync(descriptor: int, path: Path) -> None:
-    with _naming(path):
-        os.fsync(descriptor)
+def _sync(descriptor: int | None, path: Path) -> None:
+    if descriptor is None:
+        return
+    try:
+        with _naming(path):
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        _warn(path if path.is_dir() else path.parent, error.strerror)
+
+
+@cache
+def _warn(folder: Path, reason: str) -> None:
+    _LOG.warning(
+        "What is written to %s may be lost if the machine fails: it cannot be synced (%s)",
+        folder,
+        reason,
+    )
 
 
 @contextmanager

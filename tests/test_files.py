@@ -7,6 +7,7 @@ whole; nothing is left that would be in the way; and the same works once the fau
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import json
 import os
@@ -373,6 +374,179 @@ def test_a_full_disk_is_a_503_and_a_sentence_in_the_log_until_there_is_room(
     assert int(refused.headers["Retry-After"]) > 0
     assert str(users_file) not in refused.text
     assert f"{users_file} cannot be written: No space left on device" in log
+
+
+# What a file system cannot do
+
+
+def _backup_with(strace_program: str, source: Path, fault: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            strace_program, "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}",
+            sys.executable, "-m", "shared.transfer", "backup",
+        ],
+        cwd=ROOT, env=environment(USERS_FILE=str(source)), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", ["EINVAL", "ENOSYS"])
+def test_where_nothing_can_be_synced_it_is_written_with_one_warning(
+    strace_program: str, tmp_path: Path, reason: str
+) -> None:
+    source = tmp_path / "users.json"
+    source.write_text(json.dumps([row(1)]))
+    done = _backup_with(strace_program, source, f"fsync:error={reason}")
+    assert done.returncode == 0, done.stderr
+    (copy,) = tmp_path.glob("users.backup.*.json")
+    assert copy.read_bytes() == source.read_bytes()
+    warning = f"What is written to {tmp_path} may be lost if the machine fails"
+    assert done.stderr.count(warning) == 1
+
+
+@pytest.mark.parametrize("reason", ["EPERM", "ENOSYS"])
+def test_where_there_are_no_hard_links_a_new_file_gets_its_name_all_the_same(
+    strace_program: str, tmp_path: Path, reason: str
+) -> None:
+    source = tmp_path / "users.json"
+    source.write_text(json.dumps([row(1)]))
+    done = _backup_with(strace_program, source, f"link,linkat:error={reason}")
+    assert done.returncode == 0, done.stderr
+    (copy,) = set(tmp_path.iterdir()) - {source}
+    assert copy.read_bytes() == source.read_bytes()
+
+
+def test_without_hard_links_nothing_is_overwritten_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def link(source: Path, _: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source))
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "export.json"
+
+    def create(name: str, *, meanwhile: Callable[[], object]) -> None:
+        with files.creating(tmp_path / name) as file:
+            file.write(b"mine")
+            meanwhile()
+
+    with pytest.raises(FileExistsError):
+        create(path.name, meanwhile=lambda: path.write_text("somebody else's"))
+    assert path.read_text() == "somebody else's"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        create("other.json", meanwhile=lambda: patch.setattr(Path, "rename", _fail))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _fail(path: Path, _: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_a_folder_that_may_be_written_but_not_read_is_good_enough(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = os.open
+
+    def without_reading(path: object, flags: int, *mode: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, flags, *mode)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", without_reading)
+    files.replace(tmp_path / "users.json", b"[]")
+    assert (tmp_path / "users.json").read_bytes() == b"[]"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_nothing_is_written_and_the_remedy_is_named(
+    number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    file = tmp_path / "users.json"
+    file.write_text("[]")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    remedy = "has no locks: keep it on a local disk, or mount it with locks"
+    with pytest.raises(StoreUnavailable, match=f"{file} cannot be locked: .*{remedy}"):
+        _store(file).create_user(_user("eve"), HASH)
+    told = files.obstacle(file)
+    assert told is not None
+    assert remedy in told
+    assert file.read_text() == "[]"
+    assert {path.name for path in tmp_path.iterdir()} == {"users.json", "users.json.lock"}
+
+
+_MOUNTED = """
+import os, sys
+from pathlib import Path
+import main
+from shared.errors import StoreUnavailable
+from shared.model.users import User
+try:
+    main.application.store.create_user(User("x", "eve@example.com", None, "local"), "hash")
+except StoreUnavailable as error:
+    print("refused:", error.cause)
+"""
+
+
+def test_a_users_file_that_is_mounted_by_itself_is_told_of_at_the_start_with_the_remedy(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "user data" / "users.json"
+    file.parent.mkdir()
+    file.write_text("[]")
+    done = _in_a_namespace('mount --bind "$USERS_FILE" "$USERS_FILE"', _MOUNTED, file.parent)
+    told, refused = done.splitlines()
+    line = json.loads(told)
+    assert (line["severity"], line["message"]) == (
+        "ERROR",
+        "users.json cannot be written: sign-ups and password changes will fail",
+    )
+    assert "mount its folder instead" in line["cause"]
+    assert "users.json cannot be written: It is mounted by itself" in refused
+    assert file.read_text() == "[]"
+    assert sorted(path.name for path in file.parent.iterdir()) == ["users.json", "users.json.lock"]
+
+
+_READ_ONLY = """
+import os
+from pathlib import Path
+from shared.store.settings import StoreSettings
+from shared.store.start_up import check_users_file
+file = Path(os.environ["USERS_FILE"])
+for mode in ("off", "readonly", "full"):
+    check_users_file(StoreSettings(use_database=True, users_file=file, fallback=mode))
+check_users_file(StoreSettings(users_file=file))
+check_users_file(StoreSettings(users_file=file.parent / "made" / "later" / "users.json"))
+"""
+
+
+def test_a_folder_that_is_read_only_is_told_of_at_the_start_if_it_is_needed(
+    tmp_path: Path,
+) -> None:
+    done = _in_a_namespace('mount -t tmpfs -o ro none "$FOLDER"', _READ_ONLY, tmp_path)
+    lines = [json.loads(line) for line in done.splitlines()]
+    assert [line["message"].partition(":")[0] for line in lines] == [
+        "users.json.snapshot cannot be written",
+        *["users.json cannot be written"] * 3,
+    ]
+    assert {line["cause"] for line in lines} == {f"{tmp_path}: Read-only file system"}
+
+
+def _in_a_namespace(mount: str, code: str, folder: Path) -> str:
+    """Run Python code where a file system is mounted, and give what it prints."""
+    file = folder / "users.json"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment(USERS_FILE=str(file), USE_DATABASE="false", FOLDER=str(folder)),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if "Operation not permitted" in done.stderr and not os.environ.get("CI"):
+        pytest.skip("a namespace of one's own is not allowed here")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextmanager

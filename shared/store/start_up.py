@@ -1,8 +1,10 @@
-"""What is said of the users file when a process starts, because an outage may need it."""
+"""What is said of the users file when a process starts, before it is needed."""
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
+from pathlib import Path
 
 from shared import files
 from shared.errors import StoreUnavailable
@@ -10,10 +12,32 @@ from shared.observe import log
 from shared.store.settings import StoreSettings
 
 
-def warn_of_pending(settings: StoreSettings) -> None:
-    """Log how many sign-ups of an outage are not yet in Postgres, and a file that is of no use."""
-    if not settings.use_database or not settings.users_file.exists():
-        return
+def check_users_file(settings: StoreSettings) -> None:
+    """Log what keeps the users file from being written, and what waits in it."""
+    logger = logging.getLogger(files.__name__)
+    logger.addHandler(_Handler())
+    logger.propagate = False
+    if not settings.use_database or settings.fallback == "full":
+        _check_writing(settings.users_file, "sign-ups and password changes will fail")
+    elif settings.fallback == "readonly":
+        _check_writing(settings.snapshot_file, "there will be no logins in an outage")
+    if settings.use_database and settings.users_file.exists():
+        _warn_of_pending(settings)
+
+
+def _check_writing(path: Path, consequence: str) -> None:
+    if problem := files.obstacle(path):
+        log.write("ERROR", f"{path.name} cannot be written: {consequence}", cause=problem)
+
+
+class _Handler(logging.Handler):
+    """Writes the warnings of `shared.files`, which knows no log of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.write("WARNING", record.getMessage())
+
+
+def _warn_of_pending(settings: StoreSettings) -> None:
     from shared.model.user_record import PENDING
     from shared.store.json_file.store import JsonFileStore
 
