@@ -14,7 +14,7 @@ LOAD_ENV = $(call LOAD,.env)
 DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-quick test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
+.PHONY: help doctor dev test test-quick test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
@@ -33,6 +33,9 @@ TRANSFER = $(LOAD_ENV) set -f; UNDER_MAKE=1 $(BIN)/python -m shared.transfer
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+doctor: $(VENV)/.runtime ## Look at settings, .env, database, files and port; say what is wrong and what to do
+	@set -f; UNDER_MAKE=1 $(BIN)/python -m shared.doctor $$ARGS
 
 dev: $(VENV)/.runtime ## Serve the API on http://localhost:8080, restarting on change
 	@$(LOAD_ENV) \

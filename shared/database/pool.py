@@ -173,7 +173,13 @@ class Database:
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:
         """Dial for what takes long: past the pooler, outside the leases, closed after."""
-        connection = self._connect_with_retries(self.url.direct_host(), deadline)
+        with self.own_connection(deadline, self.url.direct_host()) as connection:
+            yield connection
+
+    @contextmanager
+    def own_connection(self, deadline: float, url: DatabaseUrl) -> Iterator[Connection]:
+        """Dial outside the leases, the preparation and the breaker, and close after."""
+        connection = self._connect_with_retries(url, deadline)
         try:
             connection.set_deadline(deadline)
             connection.max_answer = MAX_TRANSFER_ANSWER

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from shared import errors, files
+from shared.formats.counts import count
 from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
@@ -54,7 +55,6 @@ from shared.transfer.wording import (
     VERIFIED,
     agreement,
     batch_row,
-    count,
     plan_rows,
     question,
 )

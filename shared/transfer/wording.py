@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from shared.formats.counts import count
 from shared.formats.timestamps import to_iso
 from shared.transfer import pending_sign_ups, rollback, staging, time_doubts
 from shared.transfer.batches import Batch
@@ -115,11 +116,6 @@ class Face:
             return f"`{self.option('--skip-invalid')}`" if match[1] == "skip_invalid" else match[0]
 
         return _QUOTED.sub(replace, sentence)
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number with its noun: `1 user`, `1,200 users`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def question(found: Plan, migrations: int, place: str) -> str:

@@ -14,6 +14,7 @@ from tests.support.emulator import ROOT
 from tests.support.gcloud import Gcloud
 
 TARGETS = {
+    "doctor": "shared.doctor",
     "migrate-dry-run": "plan",
     "migrate-backup": "backup",
     "migrate": "apply",

@@ -17,6 +17,7 @@ FLOORS = (
     ("functions",),
     ("shared.web",),
     ("shared.application", "shared.transfer"),
+    ("shared.doctor",),
     ("shared.settings",),
     ("shared.web.settings", "shared.rules"),
     ("shared.store",),

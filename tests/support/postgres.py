@@ -352,7 +352,8 @@ def running_pgbouncer(
     try:
         folder.chmod(0o755)
         port = free_port()
-        certificate, key = server.authority.issue("pgbouncer", ("localhost", "127.0.0.1"))
+        names = ("localhost", "localhost-pooler", "127.0.0.1")
+        certificate, key = server.authority.issue("pgbouncer", names)
         own_key = folder / "private.key"
         shutil.copyfile(key, own_key)
         (folder / "users.txt").write_text(f'"{USER}" "{PASSWORD}"\n')

@@ -1,0 +1,35 @@
+"""The checks, in their order: what is looked at later rests on what was looked at before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from shared.doctor import configuration, database, machine
+from shared.doctor.database import of_database
+from shared.doctor.subject import Finding, Findings, Subject
+
+CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
+    ("packages", configuration.look_at_packages),
+    ("env-file", configuration.look_at_file),
+    ("settings", configuration.look_at_settings),
+    ("database", of_database(database.look_at_connection)),
+    ("pooler", of_database(database.look_at_pooler)),
+    ("schema", of_database(database.look_at_schema)),
+    ("role", of_database(database.look_at_role)),
+    ("clock", of_database(database.look_at_clock)),
+    ("files", machine.look_at_files),
+    ("port", machine.look_at_port),
+)
+"""A name may stand here twice."""
+
+
+def look_at(subject: Subject, names: Sequence[str] = ()) -> Iterator[tuple[str, Finding]]:
+    """Give what each check finds, or each of those that are named."""
+    try:
+        for name, check in CHECKS:
+            if not names or name in names:
+                for finding in check(subject):
+                    yield name, finding
+    finally:
+        if subject.look is not None:
+            subject.look.close()

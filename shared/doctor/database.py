@@ -1,0 +1,213 @@
+"""The database: connection, pooler, schema, the role's rights, and the two clocks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from shared.doctor.look import Look
+from shared.doctor.subject import Finding, Findings, Subject, note, ok, problem
+from shared.errors import StoreFault, StoreUnavailable, StoreUnreachable
+from shared.formats.counts import count
+from shared.store.postgres.status import SKEW_SECONDS
+
+SLOW_SECONDS = 0.1
+"""A round trip that takes longer is told: a login makes two to four."""
+
+_ROLE = """
+SELECT rolsuper OR rolbypassrls, pg_catalog.has_database_privilege(current_user,
+    pg_catalog.current_database(), 'TEMPORARY')
+FROM pg_catalog.pg_roles WHERE rolname = current_user
+"""
+_LACKING = """
+SELECT needed.name, needed.privilege || coalesce(' (' || needed.attribute || ')', '')
+FROM pg_catalog.json_to_recordset(:needed::json)
+    AS needed (number int, name text, privilege text, attribute text),
+    LATERAL (SELECT pg_catalog.to_regclass(needed.name)::oid AS oid) found
+WHERE found.oid IS NOT NULL AND NOT CASE
+    WHEN needed.attribute IS NULL
+    THEN pg_catalog.has_table_privilege(found.oid, needed.privilege)
+    ELSE pg_catalog.has_column_privilege(found.oid, needed.attribute, needed.privilege) END
+ORDER BY needed.number
+"""
+_ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
+NEEDED: dict[str, tuple[str, ...]] = {
+    "users": _ALL,
+    "identities": _ALL,
+    "revoked_sessions": _ALL,
+    "auth_attempts": _ALL,
+    "auth_events": _ALL,
+    "event_hours": _ALL,
+    "changed_hours": _ALL,
+    "schema_migrations": ("SELECT",),
+    "applied_ops": ("SELECT",),
+    "import_records": ("SELECT", "UPDATE previous"),
+    "pending_email_keys": ("SELECT", "DELETE"),
+}
+"""What requests do with each table; a column behind a verb is the only one."""
+
+
+def of_database(check: Callable[[Look], Findings]) -> Callable[[Subject], Findings]:
+    """Make it a check that finds nothing where there is no database, or was no answer before."""
+
+    def look_at(subject: Subject) -> Findings:
+        look = subject.look
+        if look is None or look.failure is not None:
+            return
+        try:
+            yield from check(look)
+        except StoreUnavailable as error:
+            look.failure = error
+            yield _unavailable(look, error)
+        except StoreFault as error:
+            yield problem(
+                f"The database {look.url.database} on {look.host} refused a question: {error}.",
+                "Find the code in appendix A of PostgreSQL's documentation.",
+            )
+
+    return look_at
+
+
+def _unavailable(look: Look, error: StoreUnavailable) -> Finding:
+    name = f"{look.url.database} on {look.host}"
+    if isinstance(error, StoreUnreachable):
+        return problem(
+            f"The database {name} does not answer: {error.cause}.",
+            "Check host and port in DATABASE_URL, that the server runs, and that this machine may "
+            "reach it.",
+        )
+    return problem(
+        f"The database {name} cannot be used: {error.cause}.",
+        "docs/DATABASE_SETUP.md, 6, says what to do about each of these.",
+    )
+
+
+def look_at_connection(look: Look) -> Findings:
+    """Connect as requests do."""
+    place = look.served
+    began = time.monotonic()
+    look.ask("SELECT 1")
+    seconds = time.monotonic() - began
+    name = f"{look.url.database} on {look.url.host}"
+    if place.is_standby:
+        yield problem(
+            f"The database {name} takes no writes: its server is a standby.",
+            "Name the primary server in DATABASE_URL.",
+        )
+    elif place.is_read_only:
+        yield problem(
+            f"The database {name} takes no writes: its transactions begin read-only.",
+            f"Run `ALTER DATABASE {place.database} RESET default_transaction_read_only`, and the "
+            f"same for the role {place.role}.",
+        )
+    if seconds > SLOW_SECONDS:
+        yield note(
+            f"A round trip to {look.url.host} takes {seconds * 1000:.0f} ms.",
+            "Serve from a region that is nearer to the database.",
+        )
+    yield ok(f"{name} answers: PostgreSQL {place.version}, role {place.role}.")
+
+
+def look_at_pooler(look: Look) -> Findings:
+    """Compare where requests are served with where migrations go."""
+    host = look.url.host
+    if not look.has_pooler:
+        if host.endswith(".neon.tech"):
+            yield note(
+                "DATABASE_URL names Neon's direct host, which takes few connections.",
+                "Use the pooled one (`-pooler`); migrations use the direct host anyway.",
+            )
+        return
+    served, migrated = look.served, look.migrated
+    for what in ("database", "role", "schema"):
+        here, there = getattr(served, what), getattr(migrated, what)
+        if here != there:
+            yield problem(
+                f"Through the pooler the {what} is {here or 'none'}, without it {there or 'none'}: "
+                "requests would not see what a migration makes.",
+                f"Run `ALTER ROLE {served.role} SET search_path = …`, instead of `options` in "
+                "DATABASE_URL."
+                if what == "schema"
+                else "Ask whoever runs the pooler to pass it through.",
+            )
+    if (served.database, served.role, served.schema) == (
+        migrated.database, migrated.role, migrated.schema,
+    ):  # fmt: skip
+        yield ok(f"{host} leads to the same database, role and schema as the direct host.")
+
+
+def look_at_schema(look: Look) -> Findings:
+    """Tell what stands in the way of migrations and of requests, and what is pending."""
+    for obstacle in look.obstacles:
+        yield problem(obstacle.problem, obstacle.remedy)
+    if look.obstacles:
+        return
+    states: dict[str, list[str]] = {}
+    for migration in look.migrations:
+        states.setdefault(migration.state, []).append(migration.name)
+    if edited := states.get("edited"):
+        yield problem(
+            f"Edited after they had been applied: {', '.join(edited)}.",
+            "Restore these files, and put the change into a new one.",
+        )
+    if pending := states.get("pending"):
+        names = f"{count(len(pending), 'migration')} not applied yet: {', '.join(pending)}."
+        if look.settings.auto_migrate:
+            yield note(names, "The first request applies them; `make migrate-schema` does it now.")
+        else:
+            yield problem(names, "AUTO_MIGRATE is off: run `make migrate-schema`.")
+    if unknown := states.get("unknown"):
+        yield note(
+            f"Applied by newer code: {', '.join(unknown)}.",
+            "This is right after a return to an earlier version; otherwise update the code.",
+        )
+    if not edited and not pending:
+        yield ok(f"All {count(len(states.get('applied', [])), 'migration')} are applied.")
+
+
+def look_at_role(look: Look) -> Findings:
+    """Compare the role's rights with what requests, imports and rollbacks need."""
+    role = look.served.role
+    needed = [
+        {"name": table, "privilege": verb, "attribute": column or None}
+        for table, rights in NEEDED.items()
+        for verb, _, column in (right.partition(" ") for right in rights)
+    ]
+    numbered = [{"number": number, **row} for number, row in enumerate(needed)]
+    lacking: dict[str, list[str]] = {}
+    for table, privilege in look.ask(_LACKING, needed=json.dumps(numbered)):
+        lacking.setdefault(table, []).append(privilege)
+    for table, privileges in lacking.items():
+        verbs = ", ".join(privileges)
+        yield problem(
+            f"The role {role} lacks {verbs} on {table}.",
+            f"As the owner, run `GRANT {verbs} ON {table} TO {role}`.",
+        )
+    ((is_mighty, may_make_temporary),) = look.ask(_ROLE)
+    if is_mighty:
+        yield note(
+            f"The role {role} is a superuser or bypasses row security.",
+            "Give the service a role of its own, which owns its tables and nothing else.",
+        )
+    if not may_make_temporary:
+        database = look.served.database
+        yield note(
+            f"The role {role} may make no temporary tables, which an import and a rollback need.",
+            f"For these, run `GRANT TEMPORARY ON DATABASE {database} TO {role}`.",
+        )
+    if not lacking:
+        yield ok(f"The role {role} has the rights that requests need.")
+
+
+def look_at_clock(look: Look) -> Findings:
+    """Compare the clock here with the database's."""
+    ahead = look.seconds_ahead()
+    if abs(ahead) > SKEW_SECONDS:
+        yield problem(
+            f"The clock here is {count(round(abs(ahead)), 'second')} "
+            f"{'ahead of' if ahead > 0 else 'behind'} the database's.",
+            "Check the time service of this machine (`timedatectl`), then that of the database.",
+        )
+    else:
+        yield ok(f"The clock here and the database's agree, to {SKEW_SECONDS:g} seconds.")

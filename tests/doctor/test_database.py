@@ -1,0 +1,187 @@
+"""The database as the doctor finds it: one sentence a fault, and a remedy that mends it."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shared.doctor.database import NEEDED
+from tests.support.doctor import look, told
+from tests.support.emulator import ROOT
+from tests.support.postgres import PASSWORD, Server, running_pgbouncer
+
+DATABASE = ("database", "pooler", "schema", "role", "clock")
+(GRANTS,) = re.findall(
+    r"```sql\n(GRANT.*?)```", (ROOT / "docs" / "DATABASE_SETUP.md").read_text(), re.DOTALL
+)
+_COMMAND = re.compile(r"`(GRANT [^`]+)`")
+
+
+@pytest.fixture
+def url(postgres: Server, database: str) -> str:
+    return postgres.url(database)
+
+
+@pytest.fixture
+def requests_url(postgres: Server, database: str) -> Iterator[str]:
+    """A role that has what docs/DATABASE_SETUP.md grants."""
+    postgres.run(f"CREATE ROLE served LOGIN PASSWORD '{PASSWORD}'", database)
+    postgres.run(GRANTS.replace("requests", "served"), database)
+    yield postgres.url(database, user="served")
+    postgres.run("DROP OWNED BY served; DROP ROLE served", database)
+
+
+def test_a_database_that_is_as_it_should_be_has_no_problem_and_no_note(
+    url: str, database: str
+) -> None:
+    found = look(*DATABASE, DATABASE_URL=url)
+    assert [it.verdict for it in found] == ["ok"] * 4
+    assert f"{database} on localhost answers: PostgreSQL" in found[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"port": 1}, "does not answer: cannot connect"),
+        ({"password": "wrong"}, "cannot be used: the server refused the connection: 28P01"),
+        ({"database": "missing"}, "cannot be used: the server refused the connection: 3D000"),
+        ({"host": "nowhere.invalid"}, "the host's name cannot be resolved"),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_one_problem_and_no_line_of_the_log(
+    postgres: Server, change: dict[str, Any], sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = look(*DATABASE, DATABASE_URL=postgres.url(**{"database": "postgres"} | change))
+    (problem,) = told(found, "problem")
+    assert sentence in problem
+    assert len(found) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_table_of_somebody_elses_is_named_with_the_remedy(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    name = make_database(migrated=False)
+    postgres.run("CREATE TABLE users (id serial, email text)", name)
+    problems = told(look("schema", DATABASE_URL=postgres.url(name)), "problem")
+    assert any("users is not the old server's table" in problem for problem in problems)
+
+
+def test_migrations_that_wait_are_a_note_or_without_auto_migrate_a_problem(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    url = postgres.url(make_database(migrated=False))
+    (note,) = told(look("schema", DATABASE_URL=url), "note")
+    assert "not applied yet: 0001_users.sql, 0002" in note
+    (problem,) = told(look("schema", DATABASE_URL=url, AUTO_MIGRATE="false"), "problem")
+    assert "run `make migrate-schema`" in problem
+
+
+def test_an_edited_migration_is_a_problem_and_one_of_newer_code_a_note(
+    postgres: Server, database: str, url: str
+) -> None:
+    postgres.run(
+        "UPDATE schema_migrations SET checksum = 'x' WHERE version = 2;"
+        "INSERT INTO schema_migrations (version, name, checksum) VALUES (99, '0099_x.sql', 'x')",
+        database,
+    )
+    found = look("schema", DATABASE_URL=url)
+    (problem,) = told(found, "problem")
+    assert "Edited after they had been applied: 0002_" in problem
+    (note,) = told(found, "note")
+    assert "Applied by newer code: 0099_x.sql." in note
+
+
+def test_the_rights_that_are_asked_for_are_those_that_the_document_grants(
+    requests_url: str,
+) -> None:
+    assert [it.verdict for it in look("role", DATABASE_URL=requests_url)] == ["ok"]
+
+
+def test_each_right_that_lacks_is_named_with_the_grant_that_gives_it(
+    postgres: Server, database: str, requests_url: str
+) -> None:
+    postgres.run(
+        f"REVOKE ALL ON {', '.join(NEEDED)} FROM served; REVOKE ALL (previous) ON import_records"
+        " FROM served",
+        database,
+    )
+    problems = told(look("role", DATABASE_URL=requests_url), "problem")
+    assert len(problems) == len(NEEDED)
+    assert "The role served lacks SELECT, UPDATE (previous) on import_records." in str(problems)
+    postgres.run(";".join(_COMMAND.findall(" ".join(problems))), database)
+    assert [it.verdict for it in look("role", DATABASE_URL=requests_url)] == ["ok"]
+
+
+def test_a_role_without_temporary_tables_is_told_with_the_grant_that_gives_them(
+    postgres: Server, database: str, requests_url: str
+) -> None:
+    postgres.run(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+    (note,) = told(look("role", DATABASE_URL=requests_url), "note")
+    assert "an import and a rollback need" in note
+    postgres.run(";".join(_COMMAND.findall(note)))
+    assert told(look("role", DATABASE_URL=requests_url), "note") == []
+
+
+def test_a_role_that_may_do_everything_is_a_note(
+    postgres: Server, database: str, requests_url: str
+) -> None:
+    postgres.run("ALTER ROLE served SUPERUSER", database)
+    (note,) = told(look("role", DATABASE_URL=requests_url), "note")
+    assert "a role of its own" in note
+
+
+def test_a_database_that_takes_no_writes_is_a_problem(
+    postgres: Server, database: str, url: str
+) -> None:
+    with postgres.read_only(database):
+        (problem,) = told(look("database", DATABASE_URL=url), "problem")
+    assert "its transactions begin read-only" in problem
+    assert "default_transaction_read_only" in problem
+
+
+@pytest.mark.parametrize(
+    ("wrong_by", "sentence"),
+    [(960, "960 seconds ahead of the"), (-86_400, "86,400 seconds behind the"), (3, None)],
+)
+def test_a_clock_that_differs_from_the_databases_is_a_problem(
+    url: str, wrong_by: float, sentence: str | None
+) -> None:
+    problems = told(
+        look("clock", DATABASE_URL=url, clock=lambda: time.time() + wrong_by), "problem"
+    )
+    assert len(problems) == (sentence is not None)
+    assert (sentence or "") in str(problems)
+
+
+@pytest.mark.usefixtures("pgbouncer_program")
+def test_the_poolers_answer_counts_where_it_differs_from_the_servers(
+    postgres: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler keeps connections that were opened under the old search path."""
+    with running_pgbouncer(postgres, server_connections=1) as pooler:
+        resolve = socket.getaddrinfo
+
+        def look_up(host: str, port: int, *rest: Any, **options: Any) -> Any:
+            if host == "localhost-pooler":
+                return resolve("localhost", pooler.port, *rest, **options)
+            return resolve(host, port, *rest, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        url = postgres.url(database, host="localhost-pooler")
+        assert [it.verdict for it in look(*DATABASE, DATABASE_URL=url)] == ["ok"] * 5
+        postgres.run(f"CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO app;"
+                     f"ALTER DATABASE {database} SET search_path = auth", database)  # fmt: skip
+        (problem,) = told(look("pooler", DATABASE_URL=url), "problem")
+    assert "Through the pooler the schema is public, without it auth" in problem
+
+
+def test_neons_direct_host_is_a_note_that_names_the_pooled_one(postgres: Server) -> None:
+    found = look("pooler", DATABASE_URL=postgres.url("x", host="ep-x.eu.aws.neon.tech"))
+    (note,) = told(found, "note")
+    assert "-pooler" in note
