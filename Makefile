@@ -31,6 +31,10 @@ POSTGRES_VERSIONS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 18.4.0-beta
 # ARGS is split at spaces and not expanded otherwise (`set -f`: no * either).
 TRANSFER = $(LOAD_ENV) set -f; UNDER_MAKE=1 $(BIN)/python -m shared.transfer
 
+# Before what writes, or shows what would be written: tell what that would not tell itself, and go on.
+LOOK = UNDER_MAKE=1 $(BIN)/python -m shared.doctor --brief || true;
+CAREFUL_TRANSFER = $(LOAD_ENV) $(LOOK) set -f; UNDER_MAKE=1 $(BIN)/python -m shared.transfer
+
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -41,6 +45,7 @@ dev: $(VENV)/.runtime ## Serve the API on http://localhost:8080, restarting on c
 	@$(LOAD_ENV) \
 	$(BIN)/python -c 'import main; from shared.web import listening; \
 	  listening.addresses("localhost", main.application.settings.web.port)' || exit 1; \
+	$(LOOK) \
 	$(BIN)/python -m shared.transfer reconcile --offer || true; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
 	  --patterns '**/*.py;**/*.sql' -d . \
@@ -78,13 +83,13 @@ bench: $(VENV)/.dev ## Measure performance against baselines of the same run (so
 	$(BIN)/python -m bench
 
 migrate-dry-run: $(VENV)/.runtime ## Show what migrate would do with each user; write nothing
-	@$(TRANSFER) plan $$ARGS
+	@$(CAREFUL_TRANSFER) plan $$ARGS
 
 migrate-backup: $(VENV)/.runtime ## Copy USERS_FILE beside itself, byte for byte
 	@$(TRANSFER) backup $$ARGS
 
 migrate: $(VENV)/.runtime ## Import the users of USERS_FILE into DATABASE_URL, verified before the commit
-	@$(TRANSFER) apply $$ARGS
+	@$(CAREFUL_TRANSFER) apply $$ARGS
 
 migrate-verify: $(VENV)/.runtime ## Compare every user of USERS_FILE with DATABASE_URL
 	@$(TRANSFER) verify $$ARGS
@@ -93,10 +98,10 @@ migrate-status: $(VENV)/.runtime ## List imports and rollbacks
 	@$(TRANSFER) status $$ARGS
 
 migrate-rollback: $(VENV)/.runtime ## Undo an import: make migrate-rollback BATCH=… (ARGS=--dry-run shows what would happen)
-	@$(TRANSFER) rollback $$ARGS
+	@$(CAREFUL_TRANSFER) rollback $$ARGS
 
 migrate-reconcile: $(VENV)/.runtime ## Write the sign-ups of an outage to DATABASE_URL
-	@$(TRANSFER) reconcile $$ARGS
+	@$(CAREFUL_TRANSFER) reconcile $$ARGS
 
 snapshot: $(VENV)/.runtime ## Take a snapshot for logins during an outage, beside USERS_FILE
 	@$(TRANSFER) snapshot $$ARGS
@@ -105,7 +110,7 @@ export: $(VENV)/.runtime ## Write all users to a new file in the old server's fo
 	@$(TRANSFER) export $$ARGS
 
 migrate-schema: $(VENV)/.runtime ## Apply pending migrations to DATABASE_URL
-	@$(TRANSFER) schema apply $$ARGS
+	@$(CAREFUL_TRANSFER) schema apply $$ARGS
 
 migrate-schema-status: $(VENV)/.runtime ## List the migrations of DATABASE_URL
 	@$(TRANSFER) schema status $$ARGS

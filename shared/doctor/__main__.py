@@ -9,11 +9,12 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
-from shared.doctor.checks import CHECKS, look_at
+from shared.doctor.checks import BRIEF, CHECKS, look_at
 from shared.doctor.subject import Finding, Subject
 from shared.formats.counts import count
 
@@ -26,23 +27,39 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # What it cannot show must not stop anything.
             stream.reconfigure(errors="backslashreplace")
-    found: list[Finding] = []
+    subject = Subject(os.environ, options.env_file)
     try:
-        for name, finding in look_at(Subject(os.environ, options.env_file), options.only):
-            found.append(finding)
-            if options.json:
-                _write_json(name, finding)
-            elif finding.verdict != "ok" or not options.brief:
-                _write(name, finding, is_brief=options.brief)
+        if options.brief:
+            return _tell_problems(subject, options)
+        return _tell_all(subject, options)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
-    problems, notes = (sum(it.verdict == kind for it in found) for kind in ("problem", "note"))
+
+
+def _tell_all(subject: Subject, options: argparse.Namespace) -> int:
+    found: Counter[str] = Counter()
+    for name, finding in look_at(subject, options.only):
+        found[finding.verdict] += 1
+        print(_line(name, finding, as_json=options.json), flush=True)
     if options.json:
-        print(json.dumps({"event": "result", "problems": problems, "notes": notes}))
-    elif not options.brief:
-        print(f"{count(problems, 'problem')}, {count(notes, 'note')}.")
-    return PROBLEM if problems else 0
+        result = {"event": "result", "problems": found["problem"], "notes": found["note"]}
+        print(json.dumps(result))
+    else:
+        print(f"{count(found['problem'], 'problem')}, {count(found['note'], 'note')}.")
+    return PROBLEM if found["problem"] else 0
+
+
+def _tell_problems(subject: Subject, options: argparse.Namespace) -> int:
+    """Tell what the command that follows would not, which connects to the database itself."""
+    if subject.look is not None:
+        subject.look.reach()
+    code = 0
+    for name, finding in look_at(subject, options.only or BRIEF):
+        if finding.verdict == "problem":
+            print(_line(name, finding, as_json=options.json), file=sys.stderr, flush=True)
+            code = PROBLEM
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,8 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="write JSON lines")
     parser.add_argument(
-        "--brief", action="store_true", help="write only notes and problems, to standard error"
-    )
+        "--brief", action="store_true",
+        help="before a command: write only problems that it would not tell itself, to standard "
+        "error",
+    )  # fmt: skip
     parser.add_argument(
         "--env-file", type=Path, default=Path(".env"), metavar="FILE",
         help="the file of settings (default: .env)",
@@ -66,18 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(name: str, finding: Finding, *, is_brief: bool) -> None:
+def _line(name: str, finding: Finding, *, as_json: bool) -> str:
+    if as_json:
+        line = {"event": "check", "name": name, "verdict": finding.verdict}
+        return json.dumps(line | {"sentence": finding.sentence, "remedy": finding.remedy})
     lines = [f"{finding.verdict:<8} {name:<9} {finding.sentence}"]
     if finding.remedy:
         lines.append(f"{'':<18} {finding.remedy}")
-    text = "\n".join("".join(c if c.isprintable() else "�" for c in line) for line in lines)
-    print(text, file=sys.stderr if is_brief else sys.stdout, flush=True)
-
-
-def _write_json(name: str, finding: Finding) -> None:
-    line = {"event": "check", "name": name, "verdict": finding.verdict}
-    line |= {"sentence": finding.sentence, "remedy": finding.remedy}
-    print(json.dumps(line), flush=True)
+    return "\n".join("".join(c if c.isprintable() else "�" for c in line) for line in lines)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("files", machine.look_at_files),
     ("port", machine.look_at_port),
 )
-"""A name may stand here twice."""
+BRIEF = ("pooler", "role", "clock", "files")
+"""What is wrong with these, a command does not tell by itself."""
 
 
 def look_at(subject: Subject, names: Sequence[str] = ()) -> Iterator[tuple[str, Finding]]:

@@ -82,6 +82,13 @@ class Look:
         """Whether requests and migrations go different ways."""
         return self.url.direct_host() != self.url
 
+    def reach(self) -> None:
+        """Connect; where that fails, ask nothing later, and leave it to others to tell."""
+        try:
+            self.ask("SELECT 1")
+        except StoreUnavailable as error:
+            self.failure = error
+
     def ask(self, statement: str, **parameters: str) -> list[Row]:
         """Ask where requests are served. Raises StoreUnavailable and StoreFault."""
         return self._run(self.url, lambda it: it.execute(statement, **parameters))

@@ -50,12 +50,13 @@ class _Made:
         (self._venv / "bin").mkdir(parents=True)
         python = self._venv / "bin" / "python"
         python.write_text(
-            f'#!/bin/sh\n[ "$2" = shared.env_file ] || printf "%s\\n" "$@" >> {self._heard}\n'
+            '#!/bin/sh\n[ "$2" = shared.env_file ] || [ "$3" = --brief ] ||'
+            f' printf "%s\\n" "$@" >> {self._heard}\n'
         )
         python.chmod(0o755)
 
     def run(self, *words: str, **env: str) -> list[str]:
-        """Give what Python was called with, but for the reading of a file of settings."""
+        """Give what Python was called with, but for the reading and the looking before."""
         self._heard.write_text("")
         make = shutil.which("make")
         assert make

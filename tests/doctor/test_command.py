@@ -74,18 +74,42 @@ def test_a_problem_is_code_1_with_a_remedy_below_it_and_a_result_for_programs(
     assert all(check["verdict"] in ("ok", "note", "problem") for check in checks)
 
 
-def test_in_brief_only_what_is_not_well_is_told_and_of_the_checks_that_are_named(
-    tmp_path: Path, variables: dict[str, str]
-) -> None:
-    variables["PORT"] = "abc"
-    done = _run(tmp_path, variables, "--brief", "--only", "port", "--only", "files")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("problem  port      PORT must")
-    done = _run(tmp_path, variables, "--brief", "--only", "files")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_only_the_checks_that_are_named_are_made(tmp_path: Path, variables: dict[str, str]) -> None:
+    done = _run(tmp_path, variables, "--only", "port", "--only", "files")
+    assert [line.split()[1] for line in done.stdout.splitlines()[:-1]] == ["files", "port"]
     done = _run(tmp_path, variables, "--only", "everything")
     assert done.returncode == 2
     assert "invalid choice: 'everything'" in done.stderr
+
+
+def test_before_a_command_only_problems_are_told_that_it_would_not_tell_itself(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    (tmp_path / "users.json").write_text("{")
+    variables |= {"PORT": "abc", "DATABASE_URL": "postgresql://u:p@localhost:1/d"}
+    variables |= {"FALLBACK": "full"}
+    done = _run(tmp_path, variables, "--brief")
+    assert (done.returncode, done.stdout) == (1, "")
+    (problem, _) = done.stderr.splitlines()
+    assert problem.startswith("problem  files")
+    (tmp_path / "users.json").unlink()
+    done = _run(tmp_path, variables, "--brief")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_make_tells_a_problem_before_a_migration_and_goes_on(
+    postgres: Server, database: str, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    (tmp_path / "users.json").write_text("[]")
+    postgres.run("ALTER TABLE auth_events OWNER TO postgres", database)
+    variables |= {"DATABASE_URL": postgres.url(database)}
+    done = subprocess.run(
+        ["make", "-s", "-o", ".venv/.runtime", "migrate-dry-run"], cwd=ROOT, env=variables,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "problem  role      The role app lacks SELECT, INSERT, UPDATE, DELETE on" in done.stderr
+    assert "Nothing was changed. There is nothing to write." in done.stdout
 
 
 def test_an_unusable_file_does_not_keep_the_rest_from_being_looked_at(

@@ -146,4 +146,4 @@ def test_every_action_has_a_target_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for action, target in TARGETS.items():
         assert f"\n{target}: " in makefile
-        assert f"$(TRANSFER) {action} $$ARGS" in makefile
+        assert f"TRANSFER) {action} $$ARGS" in makefile
