@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from shared.database import sqlstate
 from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
@@ -24,7 +23,7 @@ from shared.model.user_record import (
     pending_operation,
     revoked_sessions,
 )
-from shared.transfer import batches, staging, writing
+from shared.transfer import batches, refusals, staging, writing
 from shared.transfer.comparing import BATCH_ROWS, Comparison
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
@@ -312,24 +311,27 @@ def _staged(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome
 
 
 def _write(connection: Connection, found: Plan) -> int:
+    connection.run_script("SAVEPOINT written")
     try:
         return writing.write(connection, found.counts)
-    except StoreFault as error:
-        if error.sqlstate != sqlstate.UNIQUE_VIOLATION:
-            raise
-        raise TransferRefused(
-            "A user of the source has just signed up or linked an identity: run it again."
-        ) from error
+    except StoreFault as fault:
+        connection.run_script("ROLLBACK TO written")
+        raise refusals.explain(connection, fault) from fault
 
 
 def _prove(connection: Connection, found: Plan) -> None:
     """Compare what was read with what arrived, and what is to be held with what is held."""
-    arrived = staging.arrived_sha256(connection)
     many = found.to_write >= writing.INDEX_LATER_ROWS
     changed = found.counts[staging.CHANGED] > 0
-    if arrived != found.users_sha256 or not writing.holds_all(
-        connection, many=many, changed=changed
-    ):
+    if staging.arrived_sha256(connection) != found.users_sha256:
         raise TransferRefused(
-            "Verification failed: the written rows differ from the source. Nothing was changed."
+            "Verification failed: the rows that arrived differ from the source. Nothing was "
+            "changed."
+        )
+    if not writing.holds_all(connection, many=many, changed=changed):
+        unlike = writing.first_unlike(connection)
+        where = f"row {unlike[0]} (user {unlike[1]})" if unlike else "a row"
+        raise TransferRefused(
+            f"Verification failed: {where} differs from the source; a trigger or rule of the "
+            "table changes it or keeps it out. Nothing was changed."
         )

@@ -101,9 +101,9 @@ _FORGET = """
 DELETE FROM import_records r USING rolled_back_users t
 WHERE r.batch = :batch::bigint AND t.user_id = r.user_id AND t.verdict <> 'kept'
 """
-_RESTORED_WRONGLY = f"""
+_TAKEN_BACK_WRONGLY = f"""
 SELECT count(*) FROM rolled_back_users r LEFT JOIN {HELD} ON u.id = r.user_id
-WHERE r.verdict = 'restored' AND (
+WHERE (r.verdict = 'removed' AND u.id IS NOT NULL) OR r.verdict = 'restored' AND (
     i.member->'identities' IS DISTINCT FROM r.previous->'identities'
     OR {DIGEST} IS DISTINCT FROM (
         SELECT {DIGEST} FROM jsonb_populate_record(NULL::users, r.previous) u
@@ -168,10 +168,13 @@ def roll_back(
         try:
             _take_back(connection, batch, run_by)
         except StoreFault as error:
-            if error.sqlstate != sqlstate.FOREIGN_KEY_VIOLATION:
+            table, constraint = (error.objects.get(name) for name in ("table", "constraint"))
+            if error.sqlstate not in sqlstate.REFERRED_TO or table in (None, "users"):
                 raise
             raise TransferRefused(
-                "Nothing was changed: another table refers to users of this batch."
+                "Nothing was changed: another table refers to users of this batch "
+                f"(constraint {constraint} of {table}). Remove its rows first.",
+                **error.facts,
             ) from error
         counts = _counts(connection)
         yield from _outcomes(connection)
@@ -213,9 +216,12 @@ def _judge(connection: Connection, batch: str, *, lock: bool) -> None:
 def _take_back(connection: Connection, batch: str, run_by: str) -> None:
     """Take back what a batch brought and nobody has changed since."""
     _judge(connection, batch, lock=True)
-    connection.run_script(f"{_REMOVE}; {_RESTORE}")
-    if connection.execute(_RESTORED_WRONGLY)[0][0]:
-        raise TransferRefused("Verification failed: the restored rows differ. Nothing was changed.")
+    connection.run_script(f"{_REMOVE}; {_RESTORE}; SET CONSTRAINTS ALL IMMEDIATE")
+    if connection.execute(_TAKEN_BACK_WRONGLY)[0][0]:
+        raise TransferRefused(
+            "Verification failed: users were not removed or restored; a trigger or rule of the "
+            "table may have kept or changed them. Nothing was changed."
+        )
     connection.execute(_RAISE_RECORDS, batch=batch)
     connection.execute(_FORGET, batch=batch)
     connection.execute(_CLOSE, batch=batch, run_by=run_by)

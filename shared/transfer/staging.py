@@ -360,6 +360,11 @@ def classify(connection: Connection) -> None:
         connection.run_script(_RAISE)
 
 
+def find_taken_identities(connection: Connection) -> None:
+    """Reject what would be written with an identity of another user."""
+    connection.run_script(_IDENTITY_TAKEN)
+
+
 def find_taken_emails(connection: Connection) -> None:
     """Reject what would be written under the address of another user."""
     for verdict in (CHANGED, NEW):  # In this order: who is rejected gives no address up.

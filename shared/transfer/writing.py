@@ -59,9 +59,12 @@ SELECT u.id, :batch::bigint, s.digest, to_jsonb(u) || coalesce(i.member, '{{}}')
 FROM staged_users s JOIN {HELD} ON u.id = s.id
 WHERE s.verdict = 'changed' AND {DIGEST} = s.base FOR UPDATE OF u
 """
-_UPDATE_CHANGED = f"""
+_UPDATE = f"""
 UPDATE users u SET {assignments(values_of("s") | {"epoch": "s.epoch + s.raised"})}
-FROM staged_users s JOIN import_records r ON r.user_id = s.id AND r.batch = :batch::bigint
+FROM staged_users s
+"""
+_UPDATE_CHANGED = f"""
+{_UPDATE} JOIN import_records r ON r.user_id = s.id AND r.batch = :batch::bigint
 WHERE u.id = s.id AND s.verdict = 'changed'
 """
 _RECORD_RAISED = f"""
@@ -78,11 +81,13 @@ UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXI
 )
 """
 # A microsecond apart, so that they keep their order.
-_WRITE_IDENTITIES = """
-DELETE FROM identities i USING staged_users s WHERE i.user_id = s.id AND s.verdict = 'changed';
+_INSERT_IDENTITIES = f"""
 INSERT INTO identities (issuer, subject, user_id, created_at)
 SELECT i.issuer, i.subject, i.id, CURRENT_TIMESTAMP + i.position * interval '1 microsecond'
-FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict IN ('new', 'changed')
+FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict IN {_WRITTEN}
+"""
+_DELETE_IDENTITIES = """
+DELETE FROM identities i USING staged_users s WHERE i.user_id = s.id AND s.verdict = 'changed'
 """
 # Of users who are here by then; what was revoked there and has not ended yet.
 _REVOKE = """
@@ -104,16 +109,26 @@ WHERE operation IS NOT NULL
   AND verdict IN ('new', 'changed', 'identical', 'kept', 'altered', 'deleted')
 ON CONFLICT (operation) DO NOTHING
 """
-_INSERT_NEW = f"""
-{insert_from("s")} FROM staged_users s WHERE s.verdict = 'new'
-ON CONFLICT DO NOTHING
-"""
+_INSERT = f"{insert_from('s')} FROM staged_users s WHERE s.verdict = 'new'"
+# With the one index that is ours: others' constraints may be deferrable, which none of an
+# ON CONFLICT may be, and who violates them is not to be left out without a word.
+_INSERT_NEW = f"{_INSERT} ON CONFLICT (email_key) DO NOTHING"
+# Others' constraints are asked at once: while a deferred one waits, no table can be altered.
+_CHECK = "SET CONSTRAINTS ALL IMMEDIATE"
 # The trigger makes keys for rows without one; to ask it takes longer than to write the row.
 _FILL_USERS = f"""
 ALTER TABLE users DISABLE TRIGGER set_users_email_key;
-{_INSERT_NEW};
+{_INSERT};
+{_CHECK};
 ALTER TABLE users ENABLE TRIGGER set_users_email_key
 """
+PARTS = (
+    f"{_UPDATE} WHERE u.id = s.id AND s.verdict = 'changed' AND {{rows}}",
+    f"{_INSERT} AND {{rows}}",
+    f"{_DELETE_IDENTITIES} AND {{rows}}",
+    f"{_INSERT_IDENTITIES} AND {{rows}}",
+)
+"""What is written to the tables, one after the other, of some `rows` of the staging table `s`."""
 _RECORD_NEW = """
 INSERT INTO import_records (user_id, batch, digest)
 SELECT id, {}, digest FROM staged_users WHERE verdict = 'new'
@@ -136,6 +151,12 @@ FROM pg_constraint
 WHERE contype = 'f' AND confrelid = :table::regclass AND conrelid = 'identities'::regclass
 """
 
+_UNLIKE = f"""
+SELECT s.row, s.id::text FROM staged_users s LEFT JOIN {HELD} ON u.id = s.id
+WHERE s.verdict IN {_WRITTEN}
+AND {digest_with("u.epoch - s.raised")} IS DISTINCT FROM s.digest
+ORDER BY s.row LIMIT 1
+"""
 _IS_REVOKED = "SELECT 1 FROM revoked_sessions WHERE sid = :sid"
 
 
@@ -152,10 +173,17 @@ def holds_all(connection: Connection, *, many: bool, changed: bool) -> bool:
     return all(expected == held for expected, held in counted)
 
 
+def first_unlike(connection: Connection) -> tuple[int, str] | None:
+    """Give the first row, and its id, whose user is not held as the source says."""
+    rows = connection.execute(_UNLIKE)
+    return (int(rows[0][0]), str(rows[0][1])) if rows else None
+
+
 def write(connection: Connection, found: dict[str, int]) -> int:
     """Write what is new and changed, of which so many were found; give the number of the batch.
 
-    Whoever signed up or changed while this ran wins: the verdicts are brought up to date.
+    Whoever signed up or changed while this ran wins: the verdicts are brought up to date. Raises
+    StoreFault where the database refuses a row; `refusals.explain` finds it.
     """
     number = int(connection.execute(_NEXT_BATCH)[0][0])
     if found[staging.CHANGED]:
@@ -167,7 +195,7 @@ def write(connection: Connection, found: dict[str, int]) -> int:
     if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):
         connection.run_script(_INSERT_NEW)
         staging.find_taken_emails(connection)
-    connection.run_script(_WRITE_IDENTITIES)
+    connection.run_script(f"{_DELETE_IDENTITIES}; {_INSERT_IDENTITIES}")
     if found[staging.CHANGED]:
         connection.execute(_RECORD_RAISED, batch=number)
     record = _RECORD_NEW.format(number)
@@ -175,6 +203,7 @@ def write(connection: Connection, found: dict[str, int]) -> int:
         connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.
     if is_large:
         connection.run_script("SET LOCAL default_statistics_target TO DEFAULT; ANALYZE users")
+    connection.run_script(_CHECK)
     return number
 
 
@@ -244,10 +273,14 @@ def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:
         if staging.is_any(connection, table):
             raise StoreFault(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "somebody was faster")
         connection.run_script(";".join(drop))
-        connection.run_script(f"SET LOCAL lock_timeout = '{staging.LOCK_SECONDS}s'")
     except (StoreUnavailable, StoreFault):
         # The table is in use, not ours, or something hangs on one of its constraints.
         connection.run_script("ROLLBACK TO unindexed")
         return False
-    connection.run_script(";".join([insert, *build, *last]))
+    try:
+        connection.run_script(f"SET LOCAL lock_timeout = '{staging.LOCK_SECONDS}s'")
+        connection.run_script(";".join([insert, *build, *last]))
+    except StoreFault:  # Others' triggers or constraints refuse it, or bear no ALTER after it.
+        connection.run_script("ROLLBACK TO unindexed")
+        return False
     return True

@@ -107,7 +107,7 @@ def test_a_database_that_holds_something_else_than_the_source_is_rolled_back(
         "CREATE TRIGGER garble BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION garble()"
     )
     before = target.dump()
-    with pytest.raises(TransferRefused, match="differ from the source"):
+    with pytest.raises(TransferRefused, match=r"row 1 .* differs from the source"):
         target.apply([user(1, name="Ada")])
     assert target.dump() == before
 

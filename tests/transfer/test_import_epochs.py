@@ -171,7 +171,7 @@ def test_a_raised_epoch_that_is_not_held_undoes_the_import(target: Target) -> No
     target.run("CREATE TRIGGER lower BEFORE UPDATE ON users FOR EACH ROW"
                " EXECUTE FUNCTION lower_epoch()")  # fmt: skip
     before = target.dump()
-    with pytest.raises(TransferRefused, match="differ from the source"):
+    with pytest.raises(TransferRefused, match=r"row 1 .* differs from the source"):
         target.apply([user(1, password=OTHER_HASH)])
     assert target.dump() == before
 

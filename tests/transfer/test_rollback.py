@@ -10,6 +10,7 @@ from shared.errors import TransferRefused
 from shared.transfer import rollback
 from shared.transfer.rollback import RolledBack
 from shared.transfer.steps import Outcome
+from tests.support.foreign_objects import trigger
 from tests.support.old_database import OLD_DDL
 from tests.support.stores import postgres_store, stored
 from tests.support.transfers import Target, finish, nonzero, user
@@ -126,12 +127,26 @@ def test_who_was_kept_and_then_deleted_does_not_come_back_with_the_next_import(
     assert target.users() == {}
 
 
-def test_a_user_whom_another_table_refers_to_stops_the_rollback(target: Target) -> None:
+@pytest.mark.parametrize("more", ["", "ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
+def test_a_user_whom_another_table_refers_to_stops_the_rollback_and_the_constraint_is_named(
+    target: Target, more: str
+) -> None:
     applied, _ = target.apply([user(1), user(2)])
-    target.run("CREATE TABLE snippets (owner UUID REFERENCES users (id))")
+    target.run(f"CREATE TABLE snippets (owner UUID CONSTRAINT guard REFERENCES users (id) {more})")
     target.run(f"INSERT INTO snippets VALUES ('{user(1)['id']}')")
     before = target.users()
-    with pytest.raises(TransferRefused, match="another table refers"):
+    with pytest.raises(TransferRefused) as raised:
+        _roll_back(target, applied.batch)
+    assert "another table refers" in raised.value.sentence
+    assert "(constraint guard of snippets)" in raised.value.sentence
+    assert target.users() == before
+
+
+def test_a_user_whom_a_trigger_keeps_is_not_told_to_be_removed(target: Target) -> None:
+    applied, _ = target.apply([user(1), user(2)])
+    target.run(trigger("RETURN NULL;", "BEFORE DELETE"))
+    before = target.users()
+    with pytest.raises(TransferRefused, match="not removed or restored; a trigger"):
         _roll_back(target, applied.batch)
     assert target.users() == before
 

@@ -128,7 +128,7 @@ LIMIT 1
 WIDTHS = Statement(
     "widths",
     """
-SELECT attname, CASE typtype WHEN 'd' THEN typtypmod ELSE atttypmod END - 4
+SELECT attname, CASE typtype WHEN 'd' THEN typtypmod ELSE atttypmod END - 4 AS width
 FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
 WHERE attrelid = 'users'::regclass AND typcategory = 'S'
 """,

@@ -47,7 +47,6 @@ from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
 
 _TAKEN = (sqlstate.UNIQUE_VIOLATION, sqlstate.EXCLUSION_VIOLATION)
-_REFERRED_TO = (sqlstate.FOREIGN_KEY_VIOLATION, sqlstate.RESTRICT_VIOLATION)
 _MAX_OWED = 1000
 """Attempts that are remembered to be given back."""
 
@@ -251,7 +250,7 @@ class PostgresStore(Store):
                 old_hash=found.password_hash,
             )
         except StoreFault as fault:
-            if fault.sqlstate in _REFERRED_TO:
+            if fault.sqlstate in sqlstate.REFERRED_TO:
                 raise AccountInUse(cause=str(fault), **fault.facts) from fault
             raise
         return deleted is not None

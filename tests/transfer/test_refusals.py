@@ -1,0 +1,154 @@
+"""A row that the operator's own constraints or triggers refuse is named, and nothing is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.errors import TransferRefused
+from shared.transfer import rollback, writing
+from tests.support.foreign_objects import trigger
+from tests.support.transfers import Target, finish, nonzero, user
+
+COUNT, BAD = 20, 13
+IDENTITY = {"issuer": "https://accounts.google.com"}
+_CONTENTS = """
+SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM identities),
+    (SELECT count(*) FROM import_records), (SELECT count(*) FROM import_batches)
+"""
+_DEFERRED = "DEFERRABLE INITIALLY DEFERRED"
+_NAMES = f"""
+CREATE TABLE names AS SELECT 'user' || n AS name FROM generate_series(1, {COUNT}) n;
+ALTER TABLE names ADD PRIMARY KEY (name); GRANT ALL ON names TO app;
+ALTER TABLE users ADD CONSTRAINT guard FOREIGN KEY (name) REFERENCES names {_DEFERRED}
+"""
+
+REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a check": ("ALTER TABLE users ADD CONSTRAINT guard CHECK (name <> 'Eve')", {"name": "Eve"},
+                'violates check constraint "guard"'),
+    "a column more": ("ALTER TABLE users ALTER name SET NOT NULL", {"name": ...}, '"name"'),
+    "a unique name": ("ALTER TABLE users ADD CONSTRAINT guard UNIQUE (name)", {"name": "user3"},
+                      'unique constraint "guard"'),
+    "a unique name at the end": (
+        f"ALTER TABLE users ADD CONSTRAINT guard UNIQUE (name) {_DEFERRED}",
+        {"name": "user3"}, 'unique constraint "guard"'),
+    "an exclusion": ("ALTER TABLE users ADD CONSTRAINT guard EXCLUDE (name WITH =)",
+                     {"name": "user3"}, 'exclusion constraint "guard"'),
+    "a reference at the end": (
+        _NAMES,
+        {"name": "Eve"}, 'foreign key constraint "guard"'),
+    "a trigger that raises": (
+        trigger("IF NEW.name = 'Eve' THEN RAISE 'no %', NEW.email; END IF; RETURN NEW;"),
+        {"name": "Eve"}, "routine guard()"),
+    "a trigger that says nothing": (
+        trigger("RETURN CASE WHEN NEW.name <> 'Eve' THEN NEW END;"),
+        {"name": "Eve"}, "a trigger or rule"),
+    "a trigger that changes it": (
+        trigger("IF NEW.name = 'Eve' THEN NEW.name = 'Adam'; END IF; RETURN NEW;"),
+        {"name": "Eve"}, "a trigger or rule"),
+    "a short column": ("ALTER TABLE users ALTER name TYPE varchar(6)", {"name": "a long name"},
+                       "column name"),
+    "one identity a user": (
+        "ALTER TABLE identities ADD CONSTRAINT guard UNIQUE (user_id)",
+        {"identities": [IDENTITY | {"subject": subject} for subject in ("a", "b")]},
+        'unique constraint "guard"'),
+}  # fmt: skip
+
+
+def _rows(**bad: Any) -> list[dict[str, Any]]:
+    rows = [user(number, name=f"user{number}") for number in range(1, COUNT + 1)]
+    rows[BAD - 1] = user(BAD, **({"name": f"user{BAD}"} | bad))
+    return rows
+
+
+def _refused(target: Target, rows: list[dict[str, Any]]) -> str:
+    with pytest.raises(TransferRefused) as raised:
+        target.apply(rows)
+    return raised.value.sentence
+
+
+LARGE = ("a unique name", "a reference at the end", "a trigger that says nothing")
+
+
+@pytest.mark.parametrize(
+    ("case", "is_large"), [(case, False) for case in REFUSALS] + [(case, True) for case in LARGE]
+)
+def test_the_row_that_the_schema_refuses_is_named_and_nothing_is_written(
+    target: Target, monkeypatch: pytest.MonkeyPatch, case: str, is_large: bool
+) -> None:
+    change, bad, named = REFUSALS[case]
+    if is_large:
+        monkeypatch.setattr(writing, "INDEX_LATER_ROWS", COUNT)
+    target.run(change)
+    before = target.run("SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
+    rows = _rows(**bad)
+    sentence = _refused(target, rows)
+    assert f"row {BAD} (user {rows[BAD - 1]['id']})" in sentence
+    assert named in sentence
+    assert "Nothing was changed." in sentence
+    assert "@" not in sentence
+    assert target.run(_CONTENTS) == [[0, 0, 0, 0]]
+    assert before == target.run(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+    )
+    applied, _ = target.apply([row for row in rows if row is not rows[BAD - 1]])
+    assert nonzero(applied.plan.counts) == {"new": COUNT - 1}
+
+
+def test_a_changed_row_that_the_schema_refuses_is_named(target: Target) -> None:
+    target.apply(_rows())
+    target.run("ALTER TABLE users ADD CONSTRAINT guard CHECK (name <> 'Eve')")
+    before = target.users()
+    rows = [row | {"name": row["name"].upper()} for row in _rows()]
+    rows[BAD - 1]["name"] = "Eve"
+    sentence = _refused(target, rows)
+    assert f"row {BAD} (" in sentence
+    assert '"guard"' in sentence
+    assert target.users() == before
+
+
+def test_a_user_who_is_there_already_may_be_what_refuses_a_row(target: Target) -> None:
+    target.run("INSERT INTO users (email, name) VALUES ('sam@example.com', 'user13')")
+    target.run("ALTER TABLE users ADD CONSTRAINT guard UNIQUE (name)")
+    sentence = _refused(target, _rows())
+    assert f"row {BAD} (" in sentence
+    assert '"guard"' in sentence
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_deferrable_constraints_are_no_obstacle(
+    target: Target, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    if is_large:
+        monkeypatch.setattr(writing, "INDEX_LATER_ROWS", COUNT)
+    target.run(
+        f"ALTER TABLE users ADD UNIQUE (name) {_DEFERRED};"
+        "CREATE TABLE teams (id int PRIMARY KEY); GRANT ALL ON teams TO app;"
+        f"ALTER TABLE users ADD team int REFERENCES teams {_DEFERRED};"
+        "CREATE FUNCTION join_team() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " NEW.team = 7; INSERT INTO teams VALUES (7) ON CONFLICT DO NOTHING; RETURN NEW; END $$;"
+        "CREATE TRIGGER join_team BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION join_team()"
+    )
+    applied, _ = target.apply(_rows())
+    assert nonzero(applied.plan.counts) == {"new": COUNT}
+    assert target.run("SELECT count(*), min(team) FROM users") == [[COUNT, 7]]
+    target.verify(_rows())
+    assert applied.batch is not None
+    finish(rollback.roll_back(target.database, applied.batch, run_by="test"))
+    assert target.run("SELECT count(*) FROM users") == [[0]]
+
+
+def test_where_the_quick_way_fails_the_slow_way_works(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "INDEX_LATER_ROWS", COUNT)
+    target.run(
+        trigger(
+            "IF NOT EXISTS (SELECT FROM pg_class WHERE relname = 'idx_users_email_key')"
+            " THEN RAISE 'an index is missing'; END IF; RETURN NEW;"
+        )
+    )
+    applied, _ = target.apply(_rows())
+    assert nonzero(applied.plan.counts) == {"new": COUNT}
+    assert target.run("SELECT to_regclass('idx_users_email_key') IS NOT NULL") == [[True]]
