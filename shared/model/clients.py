@@ -87,8 +87,9 @@ def doubt(
 ) -> str | None:
     """Tell why many clients may count as one: the number of proxies does not fit to a request.
 
-    `trusted_proxies` is None if nobody has said it, and `is_proxied` tells of PROXY_HEADERS. Anyone
-    can send these headers, so it is a warning for the operator and changes nothing.
+    `trusted_proxies` is None if nobody has said it. `is_proxied` tells whether there is one of
+    PROXY_HEADERS, and counts where X-Forwarded-For is missing. Anyone can send these headers, so it
+    is a warning for the operator and changes nothing.
     """
     if forwarded_for is None:
         return NOT_APPENDED if is_proxied and trusted_proxies != 0 else None

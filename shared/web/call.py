@@ -70,7 +70,9 @@ class Call:
             headers, proxies = self.request.headers, self.settings.web.trusted_proxies
             forwarded_for = headers.get("X-Forwarded-For")
             found = clients.find(forwarded_for, self.request.remote_addr, proxies)
-            is_proxied = any(name in headers for name in clients.PROXY_HEADERS)
+            is_proxied = forwarded_for is None and any(
+                name in headers for name in clients.PROXY_HEADERS
+            )
             if doubt := clients.doubt(forwarded_for, proxies, is_proxied=is_proxied):
                 self.app.notices.warn(doubt)
             session = self.app.sessions.to_end(self.session_token)

@@ -13,11 +13,14 @@ _ALLOWED_HEADERS = (
     "Content-Type, "
     # Sent by libraries, and ignored here.
     "X-Requested-With, X-Request-Id, X-Correlation-Id, Request-Id, Request-Context, "
-    # Sent by tracing: W3C, Sentry, B3, Jaeger, Datadog, Elastic, New Relic, Google and AWS.
+    "X-CSRF-Token, X-XSRF-Token, Cache-Control, Pragma, "
+    # Sent by tracing: W3C, Sentry, B3, Jaeger, Datadog, Elastic, New Relic, Instana, SkyWalking,
+    # Google and AWS.
     "traceparent, tracestate, baggage, sentry-trace, "
     "b3, X-B3-TraceId, X-B3-SpanId, X-B3-ParentSpanId, X-B3-Sampled, X-B3-Flags, "
     "uber-trace-id, X-Datadog-Trace-Id, X-Datadog-Parent-Id, X-Datadog-Origin, "
     "X-Datadog-Sampling-Priority, X-Datadog-Tags, elastic-apm-traceparent, newrelic, "
+    "X-Instana-T, X-Instana-S, X-Instana-L, sw8, "
     "X-Cloud-Trace-Context, X-Amzn-Trace-Id"
 )
 _EXPOSED_HEADERS = "Retry-After, X-Request-Id"
@@ -25,6 +28,10 @@ _EXPOSED_HEADERS = "Retry-After, X-Request-Id"
 UNLISTED = (
     "A page was refused, because ALLOWED_ORIGINS does not list its origin: add it if the page is "
     "yours"
+)
+UNNAMED = (
+    "A page was refused that ALLOWED_ORIGINS cannot list: it was opened from a file or a sandbox "
+    "(its origin is null), or its scheme is neither https nor http. Serve it over https"
 )
 NOT_HTTPS = (
     "A page of this server was refused, because it was loaded over http: staging and production "
@@ -80,7 +87,9 @@ def complaint(
     given = read_origin(origin)
     if is_own(given, host):
         return NOT_HTTPS, str(given)
-    return UNLISTED, str(given) if given else "null" if origin == "null" else "not an origin"
+    if given is None:
+        return UNNAMED, "null" if origin == "null" else "not an origin"
+    return UNLISTED, str(given)
 
 
 def preflight_headers(methods: tuple[str, ...]) -> dict[str, str]:
