@@ -126,8 +126,8 @@ async function currentUser() {
   }
 }
 
-/** Tell whether this is who the page shows; if not, another tab has changed it: show it here. */
-function isShown(user) {
+/** Show who is signed in, if another tab has changed that; tell whether it has not. */
+function isUpToDate(user) {
   if (user?.id === shown?.id) return true;
   clear();
   if (user) {
@@ -146,7 +146,7 @@ async function lookAgain() {
   const before = attempts;
   const user = await currentUser().catch(() => shown);
   // What was done meanwhile is newer than the answer.
-  if (attempts === before) isShown(user);
+  if (attempts === before) isUpToDate(user);
 }
 
 document.addEventListener("visibilitychange", lookAgain);
@@ -198,7 +198,7 @@ document.getElementById("log-out").addEventListener("click", () =>
   attempt(
     async () => {
       // Never end the session of somebody else.
-      if (!isShown(await currentUser())) return;
+      if (!isUpToDate(await currentUser())) return;
       const { ended = true, message } = await send("POST", "/api/logout");
       show("log-in");
       notice.textContent = ended ? "You are logged out." : message;
@@ -211,7 +211,7 @@ document.getElementById("log-out").addEventListener("click", () =>
 async function signInWithGoogle({ credential }) {
   await attempt(async () => {
     // Never connect the account of somebody else.
-    if (!isShown(await currentUser())) return;
+    if (!isUpToDate(await currentUser())) return;
     try {
       await signIn("/api/auth/google", { idToken: credential });
       notice.textContent = "You have signed in with Google.";

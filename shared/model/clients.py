@@ -85,7 +85,7 @@ def find(forwarded_for: str | None, peer: str | None, trusted_proxies: int | Non
 def doubt(
     forwarded_for: str | None, trusted_proxies: int | None, *, is_proxied: bool
 ) -> str | None:
-    """Tell why many clients may count as one: the number of proxies does not fit to a request.
+    """Tell why many clients may count as one: the number of proxies does not fit a request.
 
     `trusted_proxies` is None if nobody has said it. `is_proxied` tells whether there is one of
     PROXY_HEADERS, and counts where X-Forwarded-For is missing. Anyone can send these headers, so it
