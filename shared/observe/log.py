@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Literal
@@ -35,3 +36,14 @@ def write(severity: Severity, message: str, **fields: object) -> None:
     with contextlib.suppress(Exception):
         sys.stdout.write(_ENCODER.encode(line) + "\n")
         sys.stdout.flush()
+
+
+def end() -> None:
+    """Drop what could not be written, so that the process does not fail with it at its own end."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -115,7 +115,10 @@ class Server(framework.GunicornApplication):
             before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _STOPS),
             after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPS),
         )
-        super().run()
+        try:
+            super().run()
+        finally:
+            log.end()
 
     def _announce(self, worker: Worker) -> None:
         if worker.age == 1:

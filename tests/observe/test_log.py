@@ -42,6 +42,13 @@ def test_what_cannot_be_logged_does_not_undo_a_request(tmp_path: Path, redirecti
     assert [user["email"] for user in users] == ["ada@example.com"]
 
 
+def test_what_cannot_be_logged_does_not_make_a_failure_of_the_end(tmp_path: Path) -> None:
+    users = str(tmp_path / "users.json")
+    with running_emulator(redirection=">/dev/full", USERS_FILE=users) as mute:
+        mute.stop()
+        assert (mute.process.returncode, mute.output()) == (0, "")
+
+
 @pytest.mark.parametrize("broken", ["Alerts.record", "Alerts.is_due", "listener"])
 def test_what_cannot_be_counted_does_not_undo_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
