@@ -62,6 +62,9 @@ def check(
     if not findings.problems:
         _check_accounts(gcloud, place, deployed, findings)
         _check_secrets(gcloud, place, deployed, env, findings)
+    findings.problems += [
+        f"{name} is no setting: is {meant} meant?" for name, meant in Settings.misspelt(env).items()
+    ]
     for service in deployed:
         _check_settings(service, place, env, findings)
     _check_database(place, findings)
