@@ -10,6 +10,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Literal
 from shared.database import sql_script, sqlstate
 from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, ConnectionLost, Row
 from shared.database.pool import Database
-from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable
+from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.observe import log
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
@@ -115,8 +116,8 @@ def prepare(
         recorded = _recorded(connection)
     except (StoreFault, StoreRefused) as error:
         if not isinstance(error, StoreFault) or error.sqlstate != sqlstate.UNDEFINED_TABLE:
-            with database.direct_connection(deadline) as direct:
-                look(direct)  # It may know why.
+            with suppress(ConnectionLost, StoreUnreachable):
+                look(connection)  # It may know why.
             raise
     pending = _pending(load(), recorded)
     if not pending:
@@ -273,8 +274,9 @@ def _refuse_transaction_control(migration: Migration) -> None:
 
 def _opening(seconds: float) -> str:
     # The server gives up by itself, so that nobody waits for a lock whose holder has gone.
+    # And what another one has recorded while this one waited must be seen, whatever the default is.
     return f"""\
-BEGIN;
+BEGIN ISOLATION LEVEL READ COMMITTED;
 {LIFT_LIMITS};
 SET LOCAL client_connection_check_interval = '1s';
 SET LOCAL statement_timeout = {max(1, int(seconds * 1000))};

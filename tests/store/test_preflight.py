@@ -15,7 +15,7 @@ import pytest
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreRefused
+from shared.errors import StoreRefused, StoreUnavailable
 from shared.store.postgres.preflight import obstacles
 from shared.store.postgres.preparation import bring_up_to_date, prepare
 from shared.store.postgres.shapes import FUNCTIONS, INDEXES, OLD_TRIGGER, TABLES, TRIGGERS
@@ -23,6 +23,7 @@ from tests.support import commands
 from tests.support.in_process import served
 from tests.support.old_database import OLD_DDL, OLD_ROWS
 from tests.support.postgres import PASSWORD, Server
+from tests.support.stores import postgres_store
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
 _OURS = "users is not the old server's table: "
@@ -66,6 +67,10 @@ _FOREIGN = {
     "CREATE EXTENSION citext; ALTER TABLE users ALTER email TYPE citext": (
         r"email is \S*citext, not character varying\(255\)"
     ),
+    "ALTER TABLE users ALTER created_at SET DEFAULT timezone('utc', now())": (
+        r"created_at has the default .*now\(\)\). ALTER .* SET DEFAULT CURRENT_TIMESTAMP"
+    ),
+    "ALTER TABLE users SET UNLOGGED": "users does not fit: it is UNLOGGED.* SET LOGGED",
     "ALTER TABLE users ALTER password SET NOT NULL": (
         r"password is NOT NULL. ALTER TABLE \w+.users ALTER password DROP NOT NULL"
     ),
@@ -207,10 +212,11 @@ def _refusal(url: str) -> str:
     return str(refused.value.cause)
 
 
-def _dump(server: Server, name: str) -> str:
+def _dump(server: Server, name: str, *options: str) -> str:
     command = [
         str(server.programs / "pg_dump"),
         "--restrict-key=x",
+        *options,
         server.url(name, user="postgres"),
     ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -260,6 +266,30 @@ def test_what_is_looked_for_is_what_the_migrations_make(postgres: Server, databa
     assert dict(postgres.run(triggers, database)) == {
         name: table for name, (_, table) in TRIGGERS.items() if name != OLD_TRIGGER
     }
+
+
+def test_what_others_have_beside_the_old_tables_is_left_as_it_is_and_goes_on_working(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    """Their trigger uses the function that the old server made, as its own table does."""
+    name = _old(postgres, make_database)
+    postgres.run(
+        "CREATE TABLE posts (id integer, updated_at timestamptz);"
+        "CREATE TRIGGER touch BEFORE UPDATE ON posts FOR EACH ROW"
+        " EXECUTE FUNCTION update_updated_at_column();"
+        "INSERT INTO posts VALUES (1, '2000-01-01'); CREATE FUNCTION email_key(a text, b text)"
+        " RETURNS text LANGUAGE sql AS 'SELECT $1'; CREATE TABLE comments (email_key uuid);"
+        "ALTER TABLE users ADD phone varchar(20), ALTER name TYPE text,"
+        " ALTER created_at TYPE timestamp(3), ALTER created_at SET DEFAULT now();"
+        f"ALTER DATABASE {name} SET quote_all_identifiers = on",
+        name,
+    )
+    others = _dump(postgres, name, "--table=posts", "--table=comments")
+    bring_up_to_date(DatabaseUrl.parse(postgres.url(name)), DatabaseSettings())
+    assert _dump(postgres, name, "--table=posts", "--table=comments") == others
+    postgres.run("SET ai_coder.as_given = 'on'; UPDATE posts SET id = 2", name)
+    assert postgres.run("SELECT updated_at > '2020-01-01' FROM posts", name) == [[True]]
+    assert _sentences(postgres, name) == []
 
 
 @pytest.mark.parametrize("case", _FOREIGN)
@@ -333,6 +363,26 @@ def test_users_in_another_schema_than_new_tables_would_be_made_in_are_asked_abou
         assert postgres.run(f"SELECT count(*) FROM {schema}.users", name) == [[users]]
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "version bigint, dirty boolean",
+        "version text, name text, checksum text, applied_at timestamptz",
+        "version integer, inserted_at timestamp",
+    ],
+)
+def test_requests_are_refused_with_the_reason_where_the_record_is_another_tools(
+    postgres: Server, make_database: Callable[..., str], columns: str
+) -> None:
+    name = make_database(migrated=False)
+    postgres.run(f"SET ROLE app; CREATE TABLE schema_migrations ({columns});", name)
+    postgres.run("INSERT INTO schema_migrations (version) VALUES ('1')", name)
+    store = postgres_store(DATABASE_URL=postgres.url(name))
+    with closing(store), pytest.raises(StoreUnavailable) as refused:
+        store.user("00000000-0000-4000-8000-000000000001")
+    assert "schema_migrations in the schema public is another tool's" in str(refused.value.cause)
+
+
 def test_migrations_are_not_applied_past_a_pooler_that_serves_another_schema(
     postgres: Server, make_database: Callable[..., str]
 ) -> None:
@@ -356,6 +406,9 @@ def test_a_role_that_may_use_no_schema_of_its_path_is_told_the_grant(
     reason = _refused(postgres, name)
     assert "names no schema that tables can be made in" in reason
     assert "GRANT USAGE, CREATE ON SCHEMA public TO app" in reason
+    reason = _refusal(postgres.url(name, options="-csearch_path%3Dnowhere"))
+    assert "The search path nowhere names no schema" in reason
+    assert "CREATE SCHEMA … AUTHORIZATION app" in reason
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])

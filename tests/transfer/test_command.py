@@ -16,6 +16,7 @@ import pytest
 from tests.support import commands
 from tests.support.commands import Ended
 from tests.support.emulator import ROOT, environment
+from tests.support.old_database import OLD_DDL
 from tests.support.postgres import PASSWORD, Server
 from tests.support.transfers import HASH, Target, user
 
@@ -278,7 +279,7 @@ def test_an_old_servers_table_is_adopted_before_users_are_imported(
     postgres: Server, make_database: Callable[..., str], tmp_path: Path
 ) -> None:
     target = Target(postgres, make_database(migrated=False))
-    target.run("CREATE TABLE users (id UUID PRIMARY KEY, email VARCHAR(255) UNIQUE NOT NULL)")
+    target.run(f"SET ROLE app; {OLD_DDL}")
     shell = Shell(tmp_path, postgres.url(target.name))
     shell.write(user(1))
     for arguments in (["plan"], ["apply", "--yes"], ["verify"]):

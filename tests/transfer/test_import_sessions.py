@@ -111,6 +111,7 @@ def test_an_export_from_the_schema_before_loses_no_user(target: Target) -> None:
     target.apply([user(1)])
     target.run("INSERT INTO revoked_sessions VALUES ('sid', now() + interval '1 day')")
     target.run("ALTER TABLE revoked_sessions DROP COLUMN user_id; DROP TABLE applied_ops")
+    target.run("DELETE FROM schema_migrations WHERE version >= 5")
     assert json.loads(target.export()) == [user(1)]
 
 

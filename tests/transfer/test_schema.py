@@ -280,6 +280,8 @@ def test_of_two_at_once_one_applies_and_the_other_finds_it_done(
     postgres: Server, empty: str, folder: Path
 ) -> None:
     (folder / "9001_slow.sql").write_text("SELECT pg_sleep(1); CREATE TABLE later (id integer);")
+    # Then a transaction sees nothing that was committed after its first statement.
+    postgres.run(f"ALTER DATABASE {empty} SET default_transaction_isolation = 'repeatable read'")
     url = postgres.url(empty)
     results = [_finish(process) for process in [_start(url, folder, "apply") for _ in range(2)]]
     assert [code for code, *_ in results] == [0, 0]

@@ -32,7 +32,8 @@ IS_PENDING = Statement("pending_email_keys", "SELECT EXISTS (SELECT FROM pending
 _HAS_LIST = "SELECT to_regclass('pending_email_keys') IS NOT NULL"
 _COUNT = "SELECT count(*) FROM pending_email_keys"
 _BEGIN = f"""
-BEGIN; SET LOCAL ai_coder.as_given = 'on'; SELECT pg_advisory_xact_lock({LOCK_KEY})
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL ai_coder.as_given = 'on'; SELECT pg_advisory_xact_lock({LOCK_KEY})
 """
 _KEYED = """
 SELECT u.id::text, email, email_key FROM pending_email_keys p JOIN users u ON u.id = p.user_id

@@ -42,6 +42,13 @@ _TOUCHES = re.compile(
 )
 """What the old server's function says, and many another application's of that name."""
 
+_NOW = "CURRENT_TIMESTAMP"
+_IS_NOW = re.compile(
+    r"((CURRENT|LOCAL)_?TIMESTAMP(\(\d\))?|(now|(transaction|statement|clock)_timestamp)\(\))"
+    r"(::timestamp with(out)? time zone)?"
+)
+"""What is the same instant in a column with a zone and in one without it."""
+
 # The functions are named with their schema, because the search path is what is asked for.
 _SERVER = """
 SELECT pg_catalog.json_build_object(
@@ -71,6 +78,7 @@ SELECT json_build_object(
 'relations', (
     SELECT coalesce(json_object_agg(c.relname, json_build_object(
         'kind', c.relkind,
+        'is_logged', c.relpersistence = 'p',
         'is_owned', pg_has_role(c.relowner, 'USAGE'),
         'is_read', has_table_privilege(c.oid, 'SELECT'),
         'hides_rows', row_security_active(c.oid),
@@ -90,10 +98,12 @@ SELECT json_build_object(
                 'type', format_type(atttypid, atttypmod),
                 'is_nullable', NOT attnotnull,
                 'has_default', atthasdef OR attidentity <> '',
+                'default', pg_get_expr(adbin, adrelid),
                 'is_generated', attgenerated <> '',
                 'is_deterministic', coalesce(collisdeterministic, true)
                 ) ORDER BY attnum), '{{}}')
             FROM pg_attribute LEFT JOIN pg_collation l ON l.oid = attcollation
+            LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
         ),
         'keys', (
@@ -267,11 +277,14 @@ def _look(connection: Connection) -> Iterator[Obstacle]:
             "search path",
             f"The search path {server['search_path']} names no schema that tables can be made in"
             f" and the role {server['role']} may use.",
-            f"GRANT USAGE, CREATE ON SCHEMA public TO {_quoted(server['role'])}, or name another"
-            " schema with options=-csearch_path=… in DATABASE_URL.",
+            f"CREATE SCHEMA … AUTHORIZATION {_quoted(server['role'])}, or GRANT USAGE, CREATE ON"
+            f" SCHEMA public TO {_quoted(server['role'])}; its name belongs into ALTER ROLE … SET"
+            " search_path or into options=-csearch_path=… in DATABASE_URL.",
         )
         return
-    connection.run_script("SET LOCAL search_path = pg_catalog")
+    connection.run_script(
+        "SET LOCAL search_path = pg_catalog; SET LOCAL quote_all_identifiers = off"
+    )
     ((found,),) = connection.execute(
         _CATALOG,
         schema=schema,
@@ -612,6 +625,8 @@ def _is_of_kind(held: str, wanted: str, *, is_old: bool) -> bool:
 
 def _unfit(relation: dict[str, Any], table: Table, *, is_old: bool) -> Iterator[tuple[str, str]]:
     """Give what has to be mended of a table that is ours, and what ALTER TABLE does it."""
+    if not relation["is_logged"]:
+        yield "it is UNLOGGED, so that a crash of the server empties it", "SET LOGGED"
     for name, column in table.columns.items():
         held = relation["columns"].get(name)
         if held is not None:
@@ -652,6 +667,9 @@ def _unfit_column(
         yield f"{name} is NOT NULL", f"ALTER {name} DROP NOT NULL"
     if column.default and not held["has_default"]:
         yield f"{name} has no default", f"ALTER {name} SET DEFAULT {column.default}"
+    elif column.default == _NOW and not _IS_NOW.fullmatch(held["default"]):
+        # One of UTC would be taken for the session's zone once the column has a zone.
+        yield f"{name} has the default {held['default']}", f"ALTER {name} SET DEFAULT {_NOW}"
 
 
 def _holds(held: str, wanted: str, *, is_old: bool) -> bool:
