@@ -364,6 +364,24 @@ def test_keys_with_characters_that_nobody_sees_are_made_anew_and_a_twin_keeps_it
     assert postgres.run(untouched, name) == [[4]]
 
 
+def test_a_key_that_a_trigger_of_the_operators_swallows_is_told_and_nobody_is_locked_out(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    name = make_database(migrated=False)
+    postgres.run(f"SET ROLE app; {OLD_DDL}", name)
+    _insert(postgres, name, "ada@example.com", 1)
+    postgres.run(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep()",
+        name,
+    )
+    with pytest.raises(StoreRefused, match="drop the trigger or the rule on users"):
+        bring_up_to_date(_url(postgres, name), DatabaseSettings())
+    postgres.run("DROP TRIGGER keep ON users", name)
+    bring_up_to_date(_url(postgres, name), DatabaseSettings())
+    assert postgres.run(KEYS, name) == [["ada@example.com", "ada@example.com"]]
+
+
 def test_who_may_only_add_users_can_have_nobody_cut_off(postgres: Server, database: str) -> None:
     postgres.run("CREATE ROLE earlier; GRANT INSERT (id, email) ON users TO earlier", database)
     try:

@@ -56,6 +56,13 @@ UPDATE users u SET email_key = g.key FROM given g
 WHERE u.id = g.id AND NOT EXISTS (SELECT FROM users o WHERE o.email_key = g.key)
 RETURNING u.id::text
 """
+# A trigger or a rule of the operator's may do that.
+_SWALLOWED = """
+SELECT EXISTS (
+    SELECT FROM json_array_elements(:keys::json) e JOIN users u ON u.id = (e->>0)::uuid
+    WHERE email_key IS NULL AND NOT EXISTS (SELECT FROM users o WHERE o.email_key = e->>1)
+)
+"""
 # An address leads a provider's user to an account, so that one who was linked while the address
 # was wrong is somebody else. Linking dropped the owner's password: one that is there is theirs.
 _CUT_OFF = f"""
@@ -116,7 +123,7 @@ def correct(connection: Connection, deadline: float, report: Report = log_correc
 
     First all wrong keys are taken away, and then the right ones given. A key that another user has
     is not taken from that one. A schema without the list has nothing pending. Raises StoreRefused
-    where time runs out: what has been done stays.
+    where time runs out, or a key cannot be written: what has been done stays.
     """
     if not has_list(connection) or not connection.execute(IS_PENDING)[0][0]:
         return
@@ -170,6 +177,11 @@ def _give(connection: Connection, deadline: float) -> Correction | None:
         first.setdefault(keys[user_id], user_id)
     wanted = json.dumps([(user_id, key) for key, user_id in first.items()])
     given = {user_id for (user_id,) in connection.execute(_GIVE, keys=wanted)}
+    if len(given) < len(first) and connection.execute(_SWALLOWED, keys=wanted)[0][0]:
+        raise StoreRefused(
+            cause="an UPDATE of users writes nothing, and keys of email addresses are missing: "
+            "drop the trigger or the rule on users that swallows it, and run `make migrate-schema`"
+        )
     damaged = json.dumps([user_id for user_id, _, is_damaged in found if is_damaged])
     cut_off = {user_id for (user_id,) in connection.execute(_CUT_OFF, user_ids=damaged)}
     connection.execute(_DONE, user_ids=json.dumps([user_id for user_id, *_ in found]))

@@ -161,36 +161,39 @@ SELECT json_build_object(
     WHERE NOT tgisinternal AND tgname IN {_ASKED.format("triggers")}
 ),
 'dependents', (
-    SELECT coalesce(json_agg(DISTINCT format('%s %s on %s', kind, identity, attname)), '[]')
+    SELECT coalesce(json_agg(json_build_array(kind, identity, columns) ORDER BY identity), '[]')
     FROM (
-        SELECT attname, (pg_identify_object(
-            CASE WHEN classid = 'pg_rewrite'::regclass OR classid = 'pg_attrdef'::regclass
-                THEN 'pg_class'::regclass ELSE classid END,
-            coalesce(r.ev_class, f.adrelid, objid), coalesce(f.adnum, 0))).*
-        FROM users JOIN pg_attribute ON attrelid = users.oid
-        JOIN pg_depend d ON refclassid = 'pg_class'::regclass AND refobjid = attrelid
-            AND refobjsubid = attnum
-        LEFT JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND r.oid = objid
-        LEFT JOIN pg_attrdef f ON classid = 'pg_attrdef'::regclass AND f.oid = objid
-        LEFT JOIN pg_index i ON classid = 'pg_class'::regclass AND indexrelid = objid
-        WHERE attname IN ('created_at', 'updated_at')
-            AND atttypid = 'timestamp'::regtype AND NOT attisdropped
-            AND (classid = 'pg_rewrite'::regclass
-                OR (classid = 'pg_attrdef'::regclass AND adnum <> attnum)
-                OR indexprs IS NOT NULL OR indpred IS NOT NULL
-                OR classid IN ('pg_policy'::regclass, 'pg_trigger'::regclass, 'pg_proc'::regclass,
-                    'pg_publication_rel'::regclass))
-        UNION ALL
-        SELECT 'the row type', (pg_identify_object(d.classid, d.objid, d.objsubid)).*
-        FROM users JOIN pg_type t ON t.typrelid = users.oid
-        JOIN pg_depend d ON refclassid = 'pg_type'::regclass AND refobjid IN (t.oid, t.typarray)
-            AND classid = 'pg_class'::regclass AND objsubid > 0
-        JOIN pg_class c ON c.oid = objid AND relkind IN ('r', 'm', 'p')
-        WHERE EXISTS (
-            SELECT FROM pg_attribute WHERE attrelid = users.oid AND NOT attisdropped
-            AND attname IN ('created_at', 'updated_at') AND atttypid = 'timestamp'::regtype
-        )
-    ) found (attname, kind, in_schema, name, identity)
+        SELECT kind, identity, string_agg(DISTINCT attname, ' and ') AS columns FROM (
+            SELECT attname, (pg_identify_object(
+                CASE WHEN rulename = '_RETURN' OR classid = 'pg_attrdef'::regclass
+                    THEN 'pg_class'::regclass ELSE classid END,
+                CASE WHEN rulename = '_RETURN' THEN ev_class ELSE coalesce(f.adrelid, objid) END,
+                coalesce(f.adnum, 0))).*
+            FROM users JOIN pg_attribute ON attrelid = users.oid
+            JOIN pg_depend d ON refclassid = 'pg_class'::regclass AND refobjid = attrelid
+                AND refobjsubid = attnum
+            LEFT JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND r.oid = objid
+            LEFT JOIN pg_attrdef f ON classid = 'pg_attrdef'::regclass AND f.oid = objid
+            LEFT JOIN pg_index i ON classid = 'pg_class'::regclass AND indexrelid = objid
+            WHERE attname IN ('created_at', 'updated_at')
+                AND atttypid = 'timestamp'::regtype AND NOT attisdropped
+                AND (classid = 'pg_rewrite'::regclass
+                    OR (classid = 'pg_attrdef'::regclass AND adnum <> attnum)
+                    OR indexprs IS NOT NULL OR indpred IS NOT NULL
+                    OR classid IN ('pg_policy'::regclass, 'pg_trigger'::regclass,
+                        'pg_proc'::regclass, 'pg_publication_rel'::regclass))
+            UNION ALL
+            SELECT 'the row type', (pg_identify_object(d.classid, d.objid, d.objsubid)).*
+            FROM users JOIN pg_type t ON t.typrelid = users.oid
+            JOIN pg_depend d ON refclassid = 'pg_type'::regclass AND refobjid IN (t.oid, t.typarray)
+                AND classid = 'pg_class'::regclass AND objsubid > 0
+            JOIN pg_class c ON c.oid = objid AND relkind IN ('r', 'm', 'p')
+            WHERE EXISTS (
+                SELECT FROM pg_attribute WHERE attrelid = users.oid AND NOT attisdropped
+                AND attname IN ('created_at', 'updated_at') AND atttypid = 'timestamp'::regtype
+            )
+        ) found (attname, kind, in_schema, name, identity) GROUP BY 1, 2
+    ) by_object
 ),
 'zones', (
     SELECT coalesce(json_agg(DISTINCT zone), '[]') FROM (
@@ -540,11 +543,11 @@ class _Look:
             )
 
     def _dependents(self) -> Iterator[Obstacle]:
-        for dependent in self._found["dependents"]:
-            name, _, column = dependent.rpartition(" on ")
+        for kind, name, columns in self._found["dependents"]:
             yield Obstacle(
-                name,
-                f"The {name} depends on {column} of users, whose times are to get a time zone.",
+                f"{kind} {name}",
+                f"The {kind} {name} depends on {columns} of users, whose times are to get a time"
+                " zone.",
                 "Drop it, migrate, and make it again; pg_dump keeps its definition.",
                 only_migrating=True,
             )
