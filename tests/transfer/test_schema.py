@@ -217,6 +217,14 @@ def test_status_and_plan_change_nothing(
         ("SELECT 1 / (SELECT count(*) FROM half);", r"line 4: 22012: "),
         ("DO $$\nBEGIN\n  PERFORM 1 / 0;\nEND\n$$;", r"line 4: 22012: "),
         ("DO $$\nBEGIN\n  RAISE 'no';\nEND\n$$;", r"line 4: P0001: no"),
+        (
+            "DO $$\nBEGIN\n  RAISE 'no' USING ERRCODE = '42501', DETAIL = 'canary';\nEND\n$$;",
+            r"line 4: 42501",
+        ),
+        (
+            "CREATE VIEW halves AS SELECT id FROM half;\nALTER TABLE half ALTER id TYPE text;",
+            r"line 5: 0A000: .* \(rule _RETURN on view halves depends on column \"id\"\)",
+        ),
         ("INSERT INTO one VALUES ('canary');", r"line 4: 23505: "),
         ("SELECT 'canary'::integer;", r"line 4: 22P02: "),
         ("INSERT INTO deferred VALUES (1), (1);", r"line 4: 23505: "),
