@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 
 from shared.database.connection import Connection
-from shared.errors import StoreFault, StoreRefused
+from shared.errors import StoreFault
 from shared.model.user_record import UserRecord
+from shared.store.postgres.rows import kept_out
 from shared.transfer.users_table import RECORD_DEFINITIONS, insert_from, moment
 
 CREATED, PRESENT = "created", "present"
@@ -108,6 +109,4 @@ def _create(connection: Connection, record: UserRecord) -> str:
         return PRESENT if found[0][0] == record.email_key else ID_TAKEN
     if connection.execute(_FIND_ADDRESS, key=record.email_key, email=record.email):
         return EMAIL_TAKEN
-    raise fault or StoreRefused(
-        cause="no row came into users: a trigger or rule of another's keeps new ones out"
-    )
+    raise fault or kept_out("users")

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from shared.errors import EmailTaken, StoreFault
+from shared.errors import EmailTaken, StoreFault, StoreRefused
 from shared.model.users import ExternalIdentity, User
 from shared.store.contract import Store
 from tests.support.foreign_objects import trigger
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, stored
+from tests.support.transfers import HASH
 from tests.support.wire import JSON, PASSWORD
 
 LIMITS = {"MAX_LOGIN_ATTEMPTS": "5", "MAX_ACCOUNT_ATTEMPTS": "6", "MAX_CLIENT_ATTEMPTS": "7"}
@@ -83,7 +84,7 @@ def with_sql(postgres: Server, schema: str) -> Callable[[tuple[str, str]], Any]:
     return changed
 
 
-def _post(app: Served, path: str, cookie: str = "", method: str = "POST", **body: str) -> Any:
+def _post(app: Served, path: str, cookie: str = "", method: str = "POST", **body: Any) -> Any:
     headers = [*JSON.items(), *([("Cookie", cookie)] if cookie else [])]
     return app.send(method, path, headers, json.dumps(body).encode())
 
@@ -292,6 +293,12 @@ LATER = {
     "the audit": (
         "BEFORE UPDATE", "auth_events", "RAISE 'no';", ("delete", "change", "login")
     ),
+    "all of the audit": (
+        "BEFORE UPDATE OR DELETE", "auth_events", "RAISE 'no';", ("delete", "change", "login")
+    ),
+    "an audit without rows": (
+        "BEFORE INSERT", "auth_events", "RETURN NULL;", ("delete", "change", "login")
+    ),
     "the sessions": ("BEFORE INSERT", "revoked_sessions", "RAISE 'no';", ("login",)),
 }  # fmt: skip
 
@@ -311,10 +318,10 @@ def test_a_right_password_is_not_counted_as_wrong_where_a_later_statement_fails(
                 assert {_prove(app, call, cookie) for _ in range(8)} == {503}
             assert app.contents() == users
             after = _counts(postgres, schema)
-        if case == "nothing":  # The statement succeeded, and with it the attempt.
+        if case != "all of the audit":  # It has to say that they failed.
             assert after["failed"] == before["failed"]
-        else:
-            assert after == before
+        if case != "nothing":  # There the statement succeeded, and with it the attempt.
+            assert after["left"] == before["left"]
         assert _post(app, "/api/login", email=ADDRESS, password=PASSWORD).status_code == 200
 
 
@@ -362,3 +369,36 @@ def test_an_identity_is_taken_only_where_somebody_else_has_it(
     match = store.find_external((GOOGLE,), ADDRESS, id_token(), CLIENT)
     assert match is not None
     assert match.credentials.user == first
+
+
+def test_a_provider_s_user_comes_with_their_identity_or_not_at_all(
+    app: Served, with_sql: Callable[..., Any]
+) -> None:
+    store = app.store
+    first = store.create_user(_user("first@example.com"), HASH)
+    before = app.contents()
+    found = stored(store, first)[1]
+    with with_sql(_trigger("RETURN NULL;", table="identities")):
+        with pytest.raises(StoreRefused, match="no row came into identities"):
+            store.create_user(_user(), None, (GOOGLE,))
+        with pytest.raises(StoreRefused, match="no row came into identities"):
+            store.link(found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT)
+    assert app.contents() == before
+    linked = store.link(found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT)
+    assert linked is not None
+    assert linked.provider == "google"
+
+
+@pytest.mark.parametrize(
+    ("body", "when", "table"),
+    [({}, "BEFORE INSERT", "revoked_sessions"), ({"everywhere": True}, "BEFORE UPDATE", "users")],
+)
+def test_a_logout_that_the_schema_keeps_from_being_written_is_not_told_as_done(
+    app: Served, with_sql: Callable[..., Any], body: dict[str, Any], when: str, table: str
+) -> None:
+    cookie = _sign_up(app)
+    with with_sql(_trigger("RETURN NULL;", when, table)):
+        assert _post(app, "/api/logout", cookie, **body).status_code == 503
+    assert app.send("GET", "/api/account", [("Cookie", cookie)]).status_code == 200
+    assert _post(app, "/api/logout", cookie, **body).status_code == 200
+    assert app.send("GET", "/api/account", [("Cookie", cookie)]).status_code == 401

@@ -16,16 +16,17 @@ def read_user(row: Row) -> User:
 
 
 def only(rows: list[Row]) -> Row:
-    """Give the row of a statement that always has one.
-
-    Raises StoreRefused where there is none: a trigger kept a row out that was to be written.
-    """
+    """Give the row of a statement that counts, and so always has one. Raises StoreRefused."""
     if len(rows) != 1:
-        raise StoreRefused(
-            cause="a statement had no row where it always has one: a trigger or rule of another's "
-            "keeps out what we write"
-        )
+        raise kept_out("auth_attempts")
     return rows[0]
+
+
+def kept_out(table: str) -> StoreRefused:
+    """Make the error for a row that was written and did not come."""
+    return StoreRefused(
+        cause=f"no row came into {table}: a trigger or rule of another's keeps it out", table=table
+    )
 
 
 def parse_json(column: str | None) -> Any:

@@ -82,15 +82,18 @@ _GIVEN = """(
     SELECT e->>0 AS issuer, e->>1 AS subject, n
     FROM json_array_elements(:identities::json) WITH ORDINALITY AS given (e, n)
 ) g"""
-# An identity that is somebody else's by now violates the key, and nothing at all is done.
-_ADD_IDENTITIES = f"""
-INSERT INTO identities (issuer, subject, user_id)
-SELECT issuer, subject, t.id FROM target t CROSS JOIN {_GIVEN}
-WHERE NOT EXISTS (
-    SELECT FROM identities i
-    WHERE (i.issuer, i.subject, i.user_id) = (g.issuer, g.subject, t.id)
-)
-"""
+# An identity that is somebody else's by now violates the key, and nothing at all is done; neither
+# where a trigger keeps one out, for which _HAS_ALL divides by zero.
+_ADD_IDENTITIES = f"""lacking AS (
+    SELECT issuer, subject, t.id FROM target t CROSS JOIN {_GIVEN}
+    WHERE NOT EXISTS (
+        SELECT FROM identities i
+        WHERE (i.issuer, i.subject, i.user_id) = (g.issuer, g.subject, t.id)
+    )
+), identity AS (
+    INSERT INTO identities (issuer, subject, user_id) SELECT * FROM lacking RETURNING 1
+)"""
+_HAS_ALL = "1 / ((SELECT count(*) FROM identity) = (SELECT count(*) FROM lacking))::int"
 # The update that changes nothing is for a repeated call whose first answer was lost: it waits for
 # the first, and gives the row if it is the caller's own. Another's row is not given, but told of;
 # where it came during the statement, or where no row is there at all, IS_TAKEN has to be asked.
@@ -102,12 +105,12 @@ WITH target AS (
     VALUES (:user_id::uuid, :email::text, :email::text, :password_hash, :name, :provider)
     ON CONFLICT (email_key) DO UPDATE SET email_key = u.email_key WHERE u.id = excluded.id
     RETURNING {_USER}
-), identity AS ({_ADD_IDENTITIES}), event AS (
+), {_ADD_IDENTITIES}, event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT id, CURRENT_TIMESTAMP, 'signup', id, :client FROM target ON CONFLICT (id) DO NOTHING
 ){_end_replaced("EXISTS (SELECT FROM target)")}
 SELECT CASE WHEN t.id IS NULL THEN EXISTS (
-    SELECT FROM users WHERE email_key = :email::text AND id <> :user_id::uuid) END, t.*
+    SELECT FROM users WHERE email_key = :email::text AND id <> :user_id::uuid) END, {_HAS_ALL}, t.*
 FROM (VALUES (1)) one LEFT JOIN target t ON true
 """,
 )
@@ -227,6 +230,7 @@ UPDATE users SET password = :new_hash WHERE id = :user_id::uuid AND password = :
 RETURNING id
 """,
 )
+# Without a row it has to be asked again: another call may just have inserted it.
 REVOKE_SESSION = Statement(
     "revoke_session",
     f"""
@@ -234,9 +238,12 @@ WITH revoked AS (
     INSERT INTO revoked_sessions (sid, ends_at, user_id)
     SELECT :sid, :ends_at::timestamptz, :user_id::uuid WHERE :ends_at::timestamptz > {_FORGOTTEN}
     ON CONFLICT (sid) DO NOTHING RETURNING sid
+), event AS (
+    INSERT INTO auth_events (at, kind, user_id, client)
+    SELECT CURRENT_TIMESTAMP, 'logout', :user_id::uuid, :client FROM revoked
 )
-INSERT INTO auth_events (at, kind, user_id, client)
-SELECT CURRENT_TIMESTAMP, 'logout', :user_id::uuid, :client FROM revoked
+SELECT 1 WHERE EXISTS (SELECT FROM revoked) OR :ends_at::timestamptz <= {_FORGOTTEN}
+    OR EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
 """,
 )
 REVOKE_ALL = Statement(
@@ -302,12 +309,12 @@ WITH target AS (
         password = CASE WHEN :drops_password::bool THEN NULL ELSE password END
     WHERE id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash
     RETURNING {_USER}
-), identity AS ({_ADD_IDENTITIES}), event AS (
+), {_ADD_IDENTITIES}, event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT :event::uuid, CURRENT_TIMESTAMP, 'identity_linked', id, :client FROM target
     ON CONFLICT (id) DO NOTHING
 ){_end_replaced("EXISTS (SELECT FROM target)")}
-SELECT * FROM target
+SELECT {_HAS_ALL}, t.* FROM target t
 """,
 )
 

@@ -42,7 +42,7 @@ from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, 
 from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
-from shared.store.postgres.rows import only, parse_json, read_user
+from shared.store.postgres.rows import kept_out, only, parse_json, read_user
 from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
 
@@ -99,8 +99,8 @@ class PostgresStore(Store):
         columns: dict[str, Value] = {"email": user.email, "name": user.name}
         columns["provider"] = user.provider
         try:
-            with self._naming_column(columns | {"password": password_hash}):
-                is_taken, *row = only(
+            with self._explained(columns | {"password": password_hash}):
+                is_taken, _, *row = only(
                     self.database.execute(
                         statements.CREATE,
                         identities=_pairs(identities),
@@ -120,9 +120,7 @@ class PostgresStore(Store):
             return read_user(row)
         if is_taken or self._is_taken(None, user.id, user.email, identities):
             raise EmailTaken
-        raise StoreRefused(
-            cause="no row came into users: a trigger or rule of another's keeps new ones out"
-        )
+        raise kept_out("users")
 
     def _is_taken(
         self,
@@ -147,11 +145,13 @@ class PostgresStore(Store):
         )
 
     @contextmanager
-    def _naming_column(self, columns: dict[str, Value]) -> Iterator[None]:
-        """Name the column that a value does not fit into, in the fault that says only this."""
+    def _explained(self, columns: dict[str, Value]) -> Iterator[None]:
+        """Name what a fault does not: the column that a value does not fit into, or the table."""
         try:
             yield
         except StoreFault as fault:
+            if fault.sqlstate == sqlstate.DIVISION_BY_ZERO and "routine" not in fault.objects:
+                raise kept_out("identities") from fault
             if fault.sqlstate == sqlstate.STRING_TOO_LONG:
                 with suppress(StoreUnavailable, StoreFault):
                     widths = self.database.execute(statements.WIDTHS)
@@ -212,7 +212,7 @@ class PostgresStore(Store):
             account=account,
             keys=keys,
             client=client,
-            event=str(event),
+            event=str(event or ""),
         )
 
     def end_login(self, attempt: Attempt) -> None:
@@ -225,7 +225,7 @@ class PostgresStore(Store):
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
         user = found.user
-        with self._naming_column({"password": new}):
+        with self._explained({"password": new}):
             row = self._succeed(
                 statements.CHANGE_PASSWORD,
                 "reauthentication",
@@ -258,8 +258,12 @@ class PostgresStore(Store):
     def _succeed(self, statement: Statement, kind: str, attempt: Attempt, /, **then: Value) -> Row:
         """Count a success, and give the row of what follows it, of nulls where it was not done."""
         try:
+            if not attempt.event:
+                raise kept_out("auth_events")
             is_allowed, seconds, *row = only(
-                self.database.execute(statement, **self._counted(attempt), **then)
+                self.database.execute(
+                    statement, event=attempt.event, **self._counted(attempt), **then
+                )
             )
         except (StoreFault, StoreUnavailable):
             self._give_back(attempt)
@@ -269,7 +273,7 @@ class PostgresStore(Store):
         return row
 
     def _counted(self, attempt: Attempt) -> dict[str, Value]:
-        """Give the parameters that name what an attempt was counted under, and its event."""
+        """Give the parameters that name what an attempt was counted under."""
         keys, limits = attempt.keys, self._limits
         return {
             "client_key": keys.client,
@@ -282,7 +286,6 @@ class PostgresStore(Store):
             "success_limit": limits.success,
             "lockout_seconds": limits.lockout_seconds,
             "known_seconds": KNOWN_SECONDS,
-            "event": attempt.event,
         }
 
     def _give_back(self, attempt: Attempt) -> None:
@@ -291,9 +294,13 @@ class PostgresStore(Store):
         It may be the audit that refuses; the counts are given back then, too.
         """
         counted = self._counted(attempt)
-        for statement in (statements.GIVE_BACK, statements.GIVE_BACK_UNAUDITED):
+        audited = counted | {"event": attempt.event}
+        for statement, parameters in (
+            (statements.GIVE_BACK, audited),
+            (statements.GIVE_BACK_UNAUDITED, counted),
+        ):
             try:
-                self.database.execute(statement, **counted)
+                self.database.execute(statement, **parameters)
             except StoreFault:
                 continue
             except StoreUnavailable:
@@ -302,7 +309,7 @@ class PostgresStore(Store):
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
-        with self._naming_column({"password": new}):
+        with self._explained({"password": new}):
             rows = self.database.execute(
                 statements.REPLACE_HASH, user_id=user_id, old_hash=old, new_hash=new
             )
@@ -340,13 +347,16 @@ class PostgresStore(Store):
 
     def revoke_session(self, session: Session, client: Client) -> None:
         """Insert the sid, until the session would have ended."""
-        self.database.execute(
-            statements.REVOKE_SESSION,
-            sid=session.sid,
-            ends_at=_timestamp(session.ends_at),
-            user_id=_uuid(session.user.id),
-            client=client.coarse,
-        )
+        for _ in range(2):
+            if self.database.execute(
+                statements.REVOKE_SESSION,
+                sid=session.sid,
+                ends_at=_timestamp(session.ends_at),
+                user_id=_uuid(session.user.id),
+                client=client.coarse,
+            ):
+                return
+        raise kept_out("revoked_sessions")
 
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
@@ -358,6 +368,13 @@ class PostgresStore(Store):
             client=client.coarse,
             event=str(uuid.uuid4()),
         )
+        if not rows:
+            user = self.user(session.user.id, sid=session.sid)
+            if user is not None and user.epoch == session.user.epoch:
+                raise StoreRefused(
+                    cause="the user was not changed: a trigger or rule of another's keeps them",
+                    table="users",
+                )
         return bool(rows)
 
     def find_external(
@@ -405,23 +422,24 @@ class PostgresStore(Store):
         """Update where the row is as it was found, and insert the identities that it lacks."""
         user = found.user
         try:
-            rows = self.database.execute(
-                statements.LINK,
-                identities=_pairs(identities),
-                user_id=user.id,
-                epoch=user.epoch,
-                old_hash=found.password_hash,
-                provider=provider,
-                drops_password=drops_password,
-                client=client.coarse,
-                event=str(uuid.uuid4()),
-                **_replaced(client),
-            )
+            with self._explained({"provider": provider}):
+                rows = self.database.execute(
+                    statements.LINK,
+                    identities=_pairs(identities),
+                    user_id=user.id,
+                    epoch=user.epoch,
+                    old_hash=found.password_hash,
+                    provider=provider,
+                    drops_password=drops_password,
+                    client=client.coarse,
+                    event=str(uuid.uuid4()),
+                    **_replaced(client),
+                )
         except StoreFault as error:
             if self._is_taken(error, user.id, None, identities):
                 return None
             raise
-        return read_user(rows[0]) if rows else None
+        return read_user(rows[0][1:]) if rows else None
 
     def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
