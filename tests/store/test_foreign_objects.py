@@ -16,7 +16,7 @@ import pytest
 from shared.errors import EmailTaken, StoreFault, StoreRefused
 from shared.model.users import ExternalIdentity, User
 from shared.store.contract import Store
-from tests.support.foreign_objects import trigger
+from tests.support.foreign_objects import cases, trigger
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, stored
@@ -140,6 +140,21 @@ SIGN_UPS = {
         ("CREATE RULE guard AS ON INSERT TO users DO INSTEAD NOTHING", "DROP RULE guard ON users"),
         {"sqlstate": "0A000"},
     ),
+    "a generated column": (
+        (
+            "ALTER TABLE users ADD age int GENERATED ALWAYS AS (1 / (length(name) - 3)) STORED",
+            "ALTER TABLE users DROP age",
+        ),
+        {"sqlstate": "22012", "statement": "create"},
+    ),
+    "a domain": (
+        (
+            """CREATE DOMAIN names AS text CONSTRAINT guard CHECK (VALUE <> 'Eve');
+            ALTER TABLE users ALTER name TYPE names""",
+            "ALTER TABLE users ALTER name TYPE varchar(255); DROP DOMAIN names",
+        ),
+        {"sqlstate": "23514", "constraint": "guard", "datatype": "names"},
+    ),
     "a short password": (
         _type("password", "varchar(20)", "varchar(255)"),
         {"sqlstate": "22001", "table": "users", "column": "password"},
@@ -156,7 +171,18 @@ SIGN_UPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", SIGN_UPS)
+ALWAYS = (
+    "a column more",
+    "a unique name at the end",
+    "a trigger that says it is taken",
+    "a trigger that keeps rows out",
+    "a short password",
+    "a generated column",
+    "a trigger on counts",
+)
+
+
+@pytest.mark.parametrize("case", cases(SIGN_UPS, ALWAYS))
 def test_a_sign_up_that_the_schema_refuses_is_a_503_whose_object_the_log_names(
     app: Served,
     with_sql: Callable[..., Any],
@@ -225,7 +251,7 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("case", REFERENCES)
+@pytest.mark.parametrize("case", cases(REFERENCES, ["one at the end"]))
 def test_an_account_that_others_refer_to_is_a_409_and_its_password_is_not_counted_as_wrong(
     app: Served,
     postgres: Server,
@@ -303,7 +329,7 @@ LATER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", LATER)
+@pytest.mark.parametrize("case", cases(LATER, ["the users", "all of the audit"]))
 def test_a_right_password_is_not_counted_as_wrong_where_a_later_statement_fails(
     postgres: Server, schema: str, with_sql: Callable[..., Any], case: str
 ) -> None:

@@ -17,7 +17,7 @@ from shared.transfer import pending_sign_ups
 from shared.transfer.reconciling import quarantine_of, reconcile
 from shared.transfer.steps import Outcome
 from tests.support import commands
-from tests.support.foreign_objects import trigger
+from tests.support.foreign_objects import cases, trigger
 from tests.support.interceptor import Interceptor, Message
 from tests.support.postgres import Server
 from tests.support.reconciliations import quarantined, reconcile_file, sign_up, store_of
@@ -130,7 +130,9 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize(
+    "case", cases(REFUSALS, ["a unique name at the end", "a trigger that says nothing"])
+)
 def test_a_sign_up_that_the_schema_refuses_stays_pending_and_the_others_are_brought(
     target: Target, file: Path, case: str
 ) -> None:

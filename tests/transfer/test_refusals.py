@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import TransferRefused
 from shared.transfer import rollback, writing
-from tests.support.foreign_objects import trigger
+from tests.support.foreign_objects import cases, trigger
 from tests.support.transfers import Target, finish, nonzero, user
 
 COUNT, BAD = 20, 13
@@ -68,12 +68,17 @@ def _refused(target: Target, rows: list[dict[str, Any]]) -> str:
     return raised.value.sentence
 
 
-LARGE = ("a unique name", "a reference at the end", "a trigger that says nothing")
-
-
-@pytest.mark.parametrize(
-    ("case", "is_large"), [(case, False) for case in REFUSALS] + [(case, True) for case in LARGE]
+ALWAYS = (
+    "a unique name at the end",
+    "a reference at the end",
+    "a trigger that says nothing",
+    "a short column",
+    "one identity a user",
 )
+
+
+@pytest.mark.parametrize("is_large", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("case", cases(REFUSALS, ALWAYS))
 def test_the_row_that_the_schema_refuses_is_named_and_nothing_is_written(
     target: Target, monkeypatch: pytest.MonkeyPatch, case: str, is_large: bool
 ) -> None:

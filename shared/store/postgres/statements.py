@@ -82,8 +82,10 @@ _GIVEN = """(
     SELECT e->>0 AS issuer, e->>1 AS subject, n
     FROM json_array_elements(:identities::json) WITH ORDINALITY AS given (e, n)
 ) g"""
+KEPT_OUT = "ai_coder.no_row_in_identities"
+"""No setting has this name: to ask for it is an error, which undoes a statement."""
 # An identity that is somebody else's by now violates the key, and nothing at all is done; neither
-# where a trigger keeps one out, for which _HAS_ALL divides by zero.
+# where a trigger keeps one out.
 _ADD_IDENTITIES = f"""lacking AS (
     SELECT issuer, subject, t.id FROM target t CROSS JOIN {_GIVEN}
     WHERE NOT EXISTS (
@@ -93,7 +95,8 @@ _ADD_IDENTITIES = f"""lacking AS (
 ), identity AS (
     INSERT INTO identities (issuer, subject, user_id) SELECT * FROM lacking RETURNING 1
 )"""
-_HAS_ALL = "1 / ((SELECT count(*) FROM identity) = (SELECT count(*) FROM lacking))::int"
+_HAS_ALL = f"""CASE WHEN (SELECT count(*) FROM identity) < (SELECT count(*) FROM lacking)
+    THEN current_setting('{KEPT_OUT}') END"""
 # The update that changes nothing is for a repeated call whose first answer was lost: it waits for
 # the first, and gives the row if it is the caller's own. Another's row is not given, but told of;
 # where it came during the statement, or where no row is there at all, IS_TAKEN has to be asked.

@@ -150,7 +150,7 @@ class PostgresStore(Store):
         try:
             yield
         except StoreFault as fault:
-            if fault.sqlstate == sqlstate.DIVISION_BY_ZERO and "routine" not in fault.objects:
+            if statements.KEPT_OUT in fault.message:
                 raise kept_out("identities") from fault
             if fault.sqlstate == sqlstate.STRING_TOO_LONG:
                 with suppress(StoreUnavailable, StoreFault):
@@ -288,24 +288,22 @@ class PostgresStore(Store):
             "known_seconds": KNOWN_SECONDS,
         }
 
-    def _give_back(self, attempt: Attempt) -> None:
-        """Take back an attempt whose password was right, now or when the database can.
+    def _give_back(self, attempt: Attempt) -> bool:
+        """Take back an attempt whose password was right, or owe it; tell whether the first.
 
         It may be the audit that refuses; the counts are given back then, too.
         """
         counted = self._counted(attempt)
-        audited = counted | {"event": attempt.event}
-        for statement, parameters in (
-            (statements.GIVE_BACK, audited),
-            (statements.GIVE_BACK_UNAUDITED, counted),
-        ):
+        try:
             try:
-                self.database.execute(statement, **parameters)
+                self.database.execute(statements.GIVE_BACK, event=attempt.event, **counted)
             except StoreFault:
-                continue
-            except StoreUnavailable:
-                self._owed.append(attempt)
-            return
+                with suppress(StoreFault):
+                    self.database.execute(statements.GIVE_BACK_UNAUDITED, **counted)
+        except StoreUnavailable:
+            self._owed.append(attempt)
+            return False
+        return True
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
@@ -443,8 +441,8 @@ class PostgresStore(Store):
 
     def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
-        for _ in range(len(self._owed)):
-            self._give_back(self._owed.popleft())
+        while self._owed and self._give_back(self._owed.popleft()):
+            pass
         ((most,),) = self.database.execute(statements.CLEAN_UP, audit_seconds=self._audit_seconds)
         ((hours,),) = self.database.execute(statistics.ROLL_UP)
         self._correct_keys()
