@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -24,8 +25,11 @@ from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.preparation import bring_up_to_date
 from shared.store.postgres.store import PostgresStore
 from tests.support import express
+from tests.support.old_database import OLD_DDL, OLD_ROWS
 from tests.support.postgres import PgBouncer, Server, running_pgbouncer
 from tests.support.stores import CLIENT, id_token, postgres_store, session_of, stored
+from tests.support.transfers import Target
+from tests.support.transfers import user as user_row
 
 HOSTILE = {
     "intervalstyle": "sql_standard",
@@ -43,6 +47,23 @@ HOSTILE = {
     "xmlbinary": "hex",
     "check_function_bodies": "off",
     "exit_on_error": "on",
+    "timezone_abbreviations": "Australia",
+    "statement_timeout": "3s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "1s",
+    "client_min_messages": "debug5",
+    "lc_numeric": "C",
+    "lc_monetary": "C",
+    "default_text_search_config": "pg_catalog.english",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "join_collapse_limit": "1",
+    "work_mem": "64kB",
+    "gin_fuzzy_search_limit": "1",
+    "synchronize_seqscans": "off",
+    "xmloption": "document",
+    "track_activities": "off",
 }
 CASES = [
     ("German, DMY", "America/New_York", "direct"),
@@ -82,18 +103,22 @@ def test_every_statement_of_requests_gives_the_same_answers_whatever_a_session_h
 ) -> None:
     port = request.getfixturevalue("bouncer").port if way == "pooled" else postgres.port
     name = make_database()
-    _set(postgres, name, **HOSTILE, datestyle=style, timezone=zone)
+    whose = f"ROLE app IN DATABASE {name}" if way == "pooled" else f"DATABASE {name}"
+    _set(postgres, whose, **HOSTILE, datestyle=style, timezone=zone)
     express.install(postgres, name)
     assert _ask(postgres, name, port=port) == answers
 
 
-def _set(server: Server, database: str, **settings: str) -> None:
-    """Set the defaults of a database's sessions."""
-    alter = f"ALTER DATABASE {database} SET"
-    for name, value in settings.items():
-        # A list is quoted word by word, or it would be one word.
-        words = ", ".join(f"'{word}'" for word in value.split(", "))
-        server.run(f"{alter} {name} TO {words}")
+def _set(server: Server, whose: str, **settings: str) -> None:
+    """Set the defaults of a database's, or a role's, sessions."""
+    server.run(
+        "; ".join(f"ALTER {whose} SET {name} TO {_quoted(settings[name])}" for name in settings)
+    )
+
+
+def _quoted(value: str) -> str:
+    """Quote a list word by word, or it would be one word."""
+    return ", ".join(f"'{word}'" for word in value.split(", "))
 
 
 def _ask(server: Server, database: str, **parameters: Any) -> dict[str, object]:
@@ -201,10 +226,57 @@ def _locked_for(attempt: Callable[[], object]) -> int:
     raise AssertionError("never locked")
 
 
+ROWS = [
+    user_row(1, createdAt="2026-03-04T05:06:07.5Z", updatedAt="2026-03-04T05:06:07.123Z"),
+    user_row(2, email="back\\slash'Ö@example.com", name='a\\b\'c\nd\t{x},"y" \\N NULL'),
+    user_row(3, name="NULL"),
+    user_row(4, name="\\N"),
+]
+
+
+def test_migrations_and_transfers_do_the_same_whatever_a_session_has_set(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    plain, hostile = [make_database(migrated=False) for _ in range(2)]
+    for name in (plain, hostile):
+        postgres.run(f"SET ROLE app; {OLD_DDL}{OLD_ROWS}", name)
+    settings = HOSTILE | {"datestyle": "German, DMY", "timezone": "America/New_York"}
+    _set(postgres, f"DATABASE {hostile}", **settings)
+    done = [_transfer(postgres, name) for name in (plain, hostile)]
+    assert done[0] == done[1]
+    postgres.run("; ".join(f"ALTER DATABASE {hostile} RESET {name}" for name in settings))
+    with closing(Target(postgres, plain)) as one, closing(Target(postgres, hostile)) as other:
+        assert one.users() == other.users()
+        assert one.dump("--schema-only") == other.dump("--schema-only")
+
+
+def _transfer(server: Server, database: str) -> list[object]:
+    bring_up_to_date(DatabaseUrl.parse(server.url(database)), DatabaseSettings())
+    with closing(Target(server, database)) as target:
+        applied, outcomes = target.apply(ROWS)
+        verified, differing = target.verify(ROWS)
+        return [applied.plan, outcomes, verified, differing, target.export()]
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_of_instances_that_migrate_at_once_each_sees_what_the_others_did(
+    postgres: Server, make_database: Callable[..., str], level: str
+) -> None:
+    name = make_database(migrated=False)
+    postgres.run(f"SET ROLE app; {OLD_DDL}{OLD_ROWS}", name)
+    _set(postgres, f"DATABASE {name}", default_transaction_isolation=level)
+    url = DatabaseUrl.parse(postgres.url(name))
+    with ThreadPoolExecutor(4) as instances:
+        for started in [
+            instances.submit(bring_up_to_date, url, DatabaseSettings(timeout=60)) for _ in range(4)
+        ]:
+            started.result()
+
+
 def test_a_time_in_another_style_is_never_read_as_another_day(
     postgres: Server, database: str
 ) -> None:
-    _set(postgres, database, datestyle="German, DMY")
+    _set(postgres, f"DATABASE {database}", datestyle="German, DMY")
     url = DatabaseUrl.parse(postgres.url(database))
     with closing(Database(url, DatabaseSettings())) as pool:
         assert pool.execute("SELECT timestamptz '2026-03-04 05:06:07.5Z'") == [[MARCH]]
@@ -220,7 +292,7 @@ def test_a_time_in_another_style_is_never_read_as_another_day(
 def test_a_session_without_triggers_and_foreign_keys_is_refused(
     postgres: Server, database: str
 ) -> None:
-    _set(postgres, database, session_replication_role="replica")
+    _set(postgres, f"DATABASE {database}", session_replication_role="replica")
     with closing(Database(DatabaseUrl.parse(postgres.url(database)), DatabaseSettings())) as pool:
         with pytest.raises(StoreRefused, match="RESET session_replication_role"):
             pool.execute("SELECT 1")
@@ -245,10 +317,16 @@ def test_a_pooler_that_ignores_the_search_path_is_refused_where_requests_are_ser
                 assert postgres.run(made, name) == []
         with pytest.raises(StoreRefused, match="has no effect"):
             bring_up_to_date(DatabaseUrl.parse(pooled), DatabaseSettings())
-    assert postgres.run(made, name) == []
-    with closing(postgres_store(DATABASE_URL=postgres.url(name, options=options))) as store:
-        assert store.user(str(uuid.uuid4())) is None
-    assert postgres.run(made, name) == [["auth"]]
+        assert postgres.run(made, name) == []
+        with closing(postgres_store(DATABASE_URL=postgres.url(name, options=options))) as store:
+            assert store.user(str(uuid.uuid4())) is None
+        assert postgres.run(made, name) == [["auth"]]
+        # Past the pooler, migrations reach the schema that requests do not.
+        with (
+            closing(postgres_store(DATABASE_URL=pooled, FALLBACK="off")) as store,
+            pytest.raises(StoreRefused, match="has no effect"),
+        ):
+            store.user(str(uuid.uuid4()))
 
 
 @pytest.mark.parametrize(

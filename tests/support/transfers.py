@@ -108,9 +108,9 @@ class Target:
             "SELECT issuer, subject, user_id FROM identities ORDER BY user_id, created_at, issuer"
         )
 
-    def dump(self) -> str:
-        """Give everything that pg_dump sees, but for its random comment lines."""
-        text = self._tool("pg_dump")
+    def dump(self, *options: str) -> str:
+        """Give what pg_dump sees, by itself everything, but for its random comment lines."""
+        text = self._tool("pg_dump", *options)
         return "\n".join(line for line in text.splitlines() if not line.startswith("\\"))
 
     def _tool(self, program: str, *arguments: str) -> str:
