@@ -95,6 +95,7 @@ class Database:
         self._refusal: Callable[[], StoreUnavailable] | None = None
         self._refused_until = 0.0
         self._preferences = Preferences()
+        self._search_path: str | None = None
         self._context: ssl.SSLContext | None = None
         self._making_context = threading.Lock()
         self._changed = threading.Condition()
@@ -154,12 +155,15 @@ class Database:
         self, connection: Connection, statement: Statement, parameters: Mapping[str, Value]
     ) -> list[Row]:
         began = time.monotonic()
+        # What the first connection was told holds for all.
+        connection.search_path = self._search_path or connection.search_path
         try:
             return connection.execute(statement, **parameters)
         except StoreFault as fault:
             fault.objects["statement"] = statement.name
             raise
         finally:
+            self._search_path = connection.search_path
             seconds = time.monotonic() - began
             metrics.QUERIES.record(seconds, statement.name)
             if seconds >= self._settings.slow_query:

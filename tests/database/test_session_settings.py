@@ -329,6 +329,40 @@ def test_a_pooler_that_ignores_the_search_path_is_refused_where_requests_are_ser
             store.user(str(uuid.uuid4()))
 
 
+def test_what_another_client_of_a_pooler_sets_moves_no_statement_to_another_schema(
+    postgres: Server, make_database: Callable[..., str], pgbouncer_program: str
+) -> None:
+    name = make_database()
+    postgres.run(
+        "CREATE SCHEMA shadow AUTHORIZATION app; SET ROLE app;"
+        "CREATE TABLE shadow.users (LIKE public.users INCLUDING ALL);"
+        "CREATE TABLE shadow.schema_migrations AS TABLE schema_migrations",
+        name,
+    )
+    with running_pgbouncer(postgres, server_connections=1) as bouncer:
+        settings = {"DATABASE_URL": postgres.url(name, port=bouncer.port), "FALLBACK": "off"}
+        neighbour = Database(DatabaseUrl.parse(settings["DATABASE_URL"]), DatabaseSettings())
+        deadline = time.monotonic() + 60
+        with (
+            closing(postgres_store(**settings, DATABASE_MAX_IDLE="0")) as store,
+            neighbour.direct_connection(deadline) as connection,
+        ):
+            user = User(str(uuid.uuid4()), "ada@example.com", None, "local")
+            assert store.user(user.id) is None
+            for path in ("shadow, public", ""):
+                connection.run_script(
+                    f"SELECT set_config('search_path', '{path}', false),"
+                    "set_config('datestyle', 'German, DMY', false)"
+                )
+                assert store.create_user(user, "hash", client=CLIENT) == store.user(user.id)
+                with (
+                    closing(postgres_store(**settings)) as starting,
+                    pytest.raises(StoreRefused, match="public by default: a pooler has set it"),
+                ):
+                    starting.user(user.id)
+    assert postgres.run("SELECT count(*) FROM shadow.users", name) == [[0]]
+
+
 @pytest.mark.parametrize(
     ("options", "path"),
     [
