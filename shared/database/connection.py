@@ -46,14 +46,11 @@ It goes ahead of each statement, because poolers drop or refuse what a client sa
 start-up. Without row security PostgreSQL refuses a statement from which a policy would hide rows.
 The time zone is left alone: nothing depends on it but what shares a table with the old server.
 """
-_LIMIT = "SELECT set_config('statement_timeout', $1, true)"
-_BEFORE = f"{_LIMIT}, set_config('search_path', $2, true), {_FIX}"
-_BEFORE_FIRST = f"""{_LIMIT}, {_FIX}, current_setting('search_path'),
-    (SELECT reset_val FROM pg_settings WHERE name = 'search_path'),
-    current_setting('session_replication_role'), current_setting('default_transaction_isolation')
-"""  # noqa: S608  # constants
-"""Asks for what `_check_session` checks."""
-_TOLD = 4
+_BEFORE = f"SELECT set_config('statement_timeout', $1, true), {_FIX}"
+_BEFORE_IN_PATH = f"{_BEFORE}, set_config('search_path', $2, true)"
+_TOLD = ("search_path", "session_replication_role", "default_transaction_isolation")
+"""What is asked for with the first statement on a connection; see `_check_session`."""
+_BEFORE_FIRST = ", ".join([_BEFORE, *(f"current_setting('{name}')" for name in _TOLD)])
 LIFT_LIMITS = f"""\
 SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN (
     'statement_timeout', 'lock_timeout', 'transaction_timeout',
@@ -222,11 +219,10 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         self._is_logged_in = False
         self.used_at = time.monotonic()
         self._wanted_path = url.search_path
+        self.told_path: str | None = None
+        """The search path that the first statement found; None before it."""
         self.search_path: str | None = None
-        """In which statements look; None until the first one has asked what the role has set.
-
-        It goes ahead of each later one, because another client of a pooler may set its own.
-        """
+        """Goes ahead of each statement, where another client of a pooler may have set its own."""
         startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
         if url.options:
             startup["options"] = url.options
@@ -275,13 +271,15 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             ) from error
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(statement.text, columns=[], input_funcs=[])
-        is_first = self.search_path is None
+        is_first = self.told_path is None and self.search_path is None
         with _translated():
             settings = [str(self._milliseconds())]
-            if is_first:
-                before = _extended(_BEFORE_FIRST, settings, describe=True)
+            if self.search_path is not None:
+                before = _extended(_BEFORE_IN_PATH, [*settings, self.search_path])
             else:
-                before = _extended(_BEFORE, [*settings, self.search_path])
+                before = _extended(
+                    _BEFORE_FIRST if is_first else _BEFORE, settings, describe=is_first
+                )
             self._sock.write(before + messages + pg8000.core.SYNC_MSG)
             self._sock.flush()
             try:
@@ -297,21 +295,15 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
 
     def _check_session(self, rows: list[Row]) -> None:
         """Refuse a session in which statements would mean something else, and cannot be helped."""
-        if not rows or len(rows[0]) < _TOLD:
+        if not rows or len(rows[0]) < len(_TOLD):
             return
-        path, own, replication_role, isolation = rows[0][-_TOLD:]
+        path, replication_role, isolation = rows[0][-len(_TOLD) :]
         wanted = self._wanted_path
-        if wanted is not None and _names(wanted) not in (_names(path), _names(own)):
+        if wanted is not None and _names(path) != _names(wanted):
             raise StoreRefused(
                 cause=f"options=-c search_path={wanted} has no effect: it is {path} here, because "
                 "a pooler ignores options. Remove them from DATABASE_URL, and set the role's own: "
                 "ALTER ROLE … SET search_path = …"
-            )
-        if wanted is None and _names(path) != _names(own):
-            raise StoreRefused(
-                cause=f"search_path is {path or 'empty'} here, and {own} by default: a pooler has "
-                "set it, or another of its clients. ALTER ROLE … SET search_path = …, and give "
-                "that client a role of its own"
             )
         if replication_role != "origin":
             raise StoreRefused(
@@ -320,7 +312,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             )
         if isolation != "read committed":
             _warn_of_isolation(isolation)
-        self.search_path = wanted or own
+        self.told_path = path
 
     def run_script(self, sql: str) -> list[Row]:
         """Run statements without parameters, as one simple query.

@@ -155,15 +155,15 @@ class Database:
         self, connection: Connection, statement: Statement, parameters: Mapping[str, Value]
     ) -> list[Row]:
         began = time.monotonic()
-        # What the first connection was told holds for all.
-        connection.search_path = self._search_path or connection.search_path
+        # Where the first connection found the schema, all others have to look.
+        connection.search_path = self._search_path
         try:
             return connection.execute(statement, **parameters)
         except StoreFault as fault:
             fault.objects["statement"] = statement.name
             raise
         finally:
-            self._search_path = connection.search_path
+            self._search_path = self._search_path or connection.told_path
             seconds = time.monotonic() - began
             metrics.QUERIES.record(seconds, statement.name)
             if seconds >= self._settings.slow_query:

@@ -37,7 +37,7 @@ _BETWEEN = (
 _TEXTS = (
     # What a server told a pooler, which may tell it behind a text of its own.
     (r"password authentication failed", Refusal.FINAL),
-    (r"(database|role|user) \S+ does not exist", Refusal.FINAL),
+    (r"(database|role|user) .+ does not exist", Refusal.FINAL),
     (r"no pg_hba\.conf entry", Refusal.FINAL),
     (r"not permitted to log in", Refusal.FINAL),
     (r"permission denied for database", Refusal.FINAL),
