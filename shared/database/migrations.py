@@ -71,12 +71,13 @@ class Status:
     """How the database and this code see one migration.
 
     `edited` is a file that was changed after it had been applied, and `unknown` one that the
-    database has and this code has not, because the code is older. `applied_at` is in UTC.
+    database has and this code has not, because the code is older. `applied_at` is in UTC, or
+    PostgreSQL's text of a time that no datetime holds.
     """
 
     name: str
     state: State
-    applied_at: datetime | None
+    applied_at: datetime | str | None
 
 
 def load(folder: Path = FOLDER) -> list[Migration]:

@@ -18,11 +18,14 @@ _TIME = re.compile(
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_iso(moment: datetime | float) -> str:
+def to_iso(moment: datetime | float | str) -> str:
     """Write a time as JavaScript's `toISOString` does: UTC, milliseconds, Z.
 
-    It is aware, or in seconds since the Unix epoch.
+    It is aware, or in seconds since the Unix epoch. A text stays what it is: PostgreSQL's of a time
+    that no datetime holds, such as `infinity`.
     """
+    if isinstance(moment, str):
+        return moment
     if not isinstance(moment, datetime):
         moment = datetime.fromtimestamp(moment, UTC)
     text = moment.astimezone(UTC).isoformat(timespec="milliseconds")

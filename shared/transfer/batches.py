@@ -13,14 +13,15 @@ class Batch:
     """One import that was committed: who brought what, and whether it was taken back."""
 
     id: str
-    applied_at: datetime
+    applied_at: datetime | str
+    """As `to_iso` takes it; so is `rolled_back_at`."""
     run_by: str
     counts: dict[str, int]
     """Rows by verdict."""
     plan_sha256: str
     source_sha256: str
     users_sha256: str
-    rolled_back_at: datetime | None
+    rolled_back_at: datetime | str | None
     rolled_back_by: str | None
 
 
@@ -37,7 +38,7 @@ def batches(connection: Connection) -> list[Batch]:
     return [Batch(*row) for row in connection.execute(_BATCHES)]
 
 
-def find(connection: Connection, batch_id: str) -> tuple[int, datetime | None] | None:
+def find(connection: Connection, batch_id: str) -> tuple[int, datetime | str | None] | None:
     """Give a batch's number and when it was rolled back, if it was."""
     found = connection.execute(_BATCH, id=batch_id)
     return (int(found[0][0]), found[0][1]) if found else None

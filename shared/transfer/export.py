@@ -25,10 +25,12 @@ WITHOUT_TIME = "without_time"
 _WITHOUT_TIME_REASON = (
     "A time is infinite, before the year 1 or after 9999 in Postgres; the file has null for it."
 )
-# As JSON, because in an older schema they had no user. An end is rounded up to the second.
+# As JSON, because in an older schema they had no user. An end is rounded up to the second, and is
+# one that a file can have.
 _REVOKED = """(
     SELECT (to_jsonb(s)->>'user_id')::uuid AS user_id, json_object_agg(
-        sid, ceil(extract(epoch FROM ends_at))::bigint ORDER BY ends_at, sid) AS ends
+        sid, ceil(extract(epoch FROM least(ends_at, '9999-12-31 23:59:59Z')))::bigint
+        ORDER BY ends_at, sid) AS ends
     FROM revoked_sessions s WHERE ends_at > CURRENT_TIMESTAMP GROUP BY 1
 )"""
 _EXPORT = f"""

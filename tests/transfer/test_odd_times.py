@@ -116,3 +116,31 @@ def test_a_rollback_restores_such_times(target: Target) -> None:
     done, _ = finish(rollback.roll_back(target.database, str(applied.batch), run_by="test"))
     assert nonzero(done.counts) == {"restored": len(rows)}
     assert target.users() == held
+
+
+def test_such_a_time_of_an_import_a_migration_or_a_logout_hinders_no_command(
+    target: Target, tmp_path: Path
+) -> None:
+    applied, _ = target.apply([user(1)])
+    path = tmp_path / "users.json"
+    variables = environment(DATABASE_URL=target.server.url(target.name), USERS_FILE=str(path))
+    for time in (time for time, told in TIMES.items() if told is None):
+        target.run(
+            f"UPDATE import_batches SET applied_at = '{time}', rolled_back_at = '{time}',"
+            f" rolled_back_by = 'test'; UPDATE schema_migrations SET applied_at = '{time}';"
+            f"DELETE FROM revoked_sessions; INSERT INTO revoked_sessions SELECT 'sid', '{time}', id"
+            " FROM users"
+        )
+        listed = invoke(("status",), variables)
+        assert listed.code == 0
+        assert f"rolled back by test at {time.split()[0]}" in listed.output
+        assert invoke(("schema", "status"), variables).code == 0
+        refused = invoke(("rollback", str(applied.batch), "--yes"), variables)
+        assert refused.code == 1
+        assert "was rolled back at" in refused.error
+        assert invoke(("export", "--output", str(path)), variables).code == 0
+        (row,) = json.loads(path.read_text())
+        path.unlink()
+        has_ended = time.startswith("-") or time.endswith("BC")
+        assert row.get("revokedSessions") == (None if has_ended else {"sid": 253_402_300_799})
+        assert nonzero(target.verify([row])[0].counts) == {"identical": 1}
