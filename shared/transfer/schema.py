@@ -33,8 +33,7 @@ def status(command: Command) -> None:
     Edited means: after it had been applied. Unknown: applied by newer code. What stands in the way
     of the pending ones, or of requests, is told too. Changes nothing.
     """
-    with _direct(command) as connection:
-        obstacles = preflight.obstacles(connection)
+    with _reading(command) as (connection, obstacles):
         is_ours = not any(it.object == preflight.RECORD_TABLE for it in obstacles)
         found = migrations.status(connection) if is_ours else []
     command.display.table(
@@ -62,8 +61,8 @@ def plan(command: Command) -> None:
 
     It records what it applies. Changes nothing.
     """
-    with _direct(command) as connection:
-        _refuse(preflight.obstacles(connection))
+    with _reading(command) as (connection, obstacles):
+        _refuse(obstacles)
         sql = preparation.plan(connection, PATIENCE)
     command.display.text(sql)
     command.display.result(sql=sql)
@@ -122,8 +121,8 @@ def pending(command: Command) -> list[str]:
 
     Raises TransferRefused where something stands in their way.
     """
-    with _direct(command) as connection:
-        _refuse(preflight.obstacles(connection))
+    with _reading(command) as (connection, obstacles):
+        _refuse(obstacles)
         found = migrations.status(connection)
     return [migration.name for migration in found if migration.state == "pending"]
 
@@ -131,6 +130,16 @@ def pending(command: Command) -> list[str]:
 def _refuse(obstacles: Sequence[preflight.Obstacle]) -> None:
     if obstacles:
         raise TransferRefused("\n".join([*map(str, obstacles), "Nothing was changed."]))
+
+
+@contextmanager
+def _reading(command: Command) -> Iterator[tuple[Connection, list[preflight.Obstacle]]]:
+    """Give a transaction that only reads, and what stands in the way of others."""
+    with _direct(command) as connection:
+        found = preflight.obstacles(connection)
+        # Of a level that standbys know, whatever the role's default is.
+        connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield connection, found
 
 
 @contextmanager
