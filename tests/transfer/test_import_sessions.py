@@ -110,8 +110,10 @@ def test_revoked_sessions_that_are_none_are_refused_with_their_row(
 def test_an_export_from_the_schema_before_loses_no_user(target: Target) -> None:
     target.apply([user(1)])
     target.run("INSERT INTO revoked_sessions VALUES ('sid', now() + interval '1 day')")
-    target.run("ALTER TABLE revoked_sessions DROP COLUMN user_id; DROP TABLE applied_ops")
-    target.run("DELETE FROM schema_migrations WHERE version >= 5")
+    target.run(
+        "ALTER TABLE revoked_sessions DROP COLUMN user_id; DROP TABLE applied_ops;"
+        "DELETE FROM schema_migrations WHERE version >= 5"
+    )
     assert json.loads(target.export()) == [user(1)]
 
 
