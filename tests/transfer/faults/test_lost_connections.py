@@ -114,17 +114,25 @@ def test_a_commit_whose_answer_is_lost_is_found_out_to_be_done(
     assert is_brought_by_the_next(target, users_file)
 
 
+@pytest.mark.parametrize("is_away", [True, False])
 def test_a_commit_of_which_nobody_can_be_asked_is_not_said_to_have_done_nothing(
-    target: Target, interceptor: Interceptor, users_file: Path
+    target: Target, interceptor: Interceptor, users_file: Path, *, is_away: bool
 ) -> None:
-    """The exit code is one of its own, and the report stays, which names the batch to ask for."""
+    """The exit code is one of its own, and the report stays, which names the batch to ask for.
+
+    The server may be there, and only read by now.
+    """
+    read_only = f"ALTER DATABASE {target.name} {{}} default_transaction_read_only"
 
     def watch(message: Message) -> bool:
-        if message.is_committed:
+        if message.is_committed and is_away:
             interceptor.is_open = False
+        elif message.is_committed:
+            target.run(f"{read_only.format('SET')} = on")
         return message.is_committed
 
     ended = run_watched(interceptor, target, users_file, watch)
+    target.run(read_only.format("RESET"))
     assert ended.code == 6
     assert "`python -m shared.transfer status` shows the outcome" in ended.error
     assert "othing was" not in ended.error
