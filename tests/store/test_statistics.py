@@ -102,7 +102,8 @@ def _straightforward_users() -> Statistics:
 def test_of_users_in_postgres_every_border_is_in_utc(postgres: Server, database: str) -> None:
     postgres.run(f"ALTER DATABASE {database} SET timezone = '{ELSEWHERE}'")
     for number, text in enumerate(CREATED):
-        provider = ("NULL", "'google'")[number % 2]  # NULL is local, as everywhere.
+        # NULL and '' are local, as everywhere.
+        provider = ("NULL", "'google'", "''", "'google'")[number % 4]
         at = "NULL" if text is None else f"'{text}'"
         postgres.run(
             "INSERT INTO users (email, provider, created_at)"

@@ -114,12 +114,13 @@ def read(row: Row) -> Statistics:
     """Make of the row of STATISTICS what it says."""
     users, events, hours = map(parse_json, row)
     found = Statistics(events=_events(events, hours))
-    for day, provider, number, last_week, last_month in users:
+    for day, given, number, last_week, last_month in users:
+        provider = given or "local"  # As everywhere.
         found.users[provider] += number
         found.users_last_week += last_week
         found.users_last_month += last_month
         if day is not None:
-            found.registrations[date.fromisoformat(day), provider] = number
+            found.registrations[date.fromisoformat(day), provider] += number
     return found
 
 
