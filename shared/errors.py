@@ -99,12 +99,12 @@ class TooManyAttempts(AuthError):
     """No attempt is left. `retry_after` is in seconds."""
 
     code = "too_many_attempts"
-    sentence = "Too many attempts. Please try again later."
 
     def __init__(self, retry_after: float, **facts: str | None) -> None:
         """`retry_after` is the time until the next attempt is allowed."""
-        super().__init__(**facts)
         self.retry_after = max(1, math.ceil(retry_after))
+        wait = _in_words(self.retry_after)
+        super().__init__(f"Too many attempts. Please try again in {wait}.", **facts)
 
 
 class LinkRequired(AuthError):

@@ -31,7 +31,6 @@ async function send(method, path, body) {
 }
 
 function sentence(status, answer, later) {
-  if (status === 429) return `Too many attempts. Please try again ${later}.`;
   if (status === 503) return `The service is temporarily unavailable. Please try again ${later}.`;
   return answer.error ?? "Something went wrong. Please try again later.";
 }

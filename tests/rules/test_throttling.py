@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -151,6 +152,8 @@ def test_too_many_right_logins_are_told_so_and_wrong_ones_answered_as_ever(
         refused = _post(client, ADA, ELSEWHERE)
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
         assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        sentence = r"Too many attempts\. Please try again in \d+ seconds?\."
+        assert re.fullmatch(sentence, refused.json()["error"])
         assert "set-cookie" not in refused.headers
         counted.hashes()
         after = _post(client, WRONG)
