@@ -33,16 +33,6 @@ TOO_FEW = (
     "The address that TRUSTED_PROXIES selects in X-Forwarded-For is not public, though others "
     f"stand before it: if it is a proxy's, {_SHARED}. Raise TRUSTED_PROXIES"
 )
-PROXY_HEADERS = (
-    "Forwarded",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Host",
-    "X-Real-IP",
-    "X-Client-IP",
-    "True-Client-IP",
-    "CF-Connecting-IP",
-)
-"""What proxies add that do not append to X-Forwarded-For."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +77,8 @@ def doubt(
 ) -> str | None:
     """Tell why many clients may count as one: the number of proxies does not fit a request.
 
-    `trusted_proxies` is None if nobody has said it. `is_proxied` tells whether there is one of
-    PROXY_HEADERS, and counts where X-Forwarded-For is missing. Anyone can send these headers, so it
-    is a warning for the operator and changes nothing.
+    `trusted_proxies` is None if nobody has said it, and `is_proxied` tells of other headers of
+    proxies. Anyone can send them, so it is a warning for the operator and changes nothing.
     """
     if forwarded_for is None:
         return NOT_APPENDED if is_proxied and trusted_proxies != 0 else None

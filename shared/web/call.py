@@ -67,14 +67,11 @@ class Call:
     def client(self) -> Client:
         """The client, found behind the trusted proxies."""
         if self.known_client is None:
-            headers, proxies = self.request.headers, self.settings.web.trusted_proxies
-            forwarded_for = headers.get("X-Forwarded-For")
-            found = clients.find(forwarded_for, self.request.remote_addr, proxies)
-            is_proxied = forwarded_for is None and any(
-                name in headers for name in clients.PROXY_HEADERS
+            found = clients.find(
+                self.request.headers.get("X-Forwarded-For"),
+                self.request.remote_addr,
+                self.settings.web.trusted_proxies,
             )
-            if doubt := clients.doubt(forwarded_for, proxies, is_proxied=is_proxied):
-                self.app.notices.warn(doubt)
             session = self.app.sessions.to_end(self.session_token)
             self.known_client = Client(found.address, session)
         return self.known_client

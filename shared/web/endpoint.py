@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from flask import Request, Response
 
 from shared.errors import HttpError
+from shared.model import clients
 from shared.settings import Settings
 from shared.web import cors, exchange, request_body
 from shared.web.call import Call
@@ -21,6 +22,18 @@ Body = Literal["none", "optional", "required", "stream"]
 Endpoint = Callable[["Application", Request], Response]
 
 _SAFE = ("GET", "HEAD")
+_OF_PROXIES = frozenset(
+    {
+        "HTTP_FORWARDED",
+        "HTTP_X_FORWARDED_PROTO",
+        "HTTP_X_FORWARDED_HOST",
+        "HTTP_X_REAL_IP",
+        "HTTP_X_CLIENT_IP",
+        "HTTP_TRUE_CLIENT_IP",
+        "HTTP_CF_CONNECTING_IP",
+    }
+)
+"""Header fields, as WSGI names them, that proxies add."""
 
 
 def endpoint(
@@ -46,6 +59,7 @@ def endpoint(
             if not exists(call.settings) or (admin and not call.settings.administrators.exist):
                 raise no_such_path()
             _warn_of_origin(call)
+            _warn_of_proxies(call)
             if _is_preflight(call):
                 request_body.read_json(call.request, "none")
                 return no_content(cors.preflight_headers(methods))
@@ -100,6 +114,14 @@ def _warn_of_origin(call: Call) -> None:
     if complaint := cors.complaint(*_source(call), call.settings.web):
         sentence, origin = complaint
         call.app.notices.warn(sentence, origin, origin=origin)
+
+
+def _warn_of_proxies(call: Call) -> None:
+    environ, proxies = call.request.environ, call.settings.web.trusted_proxies
+    forwarded_for = environ.get("HTTP_X_FORWARDED_FOR")
+    is_proxied = forwarded_for is None and not _OF_PROXIES.isdisjoint(environ)
+    if doubt := clients.doubt(forwarded_for, proxies, is_proxied=is_proxied):
+        call.app.notices.warn(doubt)
 
 
 def _authenticate_admin(call: Call) -> None:
