@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -78,12 +79,13 @@ def apply(
         raise NotReady("SERVICE requires FUNCTION: name the function to deploy as that service.")
     if url is not None:
         smoking.check_url(url)
-    gcloud, findings = Gcloud(dry_run=dry_run), Findings()
+    gcloud, findings = Gcloud(dry_run=dry_run), Findings(dry_run=dry_run)
     project = checks.find_project(gcloud, project, findings)
     place = Place(project=project, **options)
     deployed = services.chosen(function, service)
     checks.check(gcloud, place, deployed, os.environ, findings)
     _report(findings)
+    place = _shown(place)
     to_test = None
     for deployment in deployed:
         settings = services.settings(deployment, place, os.environ)
@@ -98,6 +100,11 @@ def apply(
             to_test = deployment.name
     if to_test and not dry_run:
         _smoke_test(gcloud, place, to_test, url)
+
+
+def _shown(place: Place) -> Place:
+    """Fill in what is missing, which is so in a dry run only, with what is to be replaced."""
+    return replace(place, project=place.project or "PROJECT", region=place.region or "REGION")
 
 
 def _report(findings: Findings) -> None:
@@ -133,17 +140,20 @@ def setup(project: str, dry_run: bool) -> None:
 
     Existing ones stay unchanged, so that it can be run again.
     """
-    gcloud, findings = Gcloud(dry_run=dry_run), Findings()
+    gcloud, findings = Gcloud(dry_run=dry_run), Findings(dry_run=dry_run)
     place = Place(project=checks.find_project(gcloud, project, findings), region="")
     _report(findings)
+    place = _shown(place)
+
+    def exists(*question: str) -> bool:
+        return findings.can_ask and _exists(gcloud, place, *question)
+
     gcloud.do(commands.enable_apis(place))
     for service in (services.API, services.ADMIN):
-        if not _exists(
-            gcloud, place, "iam", "service-accounts", "describe", place.account(service)
-        ):
+        if not exists("iam", "service-accounts", "describe", place.account(service)):
             gcloud.do(commands.create_account(service, place))
     for name in services.ADMIN.secrets:
-        if not _exists(gcloud, place, "secrets", "describe", name):
+        if not exists("secrets", "describe", name):
             if name in services.OPTIONAL_SECRETS:
                 continue
             gcloud.do(commands.create_secret(name, place))

@@ -21,6 +21,9 @@ from shared.settings import Settings
 class Findings:
     """The results of the checks: problems stop a deployment, warnings do not."""
 
+    dry_run: bool = False
+    can_ask: bool = True
+    """Whether gcloud can be asked at all."""
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
@@ -28,19 +31,25 @@ class Findings:
     values: dict[str, str] = field(default_factory=dict, repr=False)
     """The values of these versions, where they may be read."""
 
+    def add_unknown(self, sentence: str) -> None:
+        """Add what could not be found out: a dry run shows the commands all the same."""
+        (self.warnings if self.dry_run else self.problems).append(sentence)
+
 
 def find_project(gcloud: Gcloud, given: str, findings: Findings) -> str:
-    """Give the project, and add problems that keep gcloud from answering queries about it."""
+    """Give the project, and add what keeps gcloud from answering queries about it."""
+    account = ("auth", "list", "--filter=status:ACTIVE", "--format=value(account)")
+    obstacle = None
     if not gcloud.is_installed:
-        findings.problems.append("gcloud is not installed: see https://cloud.google.com/sdk.")
-        return given
-    if not _ask(gcloud, "auth", "list", "--filter=status:ACTIVE", "--format=value(account)"):
-        findings.problems.append("gcloud is not logged in: run `gcloud auth login`.")
+        obstacle = "gcloud is not installed: see https://cloud.google.com/sdk."
+    elif not _ask(gcloud, *account):
+        obstacle = "gcloud is not logged in: run `gcloud auth login`."
+    if obstacle:
+        findings.can_ask = False
+        findings.add_unknown(obstacle)
     project = given or _ask(gcloud, "config", "get", "project")
-    if not project:
-        findings.problems.append(
-            "PROJECT is missing: set it, or run `gcloud config set project …`."
-        )
+    if not project and (gcloud.is_installed or findings.dry_run):
+        findings.add_unknown("PROJECT is missing: set it, or run `gcloud config set project …`.")
     return project
 
 
@@ -59,7 +68,9 @@ def check(
     findings: Findings,
 ) -> None:
     """Add all findings. Queries the cloud only if there is no problem so far."""
-    if not findings.problems:
+    if not (findings.can_ask and place.project):
+        findings.warnings.append("The service accounts and the secrets were not checked.")
+    elif not findings.problems:
         _check_accounts(gcloud, place, deployed, findings)
         _check_secrets(gcloud, place, deployed, env, findings)
     findings.problems += [
@@ -68,6 +79,8 @@ def check(
     for service in deployed:
         _check_settings(service, place, env, findings)
     _check_database(place, findings)
+    if findings.dry_run:
+        _assume_secrets(deployed, env, findings)
     findings.problems[:] = dict.fromkeys(findings.problems)
     findings.warnings[:] = dict.fromkeys(findings.warnings)
 
@@ -83,7 +96,7 @@ def _check_accounts(
                 f"The service account {address} does not exist: `make deploy-setup` creates it."
             )
         except Refused as error:
-            findings.problems.append(f"The service account {address} cannot be read: {error}")
+            findings.add_unknown(f"The service account {address} cannot be read: {error}")
 
 
 def _check_secrets(
@@ -109,7 +122,7 @@ def _check_secrets(
                 )
             continue
         except Refused as error:
-            findings.problems.append(f"The secret {name} cannot be read: {error}")
+            findings.add_unknown(f"The secret {name} cannot be read: {error}")
             continue
         version = found["name"].rpartition("/")[2]
         if found["state"] != "ENABLED":
@@ -126,6 +139,20 @@ def _check_secrets(
                 f"You may not read the secret {name}: its value was not checked and may stop the "
                 "service at start-up."
             )
+
+
+def _assume_secrets(
+    deployed: Sequence[Service], env: Mapping[str, str], findings: Findings
+) -> None:
+    """Let the commands show each required secret, also one whose version is not known."""
+    names = dict.fromkeys(name for service in deployed for name in service.secrets)
+    assumed = [n for n in names if _is_required(n, env) and n not in findings.versions]
+    findings.versions |= dict.fromkeys(assumed, "latest")
+    if assumed:
+        findings.warnings.append(
+            f"The versions of {', '.join(assumed)} are not known: the commands show `latest`, and "
+            "a deployment names the newest one's number."
+        )
 
 
 def _is_required(name: str, env: Mapping[str, str]) -> bool:
@@ -189,7 +216,7 @@ def _check_database(place: Place, findings: Findings) -> None:
     except InvalidDatabaseUrl:  # _check_settings reports it.
         url = None
     if not place.region:
-        findings.problems.append("REGION is missing: set the one nearest to the database.")
+        findings.add_unknown("REGION is missing: set the one nearest to the database.")
     if url and url.host.endswith(".neon.tech") and url.direct_host() == url:
         findings.warnings.append(
             "DATABASE_URL names Neon's direct host. Use the pooled one (`-pooler`): it lets many "

@@ -40,6 +40,8 @@ class Gcloud:
 
     def ask(self, *arguments: str) -> str:
         """Give the output of a read-only command. Raises Refused."""
+        if not self.is_installed:
+            raise Refused("gcloud is not installed.")
         done = self._run(*arguments, capture_output=True)
         if done.returncode == 0:
             return str(done.stdout).strip()

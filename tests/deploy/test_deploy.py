@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from tests.support.deployments import ACCOUNT, ADMIN_ACCOUNT, VALUES, WHERE, WRITES, commands_of
-from tests.support.gcloud import Gcloud, parse
+from tests.support.gcloud import Answer, Gcloud, parse
 
 
 def test_a_deployment_runs_what_the_dry_run_shows_and_then_tries_it(gcloud: Gcloud) -> None:
@@ -42,6 +42,24 @@ def test_a_deployment_that_fails_ends_there(gcloud: Gcloud) -> None:
     assert "Build failed" in done.stderr
     assert "gcloud failed with exit code 3" in done.stderr
     assert [w[:2] for w in gcloud.calls if " ".join(w).startswith(WRITES)] == [["run", "deploy"]]
+
+
+def test_a_dry_run_shows_its_commands_to_whoever_cannot_ask_the_cloud(gcloud: Gcloud) -> None:
+    known = gcloud.run("apply", **WHERE, DRY_RUN="1").stdout
+    refusal = Answer("", "ERROR: There was a problem refreshing your current auth tokens\n", 1)
+    asked = dict.fromkeys((*gcloud.answers, "iam service-accounts describe"), refusal)
+    gcloud.answers |= asked | {"auth list": Answer("ada@example.com\n")}
+    program = gcloud.folder / "bin" / "gcloud"
+    for obstacle in ("refreshing your current auth tokens", "gcloud is not installed"):
+        shown = gcloud.run("apply", **WHERE, DRY_RUN="1")
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout == known.replace(":7", ":latest")
+        assert obstacle in shown.stderr
+        assert "The versions of SESSION_SECRET, DATABASE_URL, ADMIN_TOKEN are not" in shown.stderr
+        program.unlink(missing_ok=True)
+    commands = commands_of(gcloud.run("apply", DRY_RUN="1"))
+    assert {(f["--project"], f["--region"]) for _, _, f in commands} == {("PROJECT", "REGION")}
+    assert len(commands_of(gcloud.run("setup", PROJECT="my-project", DRY_RUN="1"))) == 11
 
 
 def _nothing_there(gcloud: Gcloud) -> None:
