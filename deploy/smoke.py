@@ -53,6 +53,7 @@ class Probe:
         """Choose a random address and password."""
         self.url = url.rstrip("/")
         self.email = f"probe-{secrets.token_hex(8)}@{domain}"
+        self.has_database = True
         self._password = secrets.token_urlsafe(24)
         self._jar = CookieJar()
         self._opener = urllib.request.build_opener(
@@ -122,11 +123,7 @@ def smoke(url: str, say: Say, domain: str = "example.com") -> None:
     steps = _Steps(probe, say)
     steps.expect("lives", 200, probe.call("GET", "/api/livez"))
     steps.expect("health", 200, health := probe.call("GET", "/api/health"))
-    database = health.body.get("database")
-    if not isinstance(database, dict) or database.get("status") != "connected":
-        raise Failed(
-            "The service is up, but its database is not connected: see `cause` in its log."
-        )
+    _check_store(probe, health, say)
     is_deleted = False
     try:
         signed_up = probe.sign_up()
@@ -173,6 +170,22 @@ class _Steps:
             raise Failed(f"{self.probe.url} failed at: {step}. It answered with another user.")
 
 
+def _check_store(probe: Probe, health: Answer, say: Say) -> None:
+    """Tell where the users are. Raises Failed if that is a database that is not connected."""
+    database = health.body.get("database")
+    status = database.get("status") if isinstance(database, dict) else None
+    if status == "connected":
+        return
+    # Only a service with a database has a fallback for it.
+    if status is None or "fallback" in health.body:
+        raise Failed(
+            "The service is up, but its database is not connected: see `cause` in its log."
+        )
+    probe.has_database = False
+    say("        the service has no database: it keeps its users in a file (USERS_FILE). If that")
+    say("        is not intended, set DATABASE_URL.")
+
+
 def _say_network(own: Answer, say: Say) -> None:
     """Print the network, by which only the operator can judge TRUSTED_PROXIES."""
     for event in own.body.get("events") or []:
@@ -192,5 +205,9 @@ def _clean_up(probe: Probe, say: Say) -> None:
     elif login.status == 200 and probe.delete().status == 204:
         say("        The probe user was deleted.")
     else:
-        say(f"        The probe user {probe.email} may still exist. In Postgres:")
-        say(f"        DELETE FROM users WHERE email = '{probe.email}';")  # noqa: S608  # for a person
+        say(f"        The probe user {probe.email} may still exist.")
+        if probe.has_database:
+            say("        In Postgres:")
+            say(f"        DELETE FROM users WHERE email = '{probe.email}';")  # noqa: S608  # for a person
+        else:
+            say("        Stop the service, and remove the user from its users file.")

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from shared.formats.strict_json import loads
 from tests.support.emulator import ROOT, Emulator, environment, running_emulator
 from tests.support.postgres import Server, free_port
 from tests.support.relay import REFUSE, Relay
@@ -151,6 +153,24 @@ def test_a_database_that_is_away_is_told_before_anybody_signs_up(
     assert done.returncode == 1
     assert "its database is not connected" in done.stderr
     assert "sign-up" not in done.stdout
+
+
+def test_a_service_without_a_database_is_told_to_have_none_and_is_tried_all_the_same(
+    tmp_path: Path,
+) -> None:
+    users = tmp_path / "users.json"
+    with running_emulator(USERS_FILE=str(users)) as emulator:
+        done = _smoke(emulator.url)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "keeps its users in a file (USERS_FILE)" in done.stdout
+        assert done.stdout.count("ok ") == 11
+        assert loads(users.read_text()) == []
+        spoiled: Spoiled = {("POST", "/api/login"): 500, ("DELETE", "/api/account"): 503}
+        with spoiling(emulator.url, spoiled) as url:
+            done = _smoke(url)
+    assert done.returncode == 1
+    assert "remove the user from its users file" in done.stdout
+    assert "Postgres" not in done.stdout + done.stderr
 
 
 def test_where_nobody_or_somebody_else_answers_it_fails_at_the_first_step() -> None:
