@@ -222,7 +222,11 @@ def rollback(service: str, revision: str | None, project: str, region: str, dry_
 )
 def smoke(url: str | None, domain: str) -> None:
     """Sign up a temporary user, log in and out, and delete the user."""
-    smoking.smoke(url or "", click.echo, domain)
+    if not url:
+        raise NotReady(
+            "URL is missing: URL=https://… or, for `make dev`, URL=http://localhost:8080."
+        )
+    smoking.smoke(url, click.echo, domain)
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def check(
     for service in deployed:
         _check_settings(service, place, env, findings)
     _check_database(place, findings)
-    if findings.dry_run:
+    if findings.dry_run and not findings.problems:
         _assume_secrets(deployed, env, findings)
     findings.problems[:] = dict.fromkeys(findings.problems)
     findings.warnings[:] = dict.fromkeys(findings.warnings)

@@ -184,6 +184,7 @@ def test_a_password_is_sent_over_https_only_or_to_this_machine(url: str) -> None
     done = _smoke(url)
     assert done.returncode == 2
     assert done.stdout == ""
+    assert f"{url!r} cannot be tested" in done.stderr if url else "URL is missing" in done.stderr
 
 
 def test_the_made_up_users_domain_can_be_chosen(emulator: Emulator) -> None:
