@@ -61,7 +61,9 @@ def announce(settings: Settings, host: str, port: int) -> None:
     lines = [
         f"Serving on {url} (Ctrl-C ends it)",
         f"  users      {_users(settings)}",
-        f"  sign-in    {url}/" if settings.web.sign_in_page else "  sign-in    off: SIGN_IN_PAGE",
+        f"  sign-in    {url}/"
+        if settings.web.sign_in_page
+        else "  sign-in    off: set SIGN_IN_PAGE=true",
         f"  dashboard  {url}/api/dashboard (any name; the password is ADMIN_TOKEN)"
         if settings.administrators.token
         else "  dashboard  off: set ADMIN_TOKEN (openssl rand -base64 48)",

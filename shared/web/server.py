@@ -126,7 +126,7 @@ class Server(framework.GunicornApplication):
 
 
 class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
-    """The file whose time tells that a worker lives, in memory: no folder may be writable."""
+    """The file whose time tells that a worker lives; in memory, so that none is written."""
 
     def __init__(self, cfg: Any) -> None:
         """Make a file without a name, where the system has such."""

@@ -97,6 +97,6 @@ def test_a_developer_is_told_when_it_serves_and_where_everything_is(tmp_path: Pa
         assert told(emulator) == [
             f"Serving on {emulator.url} (Ctrl-C ends it)",
             "  users      in the database auth of db.example.com",
-            "  sign-in    off: SIGN_IN_PAGE",
+            "  sign-in    off: set SIGN_IN_PAGE=true",
             f"  dashboard  {emulator.url}/api/dashboard (any name; the password is ADMIN_TOKEN)",
         ]
