@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import imports, outages, starvation, statistics, timing
+from bench import imports, outages, starvation, statistics, timing, users_file
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -51,6 +51,7 @@ class Samples:
     outages: int
     statistics_rounds: int
     statistics_events: int
+    users_file_rounds: int
     hostile_seconds: int
 
 
@@ -69,6 +70,7 @@ FULL = Samples(
     outages=8,
     statistics_rounds=10,
     statistics_events=10_000_000,
+    users_file_rounds=20,
     hostile_seconds=60,
 )
 QUICK = Samples(
@@ -86,6 +88,7 @@ QUICK = Samples(
     outages=2,
     statistics_rounds=3,
     statistics_events=1_000_000,
+    users_file_rounds=5,
     hostile_seconds=10,
 )
 
@@ -278,6 +281,11 @@ def starvation_(bench: Bench) -> list[Measurement]:
     return starvation.measure(bench.server.url("starvation"), bench.samples.hostile_seconds)
 
 
+def users_file_(bench: Bench) -> list[Measurement]:
+    """Compare the JSON store on a large file with parsing and copying it."""
+    return users_file.measure(bench.samples.users_file_rounds)
+
+
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -289,6 +297,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "failures": failures,
     "outages": without_database,
     "statistics": statistics_,
+    "users-file": users_file_,
     "starvation": starvation_,
 }
 

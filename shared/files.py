@@ -19,7 +19,10 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import mmap
 
 _POLL = 0.01
 _LOG = logging.getLogger(__name__)
@@ -64,15 +67,41 @@ def read(path: Path) -> tuple[bytes, os.stat_result]:
         return file.read(), status
 
 
+def read_apart(path: Path) -> tuple[mmap.mmap, os.stat_result]:
+    """Read as `read` does, into memory that goes back to the system, not to the thread's heap.
+
+    What is missing, because the file has been cut off meanwhile, is NUL.
+    """
+    import mmap  # Few processes write into a large file.
+
+    with open_regular(path) as file, _naming(path):
+        status = os.fstat(file.fileno())
+        memory = mmap.mmap(-1, max(status.st_size, 1))
+        file.readinto(memory)
+        return memory, status
+
+
 def stamp(status: os.stat_result) -> tuple[int, ...]:
     """Tell a file, as it was, from every other one and from itself after a change."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Replace a file by these bytes, as `replacing` does. Raises OSError."""
+def replace(path: Path, *parts: bytes | memoryview) -> tuple[int, ...] | None:
+    """Replace a file by these bytes, as `replacing` does. Raises OSError.
+
+    Gives its stamp, or None where somebody has touched it since.
+    """
     with replacing(path) as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
+        file.flush()
+        with _naming(path):
+            written = stamp(os.fstat(file.fileno()))
+    try:
+        now = stamp(path.lstat())
+    except OSError:
+        return None
+    return now if now[:-1] == written[:-1] else None  # Getting its name has changed the last part.
 
 
 @contextmanager

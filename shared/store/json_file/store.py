@@ -9,13 +9,13 @@ Attempts are counted in memory, and the audit is the log's alone.
 
 from __future__ import annotations
 
-import json
 import os
-import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from shared import files
@@ -31,7 +31,7 @@ from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
 from shared.observe import log, request_context
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
-from shared.store.json_file import users_file
+from shared.store.json_file import editing, users_file
 from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import Record, Users
 from shared.store.settings import StoreSettings
@@ -40,8 +40,6 @@ T = TypeVar("T")
 
 LOCK_TIMEOUT = 3.0
 """Seconds that a writer waits for the writers before it, if its request has as many left."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonFileStore(Store):
@@ -60,6 +58,7 @@ class JsonFileStore(Store):
         self._is_fallback = is_fallback
         self._path = settings.users_file
         self._users = users_file.index(None, [])
+        self._reading = threading.Lock()
         self._refused: tuple[tuple[int, ...], StoreUnavailable] | None = None
         pseudonyms = Pseudonyms(secrets)
         self.attempts = MemoryAttempts(settings.limits, pseudonyms)
@@ -108,7 +107,7 @@ class JsonFileStore(Store):
                 record[PENDING] = {"operation": str(uuid.uuid4())}
             # The old server leaves out what a user doesn't have.
             record = {name: value for name, value in record.items() if value not in (None, [])}
-            self._write([*users.records, record])
+            self._write(users, None, record)
             return users_file.user(record)
 
     def pending(self) -> list[str]:
@@ -131,7 +130,7 @@ class JsonFileStore(Store):
             for record in users.pending:
                 if record[PENDING]["operation"] == operation:
                     brought = bring(record)
-                    self._write([other for other in users.records if other is not record])
+                    self._write(users, record, None)
                     return brought
             return None
 
@@ -164,7 +163,7 @@ class JsonFileStore(Store):
             record = users.by_id.get(found.user.id)
             if record is None or users_file.credentials(record) != found:
                 return False
-            self._write([other for other in users.records if other is not record])
+            self._write(users, record, None)
             return True
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
@@ -319,16 +318,15 @@ class JsonFileStore(Store):
             changes["updatedAt"] = now_iso()
         changed = record | changes
         changed = {name: value for name, value in changed.items() if name not in gone}
-        self._write([changed if other is record else other for other in users.records])
+        self._write(users, record, changed)
         return changed
 
     @contextmanager
     def _changing(self) -> Iterator[Users]:
         """Hold the lock around one change, and give the users as they are under it."""
-        left = request_context.current(LOCK_TIMEOUT).deadline - time.monotonic()
         with ExitStack() as stack:
             try:
-                stack.enter_context(files.locked(self._path, min(LOCK_TIMEOUT, left)))
+                stack.enter_context(files.locked(self._path, _patience()))
             except TimeoutError as error:
                 raise StoreBusy(cause=str(error)) from error
             except OSError as error:
@@ -336,34 +334,72 @@ class JsonFileStore(Store):
             yield self._read()
 
     def _read(self) -> Users:
+        """Give the users of the file as it is now. Who has to wait for a reading, shares it."""
+        if (known := self._known()) is not None:
+            return known
+        if not self._reading.acquire(timeout=_patience()):
+            raise StoreBusy(cause=f"{self._path} is being read")
+        try:
+            return self._known() or self._read_file()
+        finally:
+            self._reading.release()
+
+    def _known(self) -> Users | None:
+        """Give what is known of the file if it has not changed since."""
+        known = self._users
         try:
             stamp = files.stamp(os.stat(self._path, follow_symlinks=False))
-            if stamp == self._users.stamp:
-                return self._users
-            if self._refused is not None and self._refused[0] == stamp:
-                raise StoreUnavailable(cause=self._refused[1].cause)
+        except FileNotFoundError:
+            return users_file.index(None, [])
+        except OSError as error:
+            raise self._failed("read", error) from error
+        if self._refused is not None and self._refused[0] == stamp:
+            raise StoreUnavailable(cause=self._refused[1].cause)
+        return known if stamp == known.stamp else None
+
+    def _read_file(self) -> Users:
+        try:
             data, status = files.read(self._path)
         except FileNotFoundError:
             return users_file.index(None, [])
         except OSError as error:
             raise self._failed("read", error) from error
+        stamp = files.stamp(status)
+        self._users = users_file.index(None, [])  # Or they would be in memory twice.
         try:
-            users = users_file.index(files.stamp(status), users_file.parse(data))
+            self._users = users_file.index(stamp, users_file.parse(data))
         except InvalidJson as error:
             refusal = StoreUnavailable(cause=f"{self._path} is refused and left as it is: {error}")
-            self._refused = files.stamp(status), refusal
+            self._refused = stamp, refusal
             raise refusal from error
-        self._users = users
-        return users
+        return self._users
 
-    def _write(self, records: list[Record]) -> None:
-        text = json.dumps(records, indent=2, ensure_ascii=False)
-        # As JSON.stringify does: a lone surrogate has no UTF-8, but it has an escape.
-        text = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    def _write(self, users: Users, old: Record | None, new: Record | None) -> None:
+        """Write one change to the users that were read under the lock."""
+        changed = editing.changed(users, old, new)
         try:
-            files.replace(self._path, text.encode())
+            parts = self._edited(users, old, new) or [editing.whole(changed.records)]
+            stamp = files.replace(self._path, *parts)
         except OSError as error:
             raise self._failed("written", error) from error
+        if stamp is not None:
+            self._users = replace(changed, stamp=stamp)
+
+    def _edited(
+        self, users: Users, old: Record | None, new: Record | None
+    ) -> list[bytes | memoryview] | None:
+        if users.stamp is None:
+            return None
+        data, status = files.read_apart(self._path)
+        if files.stamp(status) != users.stamp:  # By somebody who knows no lock.
+            raise StoreBusy(cause=f"{self._path} has just been changed by another program")
+        return editing.edited(data, users, old, new)
 
     def _failed(self, verb: str, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(cause=f"{self._path} cannot be {verb}: {error.strerror or error}")
+
+
+def _patience() -> float:
+    """Give the seconds that a request can wait for others who use the file."""
+    left = request_context.current(LOCK_TIMEOUT).deadline - time.monotonic()
+    return max(0.0, min(LOCK_TIMEOUT, left))

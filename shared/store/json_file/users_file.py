@@ -52,19 +52,23 @@ def parse(data: bytes) -> list[Record]:
 
 def index(stamp: tuple[int, ...] | None, records: list[Record]) -> Users:
     """Make the users findable."""
-    keyed = [(email_key(record["email"]), record) for record in records]
-    # Of records that differ only in spelling the same one is found as in migration 0002.
-    keyed.sort(key=lambda pair: _precedence(*pair))
     by_key: dict[str, Record] = {}
-    for key, record in keyed:
-        by_key.setdefault(key, record)
+    for record in records:
+        key = email_key(record["email"])
+        other = by_key.setdefault(key, record)
+        # Of records that differ only in spelling the same one is found as in migration 0002.
+        if other is not record and _precedence(key, record) < _precedence(key, other):
+            by_key[key] = record
     return Users(
         stamp,
         records,
         by_key,
         by_id={record["id"]: record for record in reversed(records)},
         by_identity={
-            identity: record for record in reversed(records) for identity in identities(record)
+            identity: record
+            for record in reversed(records)
+            if "identities" in record
+            for identity in identities(record)
         },
         pending=[record for record in records if PENDING in record],
     )
