@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -42,10 +43,20 @@ from shared.transfer.command import (
     yes_option,
 )
 from shared.transfer.importing import Applied, Plan
+from shared.transfer.named_rows import naming
 from shared.transfer.outputs import Outputs
 from shared.transfer.reconciling import Reconciled
 from shared.transfer.sources import Source, SourceFile, copy_rows, open_source
-from shared.transfer.steps import Event, Outcome, Ready, sibling_path, timestamp, to_json
+from shared.transfer.steps import (
+    Event,
+    Outcome,
+    Ready,
+    Result,
+    sibling_path,
+    timestamp,
+    to_json,
+)
+from shared.transfer.terminal import SHOWN_OUTCOMES
 from shared.transfer.wording import (
     APPLIED,
     PLANNED,
@@ -165,9 +176,7 @@ def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
     """Compare every user of the source with Postgres, and list the differing ones."""
     path = command.source(source)
     with open_source(path) as stream:
-        found = command.display.run(
-            importing.verify(command.database(), Source(stream)), length=_size(path)
-        )
+        found = _run(command, stream, importing.verify(command.database(), Source(stream)))
     _show(command, f"{path} and {command.place}", found, VERIFIED)
     command.display.result(**found.to_json())
     found.require_users()
@@ -370,7 +379,9 @@ def _apply(
                 outputs.end()
                 command.ignore_interrupts()
 
-        done = command.display.run(
+        done = _run(
+            command,
+            source,
             importing.apply(
                 command.database(),
                 rows,
@@ -379,19 +390,28 @@ def _apply(
                 report=partial(outputs.write, "report", suffix=".jsonl") if report else None,
                 **options,
             ),
-            length=_size(source.path),
-            on_event=on_event,
+            on_event,
         )
     return done, outputs.written
+
+
+def _run(
+    command: Command,
+    source: SourceFile,
+    transfer: Generator[Event, None, Result],
+    on_event: Callable[[Event], object] = lambda _: None,
+) -> Result:
+    """Run a transfer from a file, whose rejected rows are shown with their users."""
+    display = command.display
+    named = naming(source, transfer, None if display.as_json else SHOWN_OUTCOMES)
+    return display.run(named, length=_size(source.path), on_event=on_event)
 
 
 def _plan(command: Command, path: Path) -> tuple[Plan, list[str]]:
     """Show what an apply would do; give that, and the migrations that it would apply first."""
     with open_source(path) as stream:
         migrations = schema.pending(command)
-        found = command.display.run(
-            importing.plan(command.database(), Source(stream)), length=_size(path)
-        )
+        found = _run(command, stream, importing.plan(command.database(), Source(stream)))
     _show(command, f"Plan: {path} to {command.place}", found, PLANNED)
     rows: list[tuple[str, object, str]] = [("migration", name, "pending") for name in migrations]
     command.display.table("", [*rows, ("plan", found.sha256, "")])

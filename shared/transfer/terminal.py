@@ -134,7 +134,10 @@ class Display:
         if self.as_json:
             self._write(to_json(outcome))
         elif self._outcomes <= SHOWN_OUTCOMES:
-            who = f"row {outcome.row}" if outcome.row else f"{outcome.email or outcome.user_id}"
+            who = f"{outcome.email or outcome.user_id}"
+            if outcome.row:
+                names = ", ".join(filter(None, (outcome.user_id, outcome.email)))
+                who = f"row {outcome.row} ({names})" if names else f"row {outcome.row}"
             verdict = outcome.verdict.replace("_", " ")
             if outcome.other_row:
                 verdict += f" of row {outcome.other_row}"

@@ -260,7 +260,7 @@ def test_differing_users_have_an_exit_code_of_their_own_and_are_named(
     code, lines = shell.json("verify")
     assert (code, lines[-1]["code"]) == (5, "users_differ")
     assert [line["user_id"] for line in lines if line["event"] == "outcome"] == [user(1)["id"]]
-    assert "row 1: deleted." in shell.run("verify").error
+    assert f"row 1 ({user(1)['id']}): deleted." in shell.run("verify").error
 
 
 def test_the_schema_is_left_alone_when_rows_are_rejected(
@@ -350,7 +350,7 @@ def test_rejected_rows_are_named_before_all_others(shell: Shell, target: Target)
     target.run("UPDATE users SET name = 'Later'")
     shell.write(*(user(number) for number in range(30)), user(30, email="nobody"))
     lines = [line for line in shell.run("plan").error.splitlines() if line.startswith("  row")]
-    assert lines[0].startswith("  row 31: invalid. ")
+    assert lines[0].startswith(f"  row 31 ({user(30)['id']}, n…): invalid. ")
     assert len(lines) == 20
 
 
@@ -472,3 +472,50 @@ def test_users_are_found_beside_posts_and_a_picture_in_a_row_keeps_no_other_back
     assert [row[0] for row in target.users().values()] == [user(1)["email"], user(3)["email"]]
     (rejected,) = (Path(name) for name in result["files"] if ".rejected." in name)
     assert json.loads(rejected.read_text()) == [picture]
+
+
+@pytest.mark.parametrize("action", [["plan"], ["apply", "--yes", "--skip-invalid"], ["verify"]])
+def test_a_row_that_cannot_be_imported_shows_its_id_and_its_masked_address(
+    shell: Shell, target: Target, action: list[str]
+) -> None:
+    target.apply([user(9, email="taken@example.com")])
+    rows = [
+        user(1, password="secret"), user(2), user(3, email="USER2@example.com"),
+        user(4, email="taken@example.com"), {"id": "no-uuid", "email": "eve"}, {"id": 7}, "x",
+        user(8, createdAt="1624041492226", id=..., email="\u202e@example.com"),
+    ]  # fmt: skip
+    shell.write(*rows)
+    expected = {
+        1: (user(1)["id"], "u…@example.com"),
+        3: (user(3)["id"], "U…@example.com"),
+        4: (user(4)["id"], "t…@example.com"),
+        5: ("no-uuid", "e…"),
+        6: ("7", None),
+        7: (None, None),
+        8: (None, "\u202e…@example.com"),
+    }
+    done = shell.run(*action)
+    shown = done.error + done.output
+    for row, names in expected.items():
+        told = ", ".join(filter(None, names)).replace("\u202e", "\ufffd")
+        assert f"  row {row}{f' ({told})' if told else ''}: " in shown, (row, shown)
+    assert "taken@" not in shown
+    shell.write(*rows)
+    _, lines = shell.json(*action)
+    rejected = {
+        line["row"]: (line.get("user_id"), line.get("email"))
+        for line in lines
+        if line["event"] == "outcome" and line["row"] in expected
+    }
+    assert rejected == expected
+
+
+def test_the_file_is_read_again_only_up_to_the_last_row_that_is_shown(shell: Shell) -> None:
+    shell.write(*({"id": str(number)} for number in range(30)), user(1))
+    done = shell.run("plan")
+    for number in range(20):
+        assert f"  row {number + 1} ({number}): invalid. " in done.error
+    assert "row 21" not in done.error
+    _, lines = shell.json("plan")
+    outcomes = [line for line in lines if line["event"] == "outcome"]
+    assert [line["user_id"] for line in outcomes] == [str(number) for number in range(30)]
