@@ -70,6 +70,7 @@ NULL = r"\N"
 _TEXTS = tuple(c.members[0] for c in COLUMNS.values() if c.members and c.type in ("uuid", "text"))
 _ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
 _UUID = re.compile(UUID.pattern.replace("a-f", "a-fA-F"))
+_NO_ADDRESS = "The email is missing or not an address."
 # Wider than for a new user: whoever the old server let in comes along.
 _EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -124,7 +125,7 @@ def _check_texts(
     provider: str | None,
 ) -> None:
     if email is None or len(email) > TEXT_MAX_LENGTH or not _EMAIL.fullmatch(email.strip()):
-        raise InvalidRow("The email is missing or not an address.")
+        raise InvalidRow(_NO_ADDRESS)
     if user_id is not None and not _UUID.fullmatch(user_id):
         raise InvalidRow("The id is not a UUID.")
     if provider is not None and provider not in PROVIDERS:
@@ -183,6 +184,8 @@ def parse(row: Any) -> UserRecord:
     """
     user_id, email, password, name, provider = check(row, strict=True)
     key = email_key(email)
+    if not email.isascii() and not _EMAIL.fullmatch(key):
+        raise InvalidRow(_NO_ADDRESS)  # But for characters that nobody sees, which no key has.
     return UserRecord(
         str(uuid.uuid5(_ID_NAMESPACE, key)) if user_id is None else user_id.lower(),
         email,

@@ -21,6 +21,13 @@ from tests.support.transfers import HASH, Target, finish, nonzero, user
         ({"email": "a@x.org"}, {"email": "a@x.org", "id": user(1)["id"]}, 1, "by id"),
         ({"email": "e\u0301@x.org"}, {"email": "é@x.org"}, 2, "lower case"),
         ({"email": "a@xn--bcher-kva.de"}, {"email": "a@bücher.de"}, 2, "lower case"),
+        ({"email": "\u200ba@x.org"}, {"email": "a@x.org"}, 2, "lower case"),
+        (
+            {"email": "\ufeffa@x.org\u200f"},
+            {"email": "a@x.\u00adorg", "createdAt": ...},
+            1,
+            "older",
+        ),
     ],
 )
 def test_of_two_rows_for_one_user_the_report_says_which_won_and_why(
@@ -32,6 +39,23 @@ def test_of_two_rows_for_one_user_the_report_says_which_won_and_why(
     assert outcome.verdict == "duplicate"
     assert outcome.other_row == winner
     assert reason in outcome.reason
+
+
+def test_an_address_with_characters_that_nobody_sees_is_found_by_what_is_typed(
+    target: Target,
+) -> None:
+    rows = [
+        user(1, email="\u200bAda@example.com\u200f"), user(2, email="\ufeffeve@example.com "),
+        user(3, email="\u200b@example.com"), user(4, email="x@\u2060"),
+    ]  # fmt: skip
+    applied, outcomes = target.apply(rows, skip_invalid=True)
+    assert nonzero(applied.plan.counts) == {"new": 2, "invalid": 2}
+    assert {outcome.reason for outcome in outcomes} == {"The email is missing or not an address."}
+    assert [row[:2] for row in target.users().values()] == [
+        [rows[0]["email"], "ada@example.com"],
+        [rows[1]["email"], "eve@example.com"],
+    ]
+    assert target.verify(rows[:2])[0].differing == 0
 
 
 def test_rows_of_one_id_and_several_addresses_are_all_rejected(target: Target) -> None:
