@@ -33,6 +33,14 @@ _TOKEN = re.compile(rf"{_TEXT.pattern}|[\[\]{{}}]", re.DOTALL)
 _MAX_DIGITS = 20
 _MAX_TOKEN_LENGTH = 16
 """Of what the scanner takes for an error where it breaks off: `-Infinity`, half of an escape."""
+_UTF_16, _PACKED = "in UTF-16; save it as UTF-8", "compressed; unpack it first"
+_FOREIGN = {
+    b"\xff\xfe": _UTF_16, b"\xfe\xff": _UTF_16, b"[\0": _UTF_16, b"{\0": _UTF_16, b"\0[": _UTF_16,
+    b"\0{": _UTF_16,
+    b"\x1f\x8b": _PACKED, b"PK\3\4": _PACKED, b"BZh": _PACKED, b"\xfd7zXZ": _PACKED,
+    b"\x28\xb5\x2f\xfd": _PACKED,
+}  # fmt: skip
+"""What is often given instead, by its first bytes."""
 _FORMS = 'Write an array of users, {"users": […]}, or one user a line.'
 _TOO_LONG = f"is longer than {ROW_MAX_LENGTH:,} characters"
 _TOO_DEEP = "is nested too deeply"
@@ -216,8 +224,8 @@ class Source:
             self._row = (0, 0)
             yield InvalidRow(f"The line {_TOO_LONG}.")
             yield from self._lines()
-        elif self._peek() == "{" and not is_one_line:
-            raise _wrong_form("its objects have several lines each")
+        elif self._peek() == "{":
+            raise _wrong_form("its objects do not stand one on a line")
         else:
             raise _wrong_form("it is one object, and has no array of users")
 
@@ -365,6 +373,10 @@ class Source:
         if self._ended:
             return False
         chunk = self._stream.read(CHUNK)
+        if not self.bytes_read:
+            for start, form in _FOREIGN.items():
+                if chunk.startswith(start):
+                    raise InvalidSource(f"The file cannot be read: it is {form}.")
         self._ended = not chunk
         try:
             text = self._decoder.decode(chunk, final=self._ended)

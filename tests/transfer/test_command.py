@@ -445,7 +445,7 @@ def test_a_file_without_a_single_user_is_never_a_success(shell: Shell, skip: lis
         ('{"users": {"u1": {"email": "a@example.com"}}}', "its users are not an array"),
         (json.dumps(user(1), indent=2), "it is one object, and has no array of users"),
         (json.dumps({"posts": [user(1)]}), "it is one object, and has no array of users"),
-        (f"{json.dumps(user(1), indent=2)}\n" * 2, "its objects have several lines each"),
+        (f"{json.dumps(user(1), indent=2)}\n" * 2, "its objects do not stand one on a line"),
     ],
 )
 def test_a_file_of_another_form_is_told_so_and_which_forms_there_are(

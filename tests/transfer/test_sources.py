@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -89,7 +90,7 @@ def test_a_file_may_hold_nobody(data: bytes) -> None:
         (b'"users"', "neither an array of users nor"),
         (b"id,email\n", "neither an array of users nor"),
         (b"\xef\xbb\xbf[]", "byte order mark"),
-        ('["ü"]'.encode("utf-16"), "UTF-8"),
+        ('["ü"]'.encode("utf-16"), "it is in UTF-16; save it as UTF-8"),
         (b'[{"a": "\xff"}]', "UTF-8"),
         (b'[{"a": "\xc3', "UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
@@ -108,7 +109,12 @@ def test_a_file_may_hold_nobody(data: bytes) -> None:
         (b'{"data": {"users": [1]}}', "it is one object, and has no array of users"),
         (b'{"u1": {"a": 1}, "u2": {"b": [2]}}\n', "it is one object, and has no array of users"),
         (b'{\n  "a": 1,\n  "b": [2]\n}\n', "it is one object, and has no array of users"),
-        (b'{\n  "a": 1\n}\n{\n  "b": [2]\n}\n', "its objects have several lines each"),
+        (b'{\n  "a": 1\n}\n{\n  "b": [2]\n}\n', "its objects do not stand one on a line"),
+        (b'{"a": 1}{"b": [2]}', "its objects do not stand one on a line"),
+        (gzip.compress(b"[]", mtime=0), "it is compressed; unpack it first"),
+        (b"PK\x03\x04users.json", "it is compressed; unpack it first"),
+        ("[1]".encode("utf-16-le"), "it is in UTF-16; save it as UTF-8"),
+        ('{"users": []}'.encode("utf-16-be"), "it is in UTF-16; save it as UTF-8"),
     ],
 )
 def test_a_file_that_is_none_of_users_is_refused_with_the_place(data: bytes, problem: str) -> None:
