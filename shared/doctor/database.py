@@ -17,7 +17,7 @@ SLOW_SECONDS = 0.1
 
 _ROLE = """
 SELECT rolsuper OR rolbypassrls, pg_catalog.has_database_privilege(current_user,
-    pg_catalog.current_database(), 'TEMPORARY')
+    pg_catalog.current_database(), 'TEMPORARY'), pg_catalog.to_regclass('users') IS NOT NULL
 FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
 _LACKING = """
@@ -184,7 +184,7 @@ def look_at_role(look: Look) -> Findings:
             f"The role {role} lacks {verbs} on {table}.",
             f"As the owner, run `GRANT {verbs} ON {table} TO {role}`.",
         )
-    ((is_mighty, may_make_temporary),) = look.ask(_ROLE)
+    ((is_mighty, may_make_temporary, has_tables),) = look.ask(_ROLE)
     if is_mighty:
         yield note(
             f"The role {role} is a superuser or bypasses row security.",
@@ -196,7 +196,7 @@ def look_at_role(look: Look) -> Findings:
             f"The role {role} may make no temporary tables, which an import and a rollback need.",
             f"For these, run `GRANT TEMPORARY ON DATABASE {database} TO {role}`.",
         )
-    if not lacking:
+    if has_tables and not lacking:
         yield ok(f"The role {role} has the rights that requests need.")
 
 

@@ -68,6 +68,7 @@ from shared.transfer.wording import (
     batch_row,
     plan_rows,
     question,
+    question_before_rollback,
 )
 
 
@@ -182,11 +183,11 @@ def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
     found.require_users()
     differing = found.differing + (0 if skip_invalid else found.rejected)
     if differing:
-        command.display.error(
-            "users_differ",
-            f"{count(differing, 'user')} {'differs' if differing == 1 else 'differ'} between the "
-            "source and Postgres.",
-        )
+        differ = "differs" if differing == 1 else "differ"
+        sentence = f"{count(differing, 'user')} {differ} between the source and Postgres."
+        if found.to_write:
+            sentence += f" `{command.face.action('apply')}` writes who is new or changed."
+        command.display.error("users_differ", sentence)
         raise Stop(DIFFERENT)
     command.display.text(f"{agreement(found)}\n")
 
@@ -222,10 +223,7 @@ def rollback_(command: Command, batch: str, dry_run: bool, yes: bool) -> None:
             command.display.text("Nothing was changed.\n")
             command.display.result(**asdict(planned))
             return
-        go, back = planned.counts[rollback.REMOVED], planned.counts[rollback.RESTORED]
-        command.confirm(
-            f"Remove {count(go, 'user')} from {command.place} and restore {count(back, 'user')}?"
-        )
+        command.confirm(question_before_rollback(planned, command.place))
     with Outputs(command.settings.store.users_file, batch) as outputs:
 
         def on_event(event: Event) -> None:

@@ -147,7 +147,8 @@ class Command:
         """Ask. Raises Declined for a no, click.Abort for Ctrl-C, UsageError without a terminal."""
         if not sys.stdin.isatty():
             raise click.UsageError(
-                f"There is no terminal to ask on: {self.face.option('--yes')} answers."
+                f"There is no terminal to ask on: use {self.face.option('--yes')} to go on without "
+                "a question."
             )
         try:
             agreed = click.confirm(question, err=True)
@@ -196,13 +197,14 @@ def _called(ctx: click.Context) -> str:
 
 
 def _usage_sentence(error: click.UsageError) -> str:
-    message = error.format_message().rstrip(".")
+    message = error.format_message()  # It may end in a question: did you mean --yes?
+    message += "" if message.endswith((".", "?")) else "."
     if error.ctx is None or not isinstance(error.ctx.command, _Action):
-        return f"{message}. `make help` lists what there is."
+        return f"{message} `make help` lists what there is."
     called = _called(error.ctx)
     if isinstance(error, click.MissingParameter):
         return f"BATCH is missing: `{called} BATCH=…`; `make migrate-status` lists the batches."
-    return f"{message}. Options go into ARGS; `{called} ARGS=--help` lists them."
+    return f"{message} Options go into ARGS; `{called} ARGS=--help` lists them."
 
 
 def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., None]]:

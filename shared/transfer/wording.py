@@ -11,6 +11,7 @@ from shared.formats.timestamps import to_iso
 from shared.transfer import pending_sign_ups, rollback, staging, time_doubts
 from shared.transfer.batches import Batch
 from shared.transfer.importing import Plan
+from shared.transfer.rollback import RolledBack
 
 TARGETS = {
     "plan": "migrate-dry-run",
@@ -52,7 +53,7 @@ APPLIED = {
 } | _THERE | _REJECTED  # fmt: skip
 VERIFIED = {
     staging.NEW: "missing in Postgres",
-    staging.CHANGED: "changed in the source since the import: apply again",
+    staging.CHANGED: "changed in the source since the import",
 } | _THERE | _REJECTED  # fmt: skip
 RECONCILED = {
     pending_sign_ups.CREATED: "written to Postgres",
@@ -126,6 +127,17 @@ def question(found: Plan, migrations: int, place: str) -> str:
     return f"{first} and write {count(found.to_write, 'user')} to {place}?"
 
 
+def question_before_rollback(planned: RolledBack, place: str) -> str:
+    """Ask whether to do what a preview of a rollback says."""
+    numbers = {
+        "remove": planned.counts[rollback.REMOVED],
+        "restore": planned.counts[rollback.RESTORED],
+    }
+    parts = [f"{verb} {count(number, 'user')}" for verb, number in numbers.items() if number]
+    asked = " and ".join(parts) or "close the batch, which takes nobody along,"
+    return f"{asked.capitalize()} in {place}?"
+
+
 def agreement(found: Plan) -> str:
     """Say how many users a successful verification found to agree."""
     if not found.rows:
@@ -160,7 +172,7 @@ def plan_rows(found: Plan, meanings: dict[str, str]) -> list[tuple[str, object, 
             )
         )
     rows += [
-        (f"“{name}”", number, "have this member, which is not imported")
+        (f"“{name}”", number, f"{'has' if number == 1 else 'have'} this member; it is not imported")
         for name, number in found.unknown_members.items()
     ]
     rows += [
@@ -173,7 +185,8 @@ def plan_rows(found: Plan, meanings: dict[str, str]) -> list[tuple[str, object, 
 def batch_row(batch: Batch) -> tuple[str, object, str]:
     """Give the line of a table of imports."""
     written = batch.counts[staging.NEW] + batch.counts[staging.CHANGED]
-    history = f"users written by {batch.run_by} at {to_iso(batch.applied_at)}"
+    users = "user" if written == 1 else "users"
+    history = f"{users} written by {batch.run_by} at {to_iso(batch.applied_at)}"
     if batch.rolled_back_at:
         history += f", rolled back by {batch.rolled_back_by} at {to_iso(batch.rolled_back_at)}"
     return batch.id, written, history

@@ -80,6 +80,7 @@ def test_migrations_that_wait_are_a_note_or_without_auto_migrate_a_problem(
     assert "not applied yet: 0001_users.sql, 0002" in note
     (problem,) = told(look("schema", DATABASE_URL=url, AUTO_MIGRATE="false"), "problem")
     assert "run `make migrate-schema`" in problem
+    assert look("role", DATABASE_URL=url) == [], "of no table anything could be said"
 
 
 def test_an_edited_migration_is_a_problem_and_one_of_newer_code_a_note(

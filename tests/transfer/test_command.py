@@ -162,7 +162,7 @@ def test_who_would_go_and_who_would_stay_is_shown_before_a_rollback(
     assert "removed    1  go: the import brought them" in counts
     assert "kept       1  stay: changed since the import" in counts
     assert "user1@example.com: kept." in counts
-    assert f"Remove 1 user from {target.name} on localhost and restore 0 users?" in counts
+    assert f"Remove 1 user in {target.name} on localhost?" in counts
     assert "Nothing was changed." in question
     code, (*_, planned) = shell.json("rollback", applied["batch"], "--dry-run")
     assert (code, planned["counts"]["removed"], planned["counts"]["kept"]) == (0, 1, 1)
@@ -183,12 +183,12 @@ def test_without_a_terminal_yes_has_to_be_given_once_nothing_else_is_wrong(
 ) -> None:
     done = shell.run("apply")
     assert done.code == 2
-    assert "There is no terminal to ask on: --yes answers." in done.error
+    assert "There is no terminal to ask on: use --yes to go on" in done.error
     assert target.users() == {}
     _, (*_, applied) = shell.json("apply", "--yes")
     done = shell.run("rollback", applied["batch"])
     assert done.code == 2
-    assert "There is no terminal to ask on: --yes answers." in done.error
+    assert "There is no terminal to ask on: use --yes to go on" in done.error
     assert len(target.users()) == 2
 
 

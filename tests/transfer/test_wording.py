@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.transfer.actions import transfer
-from shared.transfer.wording import TARGETS
+from shared.transfer.rollback import RolledBack
+from shared.transfer.wording import TARGETS, question_before_rollback
 from tests.support import commands
 from tests.support.commands import Ended
 from tests.support.emulator import ROOT, environment
@@ -89,10 +91,11 @@ def test_who_calls_make_sees_no_word_of_the_module_where_an_option_is_wrong(
     reader = Reader(target, tmp_path, by_make=True)
     for arguments, sentence in (
         (["apply", "--fast"], "No such option '--fast'. Options go into ARGS; `make migrate ARGS="),
+        (["apply", "--skip"], "Did you mean '--skip-invalid'? Options go into ARGS; `make migrate"),
         (["apply", "more"], "extra argument (more). Options go into ARGS; `make migrate ARGS="),
         (["rollback"], "BATCH is missing: `make migrate-rollback BATCH=…`; `make migrate-status`"),
         (["schema", "apply", "--x"], "`make migrate-schema ARGS=--help` lists them."),
-        (["apply"], "There is no terminal to ask on: ARGS=--yes answers."),
+        (["apply"], "There is no terminal to ask on: use ARGS=--yes to go on"),
     ):
         reader.write(user(1))
         ended = reader.call(*arguments)
@@ -120,7 +123,13 @@ def test_numbers_and_nouns_agree(reader: Reader, target: Target) -> None:
     assert "The only user agrees." in reader.call("verify").output
     assert reader.call("status").output.startswith(f"1 user in {target.name} on localhost; 1 imp")
     target.run("DELETE FROM users")
-    assert "1 user differs between the source and Postgres." in reader.call("verify").error
+    reader.write(user(1, nickname="Ada"), user(2))
+    assert "“nickname”  1  has this member" in reader.call("plan").output
+    status = reader.call("status").output
+    assert re.search(r" 1  user written by \S+ at ", status)
+    assert "2 users differ between the source and Postgres. `" in reader.call("verify").error
+    reader.write(user(1))
+    assert "1 user differs between the source and Postgres.\n" in reader.call("verify").error
 
 
 def test_a_successful_verification_says_how_many_agree_and_who_need_not(
@@ -137,6 +146,21 @@ def test_a_successful_verification_says_how_many_agree_and_who_need_not(
         "16 of 18 rows agree with Postgres; 1 changed there or was never imported, so Postgres "
         "wins; 1 cannot be imported and is left out.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("counts", "question"),
+    [
+        ({"removed": 2, "restored": 1}, "Remove 2 users and restore 1 user in t on host?"),
+        ({"removed": 1, "restored": 0}, "Remove 1 user in t on host?"),
+        ({"removed": 0, "restored": 1200}, "Restore 1,200 users in t on host?"),
+        ({"removed": 0, "restored": 0}, "Close the batch, which takes nobody along, in t on host?"),
+    ],
+)
+def test_the_question_before_a_rollback_says_what_would_be_done(
+    counts: dict[str, int], question: str
+) -> None:
+    assert question_before_rollback(RolledBack(batch="x", counts=counts), "t on host") == question
 
 
 def test_every_action_has_a_target_of_make() -> None:
