@@ -148,19 +148,20 @@ class Alerts:
             ),
             Alert(
                 "database_away",
-                f"The database has been unreachable for {away:.0f} seconds."
+                f"The database has been unreachable for {away:.0f} s."
                 if away
                 else "The database is reachable.",
                 0 < limits.database_away <= away,
             ),
             Alert(
                 "failed_logins",
-                f"{most or 'No'} failed sign-ins{source} in the last {MINUTES} minutes.",
+                f"{most or 'No'} failed sign-in{'s' * (most != 1)}{source} in the last "
+                f"{MINUTES} minutes.",
                 0 < limits.failed_logins <= most,
             ),
             Alert(
                 "slow_login",
-                f"{slow} of {logins} sign-ins took more than {limits.slow_login:g} seconds "
+                f"{slow} of {logins} sign-ins took more than {limits.slow_login:g} s "
                 f"in the last {MINUTES} minutes.",
                 limits.slow_login > 0 and slow_rate >= SLOW_PART,
             ),

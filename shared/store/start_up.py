@@ -55,7 +55,6 @@ def _warn_of_pending(settings: StoreSettings) -> None:
         )
         return
     if waiting:
-        sentence = (
-            f"{waiting} sign-ups are pending: `make migrate-reconcile` brings them to Postgres"
-        )
+        pending = "1 sign-up is" if waiting == 1 else f"{waiting:,} sign-ups are"
+        sentence = f"{pending} pending: `make migrate-reconcile` writes to Postgres"
         log.write("WARNING", sentence, pending=waiting)

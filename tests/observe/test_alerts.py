@@ -100,6 +100,14 @@ def test_failed_logins_are_counted_by_network(webhook: Webhook) -> None:
     assert webhook.told[0]["text"] == text
 
 
+def test_one_failed_login_is_one_sign_in(webhook: Webhook) -> None:
+    alerts = _alerts(failed_logins=1)
+    _serve(alerts, 1, 401, client="10.0.7.0/24")
+    alerts.check(None, webhook.url, NOW)
+    text = "firing: 1 failed sign-in from 10.0.7.0/24 in the last 5 minutes."
+    assert webhook.told[0]["text"] == text
+
+
 def test_one_slow_login_of_twenty_fires() -> None:
     alerts = _alerts(slow_login=2)
     _serve(alerts, 96)
