@@ -95,10 +95,18 @@ def _line(name: str, finding: Finding, *, as_json: bool) -> str:
     return "\n".join("".join(c if c.isprintable() else "�" for c in line) for line in lines)
 
 
-if __name__ == "__main__":
+def _run() -> int:
+    """Run it; output that is taken by nobody, or by a full disk, is no traceback."""
     try:
-        sys.exit(main())
-    except BrokenPipeError:
+        return main()
+    except OSError as error:
         with suppress(OSError), Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        sys.exit(PROBLEM)
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # Or it would fail again at the exit.
+        if not isinstance(error, BrokenPipeError):
+            with suppress(OSError):
+                print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
+        return PROBLEM
+
+
+if __name__ == "__main__":
+    sys.exit(_run())

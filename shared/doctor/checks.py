@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shared.doctor import configuration, database, machine
+from shared.doctor import configuration, database, google, machine
 from shared.doctor.database import of_database
 from shared.doctor.subject import Finding, Findings, Subject
 
@@ -17,6 +17,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("schema", of_database(database.look_at_schema)),
     ("role", of_database(database.look_at_role)),
     ("clock", of_database(database.look_at_clock)),
+    ("google", google.look_at_google),
     ("files", machine.look_at_files),
     ("port", machine.look_at_port),
 )

@@ -49,7 +49,10 @@ def test_where_nothing_is_wrong_the_code_is_0_and_each_check_has_said_so(
     *lines, last = done.stdout.splitlines()
     assert last == "0 problems, 0 notes."
     assert {line[:8] for line in lines} == {"ok      "}
-    assert {line.split()[1] for line in lines} == {name for name, _ in CHECKS} - {"pooler"}
+    assert {line.split()[1] for line in lines} == {name for name, _ in CHECKS} - {
+        "pooler",
+        "google",
+    }
 
 
 def test_a_problem_is_code_1_with_a_remedy_below_it_and_a_result_for_programs(
@@ -124,10 +127,17 @@ def test_an_unusable_file_does_not_keep_the_rest_from_being_looked_at(
     assert "\x1b" not in done.stdout
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path, variables: dict[str, str]) -> None:
-    command = f"{sys.executable} -m shared.doctor | true"
+@pytest.mark.parametrize(
+    ("redirection", "error"),
+    [("| true", ""), (">&-", ""), (">/dev/full", "The output cannot be written: No space left")],
+)
+def test_output_that_nobody_takes_is_no_traceback(
+    tmp_path: Path, variables: dict[str, str], redirection: str, error: str
+) -> None:
+    command = f"{sys.executable} -m shared.doctor --only port {redirection}"
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, env=variables, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert done.stderr == ""
+    assert done.stderr.startswith(error)
+    assert done.stderr.count("\n") == bool(error)

@@ -79,8 +79,7 @@ def test_sign_ups_of_an_outage_are_told_with_the_command(users: Path) -> None:
     [
         ("open", errno.EROFS, "Read-only file system"),
         ("open", errno.EACCES, "Permission denied"),
-        ("link", errno.ENOSYS, "Function not implemented"),
-        ("link", errno.EPERM, "Operation not permitted"),
+        ("link", errno.EIO, "Input/output error"),
     ],
 )
 def test_a_folder_that_cannot_hold_a_new_version_is_told_with_the_reason(
