@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from shared.doctor import configuration, database, google, machine
 from shared.doctor.database import of_database
-from shared.doctor.subject import Finding, Findings, Subject
+from shared.doctor.subject import Finding, Findings, Subject, problem
 
 CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("packages", configuration.look_at_packages),
@@ -30,8 +30,19 @@ def look_at(subject: Subject, names: Sequence[str] = ()) -> Iterator[tuple[str, 
     try:
         for name, check in CHECKS:
             if not names or name in names:
-                for finding in check(subject):
+                for finding in _findings(check, subject):
                     yield name, finding
     finally:
         if subject.look is not None:
             subject.look.close()
+
+
+def _findings(check: Callable[[Subject], Findings], subject: Subject) -> Findings:
+    """Make a problem of what a system call does not do, where the check expects it to."""
+    try:
+        yield from check(subject)
+    except OSError as error:
+        yield problem(
+            f"{error.filename or 'A system call'}: {error.strerror or error}.",
+            "Let this user read it, or name another path in the settings.",
+        )

@@ -80,7 +80,7 @@ def look_at_settings(subject: Subject) -> Findings:
     if settings.database.url is not None and not settings.store.use_database:
         yield note(
             "DATABASE_URL is set, but USE_DATABASE is false: users are in the JSON file.",
-            "Delete USE_DATABASE to use the database.",
+            "Delete USE_DATABASE to use the database, and to have it looked at.",
         )
     for name in _PROXIES:
         if subject.variables.get(name):

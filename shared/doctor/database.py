@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 from shared.doctor.look import Look
@@ -86,9 +85,7 @@ def _unavailable(look: Look, error: StoreUnavailable) -> Finding:
 def look_at_connection(look: Look) -> Findings:
     """Connect as requests do."""
     place = look.served
-    began = time.monotonic()
-    look.ask("SELECT 1")
-    seconds = time.monotonic() - began
+    seconds = look.round_trip()
     name = f"{look.url.database} on {look.url.host}"
     if place.is_standby:
         yield problem(

@@ -20,8 +20,9 @@ from shared.store.postgres import preflight
 Answer = TypeVar("Answer")
 
 _HERE = """
-SELECT pg_catalog.current_database()::text, current_user::text,
-    coalesce(pg_catalog.current_schema(), '')::text, pg_catalog.current_setting('server_version'),
+SELECT pg_catalog.quote_ident(pg_catalog.current_database()),
+    pg_catalog.quote_ident(current_user), coalesce(pg_catalog.current_schema(), '')::text,
+    pg_catalog.current_setting('server_version'),
     extract(epoch FROM pg_catalog.clock_timestamp())::text, pg_catalog.pg_is_in_recovery(),
     pg_catalog.current_setting('transaction_read_only') = 'on'
 """
@@ -33,6 +34,7 @@ class Place:
 
     database: str
     role: str
+    """As SQL names them, in quotes where these are needed."""
     schema: str
     """The first one of the search path that exists; empty where none does."""
     version: str
@@ -92,6 +94,15 @@ class Look:
     def ask(self, statement: str, **parameters: str) -> list[Row]:
         """Ask where requests are served. Raises StoreUnavailable and StoreFault."""
         return self._run(self.url, lambda it: it.execute(statement, **parameters))
+
+    def round_trip(self) -> float:
+        """Measure the seconds that an answer takes: the least of a few, for the machine is busy."""
+        seconds = []
+        for _ in range(3):
+            began = time.monotonic()
+            self.ask("SELECT 1")
+            seconds.append(time.monotonic() - began)
+        return min(seconds)
 
     def seconds_ahead(self) -> float:
         """Tell by how much the clock here is ahead of the database's, or behind if below 0.

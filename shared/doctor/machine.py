@@ -40,7 +40,9 @@ def look_at_files(subject: Subject) -> Findings:
     found = [*_look_at_file(path, settings), *_look_at_folder(path, must_write=must_write)]
     yield from found
     if not any(finding.verdict == "problem" for finding in found):
-        yield ok(f"The users file is {path}{'' if path.exists() else ', made when it is needed'}.")
+        yield ok(
+            f"The users file is {path}{'' if os.path.exists(path) else ', made when it is needed'}."
+        )
 
 
 def _look_at_file(path: Path, settings: Settings) -> Iterator[Finding]:
@@ -78,7 +80,7 @@ def _look_at_file(path: Path, settings: Settings) -> Iterator[Finding]:
 
 
 def _look_at_folder(path: Path, *, must_write: bool) -> Iterator[Finding]:
-    folder = next(it for it in path.absolute().parents if it.exists())
+    folder = next(it for it in path.absolute().parents if os.path.exists(it))
     probe = folder / f".doctor.{secrets.token_hex(4)}"
     try:
         with files.locked(probe, 0), files.creating(probe) as file:
@@ -98,7 +100,7 @@ def _look_at_folder(path: Path, *, must_write: bool) -> Iterator[Finding]:
         for left in (probe, probe.with_name(f"{probe.name}.lock")):
             with suppress(OSError):
                 left.unlink()
-    size = path.stat().st_size if path.is_file() else 0
+    size = path.stat().st_size if os.path.exists(path) else 0
     free = shutil.disk_usage(folder).free
     if free < 2 * size + SPARE_BYTES:
         yield problem(

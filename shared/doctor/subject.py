@@ -72,6 +72,7 @@ class Subject:
         except InvalidSettings as error:
             self.invalid = error.problems
         self.look: Look | None = None
-        """The database that the settings name."""
-        if self.settings is not None and self.settings.database.url is not None:
+        """The database that the settings name, unless they say that it is not used."""
+        if self.settings is not None and self.settings.store.use_database:
+            assert self.settings.database.url is not None, "or the settings would be invalid"
             self.look = Look(self.settings.database.url, self.settings.database, clock)

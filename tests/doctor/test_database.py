@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shared.doctor import database as database_checks
 from shared.doctor.database import NEEDED
 from tests.support.doctor import look, told
 from tests.support.emulator import ROOT
@@ -19,6 +20,7 @@ DATABASE = ("database", "pooler", "schema", "role", "clock")
 (GRANTS,) = re.findall(
     r"```sql\n(GRANT.*?)```", (ROOT / "docs" / "DATABASE_SETUP.md").read_text(), re.DOTALL
 )
+ROLE = '"my Role"'
 _COMMAND = re.compile(r"`(GRANT [^`]+)`")
 
 
@@ -29,11 +31,11 @@ def url(postgres: Server, database: str) -> str:
 
 @pytest.fixture
 def requests_url(postgres: Server, database: str) -> Iterator[str]:
-    """A role that has what docs/DATABASE_SETUP.md grants."""
-    postgres.run(f"CREATE ROLE served LOGIN PASSWORD '{PASSWORD}'", database)
-    postgres.run(GRANTS.replace("requests", "served"), database)
-    yield postgres.url(database, user="served")
-    postgres.run("DROP OWNED BY served; DROP ROLE served", database)
+    """A role, of a name that SQL must quote, that has what docs/DATABASE_SETUP.md grants."""
+    postgres.run(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'", database)
+    postgres.run(GRANTS.replace("requests", ROLE), database)
+    yield postgres.url(database, user="my%20Role")
+    postgres.run(f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}", database)
 
 
 def test_a_database_that_is_as_it_should_be_has_no_problem_and_no_note(
@@ -108,13 +110,13 @@ def test_each_right_that_lacks_is_named_with_the_grant_that_gives_it(
     postgres: Server, database: str, requests_url: str
 ) -> None:
     postgres.run(
-        f"REVOKE ALL ON {', '.join(NEEDED)} FROM served; REVOKE ALL (previous) ON import_records"
-        " FROM served",
+        f"REVOKE ALL ON {', '.join(NEEDED)} FROM {ROLE};"
+        f"REVOKE ALL (previous) ON import_records FROM {ROLE}",
         database,
     )
     problems = told(look("role", DATABASE_URL=requests_url), "problem")
     assert len(problems) == len(NEEDED)
-    assert "The role served lacks SELECT, UPDATE (previous) on import_records." in str(problems)
+    assert f"The role {ROLE} lacks SELECT, UPDATE (previous) on import_records." in str(problems)
     postgres.run(";".join(_COMMAND.findall(" ".join(problems))), database)
     assert [it.verdict for it in look("role", DATABASE_URL=requests_url)] == ["ok"]
 
@@ -132,7 +134,7 @@ def test_a_role_without_temporary_tables_is_told_with_the_grant_that_gives_them(
 def test_a_role_that_may_do_everything_is_a_note(
     postgres: Server, database: str, requests_url: str
 ) -> None:
-    postgres.run("ALTER ROLE served SUPERUSER", database)
+    postgres.run(f"ALTER ROLE {ROLE} SUPERUSER", database)
     (note,) = told(look("role", DATABASE_URL=requests_url), "note")
     assert "a role of its own" in note
 
@@ -180,6 +182,14 @@ def test_the_poolers_answer_counts_where_it_differs_from_the_servers(
                      f"ALTER DATABASE {database} SET search_path = auth", database)  # fmt: skip
         (problem,) = told(look("pooler", DATABASE_URL=url), "problem")
     assert "Through the pooler the schema is public, without it auth" in problem
+
+
+def test_a_line_on_which_each_answer_takes_long_is_a_note(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_checks, "SLOW_SECONDS", 0.0)
+    (note,) = told(look("database", DATABASE_URL=url), "note")
+    assert re.search(r"A round trip to localhost takes \d+ ms\.", note)
 
 
 def test_neons_direct_host_is_a_note_that_names_the_pooled_one(postgres: Server) -> None:

@@ -102,6 +102,18 @@ def test_a_folder_that_cannot_hold_a_new_version_is_told_with_the_reason(
     assert os.listdir(users.parent) == ["users.json"]
 
 
+def test_whatever_the_file_system_refuses_is_told_in_a_sentence(users: Path) -> None:
+    with BrokenFiles(users.parent).broken() as watched:
+        look("files", USERS_FILE=str(users))
+    assert len(watched.calls) > 10
+    for at in range(len(watched.calls)):
+        with BrokenFiles(users.parent, at, errno.EACCES).broken():
+            look("files", USERS_FILE=str(users))
+        for left in users.parent.glob(".doctor.*"):
+            left.unlink()
+    assert users.read_text() == "[]"
+
+
 def test_a_file_that_is_mounted_by_itself_is_told_with_its_folder(
     users: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
