@@ -1,20 +1,24 @@
-"""`python -m shared.doctor` as a process: what it writes, and how it ends."""
+"""`python -m shared.doctor`: what it writes, and how it ends."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from shared.doctor.__main__ import main
 from shared.doctor.checks import CHECKS
+from tests.support.commands import Ended
 from tests.support.emulator import ROOT, environment
 from tests.support.postgres import PASSWORD, Server, free_port
-
-COMMAND = [sys.executable, "-m", "shared.doctor"]
 
 
 @pytest.fixture
@@ -24,19 +28,23 @@ def variables(tmp_path: Path) -> dict[str, str]:
     )
 
 
-def _run(
-    folder: Path, variables: Mapping[str, str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    """Run it in a folder, and check that nothing in there is changed."""
+def _run(folder: Path, variables: Mapping[str, str], *arguments: str) -> Ended:
+    """Run it in this process, and check that nothing in the folder is changed."""
     before = sorted(folder.rglob("*"))
-    done = subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env=variables, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    output, error = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, variables, clear=True),
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(error),
+    ):
+        try:
+            code = main(list(arguments))
+        except SystemExit as end:
+            code = int(str(end.code))
     assert sorted(folder.rglob("*")) == before
-    assert "Traceback" not in done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
-    return done
+    assert PASSWORD not in output.getvalue() + error.getvalue()
+    return Ended(code, output.getvalue(), error.getvalue())
 
 
 def test_where_nothing_is_wrong_the_code_is_0_and_each_check_has_said_so(
@@ -45,8 +53,8 @@ def test_where_nothing_is_wrong_the_code_is_0_and_each_check_has_said_so(
     (tmp_path / ".env").write_text(f"DATABASE_URL='{postgres.url(database)}'\n")
     (tmp_path / ".env").chmod(0o600)
     done = _run(tmp_path, variables)
-    assert (done.returncode, done.stderr) == (0, "")
-    *lines, last = done.stdout.splitlines()
+    assert (done.code, done.error) == (0, "")
+    *lines, last = done.output.splitlines()
     assert last == "0 problems, 0 notes."
     assert {line[:8] for line in lines} == {"ok      "}
     assert {line.split()[1] for line in lines} == {name for name, _ in CHECKS} - {
@@ -60,14 +68,14 @@ def test_a_problem_is_code_1_with_a_remedy_below_it_and_a_result_for_programs(
 ) -> None:
     variables["PORT"] = "abc"
     done = _run(tmp_path, variables)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "problem  port      PORT must be a whole number from 1 to 65535.\n" in done.stdout
-    assert done.stdout.endswith(
+    assert (done.code, done.error) == (1, "")
+    assert "problem  port      PORT must be a whole number from 1 to 65535.\n" in done.output
+    assert done.output.endswith(
         "                   Correct PORT, or delete it.\n1 problem, 0 notes.\n"
     )
     done = _run(tmp_path, variables, "--json")
-    assert (done.returncode, done.stderr) == (1, "")
-    *checks, result = map(json.loads, done.stdout.splitlines())
+    assert (done.code, done.error) == (1, "")
+    *checks, result = map(json.loads, done.output.splitlines())
     assert result == {"event": "result", "problems": 1, "notes": 0}
     assert checks[-1] == {
         "event": "check", "name": "port", "verdict": "problem",
@@ -79,10 +87,10 @@ def test_a_problem_is_code_1_with_a_remedy_below_it_and_a_result_for_programs(
 
 def test_only_the_checks_that_are_named_are_made(tmp_path: Path, variables: dict[str, str]) -> None:
     done = _run(tmp_path, variables, "--only", "port", "--only", "files")
-    assert [line.split()[1] for line in done.stdout.splitlines()[:-1]] == ["files", "port"]
+    assert [line.split()[1] for line in done.output.splitlines()[:-1]] == ["files", "port"]
     done = _run(tmp_path, variables, "--only", "everything")
-    assert done.returncode == 2
-    assert "invalid choice: 'everything'" in done.stderr
+    assert done.code == 2
+    assert "invalid choice: 'everything'" in done.error
 
 
 def test_before_a_command_only_problems_are_told_that_it_would_not_tell_itself(
@@ -92,12 +100,12 @@ def test_before_a_command_only_problems_are_told_that_it_would_not_tell_itself(
     variables |= {"PORT": "abc", "DATABASE_URL": "postgresql://u:p@localhost:1/d"}
     variables |= {"FALLBACK": "full"}
     done = _run(tmp_path, variables, "--brief")
-    assert (done.returncode, done.stdout) == (1, "")
-    (problem, _) = done.stderr.splitlines()
+    assert (done.code, done.output) == (1, "")
+    (problem, _) = done.error.splitlines()
     assert problem.startswith("problem  files")
     (tmp_path / "users.json").unlink()
     done = _run(tmp_path, variables, "--brief")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.code, done.output, done.error) == (0, "", "")
 
 
 def test_make_tells_a_problem_before_a_migration_and_goes_on(
@@ -119,12 +127,11 @@ def test_an_unusable_file_does_not_keep_the_rest_from_being_looked_at(
     tmp_path: Path, variables: dict[str, str]
 ) -> None:
     (tmp_path / "my own.env").write_bytes("NAME='öffne\nX=1\n".encode() + b"\x1b[2J")
-    variables |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = _run(tmp_path, variables, "--env-file", "my own.env")
-    assert done.returncode == 1
-    assert "my own.env, line 1: NAME has a quote that is not closed." in done.stdout
-    assert "Port" in done.stdout
-    assert "\x1b" not in done.stdout
+    assert done.code == 1
+    assert "my own.env, line 1: NAME has a quote that is not closed." in done.output
+    assert "Port" in done.output
+    assert "\x1b" not in done.output
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,8 @@ def test_an_unusable_file_does_not_keep_the_rest_from_being_looked_at(
 def test_output_that_nobody_takes_is_no_traceback(
     tmp_path: Path, variables: dict[str, str], redirection: str, error: str
 ) -> None:
-    command = f"{sys.executable} -m shared.doctor --only port {redirection}"
+    variables["PYTHONIOENCODING"] = "ascii"
+    command = f"{sys.executable} -m shared.doctor --only env-file --env-file ö.env {redirection}"
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, env=variables, capture_output=True, text=True,
         check=False,
