@@ -69,15 +69,15 @@ def of_database(check: Callable[[Look], Findings]) -> Callable[[Subject], Findin
 
 
 def _unavailable(look: Look, error: StoreUnavailable) -> Finding:
-    name = f"{look.url.database} on {look.host}"
+    name, cause = f"{look.url.database} on {look.host}", str(error).rstrip(".")
     if isinstance(error, StoreUnreachable):
         return problem(
-            f"The database {name} does not answer: {error.cause}.",
+            f"The database {name} does not answer: {cause}.",
             "Check host and port in DATABASE_URL, that the server runs, and that this machine may "
             "reach it.",
         )
     return problem(
-        f"The database {name} cannot be used: {error.cause}.",
+        f"The database {name} cannot be used: {cause}.",
         "docs/DATABASE_SETUP.md, 6, says what to do about each of these.",
     )
 

@@ -70,7 +70,7 @@ def _look_at_file(path: Path, settings: Settings) -> Iterator[Finding]:
     try:
         waiting = len(JsonFileStore(settings.store).pending())
     except StoreUnavailable as error:
-        yield problem(f"{error.cause}.", "Mend the file, or restore it from a backup.")
+        yield problem(f"{str(error).rstrip('.')}.", "Mend the file, or restore it from a backup.")
         return
     if waiting and settings.store.use_database:
         yield note(

@@ -270,7 +270,7 @@ def _explain(error: BaseException, command: Command) -> tuple[str, str, int] | N
 
 def _about_store(error: errors.StoreUnavailable, command: Command) -> str:
     """Say what the database does not do, or the users file: the cause alone need not name it."""
-    cause = error.cause or "no reason is known"
+    cause = (error.cause or "no reason is known").rstrip(".")  # Some are sentences.
     if not isinstance(error, errors.StoreUnreachable | errors.StoreRefused):
         return f"Cannot go on: {cause}. {command.unchanged}"
     return (

@@ -108,3 +108,11 @@ def test_the_command_tells_what_it_has_changed_before_the_database_went_away(
         ended.error
     )
     assert "Nothing was changed" not in ended.error
+
+
+def test_a_users_file_that_cannot_be_read_is_one_sentence_and_left_as_it_is(file: Path) -> None:
+    file.write_text("{")
+    ended = commands.run("postgresql://u:p@127.0.0.1:1/d", file, "reconcile")
+    assert (ended.code, file.read_text()) == (1, "{")
+    assert ended.error.startswith(f"Cannot go on: {file} is refused and left as it is: The JSON")
+    assert ended.error.endswith("parsed. Nothing was changed.\n")
