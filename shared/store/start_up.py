@@ -15,7 +15,7 @@ from shared.store.settings import StoreSettings
 def check_users_file(settings: StoreSettings) -> None:
     """Log what keeps the users file from being written, and what waits in it."""
     logger = logging.getLogger(files.__name__)
-    logger.addHandler(_Handler())
+    logger.handlers[:] = [_Handler()]  # Of the last call, if a process asks again.
     logger.propagate = False
     if not settings.use_database or settings.fallback == "full":
         _check_writing(settings.users_file, "sign-ups and password changes will fail")

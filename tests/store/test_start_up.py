@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.settings import Settings
-from shared.store.start_up import warn_of_pending
+from shared.store.start_up import check_users_file
 from tests.support.emulator import environment
 from tests.support.reconciliations import sign_up
 
@@ -25,6 +25,6 @@ def test_sign_ups_that_wait_are_counted_with_the_command(
     ):
         sign_up(file, *addresses)
         capfd.readouterr()
-        warn_of_pending(store)
+        check_users_file(store)
         (line,) = capfd.readouterr().out.splitlines()
         assert json.loads(line)["message"].startswith(sentence)
