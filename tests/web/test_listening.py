@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.settings import Settings
 from shared.web import listening
-from tests.support.emulator import ROOT, SECRET, Emulator, ended, running_emulator
+from tests.support.emulator import ROOT, SECRET, ended, running_emulator
 from tests.support.postgres import free_port
 
 TOKEN = "T2YgdGhlIGRhc2hib2FyZCwgYW5kIG9mIG5vdGhpbmcgZWxzZQ"
@@ -77,26 +78,27 @@ def test_each_address_is_listened_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert listening.addresses("localhost", port) == [f"127.0.0.1:{port}"]
 
 
-def test_a_developer_is_told_when_it_serves_and_where_everything_is(tmp_path: Path) -> None:
+def test_a_developer_is_told_when_it_serves_and_where_everything_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     users = str(tmp_path / "users.json")
-
-    def told(emulator: Emulator) -> list[str]:
-        return [line for line in emulator.output().splitlines() if not line.startswith("{")]
-
     with running_emulator(ENVIRONMENT="development", USERS_FILE=users) as emulator:
-        assert told(emulator) == [
+        lines = emulator.output().splitlines()
+        assert [line for line in lines if not line.startswith("{")] == [
             f"Serving on {emulator.url} (Ctrl-C ends it)",
             f"  users      in the file {users}",
             f"  sign-in    {emulator.url}/",
             "  dashboard  off: set ADMIN_TOKEN (openssl rand -base64 48)",
         ]
     url = "postgresql://ada:canary@db.example.com/auth"
-    with running_emulator(
-        ENVIRONMENT="development", DATABASE_URL=url, ADMIN_TOKEN=TOKEN, SIGN_IN_PAGE="no"
-    ) as emulator:
-        assert told(emulator) == [
-            f"Serving on {emulator.url} (Ctrl-C ends it)",
+    variables = {"DATABASE_URL": url, "ADMIN_TOKEN": TOKEN, "SIGN_IN_PAGE": "no"}
+    settings = Settings.from_env(variables | {"SESSION_SECRET": SECRET})
+    for host, shown in (("0.0.0.0", "localhost"), ("::", "localhost"), ("::1", "[::1]")):  # noqa: S104
+        here = f"http://{shown}:8080"
+        listening.announce(settings, host, 8080)
+        assert capsys.readouterr().err.splitlines() == [
+            f"Serving on {here} (Ctrl-C ends it)",
             "  users      in the database auth of db.example.com",
             "  sign-in    off: set SIGN_IN_PAGE=true",
-            f"  dashboard  {emulator.url}/api/dashboard (any name; the password is ADMIN_TOKEN)",
+            f"  dashboard  {here}/api/dashboard (any name; the password is ADMIN_TOKEN)",
         ]
