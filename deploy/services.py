@@ -63,8 +63,9 @@ ADMIN_PASSED_ON = ("ADMIN_AUDIENCE", "ADMIN_SERVICE_ACCOUNT")
 """With ADMIN_TOKEN these enable administrators: the public services never get them."""
 DECIDED = ("ENVIRONMENT", "GOOGLE_CLOUD_PROJECT", "TRUSTED_PROXIES", "HASH_CONCURRENCY")
 """Settings that are also passed on, but whose default depends on the deployment."""
-NOT_DEPLOYED = ("PORT", "THREADS", "USE_DATABASE", "USERS_FILE")
-"""Set by the platform, by CONCURRENCY, or only for a users file: there is no disk."""
+NOT_DEPLOYED = ("HTTPS_PROXY", "NO_PROXY", "PORT", "THREADS", "USE_DATABASE", "USERS_FILE")
+"""The proxy of the machine that deploys; set by the platform or by CONCURRENCY; or only for a users
+file: there is no disk."""
 
 REQUIRED_SECRETS = ("SESSION_SECRET", "DATABASE_URL")
 OPTIONAL_SECRETS = ("SESSION_PRIVATE_KEY", "ALERT_WEBHOOK_URL")
