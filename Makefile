@@ -11,7 +11,7 @@ LOAD = settings=$$($(BIN)/python -m shared.env_file $(1)) || exit; eval "$$setti
 LOAD_ENV = $(call LOAD,.env)
 
 # Deployments read a file of their own, so that no development setting is deployed.
-DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.production}") set -f; $(BIN)/python -m deploy
+DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.production}") set -f; UNDER_MAKE=1 $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help doctor dev test test-quick test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \

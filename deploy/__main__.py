@@ -229,10 +229,25 @@ def smoke(url: str | None, domain: str) -> None:
     smoking.smoke(url, click.echo, domain)
 
 
+def _in_words_of_make(error: click.UsageError) -> str:
+    """Name variables, which is what make's caller has given, instead of options."""
+    message = error.format_message()
+    param = getattr(error, "param", None)
+    if param is not None and param.envvar:
+        return message.replace(param.get_error_hint(error.ctx), param.envvar)
+    return f"{message} With make, options are variables, such as FUNCTION=login and DRY_RUN=1."
+
+
 def main() -> None:
     """Run a command and exit with its code."""
     try:
         sys.exit(deploy.main(prog_name="python -m deploy", standalone_mode=False))
+    except click.UsageError as error:
+        if "UNDER_MAKE" in os.environ:
+            click.echo(f"Error: {_in_words_of_make(error)}", err=True)
+        else:
+            error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

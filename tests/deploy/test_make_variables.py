@@ -200,3 +200,26 @@ def test_what_would_be_another_word_to_gcloud_is_refused_by_name(
     assert done.returncode == 2
     assert variable.lower() in done.stderr.lower()
     assert gcloud.calls == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["FUNCTION=nope"], "Error: Invalid value for FUNCTION: 'nope' is not one of 'api', "),
+        (["CPU=many"], "Error: Invalid value for CPU: 'many' is not a valid integer"),
+        (["FUNCTION=login", "SERVICE=--x"], "Error: Invalid value for SERVICE: '--x' (SERVICE) is"),
+        (["ARGS=--fast"], "options are variables, such as FUNCTION=login and DRY_RUN=1."),
+        (["ARGS=more"], "options are variables, such as FUNCTION=login and DRY_RUN=1."),
+    ],
+)
+def test_who_calls_make_is_told_of_variables_where_one_is_wrong(
+    words: list[str], sentence: str
+) -> None:
+    done = subprocess.run(
+        ["make", "-s", "-o", ".venv/.runtime", "deploy", "PRODUCTION=/dev/null", *words], cwd=ROOT,
+        env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Usage" not in done.stderr
+    assert "python" not in done.stderr

@@ -18,6 +18,7 @@ from tests.support.commands import Ended
 from tests.support.emulator import ROOT, environment
 from tests.support.old_database import OLD_DDL
 from tests.support.postgres import PASSWORD, Server
+from tests.support.reconciliations import sign_up
 from tests.support.transfers import HASH, Target, user
 
 COMMAND = [sys.executable, "-m", "shared.transfer"]
@@ -142,6 +143,16 @@ def test_a_no_is_calm_changes_nothing_and_is_no_failure(
     assert shown.rstrip().endswith("Nothing was changed.")
     assert "Interrupted" not in shown
     assert "\x1b[31m" not in shown, "nothing is red"
+
+
+def test_a_no_to_the_offer_of_make_dev_is_calm_too(shell: Shell, target: Target) -> None:
+    shell.source.unlink()
+    sign_up(shell.source, "ada@example.com")
+    before = shell.source.read_bytes()
+    code, shown = shell.on_terminal("n\n", "reconcile", "--offer")
+    assert (code, target.users(), shell.source.read_bytes()) == (0, {}, before)
+    assert "1 sign-up is not yet in Postgres. Write to Postgres now? [y/N]:" in shown
+    assert shown.rstrip().endswith("Nothing was changed.")
 
 
 def test_ctrl_c_at_a_question_is_an_interruption(shell: Shell, target: Target) -> None:
