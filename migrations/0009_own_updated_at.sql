@@ -51,6 +51,19 @@ BEGIN
 END
 $restore$;
 
+-- These two find what they need whatever the search path of whoever writes a row is.
+DO $path$
+DECLARE
+    trigger_function text;
+BEGIN
+    FOREACH trigger_function IN ARRAY ARRAY['set_users_email_key()', 'mark_changed_hour()'] LOOP
+        EXECUTE format(
+            'ALTER FUNCTION %s SET search_path = %I, pg_temp', trigger_function, current_schema()
+        );
+    END LOOP;
+END
+$path$;
+
 -- Characters that nobody sees and nobody types are no part of a key any more. Python makes these keys anew.
 SET LOCAL ai_coder.as_given = 'on';
 WITH unseen AS (

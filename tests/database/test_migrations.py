@@ -301,6 +301,25 @@ def test_the_schema_has_the_old_systems_indexes_and_trigger(postgres: Server, em
     assert postgres.run("SELECT updated_at > '2020-01-01' FROM users", empty) == [[True]]
 
 
+def test_rows_are_written_whatever_the_search_path_of_the_writer_is(
+    postgres: Server, empty: str
+) -> None:
+    postgres.run("CREATE SCHEMA auth AUTHORIZATION app", empty)
+    url = postgres.url(empty, options="-csearch_path%3Dauth")
+    bring_up_to_date(DatabaseUrl.parse(url), DatabaseSettings())
+    for statement in (
+        "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'Ada@Example.com')",
+        "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'x@xn--bcher-kva.example')",
+        "UPDATE auth.users SET email = 'Eve@Example.com' WHERE email = 'Ada@Example.com'",
+        "INSERT INTO auth.auth_events (at, kind) VALUES ('2024-02-29 12:00Z', 'login')",
+    ):
+        postgres.run(statement, empty)
+    keys = "SELECT email_key, updated_at IS NOT NULL FROM auth.users ORDER BY email"
+    assert postgres.run(keys, empty) == [["eve@example.com", True], [None, True]]
+    assert postgres.run("SELECT count(*) FROM auth.pending_email_keys", empty) == [[1]]
+    assert postgres.run("SELECT count(*) FROM auth.changed_hours", empty) == [[1]]
+
+
 def test_a_changed_address_changes_its_key(postgres: Server, database: str) -> None:
     postgres.run(OLD_INSERT.format(id="0" * 32, email="ada@example.com"), database)
     postgres.run("UPDATE users SET email = 'Eve@Example.com'", database)
