@@ -240,7 +240,8 @@ def test_migrations_and_transfers_do_the_same_whatever_a_session_has_set(
     plain, hostile = [make_database(migrated=False) for _ in range(2)]
     for name in (plain, hostile):
         postgres.run(f"SET ROLE app; {OLD_DDL}{OLD_ROWS}", name)
-    settings = HOSTILE | {"datestyle": "German, DMY", "timezone": "America/New_York"}
+    # The time zone is not among them: it says what the old server's times mean.
+    settings = HOSTILE | {"datestyle": "German, DMY"}
     _set(postgres, f"DATABASE {hostile}", **settings)
     done = [_transfer(postgres, name) for name in (plain, hostile)]
     assert done[0] == done[1]
