@@ -244,6 +244,7 @@ RETURNS = {
     "pageshow": "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))",
     "focus": "dispatchEvent(new Event('focus'))",
 }
+PAUSE = "new Promise((done) => setTimeout(done, 50))"
 
 
 def _sign_up_in_another_tab(page: Page, address: str) -> None:
@@ -288,6 +289,14 @@ def test_a_tab_ends_the_session_only_of_whom_it_shows(
         assert page.request.get("/api/user").status == 401
 
 
+def _come_back(page: Page, status: int) -> None:
+    """Come back to the page while the server answers so, and let the page act on it."""
+    page.route("**/api/user", _answer(status), times=1)
+    with page.expect_response("**/api/user"):
+        page.evaluate(RETURNS["focus"])
+    page.evaluate(PAUSE)
+
+
 def _answer(status: int) -> Callable[[Route], None]:
     return lambda route: route.fulfill(status=status)
 
@@ -301,16 +310,12 @@ def test_what_is_typed_stays_when_nothing_has_changed_or_the_server_does_not_ans
         form = page.get_by_role("region", name="Create an account")
         form.get_by_label("Email").fill(address)
         for status in (401, 503):
-            page.route("**/api/user", _answer(status), times=1)
-            with page.expect_response("**/api/user"):
-                page.evaluate(RETURNS["focus"])
+            _come_back(page, status)
         expect(form.get_by_label("Email")).to_have_value(address)
         form.get_by_label("Password").fill(PASSWORD)
         form.locator("form button").click()
         is_signed_in(page, address)
-        page.route("**/api/user", _answer(503), times=1)
-        with page.expect_response("**/api/user"):
-            page.evaluate(RETURNS["focus"])
+        _come_back(page, 503)
         is_signed_in(page, address)
 
 
@@ -330,6 +335,7 @@ def test_an_answer_that_is_older_than_a_logout_signs_nobody_in(
         user = {"id": "1", "email": address, "provider": "local"}
         with page.expect_response("**/api/user"):
             held[0].fulfill(json=user)
+        page.evaluate(PAUSE)
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
