@@ -108,6 +108,8 @@ def replace(path: Path, *parts: bytes | memoryview) -> tuple[int, ...] | None:
 def replacing(path: Path) -> Iterator[BufferedRandom]:
     """Give a file to write, which takes the path's place, mode 0600, when the block ended well.
 
+    Root leaves it to the owner that the path had, or that the folder has.
+
     Whenever the process or the machine stops, the path holds the old bytes or the new ones. The
     caller holds the file's lock, so that one name is enough for the file that is being written.
     Raises OSError; then the path holds the old bytes, unless only the last step failed, which
@@ -120,6 +122,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     with suppress(FileNotFoundError):
         fresh.unlink()
     with _durable(fresh) as file:
+        _give(file.fileno(), path)
         yield file
         file.flush()
         _sync(file.fileno(), fresh)
@@ -127,7 +130,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
             try:
                 fresh.rename(path)
             except OSError as error:
-                if error.errno != errno.EBUSY or not _is_mounted(path):
+                if error.errno != errno.EBUSY or not is_mounted(path):
                     raise
                 raise OSError(errno.EBUSY, _MOUNTED_PROBLEM, str(path)) from error
             _sync(folder, path.parent)
@@ -198,7 +201,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
-    descriptor = _open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+    descriptor = _open_lock(path)
     try:
         while True:
             try:
@@ -216,6 +219,30 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _open_lock(path: Path) -> int:
+    lock = _lock_of(path)
+    with suppress(FileNotFoundError):
+        return _open(lock, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        descriptor = _open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    except FileExistsError:  # Since then.
+        return _open(lock, os.O_RDWR | os.O_NONBLOCK)
+    _give(descriptor, path)
+    return descriptor
+
+
+def _give(descriptor: int, path: Path) -> None:
+    """Give a file that root has just made to who owns the path, or its folder."""
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            status = (path if os.path.lexists(path) else path.parent).lstat()
+            os.fchown(descriptor, status.st_uid, status.st_gid)
 
 
 def _open(path: Path | str, flags: int) -> int:
@@ -241,9 +268,16 @@ def _open_regular(path: Path | str, flags: int) -> int:
 
 
 def obstacle(path: Path) -> str | None:
-    """Tell why a file could not be replaced or locked, if so; leaves nothing behind."""
-    if _is_mounted(path):
+    """Tell why a file could not be read, replaced or locked, if so; leaves nothing behind."""
+    if is_mounted(path):
         return f"{path}: {_MOUNTED_PROBLEM}"
+    for existing, flags in ((path, os.O_RDONLY), (_lock_of(path), os.O_RDWR)):
+        try:
+            os.close(_open_regular(existing, flags))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            return f"{existing}: {error.strerror}" if error.strerror else str(error)
     folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent  # `locked` makes the others.
@@ -255,11 +289,11 @@ def obstacle(path: Path) -> str | None:
         return f"{folder}: {error.strerror or error}"
     finally:
         with suppress(OSError):
-            probe.with_name(f"{probe.name}.lock").unlink()
+            _lock_of(probe).unlink()
     return None
 
 
-def _is_mounted(path: Path) -> bool:
+def is_mounted(path: Path) -> bool:
     """Tell whether the file itself, not its folder, is what was mounted."""
     escaped = os.path.realpath(path)
     for character in "\\ \t\n":

@@ -332,6 +332,67 @@ def _check_all(make: Callable[[Path], Task], folder: Path, *, lasting: bool) -> 
     assert faults > len(calls)
 
 
+@pytest.mark.parametrize("kind", ["symlink", "folder", "locked by another user"])
+def test_a_file_that_could_not_be_used_is_told_of_before_it_is(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a ConfigMap's link, or the lock that root has made."""
+    file = tmp_path / "users.json"
+    assert files.obstacle(file) is None
+    if kind == "symlink":
+        file.symlink_to(tmp_path / "..data")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.with_name("users.json.lock").touch()
+        real = os.open
+
+        def guarded(path: object, *arguments: int) -> int:
+            if str(path) == f"{file}.lock":  # Root itself may open any.
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "open", guarded)
+    told = {
+        "symlink": f"{file} is a symbolic link, not a regular file",
+        "folder": f"{file} is not a regular file",
+        "locked by another user": f"{file}.lock: Permission denied",
+    }
+    assert files.obstacle(file) == told[kind]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_root_writes_stays_the_services(
+    is_first: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Root reconciles, and the service goes on: it must be able to read and to lock the file."""
+    given = []
+
+    def fchown(descriptor: int, owner: int, group: int) -> None:
+        given.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, owner, group))
+
+    file = tmp_path / "users.json"
+    if not is_first:
+        file.write_text("[]")
+    real = Path.lstat
+    model = tmp_path if is_first else file
+
+    def lstat(path: Path) -> os.stat_result:
+        status = real(path)
+        changed = list(status)
+        changed[4:6] = (1234, 5678)
+        return os.stat_result(changed) if path == model else status
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", fchown)
+    monkeypatch.setattr(Path, "lstat", lstat)
+    for name in ("ada", "eve"):  # Only what it has made: the lock may be another's file by now.
+        _store(file).create_user(_user(name), HASH)
+    written = ("users.json.tmp", 1234, 5678)
+    assert given[:2] == [("users.json.lock", 1234, 5678), written]
+    assert [name for name, *_ in given[2:]] == ["users.json.tmp"]
+
+
 # The same from the outside, by the kernel's own word
 
 

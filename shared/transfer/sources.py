@@ -186,6 +186,8 @@ class Source:
             assert match
             if match.end() < len(self._buffer):
                 return self._buffer[match.end()]
+            if len(self._buffer) - self._position > 2 * ROW_MAX_LENGTH:
+                return ""
             end -= self._position
             if not self._more():
                 return ""
@@ -206,7 +208,7 @@ class Source:
         """Give the rows of the array `users` of an object, whatever else it holds."""
         line, start = self._current_line, self._offset
         is_found = False
-        for name in self._members():
+        for name in self._each_member():
             if name != "users":
                 self._value()
                 continue
@@ -229,7 +231,7 @@ class Source:
         else:
             raise _wrong_form("it is one object, and has no array of users")
 
-    def _members(self) -> Iterator[object]:
+    def _each_member(self) -> Iterator[object]:
         """Give the name of each member of an object; the value is to be read before the next."""
         self._expect("{")
         while self._peek() != "}":
