@@ -23,7 +23,6 @@ from shared.store.json_file.store import JsonFileStore
 DEFAULT_PORT = 8080
 SPARE_BYTES = 64 * 1024 * 1024
 """What should be free beside two copies of the users file, which a write needs."""
-_MOUNTS = Path("/proc/self/mountinfo")
 _SECONDS = 2.0
 
 
@@ -62,7 +61,7 @@ def _look_at_file(path: Path, settings: Settings) -> Iterator[Finding]:
             f"Other users of this machine may read {path}, which has password hashes.",
             f"Run `chmod 600 {path}`.",
         )
-    if _is_mounted_alone(path):
+    if files.is_mounted(path):
         yield problem(
             f"{path} is mounted by itself, so that it cannot be replaced by a new version.",
             f"Mount its folder, {path.parent}, instead of the file.",
@@ -108,20 +107,6 @@ def _look_at_folder(path: Path, *, must_write: bool) -> Iterator[Finding]:
             f"Make room for {(2 * size + SPARE_BYTES) / 1e6:,.0f} MB: a write needs a copy of the "
             "users file.",
         )
-
-
-def _is_mounted_alone(path: Path) -> bool:
-    """Tell whether a file is a mount by itself, as containers mount single files."""
-    try:
-        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:  # Not Linux.
-        return os.path.ismount(path)
-    # The fifth field (proc(5)); blanks and backslashes are written in octal.
-    points = {line.split(" ")[4] for line in lines}
-    real = str(path.resolve())
-    for character in "\\ \t\n":
-        real = real.replace(character, f"\\{ord(character):03o}")
-    return real in points
 
 
 def look_at_port(subject: Subject) -> Findings:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shared import files
 from shared.doctor import machine
 from tests.support.broken_files import BrokenFiles
 from tests.support.doctor import look, told
@@ -122,7 +123,7 @@ def test_a_file_that_is_mounted_by_itself_is_told_with_its_folder(
     users.rename(odd)
     shown = str(odd).replace(" ", "\\040")
     mounts.write_text(f"36 35 98:0 /mnt1 {shown} rw,noatime master:1 - ext3 /dev/root rw\n")
-    monkeypatch.setattr(machine, "_MOUNTS", mounts)
+    monkeypatch.setattr(files, "_MOUNTS", mounts)
     (problem,) = told(look("files", USERS_FILE=str(odd)), "problem")
     assert f"{odd} is mounted by itself" in problem
     assert f"Mount its folder, {odd.parent}" in problem
