@@ -451,13 +451,12 @@ def _backup_with(strace_program: str, source: Path, fault: str) -> subprocess.Co
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("reason", ["EINVAL", "ENOSYS"])
 def test_where_nothing_can_be_synced_it_is_written_with_one_warning(
-    strace_program: str, tmp_path: Path, reason: str
+    strace_program: str, tmp_path: Path
 ) -> None:
     source = tmp_path / "users.json"
     source.write_text(json.dumps([row(1)]))
-    done = _backup_with(strace_program, source, f"fsync:error={reason}")
+    done = _backup_with(strace_program, source, "fsync:error=EINVAL")
     assert done.returncode == 0, done.stderr
     (copy,) = tmp_path.glob("users.backup.*.json")
     assert copy.read_bytes() == source.read_bytes()
@@ -465,16 +464,22 @@ def test_where_nothing_can_be_synced_it_is_written_with_one_warning(
     assert done.stderr.count(warning) == 1
 
 
-@pytest.mark.parametrize("reason", ["EPERM", "ENOSYS"])
-def test_where_there_are_no_hard_links_a_new_file_gets_its_name_all_the_same(
-    strace_program: str, tmp_path: Path, reason: str
+@pytest.mark.parametrize("call", ["fsync", "link"])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_call_that_a_file_system_does_not_have_keeps_no_file_from_being_written(
+    call: str, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    source = tmp_path / "users.json"
-    source.write_text(json.dumps([row(1)]))
-    done = _backup_with(strace_program, source, f"link,linkat:error={reason}")
-    assert done.returncode == 0, done.stderr
-    (copy,) = set(tmp_path.iterdir()) - {source}
-    assert copy.read_bytes() == source.read_bytes()
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refuse)
+    new, replaced = tmp_path / "export.json", tmp_path / "users.json"
+    with files.creating(new) as file:
+        file.write(b"[]")
+    for data in (b"[1]", b"[2]"):
+        files.replace(replaced, data)
+    assert (new.read_bytes(), replaced.read_bytes()) == (b"[]", b"[2]")
+    assert set(tmp_path.iterdir()) == {new, replaced}
 
 
 def test_without_hard_links_nothing_is_overwritten_and_nothing_is_left(
@@ -497,6 +502,17 @@ def test_without_hard_links_nothing_is_overwritten_and_nothing_is_left(
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         create("other.json", meanwhile=lambda: patch.setattr(Path, "rename", _fail))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_links_are_forbidden_a_command_gives_its_file_a_name_all_the_same(
+    strace_program: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "users.json"
+    source.write_text(json.dumps([row(1)]))
+    done = _backup_with(strace_program, source, "link,linkat:error=EPERM")
+    assert done.returncode == 0, done.stderr
+    (copy,) = set(tmp_path.iterdir()) - {source}
+    assert copy.read_bytes() == source.read_bytes()
 
 
 def _fail(path: Path, _: object) -> None:
