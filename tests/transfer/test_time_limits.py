@@ -140,12 +140,13 @@ def test_an_import_may_send_rows_for_longer_than_a_request_may_take(
 
 
 def test_a_verification_may_take_longer_than_a_request(hurried: Target, relay: Relay) -> None:
-    """As may a plan, which does the same."""
-    hurried.apply(ROWS)
-    relay.mode = Mode(rate=25_000)  # It sends digests, and not the rows.
+    """As may a plan, which does the same: of each row it sends little more than a digest."""
+    rows = [user(number) for number in range(1_000)]
+    hurried.apply(rows)
+    relay.mode = SLOWLY
     with _at_least(REQUEST):
-        found, _ = hurried.verify(ROWS)
-    assert nonzero(found.counts) == {"identical": len(ROWS)}
+        found, _ = hurried.verify(rows)
+    assert nonzero(found.counts) == {"identical": len(rows)}
 
 
 def test_an_import_may_wait_longer_for_a_row_than_a_request_may_take(hurried: Target) -> None:
