@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import secrets
 import shutil
@@ -17,6 +16,7 @@ from shared.doctor.subject import Finding, Findings, Subject, note, ok, problem
 from shared.environment import Environment
 from shared.errors import StoreUnavailable
 from shared.formats.counts import count
+from shared.formats.strict_json import loads
 from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 
@@ -139,7 +139,7 @@ def _serves(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
     try:
         connection.request("GET", "/api/livez")
-        answer = json.loads(connection.getresponse().read(4096))
+        answer = loads(connection.getresponse().read(4096))
     except (OSError, http.client.HTTPException, ValueError):
         return False
     finally:
