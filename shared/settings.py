@@ -57,11 +57,11 @@ class Settings:
 
     @classmethod
     def names(cls) -> frozenset[str]:
-        """Name every setting that is read."""
+        """Name every setting that is read, and NO_PROXY, for which urllib looks."""
         env = Environment({})
         cls._read(env)
         _check_proxy(env)
-        return frozenset(env.asked)
+        return frozenset(env.asked | {"NO_PROXY"})
 
     @classmethod
     def misspelt(cls, variables: Mapping[str, str]) -> dict[str, str]:
