@@ -111,8 +111,6 @@ _NAMING_OBJECTS = (
     sqlstate.CLASS_SYNTAX_OR_ACCESS,
 )
 """Classes of errors whose DETAIL names objects of the schema, and no row."""
-_RAISE = "exec_stmt_raise"
-"""The routine of PL/pgSQL's RAISE."""
 _UNAVAILABLE = (
     sqlstate.CLASS_CONNECTION_EXCEPTION,
     sqlstate.CLASS_INSUFFICIENT_RESOURCES,
@@ -474,7 +472,9 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         position = fields.get("P")
         self.position = int(position) if position else None
         # What a function raises may have any code.
-        names_objects = fields["C"].startswith(_NAMING_OBJECTS) and fields.get("R") != _RAISE
+        names_objects = fields["C"].startswith(_NAMING_OBJECTS) and not server_errors.is_raised(
+            fields
+        )
         self.detail = fields.get("D") if names_objects else None
 
     def _check_authentication(self) -> None:
