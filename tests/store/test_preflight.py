@@ -510,3 +510,26 @@ def test_who_may_not_read_is_told_the_grant_and_a_standby_is_looked_at_all_the_s
     postgres.run(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, app")
     with postgres.read_only(database):
         assert _sentences(postgres, database) == []
+
+
+def test_the_look_is_not_compiled_which_would_take_seconds_where_the_catalog_is_large(
+    postgres: Server, database: str
+) -> None:
+    settings = {"log_min_duration": "0", "log_settings": "on", "log_format": "json"}
+    postgres.run(f"ALTER DATABASE {database} SET session_preload_libraries = 'auto_explain'")
+    postgres.run("LOAD 'auto_explain'; " + "; ".join(
+        f"ALTER DATABASE {database} SET auto_explain.{name} = '{value}'"
+        for name, value in settings.items()
+    ))  # fmt: skip
+    postgres.run(f"ALTER DATABASE {database} SET jit = on")
+    before = len(postgres.log())
+    with (
+        closing(Database(DatabaseUrl.parse(postgres.url(database)), DatabaseSettings())) as opened,
+        opened.direct_connection(time.monotonic() + 30) as connection,
+    ):
+        obstacles(connection)
+    log = postgres.log()[before:]
+    found = [json.JSONDecoder().raw_decode(log, match.end())[0]
+             for match in re.finditer(r"duration: [\d.]+ ms  plan:\s*", log)]  # fmt: skip
+    (plan,) = [plan for plan in found if "pg_get_indexdef" in plan["Query Text"]]
+    assert plan["Settings"]["jit"] == "off"

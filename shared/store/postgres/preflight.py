@@ -286,7 +286,8 @@ def _look(connection: Connection) -> Iterator[Obstacle]:
         )
         return
     connection.run_script(
-        "SET LOCAL search_path = pg_catalog; SET LOCAL quote_all_identifiers = off"
+        "SET LOCAL search_path = pg_catalog; SET LOCAL quote_all_identifiers = off;"
+        "SET LOCAL jit = off"  # To compile it takes seconds, where the catalog is large.
     )
     ((found,),) = connection.execute(
         _CATALOG,
