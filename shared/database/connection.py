@@ -7,7 +7,6 @@ with another attempt. Only logging in lets errors of the socket through, to `con
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import select
@@ -30,7 +29,7 @@ from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
-from shared.observe import log, metrics
+from shared.observe import metrics
 
 Row = list[Any]
 
@@ -219,6 +218,8 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         self._wanted_path = url.search_path
         self.told_path: str | None = None
         """The search path that the first statement found; None before it."""
+        self.told_isolation = ""
+        """And the level of isolation of its transaction."""
         self.search_path: str | None = None
         """Goes ahead of each statement, where another client of a pooler may have set its own."""
         startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
@@ -308,9 +309,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
                 cause=f"session_replication_role is {replication_role}, so that no trigger and no "
                 "foreign key works: ALTER ROLE … RESET session_replication_role, or ALTER DATABASE"
             )
-        if isolation != "read committed":
-            _warn_of_isolation(isolation)
-        self.told_path = path
+        self.told_path, self.told_isolation = path, isolation
 
     def run_script(self, sql: str) -> list[Row]:
         """Run statements without parameters, as one simple query.
@@ -581,19 +580,6 @@ def _moment(text: str) -> datetime | str:
         if _BEYOND.fullmatch(text):
             return text
         raise
-
-
-@functools.cache
-def _warn_of_isolation(level: str) -> None:
-    """Tell the operator once: what happens at the same time is refused more often, and that is all.
-
-    A transaction of one flight cannot choose its own, and poolers hand a session's on to others.
-    """
-    log.write(
-        "WARNING",
-        f"default_transaction_isolation is {level}: of logins at the same time some get 503. "
-        "ALTER ROLE … SET default_transaction_isolation = 'read committed'",
-    )
 
 
 def _names(search_path: str) -> list[str]:

@@ -163,7 +163,8 @@ class Database:
             fault.objects["statement"] = statement.name
             raise
         finally:
-            self._search_path = self._search_path or connection.told_path
+            if self._search_path is None:
+                self._learn_from(connection)
             seconds = time.monotonic() - began
             metrics.QUERIES.record(seconds, statement.name)
             if seconds >= self._settings.slow_query:
@@ -173,6 +174,17 @@ class Database:
                     statement=statement.name,
                     milliseconds=round(seconds * 1000, 2),
                 )
+
+    def _learn_from(self, connection: Connection) -> None:
+        """Keep what the first statement was told of the session."""
+        self._search_path, level = connection.told_path, connection.told_isolation
+        if level not in ("", "read committed"):
+            # A flight cannot choose its own, and poolers hand a session's on to others.
+            log.write(
+                "WARNING",
+                f"default_transaction_isolation is {level}: of logins at the same time some get "
+                "503. ALTER ROLE … SET default_transaction_isolation = 'read committed'",
+            )
 
     @contextmanager
     def direct_connection(self, deadline: float) -> Iterator[Connection]:
