@@ -14,7 +14,6 @@ from shared.settings import Settings
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s#]+)", re.MULTILINE)
-_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 def look_at_packages(_: Subject) -> Findings:
@@ -82,13 +81,9 @@ def look_at_settings(subject: Subject) -> Findings:
             "DATABASE_URL is set, but USE_DATABASE is false: users are in the JSON file.",
             "Delete USE_DATABASE to use the database, and to have it looked at.",
         )
-    for name in _PROXIES:
+    for name in ("all_proxy", "ALL_PROXY"):
         if subject.variables.get(name):
-            yield note(
-                f"{name} is set, and not used: connections to the database, to Google and to the "
-                "webhook are direct.",
-                "Allow these connections, or delete the variable.",
-            )
+            yield note(f"{name} is set, and not used.", "Name an HTTP proxy in HTTPS_PROXY.")
             break
     given = sum(bool(subject.variables.get(name, "").strip()) for name in Settings.names())
     yield ok(f"The settings for {settings.environment} can be used ({given} of them are given).")

@@ -13,14 +13,12 @@ from pathlib import Path
 
 from shared import files
 from shared.doctor.subject import Finding, Findings, Subject, note, ok, problem
-from shared.environment import Environment
 from shared.errors import StoreUnavailable
 from shared.formats.counts import count
 from shared.formats.strict_json import loads
 from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 
-DEFAULT_PORT = 8080
 SPARE_BYTES = 64 * 1024 * 1024
 """What should be free beside two copies of the users file, which a write needs."""
 _SECONDS = 2.0
@@ -111,11 +109,9 @@ def _look_at_folder(path: Path, *, must_write: bool) -> Iterator[Finding]:
 
 def look_at_port(subject: Subject) -> Findings:
     """Tell whether the port is free, or this service has it."""
-    env = Environment(subject.variables)
-    port = env.number("PORT", DEFAULT_PORT, 1, 65535)
-    if env.problems:
-        yield problem(env.problems[-1], "Correct PORT, or delete it.")
+    if subject.settings is None:
         return
+    port = subject.settings.web.port
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

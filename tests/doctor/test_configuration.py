@@ -76,7 +76,7 @@ def test_settings_are_those_of_the_file_under_those_of_the_environment(path: Pat
         ({"ENVIRONMENT": "prod"}, "problem", "ENVIRONMENT must be one of"),
         ({"DATABASE_URL": "mysql://x"}, "problem", "must begin with postgresql://"),
         ({"DATABASE_URL": URL, "USE_DATABASE": "false"}, "note", "users are in the JSON file"),
-        ({"HTTPS_PROXY": "http://proxy:3128"}, "note", "HTTPS_PROXY is set, and not used"),
+        ({"ALL_PROXY": "http://proxy:3128"}, "note", "ALL_PROXY is set, and not used"),
     ],
 )
 def test_what_the_server_refuses_or_does_not_see_is_told(

@@ -150,9 +150,3 @@ def test_a_port_is_free_in_use_by_another_or_by_this_service(
     assert f"Port {port} cannot be used: Address already in use." in problem
     own = emulators["json"].url.rpartition(":")[2]
     assert told(look("port", PORT=own), "ok") == [f"This service answers on port {own}. "]
-
-
-@pytest.mark.parametrize("port", ["abc", "0", "65536", "80.5"])
-def test_a_port_that_is_none_is_told_with_the_bounds(port: str) -> None:
-    (problem,) = told(look("port", PORT=port), "problem")
-    assert "PORT must be a whole number from 1 to 65535." in problem

@@ -47,8 +47,9 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a trigger that changes it": (
         trigger("IF NEW.name = 'Eve' THEN NEW.name = 'Adam'; END IF; RETURN NEW;"),
         {"name": "Eve"}, "a trigger or rule"),
-    "a short column": ("ALTER TABLE users ALTER name TYPE varchar(6)", {"name": "a long name"},
-                       "column name"),
+    "a short column": (
+        "ALTER TABLE users ADD tag varchar(6) GENERATED ALWAYS AS (name) STORED",
+        {"name": "a long name"}, "value too long for type character varying(6)"),
     "one identity a user": (
         "ALTER TABLE identities ADD CONSTRAINT guard UNIQUE (user_id)",
         {"identities": [IDENTITY | {"subject": subject} for subject in ("a", "b")]},
