@@ -10,24 +10,11 @@ from dataclasses import dataclass
 
 from shared.database.connection import Connection
 from shared.errors import TransferRefused
-from shared.model.user_record import COLUMNS
+from shared.store.postgres.shapes import TABLES
 
-_COLUMNS: dict[str, dict[str, str]] = {
-    "users": {name: column.type for name, column in COLUMNS.items()},
-    "identities": {
-        "issuer": "text", "subject": "text", "user_id": "uuid", "created_at": "timestamptz",
-    },
-    "import_batches": {
-        "number": "bigint", "id": "text", "plan_sha256": "text", "source_sha256": "text",
-        "users_sha256": "text", "counts": "jsonb", "run_by": "text", "applied_at": "timestamptz",
-        "rolled_back_at": "timestamptz", "rolled_back_by": "text",
-    },
-    "import_records": {
-        "user_id": "uuid", "batch": "bigint", "digest": "bytea", "previous": "jsonb",
-    },
-    "applied_ops": {"operation": "uuid", "outcome": "text"},
-    "revoked_sessions": {"sid": "text", "ends_at": "timestamptz", "user_id": "uuid"},
-}  # fmt: skip
+_WRITTEN = (
+    "users", "identities", "import_batches", "import_records", "applied_ops", "revoked_sessions",
+)  # fmt: skip
 _FOUND = """
 SELECT name, found IS NULL, NOT has_table_privilege(found, 'SELECT'), quote_ident(current_user)
 FROM (
@@ -91,7 +78,7 @@ def require_adopted(connection: Connection) -> None:
 def require_writable(connection: Connection) -> None:
     """Raise TransferRefused where nothing can be written, or not by this role."""
     ((is_standby, is_read_only, no_temporary, unwritable, database, role),) = connection.execute(
-        _WRITABLE, tables=",".join(_COLUMNS)
+        _WRITABLE, tables=",".join(_WRITTEN)
     )
     if is_standby:
         problem = "The database is a standby, which only reads: use the primary's address."
@@ -113,5 +100,7 @@ def require_writable(connection: Connection) -> None:
 
 
 def _empty(table: str) -> str:
-    columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in _COLUMNS[table].items())
+    columns = ", ".join(
+        f"NULL::{column.type} AS {name}" for name, column in TABLES[table].columns.items()
+    )
     return f"{table} AS (SELECT {columns} WHERE false)"
