@@ -13,6 +13,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from shared.database.connection import Connection
@@ -21,6 +22,7 @@ from shared.transfer import access
 from shared.transfer.duplicates import Claims
 from shared.transfer.staging import (
     CHANGED,
+    DECISIONS_PART,
     DUPLICATE,
     EMAIL_TAKEN,
     FEW_LATEST,
@@ -37,8 +39,6 @@ from shared.transfer.users_table import FEW_HELD
 
 _TABLES = ("users", "identities", "import_batches", "import_records", "applied_ops")
 BATCH_ROWS = 2_000
-DECISIONS_PART = 10_000
-"""Rows whose decisions are digested together, as an apply does."""
 
 # By indexes: the server would read all users anew for each batch.
 _BY_INDEXES = (
@@ -213,29 +213,28 @@ class Comparison:
     def decisions_sha256(self) -> str:
         """Digest what `staging.decisions_sha256` does, so that an apply can be bound to a plan."""
         parts = hashlib.sha256()
-        part, decisions, changed = 0, list[str](), 0
+        for _, part in groupby(self._decisions(), lambda decided: decided[0] // DECISIONS_PART):
+            parts.update(hashlib.sha256(" ".join(text for _, text in part).encode()).digest())
+        return parts.hexdigest()
+
+    def _decisions(self) -> Iterator[tuple[int, str]]:
+        """Give each row that is not simply new, and what was decided for it on what ground."""
+        changed = 0
         for row, index in self._each_row():
-            if row // DECISIONS_PART > part:
-                if decisions:
-                    parts.update(hashlib.sha256(" ".join(decisions).encode()).digest())
-                part, decisions = row // DECISIONS_PART, []
             if index is None:
-                decisions.append(f"{row}:{INVALID}")
+                yield row, f"{row}:{INVALID}"
                 continue
             verdict = VERDICTS[self._codes[index]]
             if override := self._overrides.get(index):
                 _, _, other_row, other_id = override
                 more = [str(it) for it in (other_row, other_id) if it is not None]
-                decisions.append(":".join([str(row), override.verdict, *more]))
+                yield row, ":".join([str(row), override.verdict, *more])
             elif verdict == CHANGED:
                 base = self._bases[changed * 32 : changed * 32 + 32].hex()
-                decisions.append(f"{row}:{verdict}:{base}")
+                yield row, f"{row}:{verdict}:{base}"
             elif verdict != NEW:
-                decisions.append(f"{row}:{verdict}")
+                yield row, f"{row}:{verdict}"
             changed += verdict == CHANGED
-        if decisions:
-            parts.update(hashlib.sha256(" ".join(decisions).encode()).digest())
-        return parts.hexdigest()
 
     def _each_row(self) -> Iterator[tuple[int, int | None]]:
         """Give each row's number, and its index among the valid ones if it is one."""

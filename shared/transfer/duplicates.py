@@ -21,11 +21,11 @@ _AT_ONCE = 250_000
 """About so many numbers are compared with each other at once."""
 _NO_TIME = 2**63 - 1
 """In the place of a missing time: it comes last."""
-_SAME_ID = "The other row has the same id and another address."
-_LOWER_CASE = "The other row has the address in lower case."
-_OLDER = "The other row is older."
-_FIRST = "The other row comes first, by id."
-_SAME_IDENTITY = "The other row has one of its identities."
+SAME_ID = "The other row has the same id and another address."
+LOWER_CASE = "The other row has the address in lower case."
+OLDER = "The other row is older."
+FIRST = "The other row comes first, by id."
+SAME_IDENTITY = "The other row has one of its identities."
 
 
 class Duplicate(NamedTuple):
@@ -79,7 +79,7 @@ class Claims:
                 first, *_, last = indexes
                 for index in indexes:
                     other = last if index == first else first
-                    found[index] = Duplicate(_SAME_ID, self._rows[other])
+                    found[index] = Duplicate(SAME_ID, self._rows[other])
         for _, indexes in _groups(self._keys):
             left = sorted((i for i in indexes if i not in found), key=self._rank)
             for index in left[1:]:
@@ -90,7 +90,7 @@ class Claims:
             for index in left if len(left) > 1 else ():
                 others[index].append(left[1] if index == left[0] else left[0])
         for index, sharing in others.items():
-            found[index] = Duplicate(_SAME_IDENTITY, self._rows[min(sharing)])
+            found[index] = Duplicate(SAME_IDENTITY, self._rows[min(sharing)])
         return found
 
     def _key(self, index: int) -> bytes:
@@ -101,8 +101,8 @@ class Claims:
 
     def _reason(self, winner: int, loser: int) -> str:
         if self._exact[winner] and not self._exact[loser]:
-            return _LOWER_CASE
-        return _OLDER if self._created[winner] != self._created[loser] else _FIRST
+            return LOWER_CASE
+        return OLDER if self._created[winner] != self._created[loser] else FIRST
 
 
 def _digest(text: str) -> bytes:

@@ -17,7 +17,7 @@ from shared.database.connection import LIFT_LIMITS, Connection, Row
 from shared.database.statement import Value
 from shared.errors import StoreUnavailable, TransferRefused
 from shared.model.user_record import COLUMNS, NULL, UserRecord, copy_line, escaped
-from shared.transfer import access
+from shared.transfer import access, duplicates
 from shared.transfer.users_table import (
     COLUMN_NAMES,
     DIGEST,
@@ -38,6 +38,8 @@ READING_IDLE_SECONDS = 3600
 """After which one ends that only reads, and keeps nobody waiting."""
 FETCH_ROWS = 1000
 FETCH_BLOCKS = 10
+DECISIONS_PART = 10_000
+"""Rows whose decisions are digested together."""
 
 NEW, CHANGED, IDENTICAL = "new", "changed", "identical"
 KEPT, ALTERED, DELETED = "kept", "altered", "deleted"
@@ -93,7 +95,7 @@ SELECT count(DISTINCT uuid_hash_extended(id, 0)) < count(*)
     OR count(DISTINCT hashtextextended(email_key, 0)) < count(*)
 FROM staged_users WHERE verdict = 'new'
 """
-_DUPLICATE_EMAILS = """
+_DUPLICATE_EMAILS = f"""
 WITH ranked AS (
     SELECT row, email = email_key AS exact, created_at, first_value(row) OVER rank AS winner,
            first_value(email = email_key) OVER rank AS winner_exact,
@@ -108,15 +110,15 @@ WITH ranked AS (
     )
 )
 UPDATE staged_users s SET verdict = 'duplicate', other_row = winner, reason = CASE
-    WHEN winner_exact AND NOT exact THEN 'The other row has the address in lower case.'
-    WHEN winner_created_at IS DISTINCT FROM ranked.created_at THEN 'The other row is older.'
-    ELSE 'The other row comes first, by id.' END
+    WHEN winner_exact AND NOT exact THEN '{duplicates.LOWER_CASE}'
+    WHEN winner_created_at IS DISTINCT FROM ranked.created_at THEN '{duplicates.OLDER}'
+    ELSE '{duplicates.FIRST}' END
 FROM ranked WHERE s.row = ranked.row AND ranked.row <> winner
 """
 # Which of them is right, nobody here can know; of rows with one address, too, the addresses decide.
-_SHARED_IDS = """
+_SHARED_IDS = f"""
 UPDATE staged_users s SET verdict = 'duplicate',
-    reason = 'The other row has the same id and another address.',
+    reason = '{duplicates.SAME_ID}',
     other_row = CASE WHEN s.row = first THEN last ELSE first END
 FROM (
     SELECT id, min(row) AS first, max(row) AS last FROM staged_users WHERE verdict = 'new'
@@ -125,7 +127,7 @@ FROM (
 WHERE s.id = shared.id AND s.verdict = 'new'
 """
 # Neither can it know whose an identity is. Of rows with one address, the losers claim nothing.
-_SHARED_IDENTITIES = """
+_SHARED_IDENTITIES = f"""
 WITH claimed AS (
     SELECT i.* FROM staged_identities i JOIN staged_users s USING (row) WHERE s.verdict = 'new'
 ), pairs AS (
@@ -139,7 +141,7 @@ WITH claimed AS (
     WINDOW rank AS (PARTITION BY issuer, subject ORDER BY row)
 )
 UPDATE staged_users s SET verdict = 'duplicate', other_row = shared.other_row,
-    reason = 'The other row has one of its identities.'
+    reason = '{duplicates.SAME_IDENTITY}'
 FROM (SELECT row, min(other_row) AS other_row FROM pairs GROUP BY row) shared
 WHERE s.row = shared.row
 """
@@ -231,9 +233,9 @@ WHERE s.row = taken.row AND s.verdict IN ('new', 'changed')
 _ARRIVED = """
 SELECT encode(sha256(coalesce(string_agg(digest, '' ORDER BY row), '')), 'hex') FROM staged_users
 """
-_DECISIONS = """
+_DECISIONS = f"""
 SELECT encode(sha256(coalesce(string_agg(decisions, '' ORDER BY part), '')), 'hex') FROM (
-    SELECT row / 10000 AS part, sha256(convert_to(string_agg(concat_ws(
+    SELECT row / {DECISIONS_PART} AS part, sha256(convert_to(string_agg(concat_ws(
         ':', row, verdict, other_row, other_id,
         CASE WHEN verdict = 'changed' THEN encode(base, 'hex') END
     ), ' ' ORDER BY row), 'UTF8')) AS decisions

@@ -105,7 +105,7 @@ def test_so_it_does_in_longer_histories(target: Target, seed: int) -> None:
 
 
 def test_a_plan_holds_of_more_rows_than_are_digested_at_once(target: Target) -> None:
-    rows: list[Row] = [{}] * (comparing.DECISIONS_PART + 10)
+    rows: list[Row] = [{}] * (staging.DECISIONS_PART + 10)
     rows[7] = rows[-3] = user(1)
     rows[9_999] = user(2)
     plan, _ = target.plan(rows)
