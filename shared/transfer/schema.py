@@ -11,11 +11,10 @@ import click
 
 from shared.database import migrations
 from shared.database.connection import Connection
-from shared.errors import TransferRefused
 from shared.formats.timestamps import to_iso
 from shared.store.postgres import email_keys, preflight, preparation
 from shared.transfer.command import DIFFERENT, FAILED, Command, Stop, action
-from shared.transfer.steps import PATIENCE
+from shared.transfer.steps import PATIENCE, refuse
 
 
 @click.group()
@@ -62,7 +61,7 @@ def plan(command: Command) -> None:
     It records what it applies. Changes nothing.
     """
     with _reading(command) as (connection, obstacles):
-        _refuse(obstacles)
+        refuse(obstacles)
         sql = preparation.plan(connection, PATIENCE)
     command.display.text(sql)
     command.display.result(sql=sql)
@@ -122,14 +121,9 @@ def pending(command: Command) -> list[str]:
     Raises TransferRefused where something stands in their way.
     """
     with _reading(command) as (connection, obstacles):
-        _refuse(obstacles)
+        refuse(obstacles)
         found = migrations.status(connection)
     return [migration.name for migration in found if migration.state == "pending"]
-
-
-def _refuse(obstacles: Sequence[preflight.Obstacle]) -> None:
-    if obstacles:
-        raise TransferRefused("\n".join([*map(str, obstacles), "Nothing was changed."]))
 
 
 @contextmanager

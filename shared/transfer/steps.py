@@ -8,7 +8,7 @@ before its end, its transaction ends with it and nothing has happened.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Generic, Literal, TypeVar
 from shared.database.connection import Connection, ConnectionLost
 from shared.database.pool import Database
 from shared.errors import CommitUnknown, StoreFault, StoreUnavailable, TransferRefused
-from shared.store.postgres.preflight import obstacles
+from shared.store.postgres.preflight import Obstacle, obstacles
 from shared.transfer import staging
 
 PATIENCE = 3600.0
@@ -112,6 +112,12 @@ def sibling_path(source: Path, kind: str, name: str, suffix: str = "") -> Path:
     return source.with_name(f"{source.stem}.{kind}.{name}{suffix or source.suffix}")
 
 
+def refuse(found: Sequence[Obstacle]) -> None:
+    """Raise TransferRefused with the sentences of every obstacle, if there is any."""
+    if found:
+        raise TransferRefused("\n".join([*map(str, found), "Nothing was changed."]))
+
+
 @contextmanager
 def transaction(
     database: Database, *, write: bool, seconds: float = PATIENCE, foresee: bool = False
@@ -124,9 +130,7 @@ def transaction(
     """
     now = time.monotonic()
     with database.direct_connection(now + min(seconds, database.timeout)) as connection:
-        found = [it for it in obstacles(connection) if foresee or not it.only_migrating]
-        if found:
-            raise TransferRefused("\n".join([*map(str, found), "Nothing was changed."]))
+        refuse([it for it in obstacles(connection) if foresee or not it.only_migrating])
         staging.begin(connection, write=write)
         connection.set_deadline(now + seconds)
         yield connection
