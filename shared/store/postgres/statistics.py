@@ -73,7 +73,7 @@ STATISTICS = Statement(
 WITH registered AS (
     SELECT CASE WHEN created_at >= :start::timestamptz AND created_at < :end::timestamptz
             THEN date_bin('1 day', created_at, :start::timestamptz) END AS day,
-        coalesce(provider, 'local') AS provider, count(*) AS n,
+        provider, count(*) AS n,
         count(*) FILTER (WHERE created_at >= :week_ago::timestamptz
             AND created_at < :end::timestamptz) AS last_week,
         count(*) FILTER (WHERE created_at >= :month_ago::timestamptz
