@@ -276,7 +276,6 @@ def _refuse_transaction_control(migration: Migration) -> None:
 def _opening(seconds: float) -> str:
     # Who has waited for the lock has to see what its holder did, whatever the role's default is.
     # The server gives up by itself, so that nobody waits for a lock whose holder has gone.
-    # And what another one has recorded while this one waited must be seen, whatever the default is.
     return f"""\
 BEGIN ISOLATION LEVEL READ COMMITTED;
 {LIFT_LIMITS};
