@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.errors import PlanOutdated, RowsRejected, StoreFault, TransferRefused
+from shared.formats.counts import count
 from shared.model.user_record import (
     MEMBERS,
     InvalidRow,
@@ -145,8 +146,8 @@ def apply(
         found.require_users()
         if found.rejected and not skip_invalid:
             raise RowsRejected(
-                f"{found.rejected} of {found.rows} row{'' if found.rows == 1 else 's'} cannot be "
-                "imported, so nothing was written: fix what is wrong, or skip with `skip_invalid`."
+                f"{found.rejected:,} of {count(found.rows, 'row')} cannot be imported, so nothing "
+                "was written: fix what is wrong, or skip with `skip_invalid`."
             )
         revoked, sid = writing.revoke_sessions(connection)
         writing.resolve_operations(connection)

@@ -432,7 +432,7 @@ def _is_certain(error: json.JSONDecodeError) -> bool:
 
 def _parse_line(line: str) -> object:
     if _is_too_deep(line):
-        return InvalidRow("The line is nested too deeply.")
+        return InvalidRow(f"The line {_TOO_DEEP}.")
     try:
         return _SCANNER.decode(line)
     except ValueError:
