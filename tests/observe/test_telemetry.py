@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from tests.support.emulator import running_emulator
+from tests.support.serving import serving
 from tests.support.waiting import until
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
@@ -67,14 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def _collecting() -> Iterator[Collector]:
-    with Collector() as collector:
-        thread = threading.Thread(target=collector.serve_forever)
-        thread.start()
-        try:
-            yield collector
-        finally:
-            collector.shutdown()
-            thread.join()
+    collector = Collector()
+    with serving(collector):
+        yield collector
 
 
 def test_a_worker_exports_its_metrics_where_an_endpoint_is_configured(tmp_path: Path) -> None:

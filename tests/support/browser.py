@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +12,8 @@ from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
+
+from tests.support.serving import serving
 
 _TELL_OF_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) =>
@@ -82,14 +83,9 @@ def front_end(folder: Path) -> Iterator[str]:
     """Serve an empty page of another origin, by its name `localhost`."""
     folder.joinpath("index.html").write_text("<!doctype html><link rel=icon href=data:,>")
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://localhost:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with serving(server):
+        yield f"http://localhost:{server.server_port}"
 
 
 def axe(page: Page) -> list[str]:

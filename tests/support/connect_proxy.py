@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.serving import serving
 
 
 class ConnectProxy:
@@ -41,14 +42,8 @@ class ConnectProxy:
     @contextmanager
     def running(self) -> Iterator[ConnectProxy]:
         """Listen."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
 
 def _forward(one: socket.socket, other: socket.socket) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from shared.credentials import id_tokens
 from shared.credentials.id_tokens import Provider
 from tests.support.certificates import Authority
 from tests.support.emulator import ROOT
+from tests.support.serving import serving
 
 AUDIENCE = "https://api.example.com/api/migrate"
 SERVICE_ACCOUNT = "importer@project.iam.gserviceaccount.com"
@@ -183,13 +183,8 @@ class CertificateServer:
 
     @contextmanager
     def running(self) -> Iterator[CertificateServer]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self.stop()
-            thread.join()
 
     def stop(self) -> None:
         """Refuse connections from now on."""

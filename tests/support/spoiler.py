@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 from tests.support.emulator import NO_TLS
+from tests.support.serving import serving
 
 Spoiled = dict[tuple[str, str], int | None]
 """A status by method and path; None closes the connection after the request was served."""
@@ -55,11 +55,5 @@ def spoiling(url: str, spoiled: Spoiled, *, times: int = 1000, delay: float = 0)
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import socketserver
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,6 +28,7 @@ from tests.support.relay import (
     Mode,
     Relay,
 )
+from tests.support.serving import serving
 
 SETTINGS = DatabaseSettings(timeout=3, connect_timeout=1, statement_timeout=1)
 
@@ -50,11 +50,8 @@ def echo() -> Iterator[int]:
     """The port of a server that says what it is told."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+        with serving(server):
+            yield server.server_address[1]
 
 
 @pytest.fixture

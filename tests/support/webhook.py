@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.certificates import Authority
+from tests.support.serving import serving
 
 SECRET = "d2ViaG9vaw"
 
@@ -51,14 +52,8 @@ class Webhook:
     @contextmanager
     def running(self) -> Iterator[Webhook]:
         """Listen."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
     def states(self) -> list[tuple[str, str]]:
         """Give which alert took which state, in the order of being told."""
