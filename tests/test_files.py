@@ -396,21 +396,24 @@ def test_what_root_writes_stays_the_services(
 # The same from the outside, by the kernel's own word
 
 
+def _backup_with(strace_program: str, source: Path, fault: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            strace_program, "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}",
+            sys.executable, "-m", "shared.transfer", "backup",
+        ],
+        cwd=ROOT, env=environment(USERS_FILE=str(source)), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("calls", "number"), [("fsync", errno.EIO), ("link,linkat", errno.EACCES)])
 def test_a_command_on_a_broken_disk_says_so_and_leaves_nothing(
     strace_program: str, tmp_path: Path, calls: str, number: int
 ) -> None:
     source = tmp_path / "users.json"
     source.write_text(json.dumps([row(1)]))
-    result = subprocess.run(
-        [
-            strace_program, "-f", "-qq", "-o", "/dev/null",
-            "-e", f"inject={calls}:error={errno.errorcode[number]}",
-            sys.executable, "-m", "shared.transfer", "backup",
-        ],
-        cwd=ROOT, env=environment(USERS_FILE=str(source)), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    result = _backup_with(strace_program, source, f"{calls}:error={errno.errorcode[number]}")
     assert result.returncode == FAILED
     assert f"{os.strerror(number)}: {tmp_path}/users.backup." in result.stderr
     assert "Nothing was changed." in result.stderr
@@ -438,17 +441,6 @@ def test_a_full_disk_is_a_503_and_a_sentence_in_the_log_until_there_is_room(
 
 
 # What a file system cannot do
-
-
-def _backup_with(strace_program: str, source: Path, fault: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            strace_program, "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}",
-            sys.executable, "-m", "shared.transfer", "backup",
-        ],
-        cwd=ROOT, env=environment(USERS_FILE=str(source)), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
 
 
 def test_where_nothing_can_be_synced_it_is_written_with_one_warning(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -194,12 +193,12 @@ def refusals(postgres: Server, make_database: Callable[..., str]) -> Iterator[di
             connection.run("RESET ROLE" if "EXTENSION" in case else "SET ROLE app")
             connection.run(case)
             connection.run("RESET ROLE")
-    before = _dump(postgres, name)
+    before = postgres.dump(name)
     found = {
         case: _refusal(postgres.url(name, options=f"-csearch_path%3Dcase_{number}"))
         for number, case in enumerate(_FOREIGN)
     }
-    assert _dump(postgres, name) == before
+    assert postgres.dump(name) == before
     yield found
     postgres.drop_database(name)
 
@@ -215,16 +214,6 @@ def _refusal(url: str) -> str:
     with pytest.raises(StoreRefused) as refused:
         bring_up_to_date(DatabaseUrl.parse(url), DatabaseSettings())
     return str(refused.value.cause)
-
-
-def _dump(server: Server, name: str, *options: str) -> str:
-    command = [
-        str(server.programs / "pg_dump"),
-        "--restrict-key=x",
-        *options,
-        server.url(name, user="postgres"),
-    ]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_what_is_looked_for_is_what_the_migrations_make(postgres: Server, database: str) -> None:
@@ -289,9 +278,9 @@ def test_what_others_have_beside_the_old_tables_is_left_as_it_is_and_goes_on_wor
         f"ALTER DATABASE {name} SET quote_all_identifiers = on",
         name,
     )
-    others = _dump(postgres, name, "--table=posts", "--table=comments")
+    others = postgres.dump(name, "--table=posts", "--table=comments")
     bring_up_to_date(DatabaseUrl.parse(postgres.url(name)), DatabaseSettings())
-    assert _dump(postgres, name, "--table=posts", "--table=comments") == others
+    assert postgres.dump(name, "--table=posts", "--table=comments") == others
     postgres.run("SET ai_coder.as_given = 'on'; UPDATE posts SET id = 2", name)
     assert postgres.run("SELECT updated_at > '2020-01-01' FROM posts", name) == [[True]]
     assert _sentences(postgres, name) == []
@@ -318,9 +307,9 @@ def _old(server: Server, make_database: Callable[..., str], *, schema: str = "pu
 
 def _refused(server: Server, name: str) -> str:
     """Try to adopt a database, see that this leaves it as it was, and give the reason."""
-    before = _dump(server, name)
+    before = server.dump(name)
     reason = _refusal(server.url(name))
-    assert _dump(server, name) == before
+    assert server.dump(name) == before
     return reason
 
 
@@ -393,14 +382,14 @@ def test_migrations_are_not_applied_past_a_pooler_that_serves_another_schema(
 ) -> None:
     name = make_database(migrated=False)
     postgres.run("CREATE SCHEMA served AUTHORIZATION app", name)
-    before = _dump(postgres, name)
+    before = postgres.dump(name)
     deadline = time.monotonic() + 30
     with _opened(postgres, name) as opened, opened.direct_connection(deadline) as pooled:
         pooled.run_script("SET search_path = served")  # As a pooler's connect_query does.
         with pytest.raises(StoreRefused) as refused:
             prepare(opened, pooled, deadline, apply=True)
     assert "served from the schema served, but past the pooler" in str(refused.value.cause)
-    assert _dump(postgres, name) == before
+    assert postgres.dump(name) == before
 
 
 def test_a_role_that_may_use_no_schema_of_its_path_is_told_the_grant(

@@ -123,6 +123,12 @@ class Server:
         """Drop a database, whoever is connected to it still."""
         self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
+    def dump(self, database: str, *options: str) -> str:
+        """Give what pg_dump sees, but for the key that it makes up each time."""
+        url = self.url(database, user="postgres")
+        command = [str(self.programs / "pg_dump"), "--restrict-key=x", *options, url]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     def generic_plan(self, statement: str, database: str) -> list[str]:
         """Give the lines of the plan that fits any parameters, by indexes where there are any."""
         last = max(map(int, re.findall(r"\$(\d+)", statement)), default=0)

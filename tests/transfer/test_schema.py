@@ -82,12 +82,6 @@ def _checked(code: int, output: str, errors: str) -> tuple[int, str, str]:
     return code, output, errors
 
 
-def _dump(server: Server, name: str) -> str:
-    """Dump a database but for the key that pg_dump makes up each time."""
-    command = [str(server.programs / "pg_dump"), "--restrict-key=x", server.url(name)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
 def _psql(server: Server, name: str, sql: str) -> subprocess.CompletedProcess[str]:
     """Give a script to psql as one pastes it: on its standard input."""
     return subprocess.run(
@@ -164,7 +158,7 @@ def test_the_plan_pasted_into_psql_does_what_apply_does(
             assert psql.returncode == 0, psql.stderr
         else:
             assert _run(postgres.url(name), folder, "apply")[0] == 0
-        dumps.append(re.sub(r"\t20\d\d-\S+ \S+$", "", _dump(postgres, name), flags=re.MULTILINE))
+        dumps.append(re.sub(r"\t20\d\d-\S+ \S+$", "", postgres.dump(name), flags=re.MULTILINE))
         states = set(_states(postgres, name, folder)[1])
         assert states == {"applied"}
     assert "9001_odd.sql\t" in dumps[0]
@@ -177,10 +171,10 @@ def test_a_plan_that_fails_in_psql_leaves_nothing_of_the_file_and_of_those_behin
 ) -> None:
     (folder / "9001_broken.sql").write_text("CREATE TABLE half (id integer); SELECT 1/0;")
     (folder / "9002_later.sql").write_text("CREATE TABLE later (id integer);")
-    before = _dump(postgres, database)
+    before = postgres.dump(database)
     _, sql, _ = _run(postgres.url(database), folder, "plan")
     assert _psql(postgres, database, sql).returncode == 3
-    assert _dump(postgres, database) == before
+    assert postgres.dump(database) == before
 
 
 def test_a_plan_that_another_has_applied_meanwhile_is_not_applied_again(
@@ -200,12 +194,12 @@ def test_status_and_plan_change_nothing(
 ) -> None:
     (folder / "9001_later.sql").write_text("CREATE TABLE later (id integer);")
     name = make_database(migrated=migrated)
-    before = _dump(postgres, name)
+    before = postgres.dump(name)
     assert _run(postgres.url(name), folder, "status")[0] == 0
     code, output, _ = _run(postgres.url(name), folder, "plan", "--json")
     assert code == 0
     assert "CREATE TABLE later" in _result(output)["sql"]
-    assert _dump(postgres, name) == before
+    assert postgres.dump(name) == before
 
 
 @pytest.mark.parametrize(
@@ -244,7 +238,7 @@ def test_a_failing_file_names_itself_and_the_line_and_leaves_nothing(
         "GRANT ALL ON deferred TO app",
         database,
     )
-    before = _dump(postgres, database)
+    before = postgres.dump(database)
     (folder / "9001_broken.sql").write_text(
         f"CREATE TABLE half (id integer);\n-- a; comment\n\n{statement}\nSELECT 'never';\n"
     )
@@ -253,7 +247,7 @@ def test_a_failing_file_names_itself_and_the_line_and_leaves_nothing(
     assert re.search(r"migrations/9001_broken\.sql, |migrations/9001_broken\.sql: ", errors)
     assert re.search(reason, errors), errors
     assert "canary" not in errors
-    assert _dump(postgres, database) == before
+    assert postgres.dump(database) == before
 
 
 def test_a_migration_gives_way_to_those_who_use_the_table(
@@ -262,26 +256,26 @@ def test_a_migration_gives_way_to_those_who_use_the_table(
     (folder / "9001_locking.sql").write_text(
         "CREATE TABLE half (id integer);\nALTER TABLE users ADD COLUMN later integer;"
     )
-    before = _dump(postgres, database)
+    before = postgres.dump(database)
     with postgres.connect(database) as user:
         user.run("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE")
         code, _, errors = _run(postgres.url(database), folder, "apply")
     assert code == 1
     assert "9001_locking.sql, line 2: 55P03 " in errors
-    assert _dump(postgres, database) == before
+    assert postgres.dump(database) == before
 
 
 def test_a_migration_that_takes_too_long_is_ended_by_the_server(
     postgres: Server, database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "9001_slow.sql").write_text("CREATE TABLE half (id integer);\nSELECT pg_sleep(60);")
-    before = _dump(postgres, database)
+    before = postgres.dump(database)
     load = migrations.load
     monkeypatch.setattr(migrations, "load", lambda: load(folder))
     url = DatabaseUrl.parse(postgres.url(database))
     with pytest.raises(StoreUnreachable, match=r"9001_slow.sql, line 2: 57014 "):
         bring_up_to_date(url, DatabaseSettings(timeout=3))
-    assert _dump(postgres, database) == before
+    assert postgres.dump(database) == before
 
 
 def test_of_two_at_once_one_applies_and_the_other_finds_it_done(
@@ -315,7 +309,7 @@ def test_what_is_cut_off_in_the_middle_leaves_nothing_and_holds_nobody_up(
 ) -> None:
     file = folder / "9001_slow.sql"
     file.write_text("CREATE TABLE half (id integer); SELECT pg_sleep(600);")
-    before = _dump(postgres, database)
+    before = postgres.dump(database)
     process = _start(postgres.url(database), folder, "apply")
     _wait_for_sleep(postgres, database, 1)
     if how == "server":
@@ -332,7 +326,7 @@ def test_what_is_cut_off_in_the_middle_leaves_nothing_and_holds_nobody_up(
         assert (code, output) == (-9 if how == "SIGKILL" else 130, "")
         assert errors == ("" if how == "SIGKILL" else "Interrupted. Nothing was changed.\n")
     _wait_for_sleep(postgres, database, 0)
-    assert _dump(postgres, database) == before
+    assert postgres.dump(database) == before
     file.write_text("CREATE TABLE half (id integer);")
     assert _run(postgres.url(database), folder, "apply")[0] == 0
     assert _states(postgres, database, folder)[1][-1] == "applied"
