@@ -27,44 +27,11 @@ from shared.store.postgres.store import PostgresStore
 from tests.support import express
 from tests.support.old_database import OLD_DDL, OLD_ROWS
 from tests.support.postgres import PgBouncer, Server, running_pgbouncer
+from tests.support.session_settings import HOSTILE, set_defaults
 from tests.support.stores import CLIENT, id_token, postgres_store, session_of, stored
 from tests.support.transfers import Target
 from tests.support.transfers import user as user_row
 
-HOSTILE = {
-    "intervalstyle": "sql_standard",
-    "bytea_output": "escape",
-    "extra_float_digits": "-15",
-    "standard_conforming_strings": "off",
-    "backslash_quote": "off",
-    "client_encoding": "LATIN1",
-    "transform_null_equals": "on",
-    "array_nulls": "off",
-    "quote_all_identifiers": "on",
-    "default_transaction_isolation": "serializable",
-    "default_transaction_deferrable": "on",
-    "lc_time": "C",
-    "xmlbinary": "hex",
-    "check_function_bodies": "off",
-    "exit_on_error": "on",
-    "timezone_abbreviations": "Australia",
-    "statement_timeout": "3s",
-    "lock_timeout": "3s",
-    "idle_in_transaction_session_timeout": "1s",
-    "client_min_messages": "debug5",
-    "lc_numeric": "C",
-    "lc_monetary": "C",
-    "default_text_search_config": "pg_catalog.english",
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "join_collapse_limit": "1",
-    "work_mem": "64kB",
-    "gin_fuzzy_search_limit": "1",
-    "synchronize_seqscans": "off",
-    "xmloption": "document",
-    "track_activities": "off",
-}
 AFTER_REFUSALS = {"is_taken", "widths", "give_back", "give_back_unaudited"}
 """Statements for what the operator's own schema refuses, which is nothing here."""
 CASES = [
@@ -106,21 +73,9 @@ def test_every_statement_of_requests_gives_the_same_answers_whatever_a_session_h
     port = request.getfixturevalue("bouncer").port if way == "pooled" else postgres.port
     name = make_database()
     whose = f"ROLE app IN DATABASE {name}" if way == "pooled" else f"DATABASE {name}"
-    _set(postgres, whose, **HOSTILE, datestyle=style, timezone=zone)
+    set_defaults(postgres, whose, **HOSTILE, datestyle=style, timezone=zone)
     express.install(postgres, name)
     assert _ask(postgres, name, port=port) == answers
-
-
-def _set(server: Server, whose: str, **settings: str) -> None:
-    """Set the defaults of a database's, or a role's, sessions."""
-    server.run(
-        "; ".join(f"ALTER {whose} SET {name} TO {_quoted(settings[name])}" for name in settings)
-    )
-
-
-def _quoted(value: str) -> str:
-    """Quote a list word by word, or it would be one word."""
-    return ", ".join(f"'{word}'" for word in value.split(", "))
 
 
 def _ask(server: Server, database: str, **parameters: Any) -> dict[str, object]:
@@ -245,7 +200,7 @@ def test_migrations_and_transfers_do_the_same_whatever_a_session_has_set(
         postgres.run(f"SET ROLE app; {OLD_DDL}{OLD_ROWS}", name)
     # The time zone is not among them: it says what the old server's times mean.
     settings = HOSTILE | {"datestyle": "German, DMY"}
-    _set(postgres, f"DATABASE {hostile}", **settings)
+    set_defaults(postgres, f"DATABASE {hostile}", **settings)
     done = [_transfer(postgres, name) for name in (plain, hostile)]
     assert done[0] == done[1]
     postgres.run("; ".join(f"ALTER DATABASE {hostile} RESET {name}" for name in settings))
@@ -268,7 +223,7 @@ def test_of_instances_that_migrate_at_once_each_sees_what_the_others_did(
 ) -> None:
     name = make_database(migrated=False)
     postgres.run(f"SET ROLE app; {OLD_DDL}{OLD_ROWS}", name)
-    _set(postgres, f"DATABASE {name}", default_transaction_isolation=level)
+    set_defaults(postgres, f"DATABASE {name}", default_transaction_isolation=level)
     url = DatabaseUrl.parse(postgres.url(name))
     with ThreadPoolExecutor(4) as instances:
         for started in [
@@ -280,7 +235,7 @@ def test_of_instances_that_migrate_at_once_each_sees_what_the_others_did(
 def test_a_time_in_another_style_is_never_read_as_another_day(
     postgres: Server, database: str
 ) -> None:
-    _set(postgres, f"DATABASE {database}", datestyle="German, DMY")
+    set_defaults(postgres, f"DATABASE {database}", datestyle="German, DMY")
     url = DatabaseUrl.parse(postgres.url(database))
     with closing(Database(url, DatabaseSettings())) as pool:
         assert pool.execute("SELECT timestamptz '2026-03-04 05:06:07.5Z'") == [[MARCH]]
@@ -296,7 +251,7 @@ def test_a_time_in_another_style_is_never_read_as_another_day(
 def test_a_session_without_triggers_and_foreign_keys_is_refused(
     postgres: Server, database: str
 ) -> None:
-    _set(postgres, f"DATABASE {database}", session_replication_role="replica")
+    set_defaults(postgres, f"DATABASE {database}", session_replication_role="replica")
     with closing(Database(DatabaseUrl.parse(postgres.url(database)), DatabaseSettings())) as pool:
         with pytest.raises(StoreRefused, match="RESET session_replication_role"):
             pool.execute("SELECT 1")
@@ -377,17 +332,3 @@ def test_what_another_client_of_a_pooler_sets_moves_no_statement_to_another_sche
 def test_the_search_path_that_options_set_is_known(options: str, path: str | None) -> None:
     url = DatabaseUrl(host="h", port=1, database="d", user="u", password="p", options=options)
     assert url.search_path == path
-
-
-def test_a_policy_that_would_hide_users_stops_requests_instead_of_denying_them(
-    postgres: Server, database: str
-) -> None:
-    with closing(postgres_store(DATABASE_URL=postgres.url(database), FALLBACK="off")) as store:
-        user = User(str(uuid.uuid4()), "ada@example.com", None, "local")
-        store.create_user(user, "hash", client=CLIENT)
-        table = "ALTER TABLE users"
-        postgres.run(
-            f"{table} ENABLE ROW LEVEL SECURITY; {table} FORCE ROW LEVEL SECURITY", database
-        )
-        with pytest.raises(StoreRefused, match="42501 query would be affected by row-level"):
-            store.begin_login(user.email, CLIENT)

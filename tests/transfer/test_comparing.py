@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shared.transfer import comparing, duplicates, rollback, staging
+from tests.support.session_settings import HOSTILE, set_defaults
 from tests.support.transfers import HASH, Target, finish, nonzero, user
 
 Row = dict[str, Any]
@@ -114,17 +115,6 @@ def test_a_plan_holds_of_more_rows_than_are_digested_at_once(target: Target) -> 
     assert nonzero(plan.counts) == {"new": 2, "duplicate": 1, "invalid": len(rows) - 3}
 
 
-SETTINGS = {
-    "DateStyle": "German, DMY", "IntervalStyle": "sql_standard", "TimeZone": "Asia/Kathmandu",
-    "bytea_output": "escape", "extra_float_digits": "-15", "standard_conforming_strings": "off",
-    "backslash_quote": "off", "array_nulls": "off", "transform_null_equals": "on",
-    "client_min_messages": "debug1", "default_transaction_isolation": "serializable",
-    "default_transaction_deferrable": "on", "plan_cache_mode": "force_generic_plan",
-    "join_collapse_limit": "1", "work_mem": "64kB",
-}  # fmt: skip
-"""What a database's owner may have set, for other purposes."""
-
-
 def test_what_reads_says_the_same_whatever_is_set_for_the_database(target: Target) -> None:
     google = [{"issuer": "https://accounts.google.com", "subject": "1"}]
     rows = [user(number, identities=google if number == 3 else []) for number in range(9)]
@@ -132,7 +122,7 @@ def test_what_reads_says_the_same_whatever_is_set_for_the_database(target: Targe
     source = [user(0, name="Ada"), *rows[1:], user(9, email="USER7@example.com"), user(10)]
     source += [{}, user(11, identities=google)]
     expected = target.plan(source), target.verify(source), target.export()
-    for name, value in SETTINGS.items():
-        target.run(f"ALTER DATABASE {target.name} SET {name} = '{value}'")
+    settings = HOSTILE | {"datestyle": "German, DMY", "timezone": "Asia/Kathmandu"}
+    set_defaults(target.server, f"DATABASE {target.name}", **settings)
     with closing(Target(target.server, target.name)) as again:
         assert (again.plan(source), again.verify(source), again.export()) == expected
