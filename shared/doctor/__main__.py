@@ -11,9 +11,9 @@ import os
 import sys
 from collections import Counter
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
 
+from shared import console
 from shared.doctor.checks import BRIEF, CHECKS, look_at
 from shared.doctor.subject import Finding, Subject
 from shared.formats.counts import count
@@ -24,9 +24,7 @@ PROBLEM, INTERRUPTED = 1, 130
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks, write what they find, and give the exit code."""
     options = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # What it cannot show must not stop anything.
-            stream.reconfigure(errors="backslashreplace")
+    console.escape_unencodable()
     subject = Subject(os.environ, options.env_file)
     try:
         if options.brief:
@@ -92,7 +90,7 @@ def _line(name: str, finding: Finding, *, as_json: bool) -> str:
     lines = [f"{finding.verdict:<8} {name:<9} {finding.sentence}"]
     if finding.remedy:
         lines.append(f"{'':<18} {finding.remedy}")
-    return "\n".join("".join(c if c.isprintable() else "�" for c in line) for line in lines)
+    return "\n".join(map(console.printable, lines))
 
 
 def _run() -> int:
@@ -100,8 +98,7 @@ def _run() -> int:
     try:
         return main()
     except OSError as error:
-        with suppress(OSError), Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # Or it would fail again at the exit.
+        console.discard_output()
         if not isinstance(error, BrokenPipeError):
             with suppress(OSError):
                 print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from datetime import UTC, datetime
 from typing import Literal
 
+from shared import console
 from shared.observe import request_context
 
 Severity = Literal["INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -45,5 +45,4 @@ def end() -> None:
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.discard_output()

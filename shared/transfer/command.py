@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from shared import errors
+from shared import console, errors
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
 from shared.environment import InvalidSettings
@@ -237,7 +237,7 @@ def action(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
                     raise
                 code, sentence, exit_code = explained
                 display.error(code, sentence)
-                display.end_output()
+                console.discard_output()
                 sys.exit(exit_code)
 
         name = function.__name__.rstrip("_")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime
-from io import TextIOWrapper
-from pathlib import Path
 
 import click
 
+from shared.console import escape_unencodable, printable
 from shared.formats.timestamps import to_iso
 from shared.transfer.steps import (
     PROGRESS_SECONDS,
@@ -48,9 +46,7 @@ class Display:
         """Show nothing yet. `face` tells how the reader calls an option."""
         self.as_json = as_json
         self._more = f"  … and more: {face.option('--json')} names all of them."
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):  # What it cannot show must not stop anything.
-                stream.reconfigure(errors="backslashreplace")
+        escape_unencodable()
         self._outcomes = 0
 
     def run(
@@ -86,18 +82,18 @@ class Display:
         names = max((len(name) for name, _, _ in rows), default=0)
         values = max(map(len, shown), default=0)
         if title:
-            click.secho(_printable(title), bold=True)
+            click.secho(printable(title), bold=True)
         for (name, value, text), cell in zip(rows, shown, strict=True):
             cell = cell.rjust(values) if isinstance(value, int) else cell.ljust(values)
-            click.echo(_printable(f"  {name:<{names}}  {cell}  {text}".rstrip()))
+            click.echo(printable(f"  {name:<{names}}  {cell}  {text}".rstrip()))
 
     def users(self, title: str, lines: Sequence[str]) -> None:
         """Show a line for each of some users, if there are any, and not too many to a person."""
         if self.as_json or not lines:
             return
-        click.echo(_printable(title))
+        click.echo(printable(title))
         for line in lines[:SHOWN_OUTCOMES]:
-            click.echo(_printable(f"  {line}"))
+            click.echo(printable(f"  {line}"))
         if len(lines) > SHOWN_OUTCOMES:
             click.echo(self._more)
 
@@ -122,12 +118,7 @@ class Display:
         if self.as_json:
             with suppress(OSError):  # It may be what went wrong.
                 self._write({"event": "error", "code": code, "error": sentence})
-        click.secho("\n".join(map(_printable, sentence.split("\n"))), fg="red", err=True)
-
-    def end_output(self) -> None:
-        """Write nothing more: what standard output didn't take would fail again at the exit."""
-        with suppress(OSError), Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        click.secho("\n".join(map(printable, sentence.split("\n"))), fg="red", err=True)
 
     def _outcome(self, outcome: Outcome) -> None:
         self._outcomes += 1
@@ -143,7 +134,7 @@ class Display:
                 verdict += f" of row {outcome.other_row}"
             if outcome.other_id:
                 verdict += f" by {outcome.other_id}"
-            click.echo(_printable(f"  {who}: {verdict}. {outcome.reason}"), err=True)
+            click.echo(printable(f"  {who}: {verdict}. {outcome.reason}"), err=True)
         elif self._outcomes == SHOWN_OUTCOMES + 1:
             click.echo(self._more, err=True)
 
@@ -180,8 +171,3 @@ class Display:
 
 def _plain(value: object) -> str:
     return to_iso(value) if isinstance(value, datetime) else str(value)
-
-
-def _printable(text: str) -> str:
-    """Keep what a file says from steering the terminal."""
-    return "".join(c if c.isprintable() else "�" for c in text)

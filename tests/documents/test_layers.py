@@ -25,7 +25,7 @@ FLOORS = (
     ("shared.observe",),
     ("shared.model",),
     ("shared.files", "shared.https", "shared.environment", "shared.env_file"),
-    ("shared.errors", "shared.deadlines", "shared.formats"),
+    ("shared.errors", "shared.deadlines", "shared.console", "shared.formats"),
     ("shared",),
 )
 """From the top. A module stands where the longest of these names that it begins with does; it may
