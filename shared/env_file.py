@@ -4,7 +4,7 @@ Quoted, unquoted and with `export`, spaces around `=`, comments, values over sev
 shells, Docker Compose and dotenv libraries agree on is taken. What they read in different ways (a
 `$`, a backtick, one name twice) is refused with its line, so that no setting is ever cut off or
 lost without a word. python-dotenv warns and goes on where a line cannot be read, and takes the
-comment behind an empty value for the value.
+comment after an empty value for the value.
 
 `python -m shared.env_file FILE` writes the settings for a shell to `eval`. Variables that the
 environment has already take precedence.
@@ -61,7 +61,7 @@ class EnvFile:
 
 
 class _Unreadable(Exception):
-    """A line that cannot be used; the message goes behind its name."""
+    """A line that cannot be used; the message goes after its name."""
 
 
 def read(path: Path) -> EnvFile:
@@ -70,7 +70,7 @@ def read(path: Path) -> EnvFile:
 
 
 def parse(data: bytes) -> EnvFile:
-    """Read a file's content: all lines, also behind one that cannot be used."""
+    """Read a file's content: all lines, also after one that cannot be used."""
     found = EnvFile()
     try:
         text = data.decode("utf-8-sig")
@@ -134,7 +134,7 @@ def _quoted(text: str, start: int) -> tuple[str, int]:
         raise _Unreadable("has a quote that is not closed")
     rest = _REST.match(text, match.end())
     if rest is None:
-        raise _Unreadable("has text behind its closing quote: quote the value as a whole")
+        raise _Unreadable("has text after its closing quote: quote the value as a whole")
     if is_literal:
         return match[1], rest.end()
     _refuse_expansion(_ESCAPE.sub("", match[1]))

@@ -63,7 +63,7 @@ def test_a_value_is_what_the_line_says(written: str, value: str) -> None:
         (b"Y=1\nX='open", "line 2: X has a quote that is not closed"),
         (b"X='open\nY='1'\n", "line 1: X has a quote that is not closed"),
         (b'X="open\nDATABASE_URL=1\n# end"\n', "line 1: X has a quote that is not closed"),
-        (b"X='a'b", "line 1: X has text behind its closing quote"),
+        (b"X='a'b", "line 1: X has text after its closing quote"),
         ("X=“a”".encode(), "line 1: X has curly quotes"),
         ("X=a\u200bb".encode(), "line 1: X has an invisible character"),
         (b"X=a\x00b", "line 1: X has an invisible character"),

@@ -29,12 +29,12 @@ def look_at_packages(_: Subject) -> Findings:
             wrong.append(f"{name} is {installed}, not {required}")
     if wrong:
         yield problem(
-            f"Not what requirements.txt names is installed: {'; '.join(wrong)}.",
+            f"The installed packages are not those of requirements.txt: {'; '.join(wrong)}.",
             "Delete .venv and run make again, or run `pip install -r requirements.txt`.",
         )
     else:
         version = ".".join(map(str, sys.version_info[:3]))
-        yield ok(f"Python {version} has what requirements.txt names.")
+        yield ok(f"Python {version} has the packages of requirements.txt.")
 
 
 def look_at_file(subject: Subject) -> Findings:

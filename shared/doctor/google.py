@@ -22,8 +22,8 @@ def look_at_google(subject: Subject) -> Findings:
             yield problem(
                 f"The certificates for sign-in with Google cannot be fetched from {url}: "
                 f"{str(error).rstrip('.') or type(error).__name__}.",
-                "Let this machine reach that host by HTTPS, directly; until then sign-in with "
-                "Google is 503.",
+                "Let this machine reach that host by HTTPS, directly or through HTTPS_PROXY; until "
+                "then sign-in with Google is 503.",
             )
         else:
             yield ok(f"The certificates at {url} can be fetched.")

@@ -19,9 +19,9 @@ _MAX_LENGTH = 64
 
 
 def naming(
-    source: SourceFile, transfer: Generator[Event, None, Result], most: int | None
+    source: SourceFile, transfer: Generator[Event, None, Result], limit: int | None
 ) -> Generator[Event, None, Result]:
-    """Run a transfer from a file, and name the users of its first so many rejected rows.
+    """Run a transfer from a file, and name the users of its first `limit` rejected rows.
 
     The file is read again where there are any, up to the last of them; raises what that does.
     """
@@ -38,7 +38,7 @@ def naming(
             except Exception:
                 yield from _named(source, held)
                 raise
-            if isinstance(event, Outcome) and event.verdict in staging.REJECTED and named != most:
+            if isinstance(event, Outcome) and event.verdict in staging.REJECTED and named != limit:
                 held.append(event)
                 named += 1
                 continue

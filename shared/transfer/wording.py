@@ -134,7 +134,7 @@ def question_before_rollback(planned: RolledBack, place: str) -> str:
         "restore": planned.counts[rollback.RESTORED],
     }
     parts = [f"{verb} {count(number, 'user')}" for verb, number in numbers.items() if number]
-    asked = " and ".join(parts) or "close the batch, which takes nobody along,"
+    asked = " and ".join(parts) or "close the batch, which changes no user,"
     return f"{asked.capitalize()} in {place}?"
 
 

@@ -154,7 +154,7 @@ def test_a_successful_verification_says_how_many_agree_and_who_need_not(
         ({"removed": 2, "restored": 1}, "Remove 2 users and restore 1 user in t on host?"),
         ({"removed": 1, "restored": 0}, "Remove 1 user in t on host?"),
         ({"removed": 0, "restored": 1200}, "Restore 1,200 users in t on host?"),
-        ({"removed": 0, "restored": 0}, "Close the batch, which takes nobody along, in t on host?"),
+        ({"removed": 0, "restored": 0}, "Close the batch, which changes no user, in t on host?"),
     ],
 )
 def test_the_question_before_a_rollback_says_what_would_be_done(

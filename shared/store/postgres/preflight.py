@@ -281,8 +281,8 @@ def _look(connection: Connection) -> Iterator[Obstacle]:
             f"The search path {server['search_path']} names no schema that tables can be made in"
             f" and the role {server['role']} may use.",
             f"CREATE SCHEMA … AUTHORIZATION {_quoted(server['role'])}, or GRANT USAGE, CREATE ON"
-            f" SCHEMA public TO {_quoted(server['role'])}; its name belongs into ALTER ROLE … SET"
-            " search_path or into options=-csearch_path=… in DATABASE_URL.",
+            f" SCHEMA public TO {_quoted(server['role'])}; its name belongs in ALTER ROLE … SET"
+            " search_path or in options=-csearch_path=… in DATABASE_URL.",
         )
         return
     connection.run_script(
@@ -297,10 +297,10 @@ def _look(connection: Connection) -> Iterator[Obstacle]:
         triggers=json.dumps([*TRIGGERS]),
         path=json.dumps(server["path"]),
     )
-    yield from _Look(connection, server, found).obstacles()
+    yield from _Inspection(connection, server, found).obstacles()
 
 
-class _Look:
+class _Inspection:
     """What was found in the catalogs, and what is wrong with it."""
 
     def __init__(
