@@ -365,7 +365,7 @@ class JsonFileStore(Store):
         except OSError as error:
             raise self._failed("read", error) from error
         stamp = files.stamp(status)
-        self._users = users_file.index(None, [])  # Or they would be in memory twice.
+        self._users = users_file.index(None, [])  # First: memory need not hold both.
         try:
             self._users = users_file.index(stamp, users_file.parse(data))
         except InvalidJson as error:

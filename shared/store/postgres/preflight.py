@@ -384,7 +384,7 @@ class _Inspection:
                 f"GRANT SELECT ON {self._name(RECORD)} TO {self._role}.",
             )
         else:
-            yield from self._unfit(RECORD, relation, TABLES[RECORD])
+            yield from self._misfits(RECORD, relation, TABLES[RECORD])
 
     def _table(self, name: str, table: Table) -> Iterator[Obstacle]:
         relation = self._relations.get(name)
@@ -408,9 +408,9 @@ class _Inspection:
                 " schema of its own: see docs/DATABASE_SETUP.md, 7.",
             )
             return
-        yield from self._unfit(name, relation, table, is_old=is_old)
+        yield from self._misfits(name, relation, table, is_old=is_old)
 
-    def _unfit(
+    def _misfits(
         self, name: str, relation: dict[str, Any], table: Table, *, is_old: bool = False
     ) -> Iterator[Obstacle]:
         for problem, remedy in _unfit(relation, table, is_old=is_old):
