@@ -89,6 +89,15 @@ class Interceptor:
             thread.join()
         self._listener.close()
 
+    def close_after_commit(self) -> None:
+        """Let messages through, and hang up on new connections from the first COMMIT on."""
+
+        def watch(message: Message) -> None:
+            if message.is_committed:
+                self.is_open = False
+
+        self.watch = watch
+
     def _spawn(self, function: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=function, args=arguments)
         self._threads.append(thread)

@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.transfer.reconciling import quarantine_of
 from tests.support import commands
 from tests.support.in_process import served
-from tests.support.interceptor import Interceptor, Message
+from tests.support.interceptor import Interceptor
 from tests.support.outage import ADMIN
 from tests.support.postgres import Server
 from tests.support.reconciliations import sign_up
@@ -94,14 +94,8 @@ def test_the_command_tells_what_it_has_changed_before_the_database_went_away(
 ) -> None:
     sign_up(file, "ada@example.com", "bob@example.com")
     with Interceptor(postgres) as between:
-
-        def watch(message: Message) -> bool:
-            if message.is_committed:
-                between.is_open = False
-            return False
-
         assert target.run("SELECT count(*) FROM users") == [[0]]
-        between.watch = watch
+        between.close_after_commit()
         ended = commands.run(postgres.url(target.name, port=between.port), file, "reconcile")
     assert ended.code == 1
     assert "Before that 1 of 2 sign-ups were reconciled; the others are still pending." in (

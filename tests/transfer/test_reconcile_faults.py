@@ -53,13 +53,7 @@ def test_a_database_that_goes_away_leaves_the_rest_pending(
 ) -> None:
     sign_up(file, "ada@example.com", "bob@example.com")
     with Interceptor(postgres) as between:
-
-        def watch(message: Message) -> bool:
-            if message.is_committed:
-                between.is_open = False
-            return False
-
-        between.watch = watch
+        between.close_after_commit()
         through = Target(postgres, target.name, port=between.port)
         with pytest.raises(StoreUnreachable):
             reconcile_file(through, file)

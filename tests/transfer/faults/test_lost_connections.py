@@ -120,7 +120,7 @@ def test_a_commit_of_which_nobody_can_be_asked_is_not_said_to_have_done_nothing(
 ) -> None:
     """The exit code is one of its own, and the report stays, which names the batch to ask for.
 
-    The server may be there, and only read by now.
+    The server may also be there, and read-only by then.
     """
     read_only = f"ALTER DATABASE {target.name} {{}} default_transaction_read_only"
 
