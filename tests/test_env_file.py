@@ -171,6 +171,12 @@ def test_make_starts_nothing_with_a_file_that_cannot_be_read(tree: Tree, target:
     assert "word" not in done.stderr
 
 
+def test_a_deployment_reads_the_file_that_is_named(tree: Tree) -> None:
+    (tree.folder / "of my own.env").write_text("PROJECT='from the file'\n")
+    seen = json.loads(tree.make("deploy", "PRODUCTION=of my own.env").stdout)
+    assert seen["PROJECT"] == "from the file"
+
+
 def test_a_file_that_is_named_must_be_there_and_the_usual_one_need_not(tree: Tree) -> None:
     assert tree.make("deploy").returncode == 0
     done = tree.make("deploy", "PRODUCTION=.env.porduction")

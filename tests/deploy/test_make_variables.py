@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -105,29 +104,6 @@ def test_what_is_not_set_has_its_default(made: _Made, tmp_path: Path) -> None:
     assert made.run(f"VENV={runtime}", f"{runtime}/.runtime", PATH=path)[-3:] == [
         "-m", "venv", runtime,
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [None, "of my own.env"])
-def test_a_deployment_reads_the_file_that_is_named_or_the_usual_one(
-    tmp_path: Path, name: str | None
-) -> None:
-    tree = tmp_path / "tree"
-    (tree / ".venv" / "bin").mkdir(parents=True)
-    shutil.copy(ROOT / "Makefile", tree)
-    python = tree / ".venv" / "bin" / "python"
-    python.write_text(
-        f"""#!/bin/sh
-[ "$2" = shared.env_file ] || {{ echo "$PROJECT"; exit; }}
-PYTHONPATH={ROOT} exec {sys.executable} "$@"
-"""
-    )
-    python.chmod(0o755)
-    (tree / (name or ".env.production")).write_text("PROJECT='from the file'\n")
-    done = subprocess.run(
-        ["make", "-s", "-o", ".venv/.runtime", "deploy", *([f"PRODUCTION={name}"] if name else [])],
-        cwd=tree, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout == "from the file\n"
 
 
 def test_make_sets_nothing_that_a_server_would_take_for_its_own(tmp_path: Path) -> None:
