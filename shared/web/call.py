@@ -76,6 +76,15 @@ class Call:
             self.known_client = Client(found.address, session)
         return self.known_client
 
+    @property
+    def source(self) -> tuple[str | None, str | None, str | None]:
+        """What the request says of the page that sent it, and the host that was called.
+
+        As sent: werkzeug's `host` lacks some ports, and is empty for some names.
+        """
+        headers = self.request.headers
+        return headers.get("Origin"), headers.get("Sec-Fetch-Site"), headers.get("Host")
+
     def afterwards(self, function: Callable[[], None]) -> None:
         """Call a function after the answer has been sent. Its errors are only logged.
 

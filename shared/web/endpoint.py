@@ -93,7 +93,7 @@ def _check(call: Call, methods: tuple[str, ...]) -> None:
         )
     if request.method in _SAFE:
         return
-    if not cors.is_trusted_source(*_source(call), call.settings.web):
+    if not cors.is_trusted_source(*call.source, call.settings.web):
         raise HttpError(403, "origin_not_allowed", "This page may not send requests here")
 
 
@@ -103,15 +103,8 @@ def _is_preflight(call: Call) -> bool:
     )
 
 
-def _source(call: Call) -> tuple[str | None, str | None, str | None]:
-    """Give what the request says of the page that sent it, and the host that was called."""
-    # As it was sent: what werkzeug makes of it lacks some ports, and is empty for some names.
-    headers = call.request.headers
-    return headers.get("Origin"), headers.get("Sec-Fetch-Site"), headers.get("Host")
-
-
 def _warn_of_origin(call: Call) -> None:
-    if complaint := cors.complaint(*_source(call), call.settings.web):
+    if complaint := cors.complaint(*call.source, call.settings.web):
         sentence, origin = complaint
         call.app.notices.warn(sentence, origin, origin=origin)
 

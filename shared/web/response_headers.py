@@ -31,14 +31,7 @@ def add(call: Call, response: Response) -> None:
 
 
 def _warn_of_loss(call: Call) -> None:
-    given, secure = call.request.headers, call.settings.web.secure
-    origin, host = given.get("Origin"), given.get("Host")
-    loss = cookies.loss(
-        origin,
-        given.get("Sec-Fetch-Site"),
-        host,
-        forwarded=given.get("X-Forwarded-Proto"),
-        secure=secure,
-    )
-    if loss is not None:
-        call.app.notices.warn(loss, page=str(cors.read_origin(origin) or "unknown"))
+    forwarded = call.request.headers.get("X-Forwarded-Proto")
+    secure = call.settings.web.secure
+    if loss := cookies.loss(*call.source, forwarded=forwarded, secure=secure):
+        call.app.notices.warn(loss, page=str(cors.read_origin(call.source[0]) or "unknown"))
