@@ -14,6 +14,8 @@ from shared.rules.settings import AdministratorSettings
 from shared.store.settings import DATA, StoreSettings
 from shared.web.settings import WebSettings
 
+_OF_OTHERS = ("http_proxy", "no_proxy")
+"""Read by other programs, in capitals or not; they are like HTTPS_PROXY and NO_PROXY."""
 _ALIKE = 0.9
 """Of 1: DATABSE_URL and DATABASE_URI are misspelt, PG_DATABASE_URL is a name of its own."""
 
@@ -77,6 +79,7 @@ class Settings:
         return {
             name: close
             for name in sorted(variables.keys() - names)
+            if name.lower() not in _OF_OTHERS
             for close in get_close_matches(name.upper(), missing, 1, _ALIKE)
         }
 

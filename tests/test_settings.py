@@ -380,6 +380,7 @@ def test_a_wrong_setting_is_one_clear_sentence(name: str, value: str, sentence: 
         ("SESSION_SECRETS", "SESSION_SECRET"), ("ENVIROMENT", "ENVIRONMENT"),
         ("SERVICE", None), ("PG_DATABASE_URL", None), ("GOOGLE_CLIENT_SECRET", None),
         ("MAX_INSTANCES", None), ("PATH", None), ("BCRYPT_ROUNDS", None),
+        ("HTTP_PROXY", None), ("http_proxy", None), ("no_proxy", None),
     ],
 )  # fmt: skip
 def test_a_name_that_is_nearly_a_settings_is_told(name: str, meant: str | None) -> None:
