@@ -12,7 +12,7 @@ import pytest
 from shared import settings
 from shared.environment import InvalidSettings
 from shared.settings import Settings
-from tests.support.emulator import ROOT, SECRET, environment
+from tests.support.emulator import ROOT, SECRET, ended, environment
 
 URL = "postgresql://user:secret-canary@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require"
 ACCOUNT = "importer@project.iam.gserviceaccount.com"
@@ -396,16 +396,8 @@ def test_an_unusable_development_secret_is_reported(data_folder: Path) -> None:
 
 
 def test_the_server_does_not_start_on_wrong_settings_and_says_why() -> None:
-    env = environment(ENVIRONMENT="production", SESSION_SECRET="hunter2", DEBUG="true")
-    result = subprocess.run(
-        [sys.executable, "-m", "functions_framework", "--target", "api", "--port", "1"],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    wrong = {"ENVIRONMENT": "production", "SESSION_SECRET": "hunter2", "DEBUG": "true"}
+    result = ended("--port", "1", **wrong)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     for word in ("SESSION_SECRET", "DEBUG", "DATABASE_URL"):
