@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
 import uuid
 from pathlib import Path
@@ -227,17 +226,14 @@ def test_the_current_password_is_not_a_new_one_and_asking_costs_no_attempt(
 ) -> None:
     old, new = "café au lait, s'il vous", "battery staple, too"
     composed, decomposed = old, unicodedata.normalize("NFD", old)
-    headers = [("Content-Type", "application/json")]
 
     def change(current: str, new: str) -> TestResponse:
-        body = json.dumps({"currentPassword": current, "newPassword": new}).encode()
-        return app.send("POST", "/api/password", headers, body)
+        return app.post("/api/password", {"currentPassword": current, "newPassword": new}, session)
 
     settings = {"USERS_FILE": str(tmp_path / "users.json"), "MAX_LOGIN_ATTEMPTS": "2"}
     with served(**settings) as app:
-        body = json.dumps({"email": "ada@example.com", "password": old}).encode()
-        signed_up = app.send("POST", "/api/signup", headers, body)
-        headers.append(("Cookie", signed_up.headers["Set-Cookie"].partition(";")[0]))
+        signed_up = app.post("/api/signup", {"email": "ada@example.com", "password": old})
+        session = ("Cookie", signed_up.headers["Set-Cookie"].partition(";")[0])
         before = app.contents()
         for given in (
             (composed, composed),

@@ -61,8 +61,7 @@ def test_what_cannot_be_counted_does_not_undo_a_request(
             monkeypatch.setattr(metrics, "_listeners", [fail])
         else:
             monkeypatch.setattr(f"shared.observe.alerts.{broken}", fail)
-        body = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
-        answer = app.send("POST", "/api/signup", JSON.items(), body)
+        answer = app.post("/api/signup", {"email": "ada@example.com", "password": PASSWORD})
         assert answer.status_code == 201
         assert "ada@example.com" in app.stored_users()
 

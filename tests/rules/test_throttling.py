@@ -257,8 +257,7 @@ def test_who_fails_is_told_to_wait_as_long_as_a_lock_lasts(
 ) -> None:
     settings = {"USERS_FILE": str(tmp_path / "users.json"), "LOCKOUT_TIME": lockout_time}
     with served(**settings) as app:
-        headers = [("Content-Type", "application/json")]
-        answer = app.send("POST", "/api/login", headers, json.dumps(WRONG).encode())
+        answer = app.post("/api/login", WRONG)
     assert answer.json is not None
     assert answer.json["error"].endswith(f"several times, wait {wait}.")
 

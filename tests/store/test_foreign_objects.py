@@ -21,7 +21,7 @@ from tests.support.in_process import Served, served
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, id_token, stored
 from tests.support.transfers import HASH
-from tests.support.wire import JSON, PASSWORD
+from tests.support.wire import PASSWORD
 
 LIMITS = {"MAX_LOGIN_ATTEMPTS": "5", "MAX_ACCOUNT_ATTEMPTS": "6", "MAX_CLIENT_ATTEMPTS": "7"}
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
@@ -85,8 +85,8 @@ def with_sql(postgres: Server, schema: str) -> Callable[[tuple[str, str]], Any]:
 
 
 def _post(app: Served, path: str, cookie: str = "", method: str = "POST", **body: Any) -> Any:
-    headers = [*JSON.items(), *([("Cookie", cookie)] if cookie else [])]
-    return app.send(method, path, headers, json.dumps(body).encode())
+    headers = [("Cookie", cookie)] if cookie else []
+    return app.post(path, body, *headers, method=method)
 
 
 def _sign_up(app: Served, email: str = ADDRESS, name: str = "Sam") -> str:

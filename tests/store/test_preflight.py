@@ -348,9 +348,7 @@ def test_users_in_another_schema_than_new_tables_would_be_made_in_are_asked_abou
         ended = commands.run(postgres.url(name), file, *arguments)
         assert (ended.code, f"is in the schema {theirs}." in ended.error) == (1, True), arguments
     with served(DATABASE_URL=postgres.url(name)) as app:
-        headers = [("Content-Type", "application/json")]
-        answer = app.send("POST", "/api/login", headers, json.dumps(ADA).encode())
-        assert answer.status_code == 503
+        assert app.post("/api/login", ADA).status_code == 503
     for schema, users in ((theirs, 7), (ours, 0)):
         url = postgres.url(name, options=f"-csearch_path={schema}")
         bring_up_to_date(DatabaseUrl.parse(url), DatabaseSettings())

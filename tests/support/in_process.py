@@ -7,7 +7,7 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -87,6 +87,13 @@ class Served:
             environ[key] = f"{environ[key]}{joint}{value}" if is_another else value
         parts = run_wsgi_app(self._flask, environ, buffered=True)
         return TestResponse(*parts, Request(environ))
+
+    def post(
+        self, path: str, body: Mapping[str, Any], *headers: tuple[str, str], method: str = "POST"
+    ) -> TestResponse:
+        """Send members as JSON, as front ends do."""
+        content_type = ("Content-Type", "application/json")
+        return self.send(method, path, [content_type, *headers], json.dumps(body).encode())
 
     def stored_users(self) -> dict[str, dict[str, Any]]:
         """Read what is stored of each user, by address, without the code under test."""

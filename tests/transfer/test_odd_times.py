@@ -44,12 +44,9 @@ def _set(target: Target, email: str, time: str) -> None:
 
 
 def test_users_are_told_their_times_or_null_and_operators_their_statistics(target: Target) -> None:
-    credentials = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
     bearer = ("Authorization", f"Bearer {ADMIN}")
     with served(DATABASE_URL=target.server.url(target.name), ADMIN_TOKEN=ADMIN) as app:
-        answer = app.send(
-            "POST", "/api/signup", [("Content-Type", "application/json")], credentials
-        )
+        answer = app.post("/api/signup", {"email": "ada@example.com", "password": PASSWORD})
         session = ("Cookie", f"session={token_of(answer)}")
         for time, expected in TIMES.items():
             _set(target, "ada@example.com", time)

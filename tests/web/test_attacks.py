@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 import main
 from tests.support.emulator import Emulator, running_emulator
@@ -26,13 +25,9 @@ ADMIN_TOKEN = "Zm9yIHRoZSBhZG1pbmlzdHJhdG9ycyBvZiB0aGUgdGVzdHM"
 Victim = tuple[Served, tuple[str, str]]
 
 
-def _post(app: Served, path: str, body: dict[str, Any], *headers: tuple[str, str]) -> TestResponse:
-    return app.send("POST", path, [JSON, *headers], json.dumps(body).encode())
-
-
 def _sign_up(app: Served, **credentials: str) -> tuple[str, str]:
     """Sign up, and give the header with the session."""
-    answer = _post(app, "/api/signup", CREDENTIALS | credentials)
+    answer = app.post("/api/signup", CREDENTIALS | credentials)
     assert answer.status_code == 201
     return ("Cookie", answer.headers["Set-Cookie"].split(";")[0])
 
@@ -223,7 +218,7 @@ UNASKED: dict[str, Any] = {
 
 def test_a_sign_up_stores_nothing_that_was_not_asked_for(app: Served) -> None:
     _sign_up(app, email="first@example.com")
-    answer = _post(app, "/api/signup", CREDENTIALS | UNASKED)
+    answer = app.post("/api/signup", CREDENTIALS | UNASKED)
     assert answer.status_code == 201
     assert answer.json is not None
     assert answer.json.keys() == {"id", "email", "name", "provider"}
@@ -248,10 +243,10 @@ def test_no_other_call_stores_or_reaches_what_its_members_name(app: Served) -> N
     unasked = UNASKED | {"id": bobs_id, "userId": bobs_id, "user_id": bobs_id, "sub": bobs_id}
     unasked |= {"email": "bob@example.com", "name": "Eve"}
     credentials = unasked | CREDENTIALS
-    assert _post(app, "/api/login", credentials).status_code == 200
+    assert app.post("/api/login", credentials).status_code == 200
     assert app.stored_users() == before
     change = {"currentPassword": PASSWORD, "newPassword": OTHER_PASSWORD}
-    answer = _post(app, "/api/password", unasked | change, session)
+    answer = app.post("/api/password", unasked | change, session)
     assert answer.status_code == 200
     after = app.stored_users()
     moved = {"password", "epoch", "updatedAt", "updated_at"}
@@ -259,8 +254,8 @@ def test_no_other_call_stores_or_reaches_what_its_members_name(app: Served) -> N
     assert (before["ada@example.com"].get("epoch", 0), after["ada@example.com"]["epoch"]) == (0, 1)
     session = ("Cookie", answer.headers["Set-Cookie"].split(";")[0])
     everywhere = unasked | {"everywhere": True}
-    assert _post(app, "/api/logout", everywhere, session).status_code == 200
-    answer = _post(app, "/api/login", CREDENTIALS | {"password": OTHER_PASSWORD})
+    assert app.post("/api/logout", everywhere, session).status_code == 200
+    answer = app.post("/api/login", CREDENTIALS | {"password": OTHER_PASSWORD})
     session = ("Cookie", answer.headers["Set-Cookie"].split(";")[0])
     body = json.dumps(unasked | {"password": OTHER_PASSWORD}).encode()
     assert app.send("DELETE", "/api/account", [JSON, session], body).status_code == 204
@@ -280,9 +275,9 @@ def test_no_header_or_parameter_makes_a_method_another_one(app: Served, override
     more = [session, (override, "DELETE")]
     for path in ("/api/account", "/api/account?_method=DELETE", "/api/account?method=DELETE"):
         assert app.send("GET", path, more).status_code == 200
-        answer = _post(app, path, {"password": PASSWORD, "_method": "DELETE"}, *more)
+        answer = app.post(path, {"password": PASSWORD, "_method": "DELETE"}, *more)
         assert answer.status_code == 405
-    answer = _post(app, "/api/user", {}, session, (override, "GET"))
+    answer = app.post("/api/user", {}, session, (override, "GET"))
     assert answer.status_code == 405
     assert app.stored_users().keys() == {"ada@example.com"}
 
@@ -291,10 +286,10 @@ def test_what_stands_in_the_query_is_neither_read_nor_preferred(app: Served) -> 
     session = _sign_up(app)
     _sign_up(app, email="bob@example.com")
     query = f"?email=bob@example.com&email=x&password={PASSWORD}&everywhere=true&token=x&session=x"
-    answer = _post(app, f"/api/login{query}", CREDENTIALS)
+    answer = app.post(f"/api/login{query}", CREDENTIALS)
     assert answer.json is not None
     assert answer.json["email"] == "ada@example.com"
-    assert _post(app, f"/api/login{query}", {}).status_code == 400
+    assert app.post(f"/api/login{query}", {}).status_code == 400
     for path in ("/api/user", "/api/account"):
         assert app.send("GET", path + query).status_code == 401
         answer = app.send("GET", path + query, [session])
@@ -302,7 +297,7 @@ def test_what_stands_in_the_query_is_neither_read_nor_preferred(app: Served) -> 
         assert answer.json["email"] == "ada@example.com"
     before = app.stored_users()
     assert app.send("DELETE", f"/api/account{query}", [session]).status_code == 400
-    assert _post(app, f"/api/logout{query}", {}).status_code == 200
+    assert app.post(f"/api/logout{query}", {}).status_code == 200
     assert app.stored_users() == before
 
 

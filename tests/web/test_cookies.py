@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flask import Request
-from werkzeug.test import EnvironBuilder, TestResponse
+from werkzeug.test import EnvironBuilder
 
 from shared.application import Application
 from shared.settings import Settings
@@ -21,7 +20,6 @@ from tests.support.express import sign
 from tests.support.in_process import Served, served
 
 PASSWORD = "correct horse battery staple"
-JSON = ("Content-Type", "application/json")
 
 
 @pytest.fixture
@@ -44,8 +42,7 @@ def production(tmp_path: Path) -> Iterator[Served]:
 
 
 def _token(app: Served, name: str) -> str:
-    body = json.dumps({"email": f"{name}@example.com", "password": PASSWORD}).encode()
-    answer = app.send("POST", "/api/signup", [JSON], body)
+    answer = app.post("/api/signup", {"email": f"{name}@example.com", "password": PASSWORD})
     assert answer.status_code == 201
     return answer.headers["Set-Cookie"].split(";")[0].partition("=")[2]
 
@@ -93,7 +90,7 @@ def test_with_two_session_cookies_nothing_is_changed_for_either_user(development
     pair = [_token(development, name) for name in ("ada", "bob")]
     before = development.settings.store.users_file.read_bytes()
     changes = {"everywhere": True, "newPassword": "quite another horse"}
-    body = json.dumps(changes | {"password": PASSWORD, "currentPassword": PASSWORD}).encode()
+    body = changes | {"password": PASSWORD, "currentPassword": PASSWORD}
     for first, second in (pair, pair[::-1]):
         cookie = ("Cookie", f"session={first}; session={second}")
         for method, path in [
@@ -102,7 +99,7 @@ def test_with_two_session_cookies_nothing_is_changed_for_either_user(development
             ("POST", "/api/password"),
             ("POST", "/api/logout"),
         ]:
-            answer = development.send(method, path, [JSON, cookie], body)
+            answer = development.post(path, body, cookie, method=method)
             assert answer.status_code == 401
     assert development.settings.store.users_file.read_bytes() == before
 
@@ -125,8 +122,7 @@ def test_logging_out_never_says_done_of_a_cookie_that_it_could_not_read(
     token = _token(development, "ada")
     pair = ["session=invalid", f"session={token}"]
     cookie = ("Cookie", "; ".join(pair if first else pair[::-1]))
-    body = json.dumps({"everywhere": everywhere}).encode()
-    answer = development.send("POST", "/api/logout", [JSON, cookie], body)
+    answer = development.post("/api/logout", {"everywhere": everywhere}, cookie)
     assert answer.status_code == 200
     assert answer.json is not None
     assert answer.json["ended"] is False
@@ -157,17 +153,13 @@ def _account(app: Served, token: str) -> int:
 def test_logging_in_answers_for_the_password_whatever_the_cookies_say(development: Served) -> None:
     ada = _token(development, "ada")
     _token(development, "bob")
-    body = json.dumps({"email": "bob@example.com", "password": PASSWORD}).encode()
+    body = {"email": "bob@example.com", "password": PASSWORD}
     for cookie in (f"session={ada}", f"session={ada}; session=invalid", "session="):
-        answer = _login(development, body, cookie)
+        answer = development.post("/api/login", body, ("Cookie", cookie))
         assert answer.json is not None
         assert answer.json["email"] == "bob@example.com"
         token = answer.headers["Set-Cookie"].split(";")[0]
         assert _who(development, token) == "bob@example.com"
-
-
-def _login(app: Served, body: bytes, cookie: str) -> TestResponse:
-    return app.send("POST", "/api/login", [JSON, ("Cookie", cookie)], body)
 
 
 @pytest.mark.parametrize(

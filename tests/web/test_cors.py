@@ -119,9 +119,8 @@ def test_a_preflight_does_not_allow_what_could_prove_or_change_more(served: Serv
 
 def test_a_page_of_a_listed_origin_can_read_when_to_try_again(served: Served) -> None:
     body = {"email": "ada@example.com", "password": "wrong"}
-    headers = [("Origin", ALLOWED), ("Content-Type", "application/json")]
     for _ in range(3):
-        answer = served.send("POST", "/api/login", headers, json.dumps(body).encode())
+        answer = served.post("/api/login", body, ("Origin", ALLOWED))
         exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
         assert {"Retry-After", "X-Request-Id"} <= set(exposed)
     assert answer.status_code == 429
@@ -191,11 +190,11 @@ def test_a_cookie_that_the_browser_will_drop_is_told_in_the_log_once(
 ) -> None:
     settings = {"USE_DATABASE": "false", "BCRYPT_ROUNDS": "10", "ENVIRONMENT": environment}
     origins = "http://localhost:5173 https://app.other.example"
-    given = {"Host": "127.0.0.1:8080", "Content-Type": "application/json"} | headers
+    given = {"Host": "127.0.0.1:8080"} | headers
     with running(USERS_FILE=str(tmp_path / "u.json"), ALLOWED_ORIGINS=origins, **settings) as app:
         for name in ("ada", "bob"):
-            body = json.dumps({"email": f"{name}@example.com", "password": PASSWORD}).encode()
-            answer = app.send("POST", "/api/signup", given.items(), body)
+            body = {"email": f"{name}@example.com", "password": PASSWORD}
+            answer = app.post("/api/signup", body, *given.items())
             assert answer.status_code == 201
     told = [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()]
     assert [line for line in told if line in (CROSS_SITE, NOT_SECURE)] == [loss] * bool(loss)

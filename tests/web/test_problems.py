@@ -15,7 +15,7 @@ from tests.support.wire import JSON, LIMIT, filled
 
 PASSWORD = "correct horse battery staple"
 _SECRET = "for no line of a log"
-_SIGN_UP = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
+_SIGN_UP = {"email": "ada@example.com", "password": PASSWORD}
 
 
 def test_every_problem_has_the_members_of_rfc_9457_and_the_old_pages_error(
@@ -71,7 +71,7 @@ def test_an_unforeseen_error_is_a_bare_500_and_its_cause_only_in_the_log(
 
     monkeypatch.setattr(Accounts, "sign_up", break_down)
     with served(USE_DATABASE="false", USERS_FILE=str(tmp_path / "users.json")) as app:
-        response = app.send("POST", "/api/signup", JSON.items(), _SIGN_UP)
+        response = app.post("/api/signup", _SIGN_UP)
     assert response.status_code == 500
     problem = response.json
     assert problem is not None
@@ -90,7 +90,7 @@ def test_what_the_database_refuses_is_a_503_and_its_cause_only_in_the_log(
     with served(DATABASE_URL=postgres.url(database)) as app:
         assert app.send("GET", "/api/health").status_code == 200
         postgres.run("DROP INDEX idx_users_email_key", database)
-        response = app.send("POST", "/api/signup", JSON.items(), _SIGN_UP)
+        response = app.post("/api/signup", _SIGN_UP)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     problem = response.json
     assert problem is not None
