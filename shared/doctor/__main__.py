@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console.escape_unencodable()
     subject = Subject(os.environ, options.env_file)
+    for name, value in subject.variables.items():
+        os.environ.setdefault(name, value)  # As make does: urllib looks for a proxy there.
     try:
         if options.brief:
             return _tell_problems(subject, options)

@@ -17,7 +17,9 @@ import pytest
 from shared.doctor.__main__ import main
 from shared.doctor.checks import CHECKS
 from tests.support.commands import Ended
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.emulator import ROOT, environment
+from tests.support.google import Providers
 from tests.support.postgres import PASSWORD, Server, free_port
 
 
@@ -82,6 +84,18 @@ def test_a_problem_is_code_1_with_a_remedy_below_it_and_a_result_for_programs(
         "remedy": remedy,
     } in checks  # fmt: skip
     assert all(check["verdict"] in ("ok", "note", "problem") for check in checks)
+
+
+def test_a_proxy_that_the_file_names_is_used_as_by_the_service(
+    providers: Providers, tmp_path: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers.serve_this_process(monkeypatch)
+    variables |= {name: providers.settings[name] for name in ("GOOGLE_CLIENT_ID", "SSL_CERT_FILE")}
+    with ConnectProxy().running() as proxy:
+        (tmp_path / ".env").write_text(f"HTTPS_PROXY=http://{proxy.address}\n")
+        done = _run(tmp_path, variables, "--only", "google")
+    assert (done.code, done.error) == (0, "")
+    assert proxy.asked == [f"localhost:{providers.google.port}"]
 
 
 def test_only_the_checks_that_are_named_are_made(tmp_path: Path, variables: dict[str, str]) -> None:
