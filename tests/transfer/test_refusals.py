@@ -27,7 +27,9 @@ ALTER TABLE users ADD CONSTRAINT guard FOREIGN KEY (name) REFERENCES names {_DEF
 REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a check": ("ALTER TABLE users ADD CONSTRAINT guard CHECK (name <> 'Eve')", {"name": "Eve"},
                 'violates check constraint "guard"'),
-    "a column more": ("ALTER TABLE users ALTER name SET NOT NULL", {"name": ...}, '"name"'),
+    "a column more": (
+        "ALTER TABLE users ADD tag text NOT NULL GENERATED ALWAYS AS (name) STORED",
+        {"name": ...}, '"tag"'),
     "a unique name": ("ALTER TABLE users ADD CONSTRAINT guard UNIQUE (name)", {"name": "user3"},
                       'unique constraint "guard"'),
     "a unique name at the end": (
