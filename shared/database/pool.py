@@ -117,9 +117,9 @@ class Database:
         self, seconds: float, statement: Statement | str, /, **parameters: Value
     ) -> list[Row]:
         """Do the same in so many seconds, if the request has as many left."""
-        self.breaker.check()
+        deadline = min(request_context.current(self.timeout).deadline, time.monotonic() + seconds)
+        self.breaker.admit(deadline)
         began = time.monotonic()
-        deadline = min(request_context.current(self.timeout).deadline, began + seconds)
         if isinstance(statement, str):
             statement = Statement("other", statement)
         try:

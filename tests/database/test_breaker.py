@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import signal
 import socket
 import threading
 import time
@@ -10,17 +13,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from shared.database import breaker
-from shared.database.breaker import Breaker
+from shared.database.breaker import OVERDUE, PROBE_TIMEOUT, Breaker
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
+from tests.support.emulator import running_emulator
 from tests.support.postgres import Server
-from tests.support.relay import Relay
+from tests.support.relay import FORWARD, REFUSE, Relay
 from tests.support.waiting import until
 
 SETTINGS = DatabaseSettings(timeout=3, connect_timeout=1, statement_timeout=1)
@@ -63,6 +68,60 @@ def test_any_other_answer_closes_it_for_the_calls_to_hear_it(answer: type[Except
     tried = Breaker(probe, lambda: None)
     tried.trip()
     until(lambda: not tried.is_open, 5)
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> tuple[Breaker, list[float], set[str]]:
+    """An open breaker whose prober never gets its turn, the time, and what is away."""
+    now, away = [1000.0], {"database"}
+
+    def probe(deadline: float) -> None:
+        assert deadline <= now[0] + breaker.PROBE_TIMEOUT
+        now[0] += 0.5
+        if away:
+            raise StoreUnreachable
+
+    tried = Breaker(probe, lambda: None)
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time)
+    monkeypatch.setattr(breaker, "time", clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: None)
+        tried.trip()
+    return tried, now, away
+
+
+def test_where_the_prober_is_overdue_one_call_asks_and_is_served_if_the_database_is_back(
+    stopped: tuple[Breaker, list[float], set[str]],
+) -> None:
+    tried, now, away = stopped
+    with pytest.raises(StoreUnreachable):
+        tried.admit(math.inf)
+    assert now == [1000]  # Nobody has asked.
+    now[0] += 62
+    with pytest.raises(StoreUnreachable):
+        tried.admit(math.inf)
+    assert now == [1062.5]
+    with pytest.raises(StoreUnreachable):
+        tried.admit(math.inf)
+    assert now == [1062.5]  # One has asked just now.
+    away.clear()
+    now[0] += 62
+    tried.admit(math.inf)
+    assert not tried.is_open
+
+
+def test_time_in_which_the_process_did_not_run_is_no_outage(
+    stopped: tuple[Breaker, list[float], set[str]],
+) -> None:
+    tried, now, _ = stopped
+    now[0] += 0.5
+    assert tried.seconds == 0.5
+    now[0] += 3600
+    most = breaker.FIRST_PAUSE * 1.33 + breaker.OVERDUE
+    assert tried.seconds == pytest.approx(most)
+    with pytest.raises(StoreUnreachable):
+        tried.admit(math.inf)
+    assert tried.seconds == pytest.approx(most + 0.5)
 
 
 def test_closing_it_by_hand_ends_the_prober(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,3 +247,27 @@ def test_a_slow_statement_and_a_refusal_do_not_open_it(pool: Database) -> None:
     with pytest.raises(StoreRefused):
         pool.execute("SELECT nonsense FROM pg_class")
     assert not pool.breaker.is_open
+
+
+def test_a_process_that_was_stopped_in_an_outage_serves_the_first_call_after_it(
+    postgres: Server, database: str, relay: Relay
+) -> None:
+    login = {"email": "ada@example.com", "password": "correct horse battery staple"}
+    with (
+        running_emulator(
+            DATABASE_URL=postgres.url(database, port=relay.port), ALERT_DATABASE_AWAY="4"
+        ) as emulator,
+        emulator.client() as client,
+    ):
+        assert client.post("/api/signup", json=login).status_code == 201
+        relay.mode = REFUSE
+        relay.cut()
+        assert client.post("/api/login", json=login).status_code == 503
+        os.killpg(emulator.process.pid, signal.SIGSTOP)
+        relay.mode = FORWARD
+        # Longer than one probe may take, and than makes an alert of an outage.
+        time.sleep(PROBE_TIMEOUT + OVERDUE + 2)
+        os.killpg(emulator.process.pid, signal.SIGCONT)
+        assert client.post("/api/login", json=login).status_code == 200
+        assert client.get("/api/livez").status_code == 200
+        assert "database_away" not in emulator.output()
