@@ -18,12 +18,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-import pg8000.core
-import pg8000.exceptions
-import scramp
-from scramp.core import ClientStage, IterationCount
-
 from shared.database import refusals, server_errors, sqlstate
+from shared.database.driver import pg8000, scramp
 from shared.database.refusals import Refusal
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
@@ -483,7 +479,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             raise _not_answered(
                 "let us in without it (trust, cert, or PgBouncer's auth_type = any)"
             )
-        if auth.stage is not ClientStage.set_server_final:
+        if auth.stage is not scramp.core.ClientStage.set_server_final:
             raise _no_proof()
         if self._channel_binding_required and auth.mechanism_name != "SCRAM-SHA-256-PLUS":
             raise _no_channel_binding()
@@ -603,7 +599,7 @@ def _no_proof() -> StoreRefused:
 
 
 def _no_challenge() -> StoreRefused:
-    least = IterationCount.MIN_ITERATION_COUNT
+    least = scramp.core.IterationCount.MIN_ITERATION_COUNT
     return StoreRefused(
         cause="the server's challenge is not answered: SCRAM needs "
         f"{least} to {MAX_ITERATIONS} iterations and a nonce and a salt of the usual form"
