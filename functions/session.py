@@ -15,7 +15,8 @@ def session(call: Call) -> Response:
 
     On the way a stale session is renewed, and one of the old server exchanged for ours.
     """
+    known = call.session_token
     user, token = call.app.sessions.current_user(
-        call.session_token, call.now, express_sid=call.express_sid
+        known, call.now, express_sid=call.express_sid if known is None else None
     )
     return user_answer(call, user, token=token)

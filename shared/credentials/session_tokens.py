@@ -8,6 +8,7 @@ gives the time.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import json
@@ -35,6 +36,8 @@ MAX_ISSUED_LENGTH = MAX_LENGTH - 160
 VERSION = 2
 """Of issued tokens. Tokens without a version, of earlier code, may have either of ES256's two
 signatures; since this version only the lower is valid."""
+VERIFIED_TOKENS = 512
+"""How many of the latest tokens are not verified anew: no time decides, and keys do not change."""
 NAME_MAX_LENGTH = 100
 """Characters of the name in the token; names of the old system can be longer."""
 
@@ -77,6 +80,8 @@ class SessionTokens:
         usable = [*keys, *map(_secret_key, session_secrets)]
         self._keys = {key.kid: key for key in usable}
         self._signing_key = usable[0]
+        # One request may ask twice, and a browser sends the same token for ten minutes.
+        self._verified = functools.lru_cache(VERIFIED_TOKENS)(self._verify)
 
     def issue(
         self,
@@ -146,6 +151,9 @@ class SessionTokens:
         The header must be exactly one of ours, so that the sender never chooses `alg`, `jwk`,
         `jku`, `x5u`, `crit` or `b64`.
         """
+        return self._verified(token)
+
+    def _verify(self, token: str) -> Session:
         claims = self._verified_claims(token)
         _check(claims)
         return Session(
