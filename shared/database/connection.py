@@ -13,7 +13,8 @@ import select
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -41,11 +42,19 @@ It goes ahead of each statement, because poolers drop or refuse what a client sa
 start-up. Without row security PostgreSQL refuses a statement from which a policy would hide rows.
 The time zone is left alone: nothing depends on it but what shares a table with the old server.
 """
-_BEFORE = f"SELECT set_config('statement_timeout', $1, true), {_FIX}"
-_BEFORE_IN_PATH = f"{_BEFORE}, set_config('search_path', $2, true)"
+_BEFORE = Statement(
+    "settings",
+    f"""SELECT set_config('statement_timeout', :milliseconds, true),
+    set_config('plan_cache_mode', :plan_cache_mode, true), {_FIX}""",
+)
+_BEFORE_IN_PATH = Statement(
+    "settings_in_path", f"{_BEFORE.sql}, set_config('search_path', :search_path, true)"
+)
 _TOLD = ("search_path", "session_replication_role", "default_transaction_isolation")
 """What is asked for with the first statement on a connection; see `_check_session`."""
-_BEFORE_FIRST = ", ".join([_BEFORE, *(f"current_setting('{name}')" for name in _TOLD)])
+_BEFORE_FIRST = Statement(
+    "first_settings", ", ".join([_BEFORE.sql, *(f"current_setting('{name}')" for name in _TOLD)])
+)
 LIFT_LIMITS = f"""\
 SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN (
     'statement_timeout', 'lock_timeout', 'transaction_timeout',
@@ -96,6 +105,11 @@ _REPEATABLE = frozenset(
     }
 )
 """Nothing was done. The last two come of a pooler that sent one flight to several servers."""
+_NAME_REFUSALS = frozenset(
+    {sqlstate.INVALID_SQL_STATEMENT_NAME, sqlstate.DUPLICATE_PREPARED_STATEMENT}
+)
+"""What a pooler makes of a name that it does not keep: another server has not heard of it, or has
+heard of it already."""
 _SCHEMA = frozenset(
     {sqlstate.INVALID_SCHEMA_NAME, sqlstate.INSUFFICIENT_PRIVILEGE, sqlstate.UNDEFINED_COLUMN}
 )
@@ -138,6 +152,15 @@ class ConnectRetryable(Exception):
     def __init__(self, cause: str, *, starting: bool = False) -> None:
         """`cause` is for the log."""
         self.starting = starting
+        super().__init__(cause)
+
+
+class NameRefused(Exception):
+    """The server, or a pooler, would not run a statement by its name; nothing has run."""
+
+    def __init__(self, cause: str, *, is_plan: bool) -> None:
+        """`is_plan` tells that only this statement's plan is out of date."""
+        self.is_plan = is_plan
         super().__init__(cause)
 
 
@@ -218,6 +241,9 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """And the level of isolation of its transaction."""
         self.search_path: str | None = None
         """Goes ahead of each statement, where another client of a pooler may have set its own."""
+        self._prepared: set[bytes] = set()
+        self._parsing: deque[bytes] = deque()
+        self._descriptions: dict[bytes, Any] = {}
         startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
         if url.options:
             startup["options"] = url.options
@@ -250,36 +276,52 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """
         self._tls.deadline = deadline
 
-    def execute(self, statement: Statement | str, /, **parameters: Value) -> list[Row]:
+    def execute(
+        self, statement: Statement | str, by_name: bool = False, /, **parameters: Value
+    ) -> list[Row]:
         """Run one statement, or its SQL alone, and give its rows.
 
         Its settings go ahead of it in the same flight: a connection pooler drops `SET`, and both
         halves share the implicit transaction that ends with the Sync.
+
+        With `by_name` both are parsed and planned once, and found by their names from then on.
+        Raises NameRefused where that has failed; nothing has run then.
         """
         if isinstance(statement, str):
             statement = Statement("other", statement)
         try:
-            messages = _extended(statement.text, statement.values(parameters), describe=True)
+            texts = [
+                None if value is None else str(value).encode()
+                for value in statement.values(parameters)
+            ]
         except UnicodeEncodeError as error:
             raise StoreFault(
                 sqlstate.CHARACTER_NOT_IN_REPERTOIRE, "a parameter cannot be encoded as UTF-8"
             ) from error
-        # Rows are collected from the start, because the first one comes without a description.
-        context = pg8000.core.Context(statement.text, columns=[], input_funcs=[])
         is_first = self.told_path is None and self.search_path is None
+        # Rows are collected from the start, because the first one comes without a description.
+        context = pg8000.core.Context(None, columns=[], input_funcs=[])
         with _translated():
-            settings = [str(self._milliseconds())]
+            self._parsing.clear()
+            settings = [
+                b"%d" % self._milliseconds(),
+                b"force_generic_plan" if by_name else b"auto",
+            ]
             if self.search_path is not None:
-                before = _extended(_BEFORE_IN_PATH, [*settings, self.search_path])
+                settings.append(self.search_path.encode())
+                before = self._messages(_BEFORE_IN_PATH, settings, by_name=by_name)
+            elif is_first:
+                before = self._messages(_BEFORE_FIRST, settings, describe=True)
             else:
-                before = _extended(
-                    _BEFORE_FIRST if is_first else _BEFORE, settings, describe=is_first
-                )
+                before = self._messages(_BEFORE, settings, by_name=by_name)
+            messages = self._messages(statement, texts, by_name=by_name, describe=True)
             self._sock.write(before + messages + pg8000.core.SYNC_MSG)
             self._sock.flush()
             try:
                 self.handle_messages(context)
-            except pg8000.exceptions.DatabaseError:
+            except pg8000.exceptions.DatabaseError as error:
+                if by_name and (refused := _refused_name(error)):
+                    raise refused from error
                 if is_first:  # Its table may be missing in this schema only.
                     self._check_session(context.rows)
                 raise
@@ -287,6 +329,46 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         if is_first:
             self._check_session(rows)
         return rows[1:]
+
+    @property
+    def is_spoilt(self) -> bool:
+        """Tell whether a name was given to a statement that could not be parsed.
+
+        Poolers that share names by their statements were seen to hold it to be prepared.
+        """
+        return any(self._parsing)
+
+    def _messages(
+        self,
+        statement: Statement,
+        texts: Collection[bytes | None],
+        *,
+        by_name: bool = False,
+        describe: bool = False,
+    ) -> bytes:
+        """Build Parse where it is needed, Bind, perhaps Describe(portal), and Execute."""
+        name = statement.key if by_name else b""
+        messages = b""
+        if name not in self._prepared:
+            self._parsing.append(name)
+            messages = _create_message(b"P", name + b"\0" + statement.text.encode() + b"\0\0\0")
+        return messages + _bind(name, texts, describe=describe)
+
+    def handle_PARSE_COMPLETE(self, data: bytes, context: Any) -> None:  # noqa: ARG002, N802  # pg8000's name
+        """Count the name as prepared only now."""
+        if name := self._parsing.popleft():
+            self._prepared.add(name)
+
+    def handle_ROW_DESCRIPTION(self, data: bytes, context: Any) -> None:  # noqa: N802  # likewise
+        """Read each description once: most are of statements that were described before."""
+        known = self._descriptions.get(data)
+        if known is None:
+            super().handle_ROW_DESCRIPTION(data, context)
+            self._descriptions[data] = context.input_funcs
+            return
+        context.input_funcs = known
+        if context.rows is None:
+            context.rows = []
 
     def _check_session(self, rows: list[Row]) -> None:
         """Refuse a session in which statements would mean something else, and cannot be helped."""
@@ -620,17 +702,30 @@ def remaining(deadline: float) -> float:
     return left
 
 
-def _extended(statement: str, values: Iterable[Value], *, describe: bool = False) -> bytes:
-    """Build Parse, Bind, perhaps Describe(portal), and Execute, all unnamed and in text format."""
-    texts = [None if value is None else str(value).encode() for value in values]
+_create_message = pg8000.core._create_message
+
+
+def _bind(name: bytes, texts: Collection[bytes | None], *, describe: bool) -> bytes:
+    """Build Bind, perhaps Describe, and Execute of the unnamed portal, in text format."""
     fields = b"".join(
         _LENGTH.pack(-1) if text is None else _LENGTH.pack(len(text)) + text for text in texts
     )
-    message = pg8000.core._create_message
-    flight: bytes = (
-        message(b"P", b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0))
-        + message(b"B", b"\0\0" + struct.pack("!hh", 0, len(texts)) + fields + b"\0\0")
-        + (message(b"D", b"P\0") if describe else b"")
-        + pg8000.core.EXECUTE_MSG
-    )
+    parameters = struct.pack("!hh", 0, len(texts)) + fields
+    flight: bytes = _create_message(b"B", b"\0" + name + b"\0" + parameters + b"\0\0")
+    if describe:
+        flight += _create_message(b"D", b"P\0")
+    flight += pg8000.core.EXECUTE_MSG
     return flight
+
+
+def _refused_name(error: pg8000.exceptions.DatabaseError) -> NameRefused | None:
+    """Tell whether an error is about a statement's name, or about what is kept under it."""
+    code, fields = _code(error), _fields(error)
+    is_plan = fields.get("R") == "RevalidateCachedQuery"
+    if (
+        code in _NAME_REFUSALS
+        or is_plan
+        or (code == sqlstate.PROTOCOL_VIOLATION and "prepared statement" in _message(error))
+    ):
+        return NameRefused(f"{code} {_message(error)}", is_plan=is_plan)
+    return None

@@ -25,6 +25,7 @@ from shared.database.connection import (
     Connection,
     ConnectionLost,
     ConnectRetryable,
+    NameRefused,
     Row,
 )
 from shared.database.happy_eyeballs import Preferences
@@ -51,6 +52,8 @@ MIN_SECONDS = 0.1
 """Nothing is begun with less time than this: that it failed would say nothing of the database."""
 PREPARE_PAUSE = 5.0
 """Seconds for which a failed preparation is not tried again."""
+REPLAN_PAUSE = 60.0
+"""Seconds for which a statement has no name after a migration has changed what it gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Database:
         self._idle: list[Connection] = []
         self._total = 0
         self._waiting = 0
+        self._has_names = True
+        self._unnamed_until: dict[bytes, float] = {}
         self.breaker = Breaker(self._probe, self._wake)
 
     def execute(self, statement: Statement | str, /, **parameters: Value) -> list[Row]:
@@ -121,7 +126,7 @@ class Database:
         self.breaker.admit(deadline)
         began = time.monotonic()
         if isinstance(statement, str):
-            statement = Statement("other", statement)
+            statement = Statement("other", statement, is_prepared=False)
         try:
             rows = self._execute(deadline, statement, parameters)
         except StoreUnreachable as error:
@@ -138,27 +143,51 @@ class Database:
     def _execute(
         self, deadline: float, statement: Statement, parameters: Mapping[str, Value]
     ) -> list[Row]:
-        for attempt in (1, 2):
+        is_lost, is_named = False, self._is_named(statement)
+        while True:
             # One connection found dead means that the idle ones have most likely shared its fate.
             try:
-                with self._lease(deadline, drop_idle=attempt > 1) as connection:
+                with self._lease(deadline, drop_idle=is_lost) as connection:
                     limit = time.monotonic() + self._settings.statement_timeout
                     connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
-                    return self._ask(connection, statement, parameters)
+                    return self._ask(connection, statement, is_named, parameters)
+            except NameRefused as refused:
+                is_named = False
+                self._refuse_names(statement, refused)
             except ConnectionLost as error:
-                if attempt == 2 or not error.repeat:
+                if is_lost or not error.repeat:
                     self._close_idle()
                     raise error.error from error
-        raise AssertionError("unreachable")
+                is_lost = True
+
+    def _is_named(self, statement: Statement) -> bool:
+        if not (statement.is_prepared and self._has_names):
+            return False
+        return time.monotonic() >= self._unnamed_until.get(statement.key, 0)
+
+    def _refuse_names(self, statement: Statement, refused: NameRefused) -> None:
+        """Do without names from now on, or for a while without this one."""
+        if refused.is_plan:
+            # Behind a pooler each of its connections refuses; it keeps them for up to an hour.
+            self._unnamed_until[statement.key] = time.monotonic() + REPLAN_PAUSE
+        elif self._has_names:
+            self._has_names = False
+            log.write(
+                "INFO", "Statements are planned each time, as the pooler keeps none", error=refused
+            )
 
     def _ask(
-        self, connection: Connection, statement: Statement, parameters: Mapping[str, Value]
+        self,
+        connection: Connection,
+        statement: Statement,
+        is_named: bool,
+        parameters: Mapping[str, Value],
     ) -> list[Row]:
         began = time.monotonic()
         # Where the first connection found the schema, all others have to look.
         connection.search_path = self._search_path
         try:
-            return connection.execute(statement, **parameters)
+            return connection.execute(statement, is_named, **parameters)
         except StoreFault as fault:
             fault.objects["statement"] = statement.name
             raise
@@ -291,7 +320,7 @@ class Database:
 
     def _give_back(self, connection: Connection, *, keep: bool) -> None:
         with self._changed:
-            if keep and self._settings.max_idle > 0:
+            if keep and not connection.is_spoilt and self._settings.max_idle > 0:
                 connection.used_at = time.monotonic()
                 self._idle.append(connection)
             else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 Value = str | int | float | bool | None
 """What a parameter may be. It is sent as text, and the SQL says what it means there."""
@@ -13,31 +15,49 @@ _PARAMETER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|::|:([a-z]\w*)""")
 """A parameter, or else what a colon may stand in. A doubled quote makes two literals of one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Statement:
-    """One statement, with `:name` for a parameter."""
+    """One statement, with `:name` for a parameter.
+
+    What is made of it is made at its first use: an instance that starts uses few of them.
+    """
 
     name: str
     sql: str
-    text: str = field(init=False, repr=False)
-    """What is sent: with `$1`, `$2` … in the order in which the names first appear."""
-    parameters: tuple[str, ...] = field(init=False, repr=False)
+    is_prepared: bool = True
+    """Whether requests parse and plan it once a connection, for any values of its parameters."""
 
-    def __post_init__(self) -> None:
-        """Give each parameter its number."""
+    @cached_property
+    def _numbered(self) -> tuple[str, tuple[str, ...]]:
         numbers: dict[str, str] = {}
 
         def number(match: re.Match[str]) -> str:
             name = match[1]
             return numbers.setdefault(name, f"${len(numbers) + 1}") if name else match[0]
 
-        object.__setattr__(self, "text", _PARAMETER.sub(number, self.sql))
-        object.__setattr__(self, "parameters", tuple(numbers))
+        return _PARAMETER.sub(number, self.sql), tuple(numbers)
+
+    @property
+    def text(self) -> str:
+        """What is sent: with `$1`, `$2` … in the order in which the names first appear."""
+        return self._numbered[0]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names in this order."""
+        return self._numbered[1]
+
+    @cached_property
+    def key(self) -> bytes:
+        """The name under which it is prepared: of no other text, whoever else uses the database."""
+        return f"aicoder_{hashlib.sha256(self.text.encode()).hexdigest()[:32]}".encode()
 
     def values(self, given: Mapping[str, Value]) -> tuple[Value, ...]:
         """Put values in the order of `text`. Raises TypeError where one is missing or unknown."""
-        if unknown := given.keys() - self.parameters:
-            raise TypeError(f"{self.name} has no parameter {', '.join(sorted(unknown))}")
-        if missing := [name for name in self.parameters if name not in given]:
+        names = self.parameters
+        if missing := [name for name in names if name not in given]:
             raise TypeError(f"{self.name} lacks its parameter {', '.join(missing)}")
-        return tuple(given[name] for name in self.parameters)
+        if len(given) > len(names):
+            unknown = ", ".join(sorted(given.keys() - names))
+            raise TypeError(f"{self.name} has no parameter {unknown}")
+        return tuple(given[name] for name in names)

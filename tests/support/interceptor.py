@@ -36,7 +36,9 @@ class Message:
     def sql(self) -> str:
         """The statement of a Query or a Parse, without its time limit, else nothing."""
         if self.sender == "client" and self.kind in "QP":
-            sql = self.body.lstrip(b"\0").split(b"\0")[0].decode()
+            sql = self.body.split(b"\0")[
+                "QP".index(self.kind)
+            ].decode()  # A Parse begins with a name.
             return _LIMIT.sub("", sql)
         return ""
 

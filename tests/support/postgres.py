@@ -32,6 +32,8 @@ PROGRAMS = "POSTGRES_PROGRAMS"
 """The variable with the folder of another PostgreSQL's programs, such as Debian's."""
 _FETCHED = Path(__file__).resolve().parent.parent.parent / ".venv-postgres"
 """Where `make postgres-versions` puts what the wheel and Debian don't have."""
+FETCHED_PGBOUNCER = _FETCHED.with_name(".venv-pgbouncer")
+"""Where `make newer-pgbouncer` puts one that keeps prepared statements."""
 _NOBODY = 65534
 _START_SECONDS = 30
 _MAX_WORKERS = 16
@@ -349,11 +351,16 @@ def running_pgbouncer(
     server_connections: int,
     auth_type: str = "scram-sha-256",
     max_client_conn: int = 1000,
+    fetched: bool = False,
+    max_prepared_statements: int = 0,
     **settings: str,
 ) -> Iterator[PgBouncer]:
-    """Start a PgBouncer in transaction mode before the server, with more of its own settings."""
+    """Start a PgBouncer in transaction mode before the server, with more of its own settings.
+
+    `fetched` is for the newer one, which keeps prepared statements.
+    """
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-    assert program, "the caller checks that PgBouncer is there"
+    assert fetched or program, "the caller checks that PgBouncer is there"
     folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
     try:
         folder.chmod(0o755)
@@ -365,7 +372,7 @@ def running_pgbouncer(
         (folder / "users.txt").write_text(f'"{USER}" "{PASSWORD}"\n')
         (folder / "pgbouncer.ini").write_text(
             "[databases]\n"
-            f"* = host=localhost port={server.port}\n"
+            f"* = host=127.0.0.1 port={server.port}\n"
             "[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
             f"auth_type = {auth_type}\nauth_file = {folder}/users.txt\n"
@@ -376,23 +383,35 @@ def running_pgbouncer(
             f"client_tls_key_file = {own_key}\n"
             f"server_tls_sslmode = verify-full\n"
             f"server_tls_ca_file = {server.authority.certificate}\n"
+            + (f"max_prepared_statements = {max_prepared_statements}\n" if fetched else "")
             + "".join(f"{name} = {value}\n" for name, value in settings.items())
         )
         if os.geteuid() == 0:
             for path in folder.iterdir():
                 os.chown(path, _NOBODY, _NOBODY)
         with (folder / "pgbouncer.log").open("wb") as log:
+            command = _fetched_pgbouncer(folder) if fetched else [program or ""]
             process = subprocess.Popen(
-                [program, folder / "pgbouncer.ini"], stdout=log, stderr=log, **as_unprivileged()
+                [*command, folder / "pgbouncer.ini"], stdout=log, stderr=log, **as_unprivileged()
             )
         try:
             _wait_for_port(process, port)
             yield PgBouncer(port, process, folder / "pgbouncer.log")
         finally:
-            process.terminate()
+            process.kill()  # By a gentler signal newer ones wait for their clients.
             process.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetched_pgbouncer(folder: Path) -> list[str | Path]:
+    """Give the command of the newer PgBouncer, which runs by its own loader and libraries."""
+    root = FETCHED_PGBOUNCER
+    if os.geteuid() == 0:  # Root's own files may be out of the unprivileged user's reach.
+        root = folder / "pgbouncer"
+        shutil.copytree(FETCHED_PGBOUNCER, root, symlinks=True)
+    (loader,) = root.glob("usr/lib/*/ld-linux-*.so.*")
+    return [loader, "--library-path", loader.parent, root / "usr/sbin/pgbouncer"]
 
 
 @functools.cache

@@ -28,7 +28,11 @@ UNLINKED = "identity_unlinked"
 MIN_SECONDS = 1.0
 """For a batch."""
 
-IS_PENDING = Statement("pending_email_keys", "SELECT EXISTS (SELECT FROM pending_email_keys)")
+IS_PENDING = Statement(
+    "pending_email_keys",
+    "SELECT EXISTS (SELECT FROM pending_email_keys)",
+    is_prepared=False,
+)
 _HAS_LIST = "SELECT to_regclass('pending_email_keys') IS NOT NULL"
 _COUNT = "SELECT count(*) FROM pending_email_keys"
 _BEGIN = f"""

@@ -344,9 +344,11 @@ WITH attempts AS (
 SELECT greatest((SELECT count(*) FROM attempts), (SELECT count(*) FROM sessions),
     (SELECT count(*) FROM events))
 """,
+    is_prepared=False,
 )
 # The table is connect-pg-simple's, which also writes and compares `expire` in the connection's time
-# zone. With u.id cast to text, instead of the text to UUID, the index could not be used.
+# zone. It may be missing, and a browser asks for it once. With u.id cast to text, instead of the
+# text to UUID, the index could not be used.
 EXPRESS_USER = Statement(
     "express_user",
     f"""
@@ -356,8 +358,11 @@ SELECT {_USER} FROM session s JOIN users u ON u.id =
 WHERE s.sid = :express_sid AND s.expire >= now()
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
 """,
+    is_prepared=False,
 )
-DELETE_EXPRESS = Statement("delete_express", "DELETE FROM session WHERE sid = :express_sid")
+DELETE_EXPRESS = Statement(
+    "delete_express", "DELETE FROM session WHERE sid = :express_sid", is_prepared=False
+)
 # It names what requests read and reads nothing: without the rights to them nobody is connected.
 HEALTH = Statement(
     "health",

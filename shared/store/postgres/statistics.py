@@ -64,6 +64,7 @@ WITH bounds AS (
 )
 SELECT count(*) FROM due
 """,
+    is_prepared=False,
 )
 # In timestamps a day is an hour longer now and then, where the session's time zone has it so;
 # '1 day' of date_bin() is not.
@@ -107,6 +108,7 @@ SELECT (
     ) w
 )
 """,
+    is_prepared=False,
 )
 
 
