@@ -76,12 +76,26 @@ _FOREIGN = {
     "DELETE FROM users; ALTER TABLE users ADD tenant uuid NOT NULL": (
         "tenant is NOT NULL and has no default"
     ),
+    "ALTER TABLE users ALTER email DROP NOT NULL; INSERT INTO users DEFAULT VALUES": (
+        r"email may be NULL. ALTER TABLE \w+.users ALTER email SET NOT NULL; rows that have none"
+    ),
+    "ALTER TABLE users ADD epoch integer DEFAULT 0": "epoch may be NULL",
+    "CREATE RULE still AS ON UPDATE TO users WHERE NEW.created_at IS NULL DO INSTEAD NOTHING": (
+        r"^users has the rule still, [^.]*\. DROP RULE still ON \w+.users; [^.]*$"
+    ),
+    'CREATE RULE "Soft" AS ON DELETE TO users DO INSTEAD UPDATE users SET name = NULL': (
+        r'DROP RULE "Soft" ON'
+    ),
     # Something depends on the times.
     "CREATE VIEW fresh AS SELECT * FROM users": (
         r"^The view \w+.fresh depends on created_at and updated_at of users,[^.]*\. Drop it, [^.]*$"
     ),
-    "CREATE RULE still AS ON UPDATE TO users WHERE NEW.created_at IS NULL DO INSTEAD NOTHING": (
-        r"The rule still on \w+.users depends on created_at"
+    "CREATE INDEX late ON users USING brin (created_at timestamp_minmax_multi_ops)": (
+        r"The index \w+.late depends on created_at"
+    ),
+    "CREATE FUNCTION is_late(timestamp) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT false';"
+    " ALTER TABLE users ADD CONSTRAINT late CHECK (NOT is_late(created_at))": (
+        r"The table constraint late on \w+.users depends on created_at"
     ),
     "CREATE MATERIALIZED VIEW days AS SELECT updated_at::date FROM users": (
         r"The materialized view \w+.days depends on updated_at of users"
@@ -108,6 +122,9 @@ _FOREIGN = {
         r"The table column \w+.archive.was depends on the row type of users"
     ),
     "CREATE TABLE archive (were users[])": r"The table column \w+.archive.were depends on",
+    "CREATE DOMAIN person AS users; CREATE TABLE archive (was person)": (
+        r"The table column \w+.archive.was depends on the row type of users"
+    ),
     # A name that we need is taken.
     "CREATE TABLE identities (id uuid, user_id uuid, provider_type text, profile_url text)": (
         "identities is not this service's table: it has no column issuer"
@@ -129,6 +146,9 @@ _FOREIGN = {
     "CREATE VIEW event_hours AS SELECT 1 AS hour": "it is no ordinary table",
     "CREATE SEQUENCE identities": "identities is not this service's table: it is no ordinary table",
     "CREATE TYPE identities AS ENUM ('google')": "A type has the name identities",
+    "CREATE TYPE email_key AS ENUM ('google')": "A type has the name email_key",
+    "CREATE FUNCTION email_key(a text, b text DEFAULT '') RETURNS text LANGUAGE sql"
+    " RETURN a || b": r"The function \w+.email_key\(text, text\) is not this service's",
     "CREATE TABLE other (a text); CREATE INDEX idx_auth_events_at ON other (a)": (
         "idx_auth_events_at is not this service's index"
     ),

@@ -87,6 +87,10 @@ SELECT json_build_object(
             WHERE conrelid = c.oid AND contype = 'f' AND confdeltype = 'c' AND convalidated
         ),
         'has_parts', EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),
+        'rules', (
+            SELECT coalesce(json_agg(rulename ORDER BY rulename), '[]') FROM pg_rewrite
+            WHERE ev_class = c.oid AND rulename <> '_RETURN'
+        ),
         'index', (
             SELECT json_build_object(
                 'table', t.relname, 'unique', indisunique, 'valid', indisvalid,
@@ -123,7 +127,7 @@ SELECT json_build_object(
 ),
 'types', (
     SELECT coalesce(json_agg(typname), '[]') FROM pg_type JOIN here ON here.oid = typnamespace
-    WHERE typrelid = 0 AND typname IN {_ASKED.format("names")}
+    WHERE typrelid = 0 AND (typname = 'email_key' OR typname IN {_ASKED.format("names")})
 ),
 'elsewhere', (
     SELECT coalesce(
@@ -151,7 +155,8 @@ SELECT json_build_object(
         ORDER BY proname, oidvectortypes(proargtypes)), '[]')
     FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace
     WHERE proname IN {_ASKED.format("functions")} AND nspname IN {_ASKED.format("path")}
-    AND pronargs = (proname = 'email_key')::int
+    AND CASE proname WHEN 'email_key' THEN 1 BETWEEN pronargs - pronargdefaults AND pronargs
+        ELSE pronargs = 0 END
 ),
 'triggers', (
     SELECT coalesce(json_agg(json_build_object(
@@ -177,15 +182,24 @@ SELECT json_build_object(
             LEFT JOIN pg_index i ON classid = 'pg_class'::regclass AND indexrelid = objid
             WHERE attname IN ('created_at', 'updated_at')
                 AND atttypid = 'timestamp'::regtype AND NOT attisdropped
-                AND (classid = 'pg_rewrite'::regclass
+                AND (rulename = '_RETURN'
                     OR (classid = 'pg_attrdef'::regclass AND adnum <> attnum)
                     OR indexprs IS NOT NULL OR indpred IS NOT NULL
+                    OR EXISTS (
+                        SELECT FROM pg_opclass o WHERE o.oid = ANY (indclass::oid[])
+                        AND opcintype = 'timestamp'::regtype AND NOT opcdefault)
+                    OR (classid = 'pg_constraint'::regclass AND EXISTS (
+                        SELECT FROM pg_depend p JOIN pg_proc ON pg_proc.oid = p.refobjid
+                        WHERE (p.classid, p.objid) = (d.classid, d.objid)
+                        AND p.refclassid = 'pg_proc'::regclass
+                        AND 'timestamp'::regtype = ANY (proargtypes::oid[])))
                     OR classid IN ('pg_policy'::regclass, 'pg_trigger'::regclass,
                         'pg_proc'::regclass, 'pg_publication_rel'::regclass))
             UNION ALL
             SELECT 'the row type', (pg_identify_object(d.classid, d.objid, d.objsubid)).*
             FROM users JOIN pg_type t ON t.typrelid = users.oid
-            JOIN pg_depend d ON refclassid = 'pg_type'::regclass AND refobjid IN (t.oid, t.typarray)
+            JOIN pg_type made ON t.oid IN (made.oid, made.typelem, made.typbasetype)
+            JOIN pg_depend d ON refclassid = 'pg_type'::regclass AND refobjid = made.oid
                 AND classid = 'pg_class'::regclass AND objsubid > 0
             JOIN pg_class c ON c.oid = objid AND relkind IN ('r', 'm', 'p')
             WHERE EXISTS (
@@ -409,6 +423,13 @@ class _Inspection:
             )
             return
         yield from self._misfits(name, relation, table, is_old=is_old)
+        for rule in map(_quoted, relation["rules"]):
+            yield Obstacle(
+                f"rule {rule} on {name}",
+                f"{name} has the rule {rule}, and what has rules takes no INSERT with ON CONFLICT"
+                " and no change within a WITH.",
+                f"DROP RULE {rule} ON {self._name(name)}; a trigger can do the same.",
+            )
 
     def _misfits(
         self, name: str, relation: dict[str, Any], table: Table, *, is_old: bool = False
@@ -500,7 +521,7 @@ class _Inspection:
         for name in self._found["types"]:
             yield Obstacle(
                 f"type {name}",
-                f"A type has the name {name}, which a table or an index needs.",
+                f"A type has the name {name}, which a table, an index or a function needs.",
                 f"ALTER TYPE {self._name(name)} RENAME TO ….",
                 only_migrating=True,
             )
@@ -669,6 +690,11 @@ def _unfit_column(
         )
     if column.is_nullable and not held["is_nullable"]:
         yield f"{name} is NOT NULL", f"ALTER {name} DROP NOT NULL"
+    elif held["is_nullable"] and not column.is_nullable:
+        yield (
+            f"{name} may be NULL",
+            f"ALTER {name} SET NOT NULL; rows that have none need a value before, or go",
+        )
     if column.default and not held["has_default"]:
         yield f"{name} has no default", f"ALTER {name} SET DEFAULT {column.default}"
     elif column.default == _NOW and not _IS_NOW.fullmatch(held["default"]):
