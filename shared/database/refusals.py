@@ -46,7 +46,7 @@ _TEXTS = (
     (r"the database system is shutting down", Refusal.BUSY),
     (r"the database system is", Refusal.STARTING),
     # Neon. The bare sentence passes; behind a colon stands why it does not.
-    (r"^Control plane request failed\W*$", Refusal.STARTING),
+    (r"^(Control plane|Console) request failed\W*$", Refusal.STARTING),
     (r"^Couldn't connect to compute node", Refusal.STARTING),
     (r"^Failed to acquire permit", Refusal.STARTING),
     (r"^Too many connections attempts", Refusal.STARTING),
@@ -55,6 +55,7 @@ _TEXTS = (
     (r"^Internal error$", Refusal.BUSY),
     (r"^(error communicating with|timeout waiting for|connection closed)", Refusal.BUSY),
     # PgBouncer.
+    (r"^transaction blocks not allowed in statement pooling mode", Refusal.FINAL),
     (r"^server login has been failing", Refusal.STARTING),
     (r"^pgbouncer cannot connect to server", Refusal.STARTING),
     (r"^no more connections allowed", Refusal.BUSY),

@@ -428,3 +428,37 @@ def test_a_logout_that_the_schema_keeps_from_being_written_is_not_told_as_done(
     assert app.send("GET", "/api/account", [("Cookie", cookie)]).status_code == 200
     assert _post(app, "/api/logout", cookie, **body).status_code == 200
     assert app.send("GET", "/api/account", [("Cookie", cookie)]).status_code == 401
+
+
+CHANGED = {
+    "an old row": ("RETURN OLD;", "BEFORE UPDATE"),
+    "an old epoch": ("NEW.epoch = OLD.epoch; RETURN NEW;", "BEFORE UPDATE"),
+    "no password": ("NEW.password = NULL; RETURN NEW;", "BEFORE INSERT"),
+    "another key": ("NEW.email_key = 'other@example.com'; RETURN NEW;", "BEFORE INSERT"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_a_trigger_writes_instead_is_not_told_as_done(
+    app: Served, with_sql: Callable[..., Any], capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    cookie, new = _sign_up(app, "first@example.com"), "another long passphrase"
+    before = app.contents()
+    capsys.readouterr()
+    deed, when = CHANGED[case]
+    trigger_name = "CREATE TRIGGER zzz BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION guard()"
+    change, back = _trigger(deed, when)
+    with with_sql((f"{change}; {trigger_name}" if "INSERT" in when else change, back)):
+        if "INSERT" in when:
+            responses = [_post(app, "/api/signup", email=ADDRESS, password=PASSWORD)]
+        else:
+            passwords = {"currentPassword": PASSWORD, "newPassword": new}
+            responses = [
+                _post(app, "/api/password", cookie, **passwords),
+                _post(app, "/api/logout", cookie, everywhere=True),
+            ]
+    assert {response.status_code for response in responses} == {503}
+    causes = [line["cause"] for line in _lines(capsys) if line.get("status") == 503]
+    assert set(causes) == {"another's trigger puts other values into users than are written"}
+    assert app.contents() == before
+    assert app.send("GET", "/api/account", [("Cookie", cookie)]).status_code == 200

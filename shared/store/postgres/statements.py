@@ -51,6 +51,14 @@ def _iso(moment: str) -> str:
     )
 
 
+def _unless(condition: str) -> str:
+    """Write a column that undoes the statement where a trigger has put something else into a row.
+
+    A password that is not the new one, or sessions that go on, must not be told as done.
+    """
+    return f"CASE WHEN {condition} THEN current_setting('{ANOTHER_VALUE}') END"
+
+
 def _end_replaced(condition: str) -> str:
     """Write what ends the browser's previous session, where the new one begins (ASVS V7.2.4)."""
     return f""", replaced AS (
@@ -83,7 +91,8 @@ _GIVEN = """(
     FROM json_array_elements(:identities::json) WITH ORDINALITY AS given (e, n)
 ) g"""
 KEPT_OUT = "ai_coder.no_row_in_identities"
-"""No setting has this name: to ask for it is an error, which undoes a statement."""
+ANOTHER_VALUE = "ai_coder.another_value_in_users"
+"""No setting has these names: to ask for one is an error, which undoes a statement."""
 # An identity that is somebody else's by now violates the key, and nothing at all is done; neither
 # where a trigger keeps one out.
 _ADD_IDENTITIES = f"""lacking AS (
@@ -97,6 +106,10 @@ _ADD_IDENTITIES = f"""lacking AS (
 )"""
 _HAS_ALL = f"""CASE WHEN (SELECT count(*) FROM identity) < (SELECT count(*) FROM lacking)
     THEN current_setting('{KEPT_OUT}') END"""
+_AS_SIGNED_UP = _unless(
+    "u.email_key IS DISTINCT FROM :email::text"
+    " OR (:password_hash IS NOT NULL AND u.password IS DISTINCT FROM :password_hash)"
+)
 # The update that changes nothing is for a repeated call whose first answer was lost: it waits for
 # the first, and gives the row if it is the caller's own. Another's row is not given, but told of;
 # where it came during the statement, or where no row is there at all, IS_TAKEN has to be asked.
@@ -107,7 +120,7 @@ WITH target AS (
     INSERT INTO users AS u (id, email, email_key, password, name, provider)
     VALUES (:user_id::uuid, :email::text, :email::text, :password_hash, :name, :provider)
     ON CONFLICT (email_key) DO UPDATE SET email_key = u.email_key WHERE u.id = excluded.id
-    RETURNING {_USER}
+    RETURNING {_USER}, {_AS_SIGNED_UP}
 ), {_ADD_IDENTITIES}, event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT id, CURRENT_TIMESTAMP, 'signup', id, :client FROM target ON CONFLICT (id) DO NOTHING
@@ -166,6 +179,9 @@ _FORGET_FAILURE = """, forgiven AS (
     DELETE FROM auth_events WHERE id = :event::uuid AND kind = 'reauthentication_failed'
     AND EXISTS (SELECT FROM allowed) AND NOT EXISTS (SELECT FROM done)
 )"""
+_AS_CHANGED = _unless(
+    f"u.password IS DISTINCT FROM :new_hash OR u.epoch <> {next_epoch(':epoch::int')}"
+)
 # A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
 CHANGE_PASSWORD = Statement(
     "change_password",
@@ -176,7 +192,7 @@ CHANGE_PASSWORD = Statement(
         WHERE id = :user_id::uuid AND EXISTS (SELECT FROM allowed)
         AND ((epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash)
             OR (epoch = {next_epoch(":epoch::int")} AND password = :new_hash))
-        RETURNING {_USER}""",
+        RETURNING {_USER}, {_AS_CHANGED}""",
         _FORGET_FAILURE,
     ),
 )
@@ -254,7 +270,8 @@ REVOKE_ALL = Statement(
     f"""
 WITH raised AS (
     UPDATE users SET epoch = {next_epoch("epoch")} WHERE id = :user_id::uuid AND epoch = :epoch::int
-    AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid) RETURNING id
+    AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
+    RETURNING id, {_unless("epoch = :epoch::int")}
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT :event::uuid, CURRENT_TIMESTAMP, 'logout_everywhere', id, :client FROM raised
@@ -311,7 +328,8 @@ WITH target AS (
         epoch = CASE WHEN :drops_password::bool THEN {next_epoch("epoch")} ELSE epoch END,
         password = CASE WHEN :drops_password::bool THEN NULL ELSE password END
     WHERE id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash
-    RETURNING {_USER}
+    RETURNING {_USER},
+        {_unless(":drops_password::bool AND (u.password IS NOT NULL OR u.epoch = :epoch::int)")}
 ), {_ADD_IDENTITIES}, event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT :event::uuid, CURRENT_TIMESTAMP, 'identity_linked', id, :client FROM target

@@ -152,6 +152,8 @@ class PostgresStore(Store):
         except StoreFault as fault:
             if statements.KEPT_OUT in fault.message:
                 raise kept_out("identities") from fault
+            if statements.ANOTHER_VALUE in fault.message:
+                raise _changed_by_others() from fault
             if fault.sqlstate == sqlstate.STRING_TOO_LONG:
                 with suppress(StoreUnavailable, StoreFault):
                     widths = self.database.execute(statements.WIDTHS)
@@ -358,14 +360,15 @@ class PostgresStore(Store):
 
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
-        rows = self.database.execute(
-            statements.REVOKE_ALL,
-            user_id=_uuid(session.user.id),
-            epoch=session.user.epoch,
-            sid=session.sid,
-            client=client.coarse,
-            event=str(uuid.uuid4()),
-        )
+        with self._explained({}):
+            rows = self.database.execute(
+                statements.REVOKE_ALL,
+                user_id=_uuid(session.user.id),
+                epoch=session.user.epoch,
+                sid=session.sid,
+                client=client.coarse,
+                event=str(uuid.uuid4()),
+            )
         if not rows:
             user = self.user(session.user.id, sid=session.sid)
             if user is not None and user.epoch == session.user.epoch:
@@ -469,6 +472,12 @@ class PostgresStore(Store):
 
     def close(self) -> None:
         self.database.close()
+
+
+def _changed_by_others() -> StoreRefused:
+    return StoreRefused(
+        cause="another's trigger puts other values into users than are written", table="users"
+    )
 
 
 def _uuid(text: str) -> str | None:
