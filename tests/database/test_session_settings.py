@@ -85,7 +85,7 @@ def _ask(server: Server, database: str, **parameters: Any) -> dict[str, object]:
     with closing(postgres_store(DATABASE_URL=url, FALLBACK="off", **limits)) as store:
         asked = _record(store.database)
         answers = _answers(store, server, database)
-    known = [*vars(statements).values(), *vars(statistics).values(), email_keys.IS_PENDING]
+    known = [*vars(statements).values(), *vars(statistics).values(), *vars(email_keys).values()]
     names = {found.name for found in known if isinstance(found, Statement)}
     assert asked == names - AFTER_REFUSALS
     return answers

@@ -428,6 +428,48 @@ def test_an_address_that_sql_cannot_judge_gets_its_key_when_an_instance_cleans_u
     assert postgres.run("SELECT count(*) FROM pending_email_keys", database) == [[0]]
 
 
+RESTORE = "SET session_replication_role = replica; INSERT INTO users (id, email, password) VALUES"
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_who_was_restored_past_the_triggers_is_found_by_their_address(
+    postgres: Server, database: str, by_hand: bool
+) -> None:
+    addresses = ("Ada@Example.com", "ada@example.com", "Bob@Example.com")
+    for number, address in enumerate(addresses, 1):
+        postgres.run(f"{RESTORE} ('{_id(number)}', '{address}', '{HASH}')", database)
+    if by_hand:
+        bring_up_to_date(_url(postgres, database), DatabaseSettings())
+    store = postgres_store(DATABASE_URL=postgres.url(database))
+    store.clean_up()
+    assert dict(postgres.run(KEYS, database)) == {
+        "Ada@Example.com": None,
+        "ada@example.com": "ada@example.com",
+        "Bob@Example.com": "bob@example.com",
+    }
+    postgres.run("DELETE FROM users WHERE email = 'ada@example.com'", database)
+    store.clean_up()
+    store.close()
+    assert ["Ada@Example.com", "ada@example.com"] in postgres.run(KEYS, database)
+
+
+def test_the_old_servers_role_adds_users_where_new_functions_are_not_everybodys(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    name = make_database(migrated=False)
+    postgres.run(
+        "ALTER DEFAULT PRIVILEGES FOR ROLE app REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;"
+        f"SET ROLE app; {OLD_DDL} RESET ROLE; CREATE ROLE elder; GRANT ALL ON users TO elder",
+        name,
+    )
+    try:
+        bring_up_to_date(_url(postgres, name), DatabaseSettings())
+        postgres.run("SET ROLE elder; INSERT INTO users (email) VALUES ('Ada@example.com')", name)
+        assert postgres.run(KEYS, name) == [["Ada@example.com", "ada@example.com"]]
+    finally:
+        postgres.run("DROP OWNED BY elder; DROP ROLE elder", name)
+
+
 def test_a_database_that_is_not_in_utf8_is_refused_by_name(postgres: Server) -> None:
     postgres.run(
         "CREATE DATABASE latin OWNER app TEMPLATE template0 ENCODING 'LATIN1' "

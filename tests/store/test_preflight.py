@@ -282,6 +282,27 @@ def test_what_is_looked_for_is_what_the_migrations_make(postgres: Server, databa
     }
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            "ALTER TABLE users DISABLE TRIGGER USER",
+            "is switched off. ALTER TABLE public.users ENABLE TRIGGER set_users_email_key.",
+        ),
+        (
+            "DROP TRIGGER set_users_email_key ON users",
+            "is missing. Run its CREATE TRIGGER out of migrations/0002_email_key_and_epoch.sql",
+        ),
+    ],
+)
+def test_a_trigger_without_which_nobody_would_be_found_is_told(
+    postgres: Server, database: str, change: str, sentence: str
+) -> None:
+    postgres.run(change, database)
+    found = _sentences(postgres, database)
+    assert any(sentence in it for it in found if "trigger set_users_email_key of users" in it)
+
+
 def test_what_others_have_beside_the_old_tables_is_left_as_it_is_and_goes_on_working(
     postgres: Server, make_database: Callable[..., str]
 ) -> None:

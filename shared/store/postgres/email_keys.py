@@ -33,6 +33,22 @@ IS_PENDING = Statement(
     "SELECT EXISTS (SELECT FROM pending_email_keys)",
     is_prepared=False,
 )
+# For whom came past the trigger: by a restore, a replication, or while it was switched off. An
+# instance leaves out whom SQL cannot judge, and who shares an address: it would try in vain.
+ENLIST_LOST = Statement(
+    "enlist_lost_keys",
+    """
+INSERT INTO pending_email_keys (user_id)
+SELECT id FROM users u WHERE email_key IS NULL AND email_key(email) IS NOT NULL
+AND NOT EXISTS (SELECT FROM users o WHERE o.email_key = email_key(u.email))
+ON CONFLICT DO NOTHING
+""",
+    is_prepared=False,
+)
+_ENLIST_ALL = """
+INSERT INTO pending_email_keys (user_id) SELECT id FROM users WHERE email_key IS NULL
+ON CONFLICT DO NOTHING
+"""
 _HAS_LIST = "SELECT to_regclass('pending_email_keys') IS NOT NULL"
 _COUNT = "SELECT count(*) FROM pending_email_keys"
 _BEGIN = f"""
@@ -135,6 +151,12 @@ def correct(connection: Connection, deadline: float, report: Report = log_correc
         pass
     while correction := _give(connection, deadline):
         report(correction)
+
+
+def enlist_all(connection: Connection) -> None:
+    """Have everybody without a key looked at again: nobody else may have their address any more."""
+    if has_list(connection):
+        connection.execute(_ENLIST_ALL)
 
 
 def has_list(connection: Connection) -> bool:

@@ -160,7 +160,8 @@ SELECT json_build_object(
 ),
 'triggers', (
     SELECT coalesce(json_agg(json_build_object(
-        'name', tgname, 'table', relname, 'schema', nspname, 'function', proname)), '[]')
+        'name', tgname, 'table', relname, 'schema', nspname, 'function', proname,
+        'is_on', tgenabled IN ('O', 'A'))), '[]')
     FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid JOIN here ON here.oid = relnamespace
     JOIN pg_proc p ON p.oid = tgfoid JOIN pg_namespace n ON n.oid = pronamespace
     WHERE NOT tgisinternal AND tgname IN {_ASKED.format("triggers")}
@@ -349,6 +350,7 @@ class _Inspection:
             yield from unfit
             if not unfit:
                 yield from self._indexes(name)
+        yield from self._triggers()
         yield from self._row_security()
         if self._pending:
             yield from self._rights()
@@ -470,6 +472,22 @@ class _Inspection:
                 f"index {name}",
                 f"{name} is not this service's index {index.definition} of {index.table}.",
                 f"ALTER {kind} {self._name(name)} RENAME TO …{again}.",
+            )
+
+    def _triggers(self) -> Iterator[Obstacle]:
+        """Find triggers that are gone or off, without which users come whom no login finds."""
+        held = {(it["table"], it["name"]): it["is_on"] for it in self._found["triggers"]}
+        files = {each.version: each.name for each in migrations.load()}
+        for name, (since, table) in TRIGGERS.items():
+            if name == OLD_TRIGGER or since not in self._recorded or held.get((table, name)):
+                continue
+            yield Obstacle(
+                f"trigger {name}",
+                f"The trigger {name} of {table} is"
+                f" {'switched off' if (table, name) in held else 'missing'}.",
+                f"ALTER TABLE {self._name(table)} ENABLE TRIGGER {name}."
+                if (table, name) in held
+                else f"Run its CREATE TRIGGER out of migrations/{files[since]} again.",
             )
 
     def _row_security(self) -> Iterator[Obstacle]:

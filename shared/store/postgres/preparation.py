@@ -46,9 +46,9 @@ def bring_up_to_date(
 ) -> None:
     """Do by hand what an instance's first connection does, past a pooler all the way.
 
-    Also make the keys of users whom the old server has added since. `report` gets the name of each
-    file, and `corrected` what was done to keys. Nothing is changed where the look at the database
-    finds an obstacle. Raises StoreUnavailable, StoreFault.
+    Also make the keys of users whom the old server, or a restore, has added since. `report` gets
+    the name of each file, and `corrected` what was done to keys. Nothing is changed where the look
+    at the database finds an obstacle. Raises StoreUnavailable, StoreFault.
     """
     database = Database(url, settings)
     deadline = time.monotonic() + settings.timeout
@@ -56,6 +56,7 @@ def bring_up_to_date(
     with database.direct_connection(deadline) as connection:
         _look(connection)
         migrations.apply_pending(connection, deadline, report, before={_KEYS_CORRECTED: correct})
+        email_keys.enlist_all(connection)
         correct(connection, deadline)
 
 

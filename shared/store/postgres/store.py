@@ -452,7 +452,8 @@ class PostgresStore(Store):
         return int(most) == statements.MAX_DELETED or int(hours) == statistics.MAX_HOURS
 
     def _correct_keys(self) -> None:
-        """Make the keys of those whom the old server has added and SQL makes none for."""
+        """Make the keys of those whom others have added, where SQL makes none or no trigger did."""
+        self.database.execute(email_keys.ENLIST_LOST)
         ((is_pending,),) = self.database.execute(email_keys.IS_PENDING)
         if is_pending:
             deadline = time.monotonic() + self.database.timeout
