@@ -219,6 +219,11 @@ def rollback_(command: Command, batch: str, dry_run: bool, yes: bool) -> None:
                 for verdict, number in planned.counts.items()
             ],
         )
+        if planned.following:
+            command.display.text(
+                "Rows of other tables that refer to a removed user are changed too: "
+                f"{', '.join(planned.following)}.\n"
+            )
         if dry_run:
             command.display.text("Nothing was changed.\n")
             command.display.result(**asdict(planned))

@@ -122,7 +122,13 @@ WITH event AS (
     VALUES (CURRENT_TIMESTAMP, 'import_rolled_back', :run_by)
 )
 UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = :run_by
-WHERE number = :batch::bigint
+WHERE number = :batch::bigint RETURNING number
+"""
+_FOLLOWING = """
+SELECT format('%s (ON DELETE %s)', conrelid::regclass, CASE confdeltype
+    WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' ELSE 'SET DEFAULT' END)
+FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confrelid = 'users'::regclass
+AND confdeltype IN ('c', 'n', 'd') AND conrelid <> 'identities'::regclass ORDER BY 1
 """
 
 
@@ -134,7 +140,15 @@ class RolledBack:
     counts: dict[str, int]
 
 
-def preview(database: Database, batch_id: str) -> Generator[Event, None, RolledBack]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previewed(RolledBack):
+    """What a rollback would do."""
+
+    following: list[str]
+    """Others' tables, whose rows go with the users to whom they refer, or forget them."""
+
+
+def preview(database: Database, batch_id: str) -> Generator[Event, None, Previewed]:
     """Tell what taking a batch back would do now, in a transaction that is undone.
 
     Raises as `roll_back`, but that tables that refer to users are found by that alone.
@@ -144,7 +158,11 @@ def preview(database: Database, batch_id: str) -> Generator[Event, None, RolledB
         yield Progress("compare")
         _judge(connection, batch, lock=False)
         yield from _outcomes(connection)
-        return RolledBack(batch=batch_id, counts=_counts(connection))
+        counts = _counts(connection)
+        following = connection.execute(_FOLLOWING) if counts[REMOVED] else []
+        return Previewed(
+            batch=batch_id, counts=counts, following=[str(table) for (table,) in following]
+        )
 
 
 def roll_back(
@@ -224,7 +242,11 @@ def _take_back(connection: Connection, batch: str, run_by: str) -> None:
         )
     connection.execute(_RAISE_RECORDS, batch=batch)
     connection.execute(_FORGET, batch=batch)
-    connection.execute(_CLOSE, batch=batch, run_by=run_by)
+    if not connection.execute(_CLOSE, batch=batch, run_by=run_by):
+        raise TransferRefused(
+            "Verification failed: the batch could not be closed; a trigger or rule of "
+            "import_batches keeps it open. Nothing was changed."
+        )
 
 
 def _counts(connection: Connection) -> dict[str, int]:

@@ -9,7 +9,7 @@ import json
 
 from shared.database import sqlstate
 from shared.database.connection import Connection
-from shared.errors import StoreFault, StoreUnavailable
+from shared.errors import StoreFault, StoreUnavailable, TransferRefused
 from shared.transfer import staging
 from shared.transfer.users_table import (
     DIGEST,
@@ -49,6 +49,14 @@ INSERT INTO import_batches
     (number, id, plan_sha256, source_sha256, users_sha256, counts, run_by)
 VALUES (
     :batch::bigint, :id, :plan_sha256, :source_sha256, :users_sha256, :counts::jsonb, :run_by
+)
+RETURNING number
+"""
+_IS_UNRECORDED = f"""
+SELECT EXISTS (
+    SELECT FROM staged_users s WHERE verdict IN {_WRITTEN} AND NOT EXISTS (
+        SELECT FROM import_records r WHERE r.user_id = s.id AND r.batch = :batch::bigint
+    )
 )
 """
 # Locks what it records, so that what is replaced is what was recorded.
@@ -234,8 +242,11 @@ def record_batch(
     users_sha256: str,
     run_by: str,
 ) -> None:
-    """Record who brought what."""
-    connection.execute(
+    """Record who brought what.
+
+    Raises TransferRefused where that is kept out: what is not recorded could not be taken back.
+    """
+    batch = connection.execute(
         _RECORD_BATCH,
         batch=number,
         id=batch_id,
@@ -245,6 +256,15 @@ def record_batch(
         counts=json.dumps(found),
         run_by=run_by,
     )
+    for table, is_kept_out in (
+        ("import_batches", not batch),
+        ("import_records", connection.execute(_IS_UNRECORDED, batch=number)[0][0]),
+    ):
+        if is_kept_out:
+            raise TransferRefused(
+                f"Verification failed: a row did not come into {table}; a trigger or rule of the "
+                "table keeps it out. Nothing was changed."
+            )
 
 
 def _insert_unindexed(connection: Connection, table: str, insert: str) -> bool:

@@ -160,3 +160,28 @@ def test_where_the_quick_way_fails_the_slow_way_works(
     applied, _ = target.apply(_rows())
     assert nonzero(applied.plan.counts) == {"new": COUNT}
     assert target.run("SELECT to_regclass('idx_users_email_key') IS NOT NULL") == [[True]]
+
+
+@pytest.mark.parametrize("table", ["import_batches", "import_records"])
+def test_an_import_that_could_not_be_taken_back_is_refused(target: Target, table: str) -> None:
+    target.run(trigger("RETURN NULL;", table=table))
+    before = target.run(_CONTENTS)
+    assert f"a row did not come into {table}" in _refused(target, _rows())
+    assert target.run(_CONTENTS) == before
+
+
+def test_a_rollback_that_cannot_be_recorded_is_refused(target: Target) -> None:
+    applied, _ = target.apply(_rows())
+    target.run(trigger("RETURN NULL;", "BEFORE UPDATE", "import_batches"))
+    before = target.run(_CONTENTS)
+    with pytest.raises(TransferRefused, match="the batch could not be closed"):
+        finish(rollback.roll_back(target.database, str(applied.batch), run_by="test"))
+    assert target.run(_CONTENTS) == before
+
+
+def test_a_preview_of_a_rollback_names_whose_rows_would_go_along(target: Target) -> None:
+    applied, _ = target.apply(_rows())
+    target.run("CREATE TABLE snippets (owner uuid REFERENCES users ON DELETE CASCADE)")
+    target.run("CREATE TABLE teams (head uuid REFERENCES users ON DELETE SET NULL)")
+    planned, _ = finish(rollback.preview(target.database, str(applied.batch)))
+    assert planned.following == ["snippets (ON DELETE CASCADE)", "teams (ON DELETE SET NULL)"]
