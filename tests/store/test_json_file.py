@@ -44,6 +44,21 @@ def test_a_file_that_does_not_exist_holds_no_users_and_is_not_made_by_reading(pa
     assert not path.exists()
 
 
+def test_a_file_that_had_users_and_is_gone_is_no_file_without_users(path: Path) -> None:
+    opened, ada = _store(path), _user()
+    opened.create_user(ada, "$2b$hash")
+    kept = path.rename(path.with_name("elsewhere.json"))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable) as gone:
+            opened.user(ada.id)
+        assert str(gone.value.cause).endswith("put it back, or restart without it")
+        with pytest.raises(StoreUnavailable):
+            opened.create_user(_user("bob@example.com"), "$2b$hash")
+    assert not path.exists()
+    kept.rename(path)
+    assert opened.user(ada.id) == ada
+
+
 def test_the_file_is_what_the_old_server_would_have_written(path: Path) -> None:
     user = _user()
     _store(path).create_user(user, "$2b$hash")

@@ -350,7 +350,7 @@ class JsonFileStore(Store):
         try:
             stamp = files.stamp(os.stat(self._path, follow_symlinks=False))
         except FileNotFoundError:
-            return users_file.index(None, [])
+            return self._nobody()
         except OSError as error:
             raise self._failed("read", error) from error
         if self._refused is not None and self._refused[0] == stamp:
@@ -361,7 +361,7 @@ class JsonFileStore(Store):
         try:
             data, status = files.read(self._path)
         except FileNotFoundError:
-            return users_file.index(None, [])
+            return self._nobody()
         except OSError as error:
             raise self._failed("read", error) from error
         stamp = files.stamp(status)
@@ -373,6 +373,18 @@ class JsonFileStore(Store):
             self._refused = stamp, refusal
             raise refusal from error
         return self._users
+
+    def _nobody(self) -> Users:
+        """Give the users of no file, unless there was one with users.
+
+        Whoever was in it would be told that the password is wrong, and could sign up again. That of
+        a fallback may go once its users are in Postgres.
+        """
+        if self._users.stamp is not None and self._users.records and not self._is_fallback:
+            raise StoreUnavailable(
+                cause=f"{self._path} had users and is gone: put it back, or restart without it"
+            )
+        return users_file.index(None, [])
 
     def _write(self, users: Users, old: Record | None, new: Record | None) -> None:
         """Write one change to the users that were read under the lock."""
