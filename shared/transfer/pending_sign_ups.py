@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from shared.database.connection import Connection
 from shared.errors import StoreFault
 from shared.model.user_record import UserRecord
-from shared.store.postgres.rows import kept_out
+from shared.store.postgres.rows import changed_by_others, kept_out
 from shared.transfer.users_table import RECORD_DEFINITIONS, insert_from, moment
 
 CREATED, PRESENT = "created", "present"
@@ -27,7 +27,7 @@ _CLAIMED = "SELECT outcome, user_id::text FROM applied_ops WHERE operation = :op
 _CORRECT = "UPDATE applied_ops SET outcome = :outcome WHERE operation = :operation::uuid"
 _CREATE = f"""
 {insert_from("r")} FROM json_to_record(:record::json) AS r ({RECORD_DEFINITIONS})
-ON CONFLICT (email_key) DO NOTHING RETURNING id
+ON CONFLICT (email_key) DO NOTHING RETURNING id::text, email_key, password::text
 """
 _FIND = "SELECT email_key FROM users WHERE id = :user_id::uuid"
 # Rows of the old server may have no key.
@@ -74,7 +74,10 @@ def apply(
     user_id = record and record.id
     outcome = CREATED if record else INVALID
     if not connection.execute(_CLAIM, operation=operation, outcome=outcome, user_id=user_id):
-        ((outcome, claimed_by),) = connection.execute(_CLAIMED, operation=operation)
+        claimed = connection.execute(_CLAIMED, operation=operation)
+        if not claimed:
+            raise kept_out("applied_ops")
+        ((outcome, claimed_by),) = claimed
         if record and claimed_by != user_id:  # Somebody has given two users one operation.
             outcome = INVALID
     elif record:
@@ -98,7 +101,9 @@ def _create(connection: Connection, record: UserRecord) -> str:
     connection.run_script("SAVEPOINT creation")
     fault: StoreFault | None = None
     try:
-        if connection.execute(_CREATE, record=json.dumps(record._asdict())):
+        if created := connection.execute(_CREATE, record=json.dumps(record._asdict())):
+            if created[0] != [record.id, record.email_key, record.password]:
+                raise changed_by_others()
             return CREATED
     except StoreFault as error:
         connection.run_script("ROLLBACK TO creation")

@@ -225,3 +225,27 @@ def test_a_kill_at_any_step_loses_nothing_and_does_nothing_twice(
             assert file.read_text() == "[]"
             assert [entry["user"]["email"] for entry in quarantined(file)] == ["bob@example.com"]
             assert target.run("SELECT id::text FROM users WHERE email LIKE 'ada%'") == [[ada]]
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        (trigger("NEW.password = NULL; RETURN NEW;"), "puts other values into users"),
+        (trigger("NEW.id = gen_random_uuid(); RETURN NEW;"), "puts other values into users"),
+        (trigger("RETURN NULL;", table="applied_ops"), "no row came into applied_ops"),
+    ],
+)
+def test_a_sign_up_that_a_trigger_would_spoil_is_pending_still(
+    target: Target, file: Path, sql: str, reason: str
+) -> None:
+    sign_up(file, "ada@example.com")
+    before = file.read_bytes()
+    target.run(sql)
+    done, (outcome,) = reconcile_file(target, file)
+    assert nonzero(done.counts) == {pending_sign_ups.REFUSED: 1}
+    assert reason in outcome.reason
+    assert file.read_bytes() == before
+    assert target.run("SELECT count(*) FROM users") == [[0]]
+    target.run("DROP FUNCTION guard() CASCADE")
+    done, _ = reconcile_file(target, file)
+    assert nonzero(done.counts) == {pending_sign_ups.CREATED: 1}

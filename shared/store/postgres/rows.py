@@ -29,6 +29,13 @@ def kept_out(table: str) -> StoreRefused:
     )
 
 
+def changed_by_others() -> StoreRefused:
+    """Make the error for a row of users that was written and came with other values."""
+    return StoreRefused(
+        cause="another's trigger puts other values into users than are written", table="users"
+    )
+
+
 def parse_json(column: str | None) -> Any:
     """Parse what `json_agg` and the like gave; NULL, which they give of no rows, is an empty list.
 

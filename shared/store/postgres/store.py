@@ -42,7 +42,7 @@ from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, 
 from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
-from shared.store.postgres.rows import kept_out, only, parse_json, read_user
+from shared.store.postgres.rows import changed_by_others, kept_out, only, parse_json, read_user
 from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
 
@@ -153,7 +153,7 @@ class PostgresStore(Store):
             if statements.KEPT_OUT in fault.message:
                 raise kept_out("identities") from fault
             if statements.ANOTHER_VALUE in fault.message:
-                raise _changed_by_others() from fault
+                raise changed_by_others() from fault
             if fault.sqlstate == sqlstate.STRING_TOO_LONG:
                 with suppress(StoreUnavailable, StoreFault):
                     widths = self.database.execute(statements.WIDTHS)
@@ -473,12 +473,6 @@ class PostgresStore(Store):
 
     def close(self) -> None:
         self.database.close()
-
-
-def _changed_by_others() -> StoreRefused:
-    return StoreRefused(
-        cause="another's trigger puts other values into users than are written", table="users"
-    )
 
 
 def _uuid(text: str) -> str | None:
