@@ -156,7 +156,9 @@ def correct(connection: Connection, deadline: float, report: Report = log_correc
 def enlist_all(connection: Connection) -> None:
     """Have everybody without a key looked at again: nobody else may have their address any more."""
     if has_list(connection):
+        connection.run_script(_BEGIN)  # One after the other, or a strict isolation refuses it.
         connection.execute(_ENLIST_ALL)
+        connection.run_script("COMMIT")
 
 
 def has_list(connection: Connection) -> bool:
