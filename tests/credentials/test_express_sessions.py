@@ -20,6 +20,7 @@ from shared.settings import Settings
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.express import RECORDED, SECRETS
+from tests.support.foreign_objects import trigger
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, pass_time, sessions_of
 
@@ -357,6 +358,31 @@ def test_a_table_that_may_not_be_read_is_503_and_the_log_says_why(
         assert _log_out(emulator, express.cookie(FIRST)).status_code == 503
         causes = [line.get("cause", "") for line in emulator.log()]
     assert [cause for cause in causes if cause.startswith("42501")]
+
+
+def test_a_table_of_another_application_holds_nobodys_session(
+    postgres: Server, database: str
+) -> None:
+    postgres.run(
+        'SET ROLE app; CREATE TABLE session (id text PRIMARY KEY, token text, "userId" text)',
+        database,
+    )
+    with running_emulator(DATABASE_URL=postgres.url(database)) as emulator:
+        assert _is_refused(_get(emulator, express.sign("sid")))
+        assert _log_out(emulator, express.sign("sid")).json() == LOGGED_OUT
+
+
+def test_a_session_that_a_trigger_keeps_is_not_told_as_logged_out(
+    postgres: Server, database: str
+) -> None:
+    express.install(postgres, database)
+    postgres.run(trigger("RETURN NULL;", "BEFORE DELETE", "session"), database)
+    with running_emulator(DATABASE_URL=postgres.url(database), SESSION_SECRET=SECRETS) as emulator:
+        response = _log_out(emulator, express.cookie(FIRST))
+        assert response.status_code == 503
+        assert "set-cookie" not in response.headers
+        causes = [line.get("cause", "") for line in emulator.log()]
+    assert any("a row of session was not deleted" in cause for cause in causes)
 
 
 def test_the_log_holds_no_sid_and_of_all_these_calls_no_error(moved: Emulator) -> None:

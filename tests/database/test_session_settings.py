@@ -119,6 +119,7 @@ def _answers(store: PostgresStore, server: Server, database: str) -> dict[str, o
     express.add(server, database, "over", '{"userId": "none"}', seconds=-60)
     found["express, over"] = sessions.user("over", exchanged="")
     sessions.delete("over")
+    sessions.delete("over")
     server.run("DELETE FROM users", database)
 
     user = User("0c0ffee0-0000-4000-8000-000000000001", "ada@example.com", "Özgé", "local")

@@ -409,6 +409,11 @@ def test_a_provider_s_user_comes_with_their_identity_or_not_at_all(
             store.create_user(_user(), None, (GOOGLE,))
         with pytest.raises(StoreRefused, match="no row came into identities"):
             store.link(found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT)
+    with (
+        with_sql(_trigger("RETURN OLD;", "BEFORE UPDATE")),
+        pytest.raises(StoreRefused, match="puts other values into users"),
+    ):
+        store.link(found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT)
     assert app.contents() == before
     linked = store.link(found, (GOOGLE,), provider="google", drops_password=True, client=CLIENT)
     assert linked is not None

@@ -16,7 +16,7 @@ from tests.support.emulator import UNLIMITED
 from tests.support.postgres import Server
 from tests.support.stores import opened_store
 
-ON_THE_OLD_SERVERS_TABLE = ("EXPRESS_USER", "DELETE_EXPRESS")
+ON_THE_OLD_SERVERS_TABLE = ("EXPRESS_USER", "DELETE_EXPRESS", "HAS_EXPRESS")
 NAMES = [name for name, value in vars(statements).items() if isinstance(value, Statement)]
 
 

@@ -33,11 +33,22 @@ class PostgresExpressSessions(ExpressSessions):
         return read_user(rows[0]) if rows else None
 
     def delete(self, sid: str) -> None:
-        self._execute(statements.DELETE_EXPRESS, express_sid=sid)
+        """Delete the row; one that a trigger keeps goes on being a session there and here."""
+        is_deleted = self._execute(statements.DELETE_EXPRESS, express_sid=sid)
+        if not is_deleted and self._execute(statements.HAS_EXPRESS, express_sid=sid):
+            raise StoreRefused(
+                cause="a row of session was not deleted: a trigger or rule of another's keeps it",
+                table="session",
+            )
 
     def _execute(self, statement: Statement, /, **sids: str) -> list[Row]:
         try:
             return self._database.execute(statement, **sids)
+        except StoreRefused as error:
+            # A table without our columns is another application's, and no session lies in it.
+            if error.facts.get("sqlstate") == sqlstate.UNDEFINED_COLUMN:
+                return []
+            raise
         except StoreFault as error:
             if error.sqlstate.startswith(_NO_SUCH_SESSION):
                 return []

@@ -379,7 +379,12 @@ AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
     is_prepared=False,
 )
 DELETE_EXPRESS = Statement(
-    "delete_express", "DELETE FROM session WHERE sid = :express_sid", is_prepared=False
+    "delete_express",
+    "DELETE FROM session WHERE sid = :express_sid RETURNING 1",
+    is_prepared=False,
+)
+HAS_EXPRESS = Statement(
+    "has_express", "SELECT 1 FROM session WHERE sid = :express_sid", is_prepared=False
 )
 # It names what requests read and reads nothing: without the rights to them nobody is connected.
 HEALTH = Statement(
