@@ -75,7 +75,7 @@ def test_the_development_secret_is_read_from_no_link(data_folder: Path, tmp_path
 
 def test_the_data_folder_is_ignored_by_git() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
-    assert {".data/", ".env", ".venv/"} <= set(ignored)
+    assert {".data/", ".env", ".venv"} <= set(ignored)
 
 
 def test_many_processes_starting_at_once_agree_on_one_development_secret(

@@ -28,26 +28,25 @@ UNLINKED = "identity_unlinked"
 MIN_SECONDS = 1.0
 """For a batch."""
 
-IS_PENDING = Statement(
-    "pending_email_keys",
-    "SELECT EXISTS (SELECT FROM pending_email_keys)",
-    is_prepared=False,
-)
-# For whom came past the trigger: by a restore, a replication, or while it was switched off. An
-# instance leaves out whom SQL cannot judge, and who shares an address: it would try in vain.
-ENLIST_LOST = Statement(
-    "enlist_lost_keys",
-    """
-INSERT INTO pending_email_keys (user_id)
+# Who came past the trigger: by a restore, a replication, or while it was switched off. An instance
+# leaves out whom SQL cannot judge, and who shares an address: it would try in vain.
+_LOST = """
 SELECT id FROM users u WHERE email_key IS NULL AND email_key(email) IS NOT NULL
 AND NOT EXISTS (SELECT FROM users o WHERE o.email_key = email_key(u.email))
-ON CONFLICT DO NOTHING
-""",
+"""
+IS_PENDING = Statement(
+    "pending_email_keys",
+    f"SELECT EXISTS (SELECT FROM pending_email_keys) OR EXISTS ({_LOST})",
     is_prepared=False,
 )
-_ENLIST_ALL = """
-INSERT INTO pending_email_keys (user_id) SELECT id FROM users WHERE email_key IS NULL
-ON CONFLICT DO NOTHING
+ENLIST_LOST = Statement(
+    "enlist_lost_keys",
+    f"INSERT INTO pending_email_keys (user_id) {_LOST} ON CONFLICT DO NOTHING",
+    is_prepared=False,
+)
+_UNLISTED = """
+SELECT id FROM users u WHERE email_key IS NULL
+AND NOT EXISTS (SELECT FROM pending_email_keys p WHERE p.user_id = u.id)
 """
 _HAS_LIST = "SELECT to_regclass('pending_email_keys') IS NOT NULL"
 _COUNT = "SELECT count(*) FROM pending_email_keys"
@@ -155,10 +154,13 @@ def correct(connection: Connection, deadline: float, report: Report = log_correc
 
 def enlist_all(connection: Connection) -> None:
     """Have everybody without a key looked at again: nobody else may have their address any more."""
-    if has_list(connection):
-        connection.run_script(_BEGIN)  # One after the other, or a strict isolation refuses it.
-        connection.execute(_ENLIST_ALL)
-        connection.run_script("COMMIT")
+    if not has_list(connection) or not connection.execute(f"SELECT EXISTS ({_UNLISTED})")[0][0]:
+        return
+    connection.run_script(_BEGIN)  # One after the other, or a strict isolation refuses it.
+    connection.execute(
+        f"INSERT INTO pending_email_keys (user_id) {_UNLISTED} ON CONFLICT DO NOTHING"
+    )
+    connection.run_script("COMMIT")
 
 
 def has_list(connection: Connection) -> bool:

@@ -453,9 +453,9 @@ class PostgresStore(Store):
 
     def _correct_keys(self) -> None:
         """Make the keys of those whom others have added, where SQL makes none or no trigger did."""
-        self.database.execute(email_keys.ENLIST_LOST)
         ((is_pending,),) = self.database.execute(email_keys.IS_PENDING)
         if is_pending:
+            self.database.execute(email_keys.ENLIST_LOST)
             deadline = time.monotonic() + self.database.timeout
             with self.database.direct_connection(deadline) as connection:
                 email_keys.correct(connection, deadline)
