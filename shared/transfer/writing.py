@@ -52,12 +52,10 @@ VALUES (
 )
 RETURNING number
 """
+# By counts: a join would be planned for a batch of one row, which PostgreSQL has not counted yet.
 _IS_UNRECORDED = f"""
-SELECT EXISTS (
-    SELECT FROM staged_users s WHERE verdict IN {_WRITTEN} AND NOT EXISTS (
-        SELECT FROM import_records r WHERE r.user_id = s.id AND r.batch = :batch::bigint
-    )
-)
+SELECT (SELECT count(*) FROM staged_users WHERE verdict IN {_WRITTEN})
+    <> (SELECT count(*) FROM import_records WHERE batch = :batch::bigint)
 """
 # Locks what it records, so that what is replaced is what was recorded.
 _RECORD_CHANGED = f"""
