@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,23 @@ def test_a_file_that_had_users_and_is_gone_is_no_file_without_users(path: Path) 
             opened.create_user(_user("bob@example.com"), "$2b$hash")
     assert not path.exists()
     kept.rename(path)
+    assert opened.user(ada.id) == ada
+
+
+def test_a_file_that_is_made_while_it_is_looked_for_had_no_users_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, ada, stat = _store(path), _user(), os.stat
+
+    def late(*arguments: Any, **options: Any) -> os.stat_result:
+        monkeypatch.setattr(os, "stat", stat)
+        try:
+            return stat(*arguments, **options)
+        finally:  # Somebody signs up between the look and what is made of it.
+            opened.create_user(ada, "$2b$hash")
+
+    monkeypatch.setattr(os, "stat", late)
+    assert opened.user(str(uuid.uuid4())) is None
     assert opened.user(ada.id) == ada
 
 

@@ -350,7 +350,7 @@ class JsonFileStore(Store):
         try:
             stamp = files.stamp(os.stat(self._path, follow_symlinks=False))
         except FileNotFoundError:
-            return self._nobody()
+            return self._nobody(known)
         except OSError as error:
             raise self._failed("read", error) from error
         if self._refused is not None and self._refused[0] == stamp:
@@ -358,10 +358,11 @@ class JsonFileStore(Store):
         return known if stamp == known.stamp else None
 
     def _read_file(self) -> Users:
+        known = self._users
         try:
             data, status = files.read(self._path)
         except FileNotFoundError:
-            return self._nobody()
+            return self._nobody(known)
         except OSError as error:
             raise self._failed("read", error) from error
         stamp = files.stamp(status)
@@ -374,13 +375,13 @@ class JsonFileStore(Store):
             raise refusal from error
         return self._users
 
-    def _nobody(self) -> Users:
-        """Give the users of no file, unless there was one with users.
+    def _nobody(self, known: Users) -> Users:
+        """Give the users of no file, unless there was one with users before it was looked for.
 
         Whoever was in it would be told that the password is wrong, and could sign up again. That of
         a fallback may go once its users are in Postgres.
         """
-        if self._users.stamp is not None and self._users.records and not self._is_fallback:
+        if known.stamp is not None and known.records and not self._is_fallback:
             raise StoreUnavailable(
                 cause=f"{self._path} had users and is gone: put it back, or restart without it"
             )
