@@ -123,9 +123,10 @@ class Tree:
         shutil.copy(ROOT / "Makefile", folder)
         python.write_text(
             f"""#!/bin/sh
-[ "$2" = shared.env_file ] || exec {sys.executable} -c 'import json,os;print(json.dumps(dict(os.environ)))'
+[ "$2" = shared.env_file ] ||
+    exec {sys.executable} -c 'import json, os; print(json.dumps(dict(os.environ)))'
 PYTHONPATH={ROOT} exec {sys.executable} "$@"
-"""  # noqa: E501
+"""
         )
         python.chmod(0o755)
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -347,10 +348,10 @@ def test_a_file_that_could_not_be_used_is_told_of_before_it_is(
         file.with_name("users.json.lock").touch()
         real = os.open
 
-        def guarded(path: object, *arguments: int) -> int:
+        def guarded(path: Any, *arguments: int) -> int:
             if str(path) == f"{file}.lock":  # Root itself may open any.
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-            return real(path, *arguments)  # type: ignore[arg-type]
+            return real(path, *arguments)
 
         monkeypatch.setattr(os, "open", guarded)
     told = {
@@ -516,10 +517,10 @@ def test_a_folder_that_may_be_written_but_not_read_is_good_enough(
 ) -> None:
     real = os.open
 
-    def without_reading(path: object, flags: int, *mode: int) -> int:
+    def without_reading(path: Any, flags: int, *mode: int) -> int:
         if flags & os.O_DIRECTORY:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return real(path, flags, *mode)  # type: ignore[arg-type]
+        return real(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", without_reading)
     files.replace(tmp_path / "users.json", b"[]")

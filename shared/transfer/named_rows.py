@@ -35,7 +35,7 @@ def naming(
                 yield from _named(source, held)
                 result: Result = end.value
                 return result
-            except Exception:
+            except Exception:  # Whatever ends it, what was held back is told first.
                 yield from _named(source, held)
                 raise
             if isinstance(event, Outcome) and event.verdict in staging.REJECTED and named != limit:

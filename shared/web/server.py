@@ -85,7 +85,7 @@ class Server(framework.GunicornApplication):
         # Sockets that systemd or a predecessor hands over are in use already.
         if not os.environ.keys() & {"LISTEN_FDS", "GUNICORN_FD"}:
             options["bind"] = listening.addresses(host, port)
-        super().__init__(app, host, port, debug, **options)  # type: ignore[no-untyped-call]
+        super().__init__(app, host, port, debug, **options)  # type: ignore[no-untyped-call]  # it has no types
 
     def load_config(self) -> None:
         """Add to its options, and set them."""

@@ -195,7 +195,7 @@ def test_a_file_that_was_touched_after_a_write_is_read_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = _store(path)
-    real = files.replacing.__wrapped__  # type: ignore[attr-defined]
+    real = files.replacing.__wrapped__  # type: ignore[attr-defined]  # the generator in it
     rows = [{"id": "n", "email": "new@example.com"}]
 
     def replacing(file: Path) -> Any:
