@@ -8,7 +8,14 @@ packages='pgbouncer libc6 libcares2 libevent-2.1-7t64 libpam0g libssl3t64 libsys
     libcap-ng0 libcap2 libzstd1'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+mirror() {
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1
+}
+mirror=$(mirror)
+if [ -z "$mirror" ] && [ "$(id -u)" = 0 ]; then  # Of an image apt has forgotten everything.
+    apt-get update -qq
+    mirror=$(mirror)
+fi
 if [ -z "$mirror" ]; then
     echo 'apt knows no mirror yet: run apt-get update first' >&2
     exit 1
