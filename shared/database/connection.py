@@ -110,6 +110,19 @@ _NAME_REFUSALS = frozenset(
 )
 """What a pooler makes of a name that it does not keep: another server has not heard of it, or has
 heard of it already."""
+_OF_TYPES = frozenset(
+    {
+        sqlstate.NUMERIC_VALUE_OUT_OF_RANGE,
+        sqlstate.INVALID_DATETIME_FORMAT,
+        sqlstate.INVALID_TEXT_REPRESENTATION,
+        sqlstate.DATATYPE_MISMATCH,
+        sqlstate.CANNOT_COERCE,
+        sqlstate.UNDEFINED_FUNCTION,
+        sqlstate.INTERNAL_ERROR,
+    }
+)
+"""What is said, too, where a column has another type than when a statement was parsed, because its
+parameters keep the types that they had then."""
 _SCHEMA = frozenset(
     {sqlstate.INVALID_SCHEMA_NAME, sqlstate.INSUFFICIENT_PRIVILEGE, sqlstate.UNDEFINED_COLUMN}
 )
@@ -719,13 +732,15 @@ def _bind(name: bytes, texts: Collection[bytes | None], *, describe: bool) -> by
 
 
 def _refused_name(error: pg8000.exceptions.DatabaseError) -> NameRefused | None:
-    """Tell whether an error is about a statement's name, or about what is kept under it."""
+    """Tell whether an error is about a statement's name, or may be about what is kept under it."""
     code, fields = _code(error), _fields(error)
-    is_plan = fields.get("R") == "RevalidateCachedQuery"
+    may_be_outdated = fields.get("R") == "RevalidateCachedQuery" or (
+        code in _OF_TYPES and not server_errors.is_raised(fields)
+    )
     if (
         code in _NAME_REFUSALS
-        or is_plan
+        or may_be_outdated
         or (code == sqlstate.PROTOCOL_VIOLATION and "prepared statement" in _message(error))
     ):
-        return NameRefused(f"{code} {_message(error)}", is_plan=is_plan)
+        return NameRefused(f"{code} {_message(error)}", is_plan=may_be_outdated)
     return None

@@ -53,7 +53,7 @@ MIN_SECONDS = 0.1
 PREPARE_PAUSE = 5.0
 """Seconds for which a failed preparation is not tried again."""
 REPLAN_PAUSE = 60.0
-"""Seconds for which a statement has no name after a migration has changed what it gives."""
+"""Seconds for which a statement has no name after the type of a column has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +144,25 @@ class Database:
         self, deadline: float, statement: Statement, parameters: Mapping[str, Value]
     ) -> list[Row]:
         is_lost, is_named = False, self._is_named(statement)
+        refused: NameRefused | None = None
         while True:
             # One connection found dead means that the idle ones have most likely shared its fate.
             try:
                 with self._lease(deadline, drop_idle=is_lost) as connection:
                     limit = time.monotonic() + self._settings.statement_timeout
                     connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
-                    return self._ask(connection, statement, is_named, parameters)
-            except NameRefused as refused:
-                is_named = False
-                self._refuse_names(statement, refused)
+                    rows = self._ask(connection, statement, is_named, parameters)
+            except NameRefused as error:
+                is_named, refused = False, error
             except ConnectionLost as error:
                 if is_lost or not error.repeat:
                     self._close_idle()
                     raise error.error from error
                 is_lost = True
+            else:
+                if refused is not None:  # And its name alone was at fault.
+                    self._refuse_names(statement, refused)
+                return rows
 
     def _is_named(self, statement: Statement) -> bool:
         if not (statement.is_prepared and self._has_names):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from uuid import UUID
 
 import pytest
 
@@ -127,6 +128,35 @@ def test_a_statement_whose_columns_a_migration_has_changed_is_planned_anew(
         sent.clear()
         assert opened.execute(NAMES, name="x") == []
         assert sent["P"] == number
+
+
+RENAME = Statement("rename", "UPDATE users SET name = :name RETURNING name")
+
+
+@pytest.mark.parametrize(
+    ("between", "value"),
+    [
+        ("integer USING 1", "1"),
+        ("date USING now()", "2001-02-03"),
+        ("uuid USING gen_random_uuid()", str(UUID(int=1))),
+        ("shouted", "ADA"),
+    ],
+)
+def test_a_statement_that_was_parsed_while_a_column_had_another_type_is_parsed_anew(
+    watched: tuple[Database, Counter[str]],
+    postgres: Server,
+    database: str,
+    between: str,
+    value: str,
+) -> None:
+    opened, _ = watched
+    postgres.run("INSERT INTO users (email) VALUES ('ada@example.com')", database)
+    postgres.run("CREATE DOMAIN shouted AS text CHECK (VALUE = upper(VALUE))", database)
+    postgres.run(f"ALTER TABLE users ALTER COLUMN name TYPE {between}", database)
+    opened.execute(RENAME, name=value)
+    postgres.run("ALTER TABLE users ALTER COLUMN name TYPE text; DROP DOMAIN shouted", database)
+    assert opened.execute(RENAME, name="Ada") == [["Ada"]]
+    assert opened.execute(RENAME, name="Bob") == [["Bob"]]
 
 
 def test_a_connection_is_closed_where_a_statement_with_a_name_could_not_be_parsed(
