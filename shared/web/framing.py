@@ -25,11 +25,12 @@ _MAX_CHUNKS = 2 * MAX_BODY
 """Bytes of a small body in chunks, as sent."""
 _END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
 # Possessive, so that matching hostile input takes linear time.
-_FIELD = re.compile(
-    rb"\r\n(content-length|transfer-encoding|expect):([^\r\n]*+)(?=\r\n)", re.IGNORECASE
-)
+_FIELD = re.compile(rb"\r\n(content-length|transfer-encoding|expect):([^\r\n]*+)(?=\r\n)")
+_FRAMING = (b"\ncontent-length:", b"\ntransfer-encoding:", b"\nexpect:")
+"""What most heads lack, and what is found sooner than by a pattern."""
 _HEXADECIMAL = re.compile(rb"[0-9a-fA-F]+")
 _CRLF = b"\r\n"
+_HEAD_END = b"\r\n\r\n"
 
 
 class Arrival(Enum):
@@ -91,32 +92,51 @@ class Arriving:
         return Arrival.WHOLE if is_whole else Arrival.PARTIAL
 
     @property
+    def is_without_body(self) -> bool:
+        """Whether the head says that no body follows."""
+        return self._length == 0 and not self._is_malformed
+
+    @property
     def has_head(self) -> bool:
         """Whether the head has arrived."""
         return self._body >= 0
 
     def _find_body(self) -> bool:
-        end = _END.search(self.data, self._searched)
+        end = self._end_of_head()
         self._searched = max(0, len(self.data) - len(b"\r\n\r"))
         # One empty line may come first (RFC 9112, section 2.2).
         longest = len(_CRLF) + MAX_LINE + len(_CRLF)
         if len(self.data) > longest and self.data.find(b"\n", len(_CRLF), longest) < 0:
             raise line_too_long()
-        if (end.end() if end else len(self.data)) > MAX_HEAD:
+        if (end or len(self.data)) > MAX_HEAD:
             raise head_too_large()
-        if end is None:
+        if not end:
             return False
-        self._body = self._chunk = end.end()
-        if end[0] == b"\n":
-            self._is_malformed = True
+        self._body = self._chunk = end
+        if self.data.endswith(_HEAD_END, 0, end):
+            self._read_head(bytes(self.data[:end]))
         else:
-            self._read_head(bytes(self.data[: self._body]))
+            self._is_malformed = True
         return True
 
+    def _end_of_head(self) -> int:
+        """Give the offset behind an empty line or an earlier bare line feed; 0 for none."""
+        found = self.data.find(_HEAD_END, self._searched)
+        end = found + len(_HEAD_END) if found >= 0 else 0
+        stop = end or len(self.data)
+        if self.data.count(b"\n", 0, stop) == self.data.count(_CRLF, 0, stop):
+            return end
+        bare = _END.search(self.data, self._searched)
+        return bare.end() if bare else 0
+
     def _read_head(self, head: bytes) -> None:
+        lower = head.lower()
+        if not any(field in lower for field in _FRAMING):
+            self._length = 0
+            return
         fields: dict[bytes, list[bytes]] = {}
-        for name, value in _FIELD.findall(head):
-            fields.setdefault(name.lower(), []).append(value.strip(b" \t").lower())
+        for name, value in _FIELD.findall(lower):
+            fields.setdefault(name, []).append(value.strip(b" \t"))
         lengths, codings = fields.get(b"content-length", []), fields.get(b"transfer-encoding", [])
         expected = fields.get(b"expect", [])
         is_chunked = any(c.strip(b" \t") == b"chunked" for c in b",".join(codings).split(b","))

@@ -130,10 +130,18 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, cfg: Any) -> None:
         """Make a file without a name, where the system has such."""
+        self._next = 0.0
         try:
             self._tmp = os.fdopen(os.memfd_create("worker"), "w+b", 0)
         except (AttributeError, OSError):
             super().__init__(cfg)
+
+    def notify(self) -> None:
+        """Tell it once a second, rather than with each event."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 1
+            super().notify()
 
 
 class Phase(Enum):
@@ -157,6 +165,8 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
     ) -> None:
         """Start without a request."""
         super().__init__(cfg, sock, client, server)
+        # The main loop says with each call that it does not wait, which costs no system call.
+        sock.setblocking(True)
         self.parser = get_parser(cfg, sock, client)
         self.phase: Phase | None = None
         """None while it has a thread."""
@@ -221,23 +231,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         """Serve a request in a thread; tell whether another may follow."""
         request = None
         try:
-            conn.sock.setblocking(True)
             request = next(conn.parser)
             request.headers = cookies.in_one_field(request.headers)
             if conn.is_last:
                 request.force_close()
             if conn.is_continued:
                 request._expected_100_continue = False
-            is_open = self.handle_request(request, conn)
+            is_open = bool(self.handle_request(request, conn))
         except (OSError, StopIteration):
             return False  # The client is gone, or has been too slow.
         except Exception as error:  # noqa: BLE001  # what gunicorn itself refuses or fails at
             self.handle_error(request, conn.sock, conn.client, error)
             return False
-        # A body that nobody has read may be malformed; but its request has had its answer.
-        with suppress(Exception):
-            return bool(self._keepalive_after(conn, is_open))
-        return False
+        if not conn.arriving.is_without_body:
+            # What nobody has read of a body may be malformed; but its request has had its answer.
+            try:
+                is_open = bool(self._keepalive_after(conn, is_open))
+            except Exception:  # noqa: BLE001
+                return False
+        conn.parser.mesg = None  # Or its body would be looked at once more before the next request.
+        return is_open
 
     def finish_request(self, conn: Connection, future: Future[bool]) -> None:
         """Wait for the next request, or for the client to read the last answer."""
@@ -258,8 +271,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         # A client that has not read what came before is not waited for.
         with suppress(OSError):
-            client.sendall(
-                f"HTTP/1.1 {response.status}\r\n{head}\r\n".encode("latin-1") + response.get_data()
+            client.send(
+                f"HTTP/1.1 {response.status}\r\n{head}\r\n".encode("latin-1") + response.get_data(),
+                socket.MSG_DONTWAIT,
             )
 
     def murder_keepalived(self, force: bool = False) -> None:
@@ -283,7 +297,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
 
     def _await_request(self, conn: Connection) -> None:
         conn.arriving, conn.is_continued, conn.is_last = Arriving(), False, False
-        conn.sock.setblocking(False)
         self._wait(conn, Phase.IDLE, selectors.EVENT_READ, self._receive)
         if data := conn.parser.unreader.take_buffered():
             self._take(conn, data)
@@ -313,7 +326,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         if conn.arriving.expects_continue and not conn.is_continued:
             conn.is_continued = True
             with suppress(OSError):
-                conn.sock.send(_CONTINUE)
+                conn.sock.send(_CONTINUE, socket.MSG_DONTWAIT)
 
     def _submit(self, conn: Connection, _: object = None) -> None:
         if conn.parser.req_count and not _is_writable(conn.sock):
@@ -331,7 +344,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
         # Closed at once, a connection with unread bytes is reset, and the client's kernel may
         # throw the answer away with it (RFC 9112, section 9.6).
         try:
-            conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._drop(conn)
@@ -415,7 +427,7 @@ class _Handler(logging.Handler):
 def _received(sock: socket.socket) -> bytes | None:
     """Give received data, b"" at the end, None if there is none yet."""
     try:
-        return sock.recv(_RECEIVED)
+        return sock.recv(_RECEIVED, socket.MSG_DONTWAIT)
     except (BlockingIOError, InterruptedError):
         return None
     except OSError:

@@ -13,6 +13,7 @@ from functions_framework._http.gunicorn import GunicornApplication
 from gunicorn.glogging import Logger
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.workertmp import WorkerTmp
 
 from tests.support.emulator import ROOT, Emulator, ended
 from tests.support.postgres import free_port
@@ -179,6 +180,7 @@ INTERNALS: dict[type, list[str]] = {
         "init_signals",
     ],
     Unreader: ["take_buffered", "unread"],
+    WorkerTmp: ["notify"],
     Logger: ["setup"],
     GunicornApplication: ["load_config", "run"],
 }  # fmt: skip
