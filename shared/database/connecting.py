@@ -13,14 +13,8 @@ import struct
 import time
 from typing import NoReturn
 
-from shared.database.connection import (
-    GARBLED,
-    Connection,
-    ConnectRetryable,
-    DeadlineSocket,
-    describe,
-    remaining,
-)
+from shared.database.connection import Connection, DeadlineSocket, remaining
+from shared.database.faults import GARBLED, ConnectRetryable, describe
 from shared.database.happy_eyeballs import Address, Preferences
 from shared.database.url import DatabaseUrl
 from shared.deadlines import call_within

@@ -1,8 +1,7 @@
-"""One connection to Postgres: SCRAM, statements in one flight, and what their faults mean.
+"""One connection to Postgres: SCRAM, and statements in one flight.
 
-No pg8000 error leaves this module. What leaves is a `StoreUnavailable` whose cause is for the log,
-a `StoreFault` with a SQLSTATE, or `ConnectionLost` and `ConnectRetryable`, which `pool` answers
-with another attempt. Only logging in lets errors of the socket through, to `connecting`.
+No pg8000 error leaves this module: `faults` says what each becomes. Only logging in lets errors of
+the socket through, to `connecting`.
 """
 
 from __future__ import annotations
@@ -19,12 +18,19 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from shared.database import refusals, server_errors, sqlstate
+from shared.database import server_errors, sqlstate
 from shared.database.driver import pg8000, scramp
-from shared.database.refusals import Refusal
+from shared.database.faults import (
+    hung_up,
+    is_timeout,
+    login_translated,
+    no_proof,
+    refused_name,
+    translated,
+)
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
-from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
+from shared.errors import StoreFault, StoreRefused
 from shared.formats.strict_json import loads
 from shared.observe import metrics
 
@@ -85,96 +91,12 @@ _TIMESTAMPTZ = 1184
 _BEYOND = re.compile(r"-?infinity|\d{4,6}-\d\d-\d\d [\d:.]+[+-][\d:]+( BC)?")
 """Times that datetime cannot hold."""
 
-_LOST = frozenset(
-    {
-        sqlstate.ADMIN_SHUTDOWN,
-        sqlstate.CRASH_SHUTDOWN,
-        sqlstate.CANNOT_CONNECT_NOW,
-        sqlstate.IDLE_SESSION_TIMEOUT,
-        sqlstate.CONNECTION_DOES_NOT_EXIST,
-        sqlstate.CONNECTION_FAILURE,
-    }
-)
-"""The server ended the connection: a statement that may be repeated is repeated on a new one."""
-_REPEATABLE = frozenset(
-    {
-        sqlstate.SERIALIZATION_FAILURE,
-        sqlstate.DEADLOCK_DETECTED,
-        sqlstate.INVALID_SQL_STATEMENT_NAME,
-        sqlstate.INVALID_CURSOR_NAME,
-    }
-)
-"""Nothing was done. The last two come of a pooler that sent one flight to several servers."""
-_NAME_REFUSALS = frozenset(
-    {sqlstate.INVALID_SQL_STATEMENT_NAME, sqlstate.DUPLICATE_PREPARED_STATEMENT}
-)
-"""What a pooler makes of a name that it does not keep: another server has not heard of it, or has
-heard of it already."""
-_OF_TYPES = frozenset(
-    {
-        sqlstate.NUMERIC_VALUE_OUT_OF_RANGE,
-        sqlstate.INVALID_DATETIME_FORMAT,
-        sqlstate.INVALID_TEXT_REPRESENTATION,
-        sqlstate.DATATYPE_MISMATCH,
-        sqlstate.CANNOT_COERCE,
-        sqlstate.UNDEFINED_FUNCTION,
-        sqlstate.INTERNAL_ERROR,
-    }
-)
-"""What is said, too, where a column has another type than when a statement was parsed, because its
-parameters keep the types that they had then."""
-_SCHEMA = frozenset(
-    {sqlstate.INVALID_SCHEMA_NAME, sqlstate.INSUFFICIENT_PRIVILEGE, sqlstate.UNDEFINED_COLUMN}
-)
-"""For the operator to mend."""
 _NAMING_OBJECTS = (
     sqlstate.CLASS_FEATURE_NOT_SUPPORTED,
     sqlstate.CLASS_DEPENDENT_OBJECTS,
     sqlstate.CLASS_SYNTAX_OR_ACCESS,
 )
 """Classes of errors whose DETAIL names objects of the schema, and no row."""
-_UNAVAILABLE = (
-    sqlstate.CLASS_CONNECTION_EXCEPTION,
-    sqlstate.CLASS_INSUFFICIENT_RESOURCES,
-    sqlstate.CLASS_OPERATOR_INTERVENTION,
-    sqlstate.READ_ONLY_SQL_TRANSACTION,
-    sqlstate.LOCK_NOT_AVAILABLE,
-)
-"""Classes and codes that say "not now" rather than "never"."""
-
-GARBLED = (struct.error, ValueError, KeyError, IndexError, AttributeError, TypeError)
-"""What pg8000 makes of bytes that are not the protocol's."""
-
-
-class ConnectionLost(Exception):
-    """The statement has no answer; `repeat` tells whether another connection may give one.
-
-    `error` is what to raise where it may not, or did not.
-    """
-
-    def __init__(self, error: StoreUnavailable, *, repeat: bool = True) -> None:
-        """`repeat` is false where time has run out."""
-        self.error = error
-        self.repeat = repeat
-        super().__init__(error.cause)
-
-
-class ConnectRetryable(Exception):
-    """Dialing failed in a way that another attempt may mend; `starting` says that it will."""
-
-    def __init__(self, cause: str, *, starting: bool = False) -> None:
-        """`cause` is for the log."""
-        self.starting = starting
-        super().__init__(cause)
-
-
-class NameRefused(Exception):
-    """The server, or a pooler, would not run a statement by its name; nothing has run."""
-
-    def __init__(self, cause: str, *, is_plan: bool) -> None:
-        """`is_plan` tells that only this statement's plan is out of date."""
-        self.is_plan = is_plan
-        super().__init__(cause)
 
 
 class _CopyBegins(Exception):
@@ -260,7 +182,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         startup = {"client_encoding": "UTF8"}  # A role or a database may have another default.
         if url.options:
             startup["options"] = url.options
-        with _login_translated():
+        with login_translated():
             super().__init__(
                 user=url.user,
                 password=url.password,
@@ -314,7 +236,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         is_first = self.told_path is None and self.search_path is None
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(None, columns=[], input_funcs=[])
-        with _translated():
+        with translated():
             self._parsing.clear()
             settings = [
                 b"%d" % self._milliseconds(),
@@ -333,7 +255,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
             try:
                 self.handle_messages(context)
             except pg8000.exceptions.DatabaseError as error:
-                if by_name and (refused := _refused_name(error)):
+                if by_name and (refused := refused_name(error)):
                     raise refused from error
                 if is_first:  # Its table may be missing in this schema only.
                     self._check_session(context.rows)
@@ -408,7 +330,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         After an error of the server's, `completed` counts the statements that it had completed,
         and `position` is the character, from 1, at which it saw the error, where it tells.
         """
-        with _translated():
+        with translated():
             limit = self._limit()
             self.completed, self.position, self.detail = -bool(limit), None, None
             try:
@@ -425,17 +347,17 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         After an error inside the block the connection is good for nothing but closing.
         """
         context = pg8000.core.Context(statement, stream=_CopyBegins)
-        with _translated(), suppress(_CopyBegins):
+        with translated(), suppress(_CopyBegins):
             self.send_QUERY(self._limit() + statement)
             self._sock.flush()
             self.handle_messages(context)
 
         def send(chunk: bytes) -> None:
-            with _translated():
+            with translated():
                 self._sock.write(pg8000.core._create_message(pg8000.core.COPY_DATA, chunk))
 
         yield send
-        with _translated():
+        with translated():
             self._sock.write(pg8000.core.COPY_DONE_MSG)
             self._sock.flush()
             self.handle_messages(context)
@@ -482,7 +404,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         except (OSError, pg8000.exceptions.InterfaceError) as error:
             if context.error is None:
                 raise
-            raise _hung_up(context.error, repeat=not _is_timeout(error)) from error
+            raise hung_up(context.error, repeat=not is_timeout(error)) from error
 
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
         """Answer SCRAM-SHA-256 and nothing else, whoever asks; see `_check_authentication`."""
@@ -575,89 +497,9 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
                 "let us in without it (trust, cert, or PgBouncer's auth_type = any)"
             )
         if auth.stage is not scramp.core.ClientStage.set_server_final:
-            raise _no_proof()
+            raise no_proof()
         if self._channel_binding_required and auth.mechanism_name != "SCRAM-SHA-256-PLUS":
             raise _no_channel_binding()
-
-
-@contextmanager
-def _login_translated() -> Iterator[None]:
-    """Turn what pg8000 says of a login into errors of ours, or into the timeout that it was."""
-    try:
-        yield
-    except pg8000.exceptions.DatabaseError as error:
-        code, message = _code(error), _message(error)
-        refusal = refusals.of_login(code, message)
-        if refusal is not Refusal.FINAL:
-            starting = refusal is Refusal.STARTING
-            raise ConnectRetryable(f"{code} {message}", starting=starting) from error
-        raise StoreRefused(cause=f"the server refused the connection: {code} {message}") from error
-    except scramp.ScramException as error:
-        raise _no_proof() from error
-    except pg8000.exceptions.Error as error:
-        if _is_timeout(error):
-            raise TimeoutError("the deadline has passed") from error
-        raise ConnectRetryable(describe(error)) from error
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what goes wrong between a statement and its answer into errors of ours."""
-    try:
-        yield
-    except pg8000.exceptions.DatabaseError as error:
-        code, fields = _code(error), _fields(error)
-        fault = StoreFault(code, _message(error), **server_errors.objects(fields))
-        if server_errors.is_raised(fields):
-            raise fault from error
-        cause, facts = f"{code} {fault.text}", fault.facts
-        if code in _LOST and server_errors.is_fatal(fields):
-            raise ConnectionLost(StoreUnreachable(cause=cause, **facts)) from error
-        if code in _REPEATABLE:
-            raise ConnectionLost(StoreUnavailable(cause=cause, **facts)) from error
-        if code in _SCHEMA:
-            raise StoreRefused(cause=cause, **facts) from error
-        if code == sqlstate.QUERY_CANCELED:
-            raise StoreTimeout(cause=cause, **facts) from error
-        if code.startswith(_UNAVAILABLE):
-            raise StoreUnavailable(cause=cause, **facts) from error
-        raise fault from error
-    except (OSError, pg8000.exceptions.Error) as error:
-        away = StoreUnreachable(cause=describe(error))
-        raise ConnectionLost(away, repeat=not _is_timeout(error)) from error
-    except GARBLED as error:
-        cause = f"the answer could not be read ({type(error).__name__})"
-        raise ConnectionLost(StoreUnavailable(cause=cause)) from error
-
-
-def _hung_up(
-    last: pg8000.exceptions.DatabaseError, *, repeat: bool
-) -> ConnectionLost | StoreRefused:
-    """Tell what an error means after which the server, or a pooler, hung up."""
-    code, message = _code(last), _message(last)
-    cause = f"{code} {message}"
-    if refusals.of_pooler(code, message) is Refusal.FINAL:
-        return StoreRefused(cause=cause)
-    return ConnectionLost(StoreUnreachable(cause=cause), repeat=repeat)
-
-
-def _fields(error: pg8000.exceptions.DatabaseError) -> dict[str, str]:
-    fields = error.args[0]
-    return fields if isinstance(fields, dict) else {}
-
-
-def _code(error: pg8000.exceptions.DatabaseError) -> str:
-    return _fields(error).get("C", sqlstate.INTERNAL_ERROR)
-
-
-def _message(error: pg8000.exceptions.DatabaseError) -> str:
-    return server_errors.message(_fields(error)) or "message withheld"
-
-
-def describe(error: BaseException) -> str:
-    """Name what went wrong for the log: what pg8000 wrapped rather than its wrapping."""
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}"
 
 
 def _moment(text: str) -> datetime | str:
@@ -677,20 +519,12 @@ def _names(search_path: str) -> list[str]:
     return [name.strip().strip('"') for name in search_path.split(",")]
 
 
-def _is_timeout(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
-
-
 def _not_answered(deed: str) -> StoreRefused:
     return StoreRefused(
         cause=f"no password was sent: the server {deed}, and only SCRAM-SHA-256 is answered. "
         "PgBouncer needs auth_type = scram-sha-256; PostgreSQL needs scram-sha-256 in pg_hba.conf, "
         "and a password that was set with password_encryption = scram-sha-256"
     )
-
-
-def _no_proof() -> StoreRefused:
-    return StoreRefused(cause="the server did not prove that it knows the password")
 
 
 def _no_challenge() -> StoreRefused:
@@ -729,18 +563,3 @@ def _bind(name: bytes, texts: Collection[bytes | None], *, describe: bool) -> by
         flight += _create_message(b"D", b"P\0")
     flight += pg8000.core.EXECUTE_MSG
     return flight
-
-
-def _refused_name(error: pg8000.exceptions.DatabaseError) -> NameRefused | None:
-    """Tell whether an error is about a statement's name, or may be about what is kept under it."""
-    code, fields = _code(error), _fields(error)
-    may_be_outdated = fields.get("R") == "RevalidateCachedQuery" or (
-        code in _OF_TYPES and not server_errors.is_raised(fields)
-    )
-    if (
-        code in _NAME_REFUSALS
-        or may_be_outdated
-        or (code == sqlstate.PROTOCOL_VIOLATION and "prepared statement" in _message(error))
-    ):
-        return NameRefused(f"{code} {_message(error)}", is_plan=may_be_outdated)
-    return None

@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from shared.database import sql_script, sqlstate
-from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, ConnectionLost, Row
+from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, Row
+from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.observe import log

@@ -23,11 +23,9 @@ from shared.database.connection import (
     MAX_TRANSFER_ANSWER,
     STATEMENT_GRACE,
     Connection,
-    ConnectionLost,
-    ConnectRetryable,
-    NameRefused,
     Row,
 )
+from shared.database.faults import ConnectionLost, ConnectRetryable, NameRefused
 from shared.database.happy_eyeballs import Preferences
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from shared.database import migrations
-from shared.database.connection import Connection, ConnectionLost, Row
+from shared.database.connection import Connection, Row
+from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from shared import files
-from shared.database.connection import Connection, ConnectionLost
+from shared.database.connection import Connection
+from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.errors import StoreFault, StoreRefused, StoreUnavailable
 from shared.formats.timestamps import now_iso

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from shared.database.connection import Connection, ConnectionLost
+from shared.database.connection import Connection
+from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.errors import CommitUnknown, StoreFault, StoreUnavailable, TransferRefused
 from shared.store.postgres.preflight import Obstacle, obstacles

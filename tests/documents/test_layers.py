@@ -110,9 +110,12 @@ def test_flask_is_known_to_the_edge_and_the_functions_only() -> None:
     assert rooms == {"main", "functions", "shared.web"}
 
 
-def test_pg8000_is_known_to_one_module() -> None:
+def test_pg8000_is_known_to_the_connection_and_to_what_its_faults_mean() -> None:
     assert _users_of("pg8000") == {"shared.database.driver"}
-    assert _users_of("shared.database.driver") == {"shared.database.connection"}
+    assert _users_of("shared.database.driver") == {
+        "shared.database.connection",
+        "shared.database.faults",
+    }
 
 
 def test_google_auth_is_known_to_two_modules_and_loaded_by_the_first_token() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
-from shared.database.connection import ConnectRetryable
+from shared.database.faults import ConnectRetryable
 from shared.errors import StoreUnreachable
 from shared.rules import account_linking
 from shared.store.fallback import FallbackStore

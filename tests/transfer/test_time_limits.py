@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from shared.database import migrations
-from shared.database.connection import Connection, ConnectionLost
+from shared.database.connection import Connection
+from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl

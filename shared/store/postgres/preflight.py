@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.database import migrations
-from shared.database.connection import Connection, ConnectionLost
+from shared.database.connection import Connection
+from shared.database.faults import ConnectionLost
 from shared.errors import StoreFault, StoreRefused, StoreUnavailable
 from shared.store.postgres.shapes import (
     FUNCTIONS,
