@@ -16,6 +16,8 @@ from shared.database import migrations
 from shared.database.connection import Connection
 from shared.database.faults import ConnectionLost
 from shared.errors import StoreFault, StoreRefused, StoreUnavailable
+from shared.store.postgres import catalog
+from shared.store.postgres.fitting import foreign, quoted, unfit
 from shared.store.postgres.shapes import (
     FUNCTIONS,
     INDEXES,
@@ -23,10 +25,8 @@ from shared.store.postgres.shapes import (
     OLD_TRIGGER,
     RECORD,
     TABLES,
-    TIME,
     TRIGGERS,
     USERS,
-    Column,
     Index,
     Table,
 )
@@ -42,197 +42,6 @@ _TOUCHES = re.compile(
     r"begin new\.updated_at :?= (current_timestamp|now\(\)); return new; end;?", re.IGNORECASE
 )
 """What the old server's function says, and many another application's of that name."""
-
-_NOW = "CURRENT_TIMESTAMP"
-_IS_NOW = re.compile(
-    r"((CURRENT|LOCAL)_?TIMESTAMP(\(\d\))?|(now|(transaction|statement|clock)_timestamp)\(\))"
-    r"(::timestamp with(out)? time zone)?"
-)
-"""What is the same instant in a column with a zone and in one without it."""
-
-# The functions are named with their schema, because the search path is what is asked for.
-_SERVER = """
-SELECT pg_catalog.json_build_object(
-    'version', pg_catalog.current_setting('server_version_num'),
-    'encoding', pg_catalog.current_setting('server_encoding'),
-    'schema', pg_catalog.current_schema(),
-    'search_path', pg_catalog.current_setting('search_path'),
-    'path', pg_catalog.current_schemas(false),
-    'path_source', (SELECT source FROM pg_catalog.pg_settings WHERE name = 'search_path'),
-    'role', current_user,
-    'database', pg_catalog.current_database(),
-    'is_standby', pg_catalog.pg_is_in_recovery(),
-    'is_read_only', pg_catalog.current_setting('default_transaction_read_only')
-)
-"""
-_ASKED = "(SELECT json_array_elements_text(:{0}::json))"
-_CATALOG = f"""
-WITH here AS (SELECT oid FROM pg_namespace WHERE nspname = :schema),
-users AS (
-    SELECT c.oid FROM pg_class c JOIN here ON here.oid = c.relnamespace WHERE c.relname = 'users'
-)
-SELECT json_build_object(
-'may_create', has_schema_privilege(:schema, 'CREATE'),
-'has_plpgsql', (
-    SELECT has_language_privilege(oid, 'USAGE') FROM pg_language WHERE lanname = 'plpgsql'
-),
-'relations', (
-    SELECT coalesce(json_object_agg(c.relname, json_build_object(
-        'kind', c.relkind,
-        'is_logged', c.relpersistence = 'p',
-        'is_owned', pg_has_role(c.relowner, 'USAGE'),
-        'is_read', has_table_privilege(c.oid, 'SELECT'),
-        'hides_rows', row_security_active(c.oid),
-        'follows_users', EXISTS (
-            SELECT FROM pg_constraint JOIN users ON users.oid = confrelid
-            WHERE conrelid = c.oid AND contype = 'f' AND confdeltype = 'c' AND convalidated
-        ),
-        'has_parts', EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),
-        'rules', (
-            SELECT coalesce(json_agg(rulename ORDER BY rulename), '[]') FROM pg_rewrite
-            WHERE ev_class = c.oid AND rulename <> '_RETURN'
-        ),
-        'index', (
-            SELECT json_build_object(
-                'table', t.relname, 'unique', indisunique, 'valid', indisvalid,
-                'definition', split_part(pg_get_indexdef(indexrelid), ' USING ', 2))
-            FROM pg_index JOIN pg_class t ON t.oid = indrelid WHERE indexrelid = c.oid
-        ),
-        'columns', (
-            SELECT coalesce(json_object_agg(attname, json_build_object(
-                'type', format_type(atttypid, atttypmod),
-                'is_nullable', NOT attnotnull,
-                'has_default', atthasdef OR attidentity <> '',
-                'default', pg_get_expr(adbin, adrelid),
-                'is_generated', attgenerated <> '',
-                'is_deterministic', coalesce(collisdeterministic, true)
-                ) ORDER BY attnum), '{{}}')
-            FROM pg_attribute LEFT JOIN pg_collation l ON l.oid = attcollation
-            LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
-        ),
-        'keys', (
-            SELECT coalesce(json_agg(json_build_object(
-                'columns', (
-                    SELECT json_agg(attname ORDER BY attname) FROM pg_attribute
-                    WHERE attrelid = c.oid AND attnum IN (
-                        SELECT number FROM unnest(indkey::int2[]) WITH ORDINALITY k (number, n)
-                        WHERE n <= indnkeyatts)),
-                'is_immediate', indimmediate)), '[]')
-            FROM pg_index i WHERE indrelid = c.oid AND indisunique AND indisvalid
-                AND indpred IS NULL AND indexprs IS NULL
-                AND NOT coalesce((to_jsonb(i)->>'indnullsnotdistinct')::boolean, false)
-        ))), '{{}}')
-    FROM pg_class c JOIN here ON here.oid = c.relnamespace
-    WHERE c.relname IN {_ASKED.format("names")}
-),
-'types', (
-    SELECT coalesce(json_agg(typname), '[]') FROM pg_type JOIN here ON here.oid = typnamespace
-    WHERE typrelid = 0 AND (typname = 'email_key' OR typname IN {_ASKED.format("names")})
-),
-'elsewhere', (
-    SELECT coalesce(
-        json_agg(json_build_array(relname, nspname) ORDER BY relname DESC, nspname), '[]')
-    FROM (
-        SELECT c.relname, n.nspname FROM pg_class c
-        JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
-        WHERE c.relkind IN ('r', 'p') AND n.nspname <> :schema AND n.nspname !~ '^pg_'
-        AND NOT attisdropped AND (
-            (c.relname = 'users' AND attname IN ('id', 'email', 'password', 'name', 'provider',
-                'created_at', 'updated_at'))
-            OR (c.relname = 'schema_migrations'
-                AND attname IN ('version', 'name', 'checksum', 'applied_at')))
-        GROUP BY 1, 2 HAVING count(*) = CASE c.relname WHEN 'users' THEN 7 ELSE 4 END
-    ) found
-),
-'functions', (
-    SELECT coalesce(json_agg(json_build_object(
-        'name', proname,
-        'schema', nspname,
-        'signature', format('%I.%I(%s)', nspname, proname, oidvectortypes(proargtypes)),
-        'is_ours', proargtypes = ''::oidvector OR proargtypes = '25'::oidvector,
-        'source', prosrc,
-        'is_owned', pg_has_role(proowner, 'USAGE'))
-        ORDER BY proname, oidvectortypes(proargtypes)), '[]')
-    FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace
-    WHERE proname IN {_ASKED.format("functions")} AND nspname IN {_ASKED.format("path")}
-    AND CASE proname WHEN 'email_key' THEN 1 BETWEEN pronargs - pronargdefaults AND pronargs
-        ELSE pronargs = 0 END
-),
-'triggers', (
-    SELECT coalesce(json_agg(json_build_object(
-        'name', tgname, 'table', relname, 'schema', nspname, 'function', proname,
-        'is_on', tgenabled IN ('O', 'A'))), '[]')
-    FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid JOIN here ON here.oid = relnamespace
-    JOIN pg_proc p ON p.oid = tgfoid JOIN pg_namespace n ON n.oid = pronamespace
-    WHERE NOT tgisinternal AND tgname IN {_ASKED.format("triggers")}
-),
-'dependents', (
-    SELECT coalesce(json_agg(json_build_array(kind, identity, columns) ORDER BY identity), '[]')
-    FROM (
-        SELECT kind, identity, string_agg(DISTINCT attname, ' and ') AS columns FROM (
-            SELECT attname, (pg_identify_object(
-                CASE WHEN rulename = '_RETURN' OR classid = 'pg_attrdef'::regclass
-                    THEN 'pg_class'::regclass ELSE classid END,
-                CASE WHEN rulename = '_RETURN' THEN ev_class ELSE coalesce(f.adrelid, objid) END,
-                coalesce(f.adnum, 0))).*
-            FROM users JOIN pg_attribute ON attrelid = users.oid
-            JOIN pg_depend d ON refclassid = 'pg_class'::regclass AND refobjid = attrelid
-                AND refobjsubid = attnum
-            LEFT JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND r.oid = objid
-            LEFT JOIN pg_attrdef f ON classid = 'pg_attrdef'::regclass AND f.oid = objid
-            LEFT JOIN pg_index i ON classid = 'pg_class'::regclass AND indexrelid = objid
-            WHERE attname IN ('created_at', 'updated_at')
-                AND atttypid = 'timestamp'::regtype AND NOT attisdropped
-                AND (rulename = '_RETURN'
-                    OR (classid = 'pg_attrdef'::regclass AND adnum <> attnum)
-                    OR indexprs IS NOT NULL OR indpred IS NOT NULL
-                    OR EXISTS (
-                        SELECT FROM pg_opclass o WHERE o.oid = ANY (indclass::oid[])
-                        AND opcintype = 'timestamp'::regtype AND NOT opcdefault)
-                    OR (classid = 'pg_constraint'::regclass AND EXISTS (
-                        SELECT FROM pg_depend p JOIN pg_proc ON pg_proc.oid = p.refobjid
-                        WHERE (p.classid, p.objid) = (d.classid, d.objid)
-                        AND p.refclassid = 'pg_proc'::regclass
-                        AND 'timestamp'::regtype = ANY (proargtypes::oid[])))
-                    OR classid IN ('pg_policy'::regclass, 'pg_trigger'::regclass,
-                        'pg_proc'::regclass, 'pg_publication_rel'::regclass))
-            UNION ALL
-            SELECT 'the row type', (pg_identify_object(d.classid, d.objid, d.objsubid)).*
-            FROM users JOIN pg_type t ON t.typrelid = users.oid
-            JOIN pg_type made ON t.oid IN (made.oid, made.typelem, made.typbasetype)
-            JOIN pg_depend d ON refclassid = 'pg_type'::regclass AND refobjid = made.oid
-                AND classid = 'pg_class'::regclass AND objsubid > 0
-            JOIN pg_class c ON c.oid = objid AND relkind IN ('r', 'm', 'p')
-            WHERE EXISTS (
-                SELECT FROM pg_attribute WHERE attrelid = users.oid AND NOT attisdropped
-                AND attname IN ('created_at', 'updated_at') AND atttypid = 'timestamp'::regtype
-            )
-        ) found (attname, kind, in_schema, name, identity) GROUP BY 1, 2
-    ) by_object
-),
-'zones', (
-    SELECT coalesce(json_agg(DISTINCT zone), '[]') FROM (
-        SELECT CASE WHEN source = 'client' THEN current_setting('log_timezone') ELSE reset_val END
-        FROM pg_settings WHERE name = 'TimeZone'
-        UNION ALL
-        SELECT substr(setting, strpos(setting, '=') + 1)
-        FROM pg_db_role_setting CROSS JOIN unnest(setconfig) setting
-        WHERE setting ILIKE 'timezone=%' AND (setdatabase = 0 OR setdatabase = (
-            SELECT oid FROM pg_database WHERE datname = current_database()
-        )) AND (setrole = 0 OR EXISTS (
-            SELECT FROM users WHERE has_table_privilege(setrole, users.oid, 'INSERT')
-        ))
-    ) found (zone)
-))
-"""
-_RECORDED = "SELECT version FROM {}"
-_HAS_TIMES = "SELECT EXISTS (SELECT FROM {} WHERE created_at IS NOT NULL OR updated_at IS NOT NULL)"
-# A zone is what it does since there are servers like the old one, whatever it is called.
-_IS_UTC = """
-SELECT bool_and(t::timestamp = t AT TIME ZONE 'UTC') FROM generate_series(
-    timestamptz '2009-01-01 00:00Z', CURRENT_TIMESTAMP + interval '1 year', interval '7 days') t
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +82,7 @@ def require_clear(connection: Connection) -> None:
 
 
 def _look(connection: Connection) -> Iterator[Obstacle]:
-    ((server,),) = connection.execute(_SERVER)
+    ((server,),) = connection.execute(catalog.SERVER)
     version = int(server["version"]) // 10_000
     if version < MIN_VERSION:
         yield Obstacle(
@@ -296,8 +105,8 @@ def _look(connection: Connection) -> Iterator[Obstacle]:
             "search path",
             f"The search path {server['search_path']} names no schema that tables can be made in"
             f" and the role {server['role']} may use.",
-            f"CREATE SCHEMA … AUTHORIZATION {_quoted(server['role'])}, or GRANT USAGE, CREATE ON"
-            f" SCHEMA public TO {_quoted(server['role'])}; its name belongs in ALTER ROLE … SET"
+            f"CREATE SCHEMA … AUTHORIZATION {quoted(server['role'])}, or GRANT USAGE, CREATE ON"
+            f" SCHEMA public TO {quoted(server['role'])}; its name belongs in ALTER ROLE … SET"
             " search_path or in options=-csearch_path=… in DATABASE_URL.",
         )
         return
@@ -306,7 +115,7 @@ def _look(connection: Connection) -> Iterator[Obstacle]:
         "SET LOCAL jit = off"  # To compile it takes seconds, where the catalog is large.
     )
     ((found,),) = connection.execute(
-        _CATALOG,
+        catalog.OBJECTS,
         schema=schema,
         names=json.dumps([*TABLES, *INDEXES]),
         functions=json.dumps([*FUNCTIONS]),
@@ -325,7 +134,7 @@ class _Inspection:
         self._connection = connection
         self._server = server
         self._schema: str = server["schema"]
-        self._role = _quoted(server["role"])
+        self._role = quoted(server["role"])
         self._found = found
         self._relations: dict[str, Any] = found["relations"]
         self._recorded: set[int] = set()
@@ -341,7 +150,7 @@ class _Inspection:
         if record:
             return
         if RECORD in self._relations:
-            rows = self._connection.execute(_RECORDED.format(self._name(RECORD)))
+            rows = self._connection.execute(catalog.RECORDED.format(self._name(RECORD)))
             self._recorded = {version for (version,) in rows}
         self._pending = {each.version for each in migrations.load()} - self._recorded
         for name, table in TABLES.items():
@@ -361,7 +170,7 @@ class _Inspection:
             yield from self._zones()
 
     def _name(self, name: str) -> str:
-        return f"{_quoted(self._schema)}.{_quoted(name)}"
+        return f"{quoted(self._schema)}.{quoted(name)}"
 
     def _elsewhere(self) -> Iterator[Obstacle]:
         """Find the tables in another schema than the one in which new ones would be made."""
@@ -369,7 +178,7 @@ class _Inspection:
         if is_chosen or {USERS, RECORD} & self._relations.keys():
             return
         for name, found in self._found["elsewhere"][:1]:
-            here, there = _quoted(self._schema), _quoted(found)
+            here, there = quoted(self._schema), quoted(found)
             yield Obstacle(
                 f"table {there}.{name}",
                 f"The tables would be made in the schema {here}, but {name} is in the schema"
@@ -383,7 +192,7 @@ class _Inspection:
         relation = self._relations.get(RECORD)
         if relation is None:
             return
-        differences = [*_foreign(relation, TABLES[RECORD], set())]
+        differences = [*foreign(relation, TABLES[RECORD], set())]
         if differences:
             columns = ", ".join(f"{name} {it['type']}" for name, it in relation["columns"].items())
             yield Obstacle(
@@ -415,18 +224,18 @@ class _Inspection:
                 )
             return
         is_old = name == USERS and 1 in self._pending
-        foreign = [*_foreign(relation, table, self._pending, is_old=is_old)]
-        if foreign:
+        differences = [*foreign(relation, table, self._pending, is_old=is_old)]
+        if differences:
             owner = "the old server's" if is_old else "this service's"
             yield Obstacle(
                 f"table {name}",
-                f"{name} is not {owner} table: {'; '.join(foreign)}.",
+                f"{name} is not {owner} table: {'; '.join(differences)}.",
                 "If it is another application's, rename one of the two, or give this service a"
                 " schema of its own: see docs/DATABASE_SETUP.md, 7.",
             )
             return
         yield from self._misfits(name, relation, table, is_old=is_old)
-        for rule in map(_quoted, relation["rules"]):
+        for rule in map(quoted, relation["rules"]):
             yield Obstacle(
                 f"rule {rule} on {name}",
                 f"{name} has the rule {rule}, and what has rules takes no INSERT with ON CONFLICT"
@@ -437,7 +246,7 @@ class _Inspection:
     def _misfits(
         self, name: str, relation: dict[str, Any], table: Table, *, is_old: bool = False
     ) -> Iterator[Obstacle]:
-        for problem, remedy in _unfit(relation, table, is_old=is_old):
+        for problem, remedy in unfit(relation, table, is_old=is_old):
             yield Obstacle(
                 f"table {name}",
                 f"{name} does not fit: {problem}.",
@@ -516,7 +325,7 @@ class _Inspection:
             yield Obstacle(
                 f"schema {self._schema}",
                 f"The role {server['role']} may not make tables in the schema {self._schema}.",
-                f"GRANT USAGE, CREATE ON SCHEMA {_quoted(self._schema)} TO {self._role}.",
+                f"GRANT USAGE, CREATE ON SCHEMA {quoted(self._schema)} TO {self._role}.",
                 only_migrating=True,
             )
         if not self._found["has_plpgsql"]:
@@ -604,7 +413,7 @@ class _Inspection:
         zones = [zone for name in self._found["zones"] if (zone := self._unless_utc(name))]
         if not naive or not zones or not relation["is_read"]:
             return
-        if not self._connection.execute(_HAS_TIMES.format(self._name(USERS)))[0][0]:
+        if not self._connection.execute(catalog.HAS_TIMES.format(self._name(USERS)))[0][0]:
             return
         zone = zones[0]
         changes = ", ".join(
@@ -629,109 +438,4 @@ class _Inspection:
         ((name,),) = self._connection.execute(
             "SELECT set_config('TimeZone', :zone, true)", zone=zone
         )
-        return None if self._connection.execute(_IS_UTC)[0][0] else str(name)
-
-
-def _foreign(
-    relation: dict[str, Any], table: Table, pending: set[int], *, is_old: bool = False
-) -> Iterator[str]:
-    """Say what tells that a table is somebody else's."""
-    if relation["kind"] != "r" or relation["has_parts"]:
-        yield "it is no ordinary table"
-        return
-    columns = relation["columns"]
-    for name, column in table.columns.items():
-        held = columns.get(name)
-        if held is None:
-            continue
-        if not _is_of_kind(held["type"], column.type, is_old=is_old):
-            yield f"{name} is {held['type']}, not {column.type}"
-        elif held["is_generated"]:
-            yield f"{name} is generated"
-    missing = [
-        name
-        for name, column in table.columns.items()
-        if name not in columns and column.since not in pending
-    ]
-    if missing:
-        yield f"it has no column {', '.join(missing)}"
-
-
-def _is_of_kind(held: str, wanted: str, *, is_old: bool) -> bool:
-    """Tell whether a type is the wanted one, or can be made so without a loss."""
-    if wanted.startswith("character varying"):
-        return held.startswith("character") or held in ("text", "bpchar") or "citext" in held
-    if wanted == TIME:
-        held = re.sub(r"\(\d\)", "", held)
-        return held == TIME or (is_old and held == "timestamp without time zone")
-    return held == wanted
-
-
-def _unfit(relation: dict[str, Any], table: Table, *, is_old: bool) -> Iterator[tuple[str, str]]:
-    """Give what has to be mended of a table that is ours, and what ALTER TABLE does it."""
-    if not relation["is_logged"]:
-        yield "it is UNLOGGED, so that a crash of the server empties it", "SET LOGGED"
-    for name, column in table.columns.items():
-        held = relation["columns"].get(name)
-        if held is not None:
-            yield from _unfit_column(name, held, column, is_old=is_old)
-    for name, held in relation["columns"].items():
-        if name not in table.columns and not (
-            held["is_nullable"] or held["has_default"] or held["is_generated"]
-        ):
-            name = _quoted(name)
-            yield (
-                f"{name} is NOT NULL and has no default, so that no row could be added",
-                f"ALTER {name} DROP NOT NULL",
-            )
-    for number, columns in enumerate(table.keys):
-        if not any(
-            key["columns"] == sorted(columns) and (key["is_immediate"] or number)
-            for key in relation["keys"]
-        ):
-            kind = "UNIQUE" if number else "PRIMARY KEY"
-            listed = ", ".join(columns)
-            yield f"it has no {kind.lower()} ({listed})", f"ADD {kind} ({listed})"
-    if table.follows_users and not relation["follows_users"]:
-        key = "FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE"
-        yield "its rows would stay when their user goes", f"ADD {key}"
-
-
-def _unfit_column(
-    name: str, held: dict[str, Any], column: Column, *, is_old: bool
-) -> Iterator[tuple[str, str]]:
-    if not _holds(held["type"], column.type, is_old=is_old):
-        yield f"{name} is {held['type']}, not {column.type}", f"ALTER {name} TYPE {column.type}"
-    if not held["is_deterministic"]:
-        yield (
-            f"{name} has a collation by which different texts are equal",
-            f'ALTER {name} TYPE {column.type} COLLATE "default"',
-        )
-    if column.is_nullable and not held["is_nullable"]:
-        yield f"{name} is NOT NULL", f"ALTER {name} DROP NOT NULL"
-    elif held["is_nullable"] and not column.is_nullable:
-        yield (
-            f"{name} may be NULL",
-            f"ALTER {name} SET NOT NULL; rows that have none need a value before, or go",
-        )
-    if column.default and not held["has_default"]:
-        yield f"{name} has no default", f"ALTER {name} SET DEFAULT {column.default}"
-    elif column.default == _NOW and not _IS_NOW.fullmatch(held["default"]):
-        # One of UTC would be taken for the session's zone once the column has a zone.
-        yield f"{name} has the default {held['default']}", f"ALTER {name} SET DEFAULT {_NOW}"
-
-
-def _holds(held: str, wanted: str, *, is_old: bool) -> bool:
-    """Tell whether a type, which is of the right kind, takes every value of the wanted one."""
-    if wanted.startswith("character varying"):
-        if held in ("text", "character varying"):
-            return True
-        width = re.fullmatch(r"character varying\((\d+)\)", held)
-        return width is not None and int(width[1]) >= int(wanted[18:-1])
-    return held == wanted or (is_old and wanted == TIME and "without" in held)
-
-
-def _quoted(name: str) -> str:
-    if re.fullmatch(r"[a-z_][a-z0-9_]*", name):
-        return name
-    return '"' + name.replace('"', '""') + '"'
+        return None if self._connection.execute(catalog.IS_UTC)[0][0] else str(name)
