@@ -35,7 +35,7 @@ from shared.observe import log
 from shared.rules.gate import Gate
 from shared.store.contract import Attempt, Attempts, Credentials, Users
 
-_UNCHANGED = "no user was changed: they changed meanwhile, or a trigger of the database keeps them"
+_UNCHANGED = "no user was changed: they changed meanwhile"
 
 
 class _Store(Users, Attempts, Protocol):

@@ -96,7 +96,9 @@ def count_attempt(found: str, kind: str) -> str:
     """
 
 
-def count_success(kind: str, begun: str, then: str, more: str = "", also: str = "") -> str:
+def count_success(
+    kind: str, begun: str, then: str, more: str = "", also: str = "", undo: str = ""
+) -> str:
     """Write the SQL that counts a success, and does what follows unless there were too many.
 
     It forgets the attempts before it. A success too many gives the network nothing back, so that
@@ -104,9 +106,11 @@ def count_success(kind: str, begun: str, then: str, more: str = "", also: str = 
 
     `then` asks `allowed`, and gives a row where it was done; only then is the audit told of the
     `kind`, and of `begun` that it was throttled where it was not allowed. `more` comes after the
-    rest, and `also` finds what a first call did whose answer was lost. Gives whether it was
-    allowed, for how many seconds the count still lasts, and the row of `then`.
+    rest, and `also` finds what a first call did whose answer was lost. `undo` is a WHEN that fails,
+    where nothing at all is to be done. Gives whether it was allowed, for how many seconds the count
+    still lasts, and the row of `then`.
     """
+    is_allowed = "EXISTS (SELECT FROM allowed)"
     return f"""
     WITH again AS (
         SELECT FROM auth_events WHERE id = :event::uuid AND kind = '{kind}'
@@ -137,7 +141,7 @@ def count_success(kind: str, begun: str, then: str, more: str = "", also: str = 
         WHERE id = :event::uuid
         AND (EXISTS (SELECT FROM done) OR NOT EXISTS (SELECT FROM allowed)) RETURNING 1
     ) {more}
-    SELECT EXISTS (SELECT FROM allowed),
+    SELECT {f"CASE {undo} ELSE {is_allowed} END" if undo else is_allowed},
         extract(epoch FROM c.expires_at - CURRENT_TIMESTAMP)::float8, d.*
     FROM counted c LEFT JOIN (SELECT * FROM done {also}) d ON true
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from shared.database.connection import Row
@@ -22,18 +23,26 @@ def only(rows: list[Row]) -> Row:
     return rows[0]
 
 
-def kept_out(table: str) -> StoreRefused:
-    """Make the error for a row that was written and did not come."""
-    return StoreRefused(
-        cause=f"no row came into {table}: a trigger or rule of another's keeps it out", table=table
-    )
+def kept_out(table: str, triggers: Sequence[str] = ()) -> StoreRefused:
+    """Make the error for a row that was written and did not come; `triggers` may be why."""
+    cause = f"no row came into {table}: {_of_others(triggers)} keeps it out"
+    return StoreRefused(cause=cause, table=table)
 
 
-def changed_by_others() -> StoreRefused:
+def kept(table: str, triggers: Sequence[str]) -> StoreRefused:
+    """Make the error for a row that was to be changed or deleted and stayed as it was."""
+    cause = f"the row stays as it was in {table}: {_of_others(triggers)} keeps it"
+    return StoreRefused(cause=cause, table=table)
+
+
+def changed_by_others(triggers: Sequence[str] = ()) -> StoreRefused:
     """Make the error for a row of users that was written and came with other values."""
-    return StoreRefused(
-        cause="another's trigger puts other values into users than are written", table="users"
-    )
+    cause = f"{_of_others(triggers)} puts other values into users than are written"
+    return StoreRefused(cause=cause, table="users")
+
+
+def _of_others(triggers: Sequence[str]) -> str:
+    return f"the trigger {' or '.join(triggers)}" if triggers else "a trigger or rule of another's"
 
 
 def parse_json(column: str | None) -> Any:

@@ -92,6 +92,7 @@ _GIVEN = """(
 ) g"""
 KEPT_OUT = "ai_coder.no_row_in_identities"
 ANOTHER_VALUE = "ai_coder.another_value_in_users"
+STAYED = "ai_coder.row_stays_in_users"
 """No setting has these names: to ask for one is an error, which undoes a statement."""
 # An identity that is somebody else's by now violates the key, and nothing at all is done; neither
 # where a trigger keeps one out.
@@ -182,6 +183,13 @@ _FORGET_FAILURE = """, forgiven AS (
 _AS_CHANGED = _unless(
     f"u.password IS DISTINCT FROM :new_hash OR u.epoch <> {next_epoch(':epoch::int')}"
 )
+_AS_FOUND = (
+    "id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash"
+)
+# Of a row that a trigger keeps as it was, nothing else that the trigger does is to stay either.
+_UNDO = f"""WHEN NOT EXISTS (SELECT FROM done) AND EXISTS (SELECT FROM allowed)
+    AND EXISTS (SELECT FROM users WHERE {_AS_FOUND}) THEN current_setting('{STAYED}')::boolean"""
+IS_AS_FOUND = Statement("is_as_found", f"SELECT 1 FROM users WHERE {_AS_FOUND}", is_prepared=False)
 # A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
 CHANGE_PASSWORD = Statement(
     "change_password",
@@ -194,6 +202,7 @@ CHANGE_PASSWORD = Statement(
             OR (epoch = {next_epoch(":epoch::int")} AND password = :new_hash))
         RETURNING {_USER}, {_AS_CHANGED}""",
         _FORGET_FAILURE,
+        undo=_UNDO,
     ),
 )
 # An import remembers the hash that it replaced, and whom it brought, so that it brings them once.
@@ -202,14 +211,14 @@ DELETE_USER = Statement(
     count_success(
         "account_deleted",
         "reauthentication",
-        """DELETE FROM users WHERE id = :user_id::uuid AND EXISTS (SELECT FROM allowed)
-        AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash RETURNING id""",
+        f"DELETE FROM users WHERE {_AS_FOUND} AND EXISTS (SELECT FROM allowed) RETURNING id",
         f"""{_FORGET_FAILURE}, forgotten AS (
         UPDATE import_records SET previous = NULL
         WHERE user_id = :user_id::uuid AND EXISTS (SELECT FROM done)
     )""",
         """UNION ALL SELECT user_id FROM auth_events
         WHERE id = :event::uuid AND kind = 'account_deleted'""",
+        undo=_UNDO,
     ),
 )
 GIVE_BACK = Statement("give_back", give_back(audited=True))

@@ -20,7 +20,6 @@ from shared.errors import (
     AccountInUse,
     EmailTaken,
     StoreFault,
-    StoreRefused,
     StoreUnavailable,
     TooManyAttempts,
 )
@@ -42,7 +41,14 @@ from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, 
 from shared.store.postgres import email_keys, statements, statistics
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
-from shared.store.postgres.rows import changed_by_others, kept_out, only, parse_json, read_user
+from shared.store.postgres.rows import (
+    changed_by_others,
+    kept,
+    kept_out,
+    only,
+    parse_json,
+    read_user,
+)
 from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
 
@@ -120,7 +126,7 @@ class PostgresStore(Store):
             return read_user(row)
         if is_taken or self._is_taken(None, user.id, user.email, identities):
             raise EmailTaken
-        raise kept_out("users")
+        raise kept_out("users", self._triggers("INSERT"))
 
     def _is_taken(
         self,
@@ -151,9 +157,11 @@ class PostgresStore(Store):
             yield
         except StoreFault as fault:
             if statements.KEPT_OUT in fault.message:
-                raise kept_out("identities") from fault
+                raise kept_out(
+                    "identities", self._triggers("INSERT", table="identities")
+                ) from fault
             if statements.ANOTHER_VALUE in fault.message:
-                raise changed_by_others() from fault
+                raise changed_by_others(self._triggers("INSERT", "UPDATE")) from fault
             if fault.sqlstate == sqlstate.STRING_TOO_LONG:
                 with suppress(StoreUnavailable, StoreFault):
                     widths = self.database.execute(statements.WIDTHS)
@@ -161,6 +169,19 @@ class PostgresStore(Store):
                         if 0 < width < len(str(columns.get(name) or "")):
                             fault.objects |= {"table": "users", "column": name}
             raise
+
+    def _triggers(self, *verbs: str, table: str = "users") -> list[str]:
+        """Name the triggers of others that fire before a verb; none where they cannot be found."""
+        # Not at a cold start: it is needed where others keep us from what we do.
+        from shared.store.postgres import neighbours
+
+        with suppress(StoreUnavailable, StoreFault):
+            return [
+                trigger.name
+                for trigger in neighbours.triggers(self.database.execute, [table])
+                if trigger.when == "BEFORE" and trigger.verbs.intersection(verbs)
+            ]
+        return []
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Count under three keys, and find the row that holds the email key."""
@@ -226,42 +247,46 @@ class PostgresStore(Store):
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
-        user = found.user
         with self._explained({"password": new}):
-            row = self._succeed(
-                statements.CHANGE_PASSWORD,
-                "reauthentication",
-                attempt,
-                user_id=user.id,
-                epoch=user.epoch,
-                old_hash=found.password_hash,
-                new_hash=new,
-            )
+            row = self._change(statements.CHANGE_PASSWORD, "UPDATE", attempt, found, new_hash=new)
         return None if row[0] is None else read_user(row)
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete where the row is as it was found; its identities follow."""
-        user = found.user
         try:
-            (deleted,) = self._succeed(
-                statements.DELETE_USER,
-                "reauthentication",
-                attempt,
-                user_id=user.id,
-                epoch=user.epoch,
-                old_hash=found.password_hash,
-            )
+            (deleted,) = self._change(statements.DELETE_USER, "DELETE", attempt, found)
         except StoreFault as fault:
             if fault.sqlstate in sqlstate.REFERRED_TO:
                 raise AccountInUse(cause=str(fault), **fault.facts) from fault
             raise
         return deleted is not None
 
+    def _change(
+        self, statement: Statement, verb: str, attempt: Attempt, found: Credentials, **then: Value
+    ) -> Row:
+        """Do what needs the password, and give its row, of nulls where the user has changed.
+
+        Raises StoreRefused where a trigger of another's keeps the user as they are.
+        """
+        as_found: dict[str, Value] = {
+            "user_id": found.user.id,
+            "epoch": found.user.epoch,
+            "old_hash": found.password_hash,
+        }
+        try:
+            return self._succeed(statement, "reauthentication", attempt, **as_found, **then)
+        except StoreFault as fault:
+            if statements.STAYED not in fault.message:
+                raise
+            if not self.database.execute(statements.IS_AS_FOUND, **as_found):
+                return [None]
+            raise kept("users", self._triggers(verb)) from fault
+
     def _succeed(self, statement: Statement, kind: str, attempt: Attempt, /, **then: Value) -> Row:
         """Count a success, and give the row of what follows it, of nulls where it was not done."""
         try:
             if not attempt.event:
-                raise kept_out("auth_events")
+                raise kept_out("auth_events", self._triggers("INSERT", table="auth_events"))
             is_allowed, seconds, *row = only(
                 self.database.execute(
                     statement, event=attempt.event, **self._counted(attempt), **then
@@ -356,7 +381,7 @@ class PostgresStore(Store):
                 client=client.coarse,
             ):
                 return
-        raise kept_out("revoked_sessions")
+        raise kept_out("revoked_sessions", self._triggers("INSERT", table="revoked_sessions"))
 
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
@@ -372,10 +397,7 @@ class PostgresStore(Store):
         if not rows:
             user = self.user(session.user.id, sid=session.sid)
             if user is not None and user.epoch == session.user.epoch:
-                raise StoreRefused(
-                    cause="the user was not changed: a trigger or rule of another's keeps them",
-                    table="users",
-                )
+                raise kept("users", self._triggers("UPDATE"))
         return bool(rows)
 
     def find_external(
