@@ -9,6 +9,7 @@ from shared.doctor.look import Look
 from shared.doctor.subject import Finding, Findings, Subject, note, ok, problem
 from shared.errors import StoreFault, StoreUnavailable, StoreUnreachable
 from shared.formats.counts import count
+from shared.store.postgres import neighbours
 from shared.store.postgres.status import SKEW_SECONDS
 
 SLOW_SECONDS = 0.1
@@ -161,6 +162,14 @@ def look_at_schema(look: Look) -> Findings:
         )
     if not edited and not pending:
         yield ok(f"All {count(len(states.get('applied', [])), 'migration')} are applied.")
+
+
+def look_at_neighbours(look: Look) -> Findings:
+    """Tell what others have on the tables, and what becomes of their rows when a user goes."""
+    if look.obstacles:
+        return  # The tables may be somebody else's altogether.
+    for remark in neighbours.remarks(look.ask):
+        yield note(remark.sentence, remark.remedy)
 
 
 def look_at_role(look: Look) -> Findings:

@@ -14,6 +14,7 @@ from shared.database.connection import Connection, Row
 from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
+from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreUnavailable
 from shared.store.postgres import preflight
@@ -92,7 +93,7 @@ class Look:
         except StoreUnavailable as error:
             self.failure = error
 
-    def ask(self, statement: str, **parameters: str) -> list[Row]:
+    def ask(self, statement: Statement | str, **parameters: Value) -> list[Row]:
         """Ask where requests are served. Raises StoreUnavailable and StoreFault."""
         return self._run(self.url, lambda it: it.execute(statement, **parameters))
 

@@ -66,6 +66,7 @@ from shared.transfer.wording import (
     VERIFIED,
     agreement,
     batch_row,
+    following,
     plan_rows,
     question,
     question_before_rollback,
@@ -219,11 +220,7 @@ def rollback_(command: Command, batch: str, dry_run: bool, yes: bool) -> None:
                 for verdict, number in planned.counts.items()
             ],
         )
-        if planned.following:
-            command.display.text(
-                "Rows of other tables that refer to a removed user are changed too: "
-                f"{', '.join(planned.following)}.\n"
-            )
+        command.display.text(following(planned, "go or change"))
         if dry_run:
             command.display.text("Nothing was changed.\n")
             command.display.result(**asdict(planned))
@@ -247,6 +244,7 @@ def rollback_(command: Command, batch: str, dry_run: bool, yes: bool) -> None:
         f"Rolled back {batch}",
         [(verdict, number, ROLLED_BACK[verdict]) for verdict, number in done.counts.items()],
     )
+    command.display.text(following(done, "went or changed"))
     command.display.table("", [("file", str(path), "") for path in outputs.written])
     command.display.result(**asdict(done), files=outputs.written)
 

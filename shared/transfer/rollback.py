@@ -11,6 +11,7 @@ from shared.database.pool import Database
 from shared.errors import StoreFault, TransferRefused
 from shared.formats.timestamps import to_iso
 from shared.model.user_record import COLUMNS
+from shared.store.postgres import neighbours
 from shared.store.postgres.statements import next_epoch
 from shared.transfer import batches, staging
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
@@ -124,31 +125,22 @@ WITH event AS (
 UPDATE import_batches SET rolled_back_at = CURRENT_TIMESTAMP, rolled_back_by = :run_by
 WHERE number = :batch::bigint RETURNING number
 """
-_FOLLOWING = """
-SELECT format('%s (ON DELETE %s)', conrelid::regclass, CASE confdeltype
-    WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' ELSE 'SET DEFAULT' END)
-FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confrelid = 'users'::regclass
-AND confdeltype IN ('c', 'n', 'd') AND conrelid <> 'identities'::regclass ORDER BY 1
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack:
-    """How many users of the batch were removed, restored, kept or gone, and who came later."""
+    """How many users of the batch were removed, restored, kept or gone, and who came later.
+
+    A preview tells how many would be.
+    """
 
     batch: str
     counts: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Previewed(RolledBack):
-    """What a rollback would do."""
-
     following: list[str]
-    """Others' tables, whose rows go with the users to whom they refer, or forget them."""
+    """Others' tables, whose rows go with the removed users to whom they refer, or forget them."""
 
 
-def preview(database: Database, batch_id: str) -> Generator[Event, None, Previewed]:
+def preview(database: Database, batch_id: str) -> Generator[Event, None, RolledBack]:
     """Tell what taking a batch back would do now, in a transaction that is undone.
 
     Raises as `roll_back`, but that tables that refer to users are found by that alone.
@@ -158,11 +150,7 @@ def preview(database: Database, batch_id: str) -> Generator[Event, None, Preview
         yield Progress("compare")
         _judge(connection, batch, lock=False)
         yield from _outcomes(connection)
-        counts = _counts(connection)
-        following = connection.execute(_FOLLOWING) if counts[REMOVED] else []
-        return Previewed(
-            batch=batch_id, counts=counts, following=[str(table) for (table,) in following]
-        )
+        return _rolled_back(connection, batch_id)
 
 
 def roll_back(
@@ -194,11 +182,11 @@ def roll_back(
                 f"(constraint {constraint} of {table}). Remove its rows first.",
                 **error.facts,
             ) from error
-        counts = _counts(connection)
+        done = _rolled_back(connection, batch_id)
         yield from _outcomes(connection)
         yield Ready()
         commit(database, connection, is_done)
-    return RolledBack(batch=batch_id, counts=counts)
+    return done
 
 
 def _find(connection: Connection, batch_id: str) -> int:
@@ -249,10 +237,16 @@ def _take_back(connection: Connection, batch: str, run_by: str) -> None:
         )
 
 
-def _counts(connection: Connection) -> dict[str, int]:
+def _rolled_back(connection: Connection, batch_id: str) -> RolledBack:
     rows = connection.execute("SELECT verdict, count(*) FROM rolled_back_users GROUP BY verdict")
     found = dict(map(tuple, rows))
-    return {v: found.get(v, 0) for v in (REMOVED, RESTORED, staging.KEPT, GONE, SIGNED_UP)}
+    counts = {v: found.get(v, 0) for v in (REMOVED, RESTORED, staging.KEPT, GONE, SIGNED_UP)}
+    following = [
+        str(reference)
+        for reference in neighbours.references(connection.execute)
+        if reference.follows and counts[REMOVED]
+    ]
+    return RolledBack(batch=batch_id, counts=counts, following=following)
 
 
 def _outcomes(connection: Connection) -> Iterator[Outcome]:

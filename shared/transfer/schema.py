@@ -12,7 +12,7 @@ import click
 from shared.database import migrations
 from shared.database.connection import Connection
 from shared.formats.timestamps import to_iso
-from shared.store.postgres import email_keys, preflight, preparation
+from shared.store.postgres import email_keys, neighbours, preflight, preparation
 from shared.transfer.command import DIFFERENT, FAILED, Command, Stop, action
 from shared.transfer.steps import PATIENCE, refuse
 
@@ -30,11 +30,13 @@ def status(command: Command) -> None:
     """List the migrations: applied, pending, edited or unknown.
 
     Edited means: after it had been applied. Unknown: applied by newer code. What stands in the way
-    of the pending ones, or of requests, is told too. Changes nothing.
+    of the pending ones, or of requests, is told too, and what others have on the tables. Changes
+    nothing.
     """
     with _reading(command) as (connection, obstacles):
         is_ours = not any(it.object == preflight.RECORD_TABLE for it in obstacles)
         found = migrations.status(connection) if is_ours else []
+        remarks = [] if obstacles else neighbours.remarks(connection.execute)
     command.display.table(
         f"Migrations of {command.place}",
         [
@@ -45,7 +47,10 @@ def status(command: Command) -> None:
     command.display.result(
         migrations=[asdict(item) for item in found],
         obstacles=[asdict(obstacle) for obstacle in obstacles],
+        remarks=[asdict(remark) for remark in remarks],
     )
+    for remark in remarks:
+        command.display.text(f"Note: {remark}\n")
     for obstacle in obstacles:
         command.display.error("not_ready", str(obstacle))
     if obstacles:

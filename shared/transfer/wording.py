@@ -127,6 +127,14 @@ def question(found: Plan, migrations: int, place: str) -> str:
     return f"{first} and write {count(found.to_write, 'user')} to {place}?"
 
 
+def following(found: RolledBack, verb: str) -> str:
+    """Name other applications' tables that a rollback changes, in a line of its own."""
+    if not found.following:
+        return ""
+    tables = ", ".join(found.following)
+    return f"With removed users, the rows of other tables that refer to them {verb}: {tables}.\n"
+
+
 def question_before_rollback(planned: RolledBack, place: str) -> str:
     """Ask whether to do what a preview of a rollback says."""
     numbers = {

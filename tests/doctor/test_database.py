@@ -14,6 +14,7 @@ from shared.doctor import database as database_checks
 from shared.doctor.database import NEEDED
 from tests.support.doctor import look, told
 from tests.support.emulator import ROOT
+from tests.support.foreign_objects import trigger
 from tests.support.postgres import PASSWORD, Server, running_pgbouncer
 
 DATABASE = ("database", "pooler", "schema", "role", "clock")
@@ -72,6 +73,37 @@ def test_a_table_of_somebody_elses_is_named_with_the_remedy(
     postgres.run("CREATE TABLE users (id serial, email text)", name)
     problems = told(look("schema", DATABASE_URL=postgres.url(name)), "problem")
     assert any("users is not the old server's table" in problem for problem in problems)
+
+
+NEIGHBOURS = {
+    trigger("RETURN NULL;", "AFTER INSERT OR UPDATE"): (
+        "users has a trigger of another's, guard (AFTER INSERT OR UPDATE). See that it neither"
+    ),
+    trigger("RETURN OLD;", "BEFORE DELETE"): "guard (BEFORE DELETE). If it keeps the row, as a",
+    trigger("RETURN NEW;", table="auth_events"): (
+        "auth_events has a trigger of another's, guard (BEFORE INSERT). What it keeps out"
+    ),
+    "CREATE TABLE snippets (owner uuid REFERENCES users ON DELETE CASCADE)": (
+        "The deletion of a user changes snippets (ON DELETE CASCADE)."
+    ),
+    "CREATE TABLE snippets (owner uuid REFERENCES users)": (
+        "Users to whom rows of snippets (ON DELETE NO ACTION) refer cannot be deleted (409)."
+    ),
+}
+
+
+@pytest.mark.parametrize("change", NEIGHBOURS)
+def test_what_others_have_on_the_tables_is_a_note(
+    postgres: Server, database: str, url: str, change: str
+) -> None:
+    postgres.run(change, database)
+    found = look("neighbours", DATABASE_URL=url)
+    (note,) = told(found, "note")
+    assert NEIGHBOURS[change] in note
+    assert len(found) == 1
+    if table := re.search(r"ON (\w+) FOR EACH ROW", change):
+        postgres.run(f"ALTER TABLE {table[1]} DISABLE TRIGGER guard", database)
+        assert look("neighbours", DATABASE_URL=url) == []
 
 
 def test_migrations_that_wait_are_a_note_or_without_auto_migrate_a_problem(

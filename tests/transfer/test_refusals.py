@@ -179,9 +179,24 @@ def test_a_rollback_that_cannot_be_recorded_is_refused(target: Target) -> None:
     assert target.run(_CONTENTS) == before
 
 
-def test_a_preview_of_a_rollback_names_whose_rows_would_go_along(target: Target) -> None:
+def test_a_rollback_names_whose_rows_go_along_before_and_after_it(target: Target) -> None:
+    """Also the rows that refer to those, or to what of ours goes with the users."""
     applied, _ = target.apply(_rows())
-    target.run("CREATE TABLE snippets (owner uuid REFERENCES users ON DELETE CASCADE)")
-    target.run("CREATE TABLE teams (head uuid REFERENCES users ON DELETE SET NULL)")
-    planned, _ = finish(rollback.preview(target.database, str(applied.batch)))
-    assert planned.following == ["snippets (ON DELETE CASCADE)", "teams (ON DELETE SET NULL)"]
+    batch = str(applied.batch)
+    target.run(
+        "CREATE TABLE snippets (id int PRIMARY KEY, owner uuid REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE likes (snippet int REFERENCES snippets ON DELETE CASCADE);"
+        "CREATE TABLE logins (issuer text, subject text,"
+        " FOREIGN KEY (issuer, subject) REFERENCES identities ON DELETE CASCADE);"
+        "CREATE TABLE teams (head uuid REFERENCES users ON DELETE SET NULL);"
+        "CREATE TABLE notes (team uuid REFERENCES users)"
+    )
+    planned, _ = finish(rollback.preview(target.database, batch))
+    assert planned.following == [
+        "likes (ON DELETE CASCADE)",
+        "logins (ON DELETE CASCADE)",
+        "snippets (ON DELETE CASCADE)",
+        "teams (ON DELETE SET NULL)",
+    ]
+    done, _ = finish(rollback.roll_back(target.database, batch, run_by="test"))
+    assert done == planned

@@ -24,6 +24,7 @@ from shared.errors import StoreUnreachable
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support import commands
 from tests.support.emulator import ROOT, environment
+from tests.support.foreign_objects import trigger
 from tests.support.postgres import PASSWORD, Server
 from tests.support.waiting import until
 
@@ -139,6 +140,18 @@ def test_status_tells_what_was_applied_is_pending_edited_or_unknown(
         code, output, errors = _run(url, folder, action)
         assert (code, output) == (1, "")
         assert "0002_email_key_and_epoch.sql was edited after it had been applied" in errors
+
+
+def test_status_names_what_others_have_on_the_tables(
+    postgres: Server, empty: str, folder: Path
+) -> None:
+    assert _run(postgres.url(empty), folder, "apply")[0] == 0
+    postgres.run(trigger("RETURN NULL;", "AFTER INSERT"), empty)
+    code, shown, _ = _run(postgres.url(empty), folder, "status")
+    assert code == 0
+    assert "Note: users has a trigger of another's, guard (AFTER INSERT)." in shown
+    (remark,) = _result(_run(postgres.url(empty), folder, "status", "--json")[1])["remarks"]
+    assert remark["object"] == "trigger guard on users"
 
 
 def test_the_plan_pasted_into_psql_does_what_apply_does(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from shared.database.connection import Row
 from shared.database.statement import Statement
-from shared.store.postgres.shapes import TABLES, TRIGGERS
+from shared.store.postgres.shapes import TABLES, TRIGGERS, USERS
 
 Ask = Callable[..., list[Row]]
 """Runs a statement with its parameters: a `Database`'s `execute`, or a connection's."""
@@ -97,3 +97,55 @@ def references(ask: Ask) -> list[Reference]:
     """Find the tables of others that refer to users. Raises as `ask`."""
     ours = [name for name, table in TABLES.items() if table.follows_users]
     return [Reference(*row) for row in ask(_REFERRING, ours=json.dumps(ours))]
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What an operator should know of a neighbour, and may do about it."""
+
+    object: str
+    """Its kind and name, such as `trigger guard on users`."""
+    sentence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.remedy}"
+
+
+def remarks(ask: Ask) -> list[Remark]:
+    """Say of each trigger and each reference of others what it may do. Raises as `ask`."""
+    return [
+        *map(_of_trigger, triggers(ask)),
+        *(_of_reference(reference) for reference in references(ask)),
+    ]
+
+
+def _of_trigger(trigger: Trigger) -> Remark:
+    advice = []
+    if trigger.when == "BEFORE" and trigger.table == USERS and "DELETE" in trigger.verbs:
+        advice.append(
+            "If it keeps the row, as a soft delete does, accounts cannot be deleted (503), nor"
+            " imports rolled back: let it return OLD."
+        )
+    if trigger.when == "BEFORE" and trigger.verbs - {"DELETE"}:
+        advice.append("What it keeps out or changes is refused with 503, and by an import.")
+    if trigger.when == "AFTER":
+        advice.append(
+            "See that it neither deletes nor changes the row: what it does so late, no answer tells"
+            " of, and a sign-up is 201 although nobody is there."
+        )
+    return Remark(
+        f"trigger {trigger.name} on {trigger.table}",
+        f"{trigger.table} has a trigger of another's, {trigger}.",
+        " ".join(advice),
+    )
+
+
+def _of_reference(reference: Reference) -> Remark:
+    if reference.follows:
+        sentence = f"The deletion of a user changes {reference}."
+        remedy = "Without ON DELETE its rows stay, and the deletion is refused with 409."
+    else:
+        sentence = f"Users to whom rows of {reference} refer cannot be deleted (409)."
+        remedy = "Declare it ON DELETE CASCADE or SET NULL if these rows are to follow the user."
+    return Remark(f"table {reference.table}", sentence, remedy)
