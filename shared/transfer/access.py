@@ -6,15 +6,45 @@ What only reads needs SELECT and no right beside it, so that it works on a stand
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared.database.connection import Connection
 from shared.errors import TransferRefused
 from shared.store.postgres.shapes import TABLES
 
-_WRITTEN = (
-    "users", "identities", "import_batches", "import_records", "applied_ops", "revoked_sessions",
-)  # fmt: skip
+Rights = Mapping[str, tuple[str, ...]]
+"""What a role must be allowed to do with each table."""
+
+_READ, _ADD = ("SELECT",), ("SELECT", "INSERT")
+IMPORT: Rights = {
+    "users": ("SELECT", "INSERT", "UPDATE"),
+    "identities": ("SELECT", "INSERT", "DELETE"),
+    "import_batches": _ADD,
+    "import_records": ("SELECT", "INSERT", "UPDATE"),
+    "applied_ops": _ADD,
+    "revoked_sessions": _ADD,
+    "auth_events": ("INSERT",),
+    "pending_email_keys": _READ,
+}
+ROLLBACK: Rights = {
+    "users": ("SELECT", "UPDATE", "DELETE"),
+    "identities": ("SELECT", "INSERT", "DELETE"),
+    "import_batches": ("SELECT", "UPDATE"),
+    "import_records": ("SELECT", "UPDATE", "DELETE"),
+    "applied_ops": _READ,
+    "auth_events": ("INSERT",),
+}
+RECONCILIATION: Rights = {
+    "users": ("SELECT", "INSERT", "UPDATE"),
+    "applied_ops": ("SELECT", "INSERT", "UPDATE"),
+    "revoked_sessions": _ADD,
+    "auth_events": _ADD,
+    "pending_email_keys": _READ,
+}
+"""What each that writes does with the tables, where nobody's key is missing."""
+
 _FOUND = """
 SELECT name, found IS NULL, NOT has_table_privilege(found, 'SELECT'), quote_ident(current_user)
 FROM (
@@ -30,8 +60,10 @@ SELECT to_regclass('users') IS NOT NULL AND NOT EXISTS (
 _WRITABLE = """
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
     NOT has_database_privilege(current_database(), 'TEMPORARY'), (
-        SELECT string_agg(name, ', ') FROM unnest(string_to_array(:tables, ',')) AS name
-        WHERE NOT has_table_privilege(to_regclass(name)::oid, 'INSERT')
+        SELECT json_agg(ARRAY[name, verb] ORDER BY name, n)
+        FROM json_each(:rights::json) AS needed (name, verbs),
+            json_array_elements_text(verbs) WITH ORDINALITY AS given (verb, n)
+        WHERE NOT has_table_privilege(to_regclass(name)::oid, verb)
     ), quote_ident(current_database()), quote_ident(current_user)
 """
 
@@ -75,10 +107,10 @@ def require_adopted(connection: Connection) -> None:
         )
 
 
-def require_writable(connection: Connection) -> None:
-    """Raise TransferRefused where nothing can be written, or not by this role."""
-    ((is_standby, is_read_only, no_temporary, unwritable, database, role),) = connection.execute(
-        _WRITABLE, tables=",".join(_WRITTEN)
+def require_writable(connection: Connection, rights: Rights) -> None:
+    """Raise TransferRefused where nothing can be written, or not all of it by this role."""
+    ((is_standby, is_read_only, no_temporary, lacking, database, role),) = connection.execute(
+        _WRITABLE, rights=json.dumps(rights)
     )
     if is_standby:
         problem = "The database is a standby, which only reads: use the primary's address."
@@ -92,8 +124,15 @@ def require_writable(connection: Connection) -> None:
             f"The role {role} may not make temporary tables, which an import needs: "
             f"GRANT TEMPORARY ON DATABASE {database} TO {role}."
         )
-    elif unwritable:
-        problem = f"The role {role} may not write {unwritable}: use the role that owns the tables."
+    elif lacking:
+        verbs: dict[str, list[str]] = {}
+        for table, verb in lacking:
+            verbs.setdefault(table, []).append(verb)
+        grants = [f"{', '.join(given)} ON {table}" for table, given in verbs.items()]
+        problem = (
+            f"The role {role} lacks rights that this needs: use the role that owns the tables, or "
+            f"{'; '.join(f'GRANT {grant} TO {role}' for grant in grants)}."
+        )
     else:
         return
     raise TransferRefused(f"{problem} Nothing was changed.")

@@ -20,6 +20,7 @@ from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import (
+    access,
     backup,
     export,
     importing,
@@ -137,7 +138,7 @@ def apply(
         if not yes and (found.to_write or migrations):
             command.confirm(question(found, len(migrations), command.place))
         plan_sha256 = found.sha256
-    command.bring_schema_up_to_date()
+    command.bring_schema_up_to_date(access.IMPORT)
     with open_source(path) as stream:
         done, written = _apply(
             command,
@@ -293,7 +294,7 @@ def reconcile(command: Command, offer: bool) -> None:
             return
         command.confirm("Write to Postgres now?")
     if waiting:
-        command.bring_schema_up_to_date()
+        command.bring_schema_up_to_date(access.RECONCILIATION)
     quarantine = reconciling.quarantine_of(command.settings.store.users_file)
     settled = 0
 

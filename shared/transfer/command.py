@@ -17,12 +17,14 @@ from typing import Any
 import click
 
 from shared import console, errors
+from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
 from shared.environment import InvalidSettings
 from shared.settings import Settings
 from shared.store.postgres.email_keys import Correction
 from shared.store.postgres.preparation import bring_up_to_date
+from shared.transfer import access
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
 from shared.transfer.wording import Face
@@ -122,15 +124,23 @@ class Command:
         """Name the users file."""
         return given or self.settings.store.users_file
 
-    def bring_schema_up_to_date(self) -> None:
-        """Apply pending migrations with a long timeout, and show their names."""
+    def bring_schema_up_to_date(self, rights: access.Rights | None = None) -> None:
+        """Apply pending migrations with a long timeout, and show their names.
+
+        Raises TransferRefused where the role lacks one of the `rights` to the tables there are.
+        """
 
         def report(name: str) -> None:
             self.migrated.append(name)
             self.display.applied(name)
 
         settings = replace(self.settings.database, timeout=PATIENCE)
-        bring_up_to_date(self.url, settings, report, self.corrections.append)
+
+        def check(connection: Connection) -> None:
+            if rights is not None:
+                access.require_writable(connection, rights)
+
+        bring_up_to_date(self.url, settings, report, self.corrections.append, check)
 
     @property
     def unchanged(self) -> str:

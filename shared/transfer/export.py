@@ -60,7 +60,7 @@ def export(
     """
     digests = hashlib.sha256()
     count = 0
-    with transaction(database, write=False) as connection:
+    with transaction(database, write=None) as connection:
         tables = access.readable(connection, "users", "identities", "revoked_sessions")
         if "users" in tables.lacking:
             raise TransferRefused("There is no table users on the search path: nobody to export.")

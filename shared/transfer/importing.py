@@ -24,7 +24,7 @@ from shared.model.user_record import (
     pending_operation,
     revoked_sessions,
 )
-from shared.transfer import batches, refusals, staging, writing
+from shared.transfer import access, batches, refusals, staging, writing
 from shared.transfer.comparing import BATCH_ROWS, Comparison
 from shared.transfer.sources import Source
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
@@ -133,7 +133,7 @@ def apply(
     Raises RowsRejected, PlanOutdated, TransferRefused, InvalidSource, StoreUnavailable and
     OSError: after each of them the database is as it was.
     """
-    with transaction(database, write=True) as connection:
+    with transaction(database, write=access.IMPORT) as connection:
         found = yield from _examine(connection, source)
         if plan_sha256 not in (None, found.sha256):
             raise PlanOutdated(OUTDATED)
@@ -232,7 +232,7 @@ def _compare(
 ) -> Generator[Event, None, Plan]:
     """Give each row its verdict by reading alone, and name those with one of the verdicts."""
     totals = _Totals()
-    with transaction(database, write=False, foresee=foresee) as connection:
+    with transaction(database, write=None, foresee=foresee) as connection:
         comparison = Comparison(connection)
         for found in totals.read(source):
             if isinstance(found, InvalidRow):

@@ -31,7 +31,7 @@ from shared.model.user_record import (
     revoked_sessions,
 )
 from shared.store.json_file.store import JsonFileStore
-from shared.transfer import pending_sign_ups
+from shared.transfer import access, pending_sign_ups
 from shared.transfer.steps import Event, Outcome, transaction
 
 OPERATION_SECONDS = 5.0
@@ -93,7 +93,7 @@ def reconcile(
     for operation in users.pending():
         done: list[Outcome] = []
         # Before the lock, so that whoever signs up meanwhile waits for no dialing.
-        with transaction(database, write=True) as connection:
+        with transaction(database, write=access.RECONCILIATION) as connection:
             try:
                 users.resolve(operation, partial(_bring, database, connection, quarantine, done))
             except _StillPending as error:
@@ -156,7 +156,7 @@ def _apply(
         raise
     except (ConnectionLost, StoreUnavailable):
         # Where the answer to the COMMIT was lost, the second time finds what the first has done.
-        with transaction(database, write=True, seconds=OPERATION_SECONDS) as fresh:
+        with transaction(database, write=access.RECONCILIATION, seconds=OPERATION_SECONDS) as fresh:
             return apply(fresh)
 
 

@@ -13,7 +13,7 @@ from shared.formats.timestamps import to_iso
 from shared.model.user_record import COLUMNS
 from shared.store.postgres import neighbours
 from shared.store.postgres.statements import next_epoch
-from shared.transfer import batches, staging
+from shared.transfer import access, batches, staging
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
 from shared.transfer.users_table import DIGEST, HELD, assignments
 
@@ -145,7 +145,7 @@ def preview(database: Database, batch_id: str) -> Generator[Event, None, RolledB
 
     Raises as `roll_back`, but that tables that refer to users are found by that alone.
     """
-    with transaction(database, write=True) as connection:
+    with transaction(database, write=access.ROLLBACK) as connection:
         batch = str(_find(connection, batch_id))
         yield Progress("compare")
         _judge(connection, batch, lock=False)
@@ -167,7 +167,7 @@ def roll_back(
         found = batches.find(fresh, batch_id)
         return found is not None and found[1] is not None
 
-    with transaction(database, write=True) as connection:
+    with transaction(database, write=access.ROLLBACK) as connection:
         staging.lock(connection)
         batch = str(_find(connection, batch_id))
         yield Progress("write")

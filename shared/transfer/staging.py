@@ -267,13 +267,13 @@ SELECT string_agg(line, '' ORDER BY row) FROM (
 """
 
 
-def begin(connection: Connection, *, write: bool) -> None:
+def begin(connection: Connection, *, write: access.Rights | None) -> None:
     """Begin a transaction that is bounded by the connection's deadline alone.
 
-    One that writes has an empty staging table. Raises TransferRefused where nothing can be written
-    or the schema is not ready for it.
+    One that writes, which needs the rights of `write`, has an empty staging table. Raises
+    TransferRefused where nothing can be written or the schema is not ready for it.
     """
-    mode = "READ COMMITTED" if write else "REPEATABLE READ READ ONLY"
+    mode = "READ COMMITTED" if write is not None else "REPEATABLE READ READ ONLY"
     connection.run_script(
         f"BEGIN ISOLATION LEVEL {mode}; {LIFT_LIMITS};"
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
@@ -286,10 +286,10 @@ def begin(connection: Connection, *, write: bool) -> None:
         "SET LOCAL parallel_setup_cost = 100; SET LOCAL parallel_tuple_cost = 0.01;"
         "SET LOCAL ai_coder.as_given = 'on';"
         "SET LOCAL idle_in_transaction_session_timeout = "
-        f"'{IDLE_SECONDS if write else READING_IDLE_SECONDS}s'"
+        f"'{IDLE_SECONDS if write is not None else READING_IDLE_SECONDS}s'"
     )
-    if write:
-        access.require_writable(connection)
+    if write is not None:
+        access.require_writable(connection, write)
         access.require_adopted(connection)
         if not connection.execute("SELECT to_regclass('applied_ops')")[0][0]:
             raise TransferRefused("The schema lacks migrations: run `make migrate-schema`.")

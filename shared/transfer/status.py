@@ -33,7 +33,7 @@ class Status:
 
 def status(database: Database) -> Status:
     """Read it, in a read-only transaction. Raises StoreUnavailable and TransferRefused."""
-    with transaction(database, write=False, seconds=database.timeout, foresee=True) as connection:
+    with transaction(database, write=None, seconds=database.timeout, foresee=True) as connection:
         tables = access.readable(connection, "users", "import_batches")
         return Status(
             users=0 if "users" in tables.lacking else batches.count_users(connection),

@@ -19,7 +19,7 @@ from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.errors import CommitUnknown, StoreFault, StoreUnavailable, TransferRefused
 from shared.store.postgres.preflight import Obstacle, obstacles
-from shared.transfer import staging
+from shared.transfer import access, staging
 
 PATIENCE = 3600.0
 """Seconds that a whole transfer may take."""
@@ -121,11 +121,16 @@ def refuse(found: Sequence[Obstacle]) -> None:
 
 @contextmanager
 def transaction(
-    database: Database, *, write: bool, seconds: float = PATIENCE, foresee: bool = False
+    database: Database,
+    *,
+    write: access.Rights | None,
+    seconds: float = PATIENCE,
+    foresee: bool = False,
 ) -> Iterator[Connection]:
     """Give a direct connection in a transaction of `staging.begin`, undone without a COMMIT.
 
     It has `seconds`, but to begin no more than a request has: a database that is silent is away.
+    One that writes needs the rights of `write`.
     With `foresee` it may not begin either where migrations are pending and could not be applied.
     Raises StoreUnavailable, and TransferRefused where the schema is not ready for it.
     """
@@ -151,7 +156,7 @@ def commit(
         deadline = time.monotonic() + CHECK_SECONDS
         try:
             with database.direct_connection(deadline) as fresh:
-                staging.begin(fresh, write=True)
+                staging.begin(fresh, write={})
                 staging.wait_for_end(fresh)
                 done = is_done(fresh)
         except (StoreUnavailable, StoreFault, TransferRefused) as second:  # A standby now, for one.

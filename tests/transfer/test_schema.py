@@ -142,6 +142,16 @@ def test_status_tells_what_was_applied_is_pending_edited_or_unknown(
         assert "0002_email_key_and_epoch.sql was edited after it had been applied" in errors
 
 
+def test_a_server_that_takes_no_writes_is_told_with_the_remedy_though_nothing_is_pending(
+    postgres: Server, empty: str, folder: Path
+) -> None:
+    assert _run(postgres.url(empty), folder, "apply")[0] == 0
+    with postgres.read_only(empty):
+        code, _, error = _run(postgres.url(empty), folder, "apply")
+    assert code == 1
+    assert "takes no writes: default_transaction_read_only is on. ALTER DATABASE" in error
+
+
 def test_status_names_what_others_have_on_the_tables(
     postgres: Server, empty: str, folder: Path
 ) -> None:

@@ -22,7 +22,7 @@ from shared.errors import StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.store.json_file.store import JsonFileStore
 from shared.store.settings import StoreSettings
 from shared.store.snapshot import Snapshot
-from shared.transfer import importing, rollback, staging, steps
+from shared.transfer import access, importing, rollback, staging, steps
 from shared.transfer.actions import transfer
 from shared.transfer.reconciling import quarantine_of, reconcile
 from shared.transfer.steps import Outcome
@@ -262,9 +262,9 @@ def test_a_commit_whose_answer_is_lost_is_asked_after_for_longer_than_an_import_
     assert applied.batch == "x"
 
 
-@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("write", [access.IMPORT, None])
 def test_a_database_that_says_nothing_is_found_in_the_time_of_a_request(
-    postgres: Server, target: Target, pgbouncer_program: str, write: bool
+    postgres: Server, target: Target, pgbouncer_program: str, write: access.Rights | None
 ) -> None:
     """As behind a pooler that answers by itself, and has no server."""
     with running_pgbouncer(postgres, server_connections=1) as pooler, pooler.paused():
@@ -287,7 +287,7 @@ def test_a_second_attempt_at_a_sign_up_connects_in_the_time_that_the_file_is_loc
     began = time.monotonic()
     with (
         pytest.raises(StoreUnreachable),
-        steps.transaction(database, write=True, seconds=0.5),
+        steps.transaction(database, write=access.IMPORT, seconds=0.5),
     ):
         pytest.fail("it has begun")
     assert time.monotonic() - began < 30

@@ -62,26 +62,27 @@ class Obstacle:
         return f"{self.problem} {self.remedy}"
 
 
-def obstacles(connection: Connection) -> list[Obstacle]:
+def obstacles(connection: Connection, *, writing: bool = False) -> list[Obstacle]:
     """Look at the database, and give what was found: nothing where all is well.
 
+    With `writing` a server that takes no writes is an obstacle, whether anything is pending or not.
     The connection must not be in a transaction. Raises StoreUnavailable and StoreFault.
     """
     connection.run_script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
-        return [*_look(connection)]
+        return [*_look(connection, writing=writing)]
     finally:
         with suppress(ConnectionLost, StoreUnavailable, StoreFault):
             connection.run_script("ROLLBACK")
 
 
-def require_clear(connection: Connection) -> None:
+def require_clear(connection: Connection, *, writing: bool = False) -> None:
     """Raise StoreRefused with the sentences of every obstacle, if there is any."""
-    if found := obstacles(connection):
+    if found := obstacles(connection, writing=writing):
         raise StoreRefused(cause=" ".join(map(str, found)).removesuffix("."))
 
 
-def _look(connection: Connection) -> Iterator[Obstacle]:
+def _look(connection: Connection, *, writing: bool) -> Iterator[Obstacle]:
     ((server,),) = connection.execute(catalog.SERVER)
     version = int(server["version"]) // 10_000
     if version < MIN_VERSION:
@@ -122,7 +123,7 @@ def _look(connection: Connection) -> Iterator[Obstacle]:
         triggers=json.dumps([*TRIGGERS]),
         path=json.dumps(server["path"]),
     )
-    yield from _Inspection(connection, server, found).obstacles()
+    yield from _Inspection(connection, server, found).obstacles(writing=writing)
 
 
 class _Inspection:
@@ -140,7 +141,7 @@ class _Inspection:
         self._recorded: set[int] = set()
         self._pending: set[int] = set()
 
-    def obstacles(self) -> Iterator[Obstacle]:
+    def obstacles(self, *, writing: bool) -> Iterator[Obstacle]:
         elsewhere = [*self._elsewhere()]
         yield from elsewhere
         if elsewhere:
@@ -162,6 +163,8 @@ class _Inspection:
                 yield from self._indexes(name)
         yield from self._triggers()
         yield from self._row_security()
+        if self._pending or writing:
+            yield from self._taking_writes()
         if self._pending:
             yield from self._rights()
             yield from self._strangers()
@@ -311,16 +314,30 @@ class _Inspection:
                     " enough.",
                 )
 
-    def _rights(self) -> Iterator[Obstacle]:
-        server = self._server
-        if server["is_standby"] or server["is_read_only"] == "on":
+    def _taking_writes(self) -> Iterator[Obstacle]:
+        server, pending = (
+            self._server,
+            "Migrations are pending, and the " if self._pending else "The ",
+        )
+        name = f"database {server['database']}"
+        if server["is_standby"]:
             yield Obstacle(
-                f"database {server['database']}",
-                "Migrations are pending, and the server takes no writes: it is a standby, or"
-                " default_transaction_read_only is on.",
-                "Use the primary, or ALTER DATABASE … RESET default_transaction_read_only.",
+                name,
+                f"{pending}server takes no writes: it is a standby.",
+                "Name the primary in DATABASE_URL.",
                 only_migrating=True,
             )
+        elif server["is_read_only"] == "on":
+            yield Obstacle(
+                name,
+                f"{pending}{name} takes no writes: default_transaction_read_only is on.",
+                f"ALTER DATABASE {quoted(server['database'])} RESET default_transaction_read_only,"
+                f" and the same for the role {self._role}.",
+                only_migrating=True,
+            )
+
+    def _rights(self) -> Iterator[Obstacle]:
+        server = self._server
         if not self._found["may_create"]:
             yield Obstacle(
                 f"schema {self._schema}",

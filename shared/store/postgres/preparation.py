@@ -43,25 +43,27 @@ def bring_up_to_date(
     settings: DatabaseSettings,
     report: Callable[[str], None] = migrations.log_applied,
     corrected: email_keys.Report = email_keys.log_correction,
+    check: Callable[[Connection], None] = lambda _: None,
 ) -> None:
     """Do by hand what an instance's first connection does, past a pooler all the way.
 
     Also make the keys of users whom the old server, or a restore, has added since. `report` gets
     the name of each file, and `corrected` what was done to keys. Nothing is changed where the look
-    at the database finds an obstacle. Raises StoreUnavailable, StoreFault.
+    at the database finds an obstacle, or `check` raises. Raises StoreUnavailable, StoreFault.
     """
     database = Database(url, settings)
     deadline = time.monotonic() + settings.timeout
     correct = partial(email_keys.correct, report=corrected)
     with database.direct_connection(deadline) as connection:
-        _look(connection)
+        _look(connection, writing=True)
+        check(connection)
         migrations.apply_pending(connection, deadline, report, before={_KEYS_CORRECTED: correct})
         email_keys.enlist_all(connection)
         correct(connection, deadline)
 
 
-def _look(connection: Connection) -> None:
+def _look(connection: Connection, *, writing: bool = False) -> None:
     # No request needs it where nothing is pending, and a cold start would wait for it.
     from shared.store.postgres.preflight import require_clear
 
-    require_clear(connection)
+    require_clear(connection, writing=writing)
