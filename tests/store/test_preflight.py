@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.database import migrations
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
@@ -280,6 +281,78 @@ def test_what_is_looked_for_is_what_the_migrations_make(postgres: Server, databa
     assert dict(postgres.run(triggers, database)) == {
         name: table for name, (_, table) in TRIGGERS.items() if name != OLD_TRIGGER
     }
+
+
+def test_a_function_is_looked_at_before_each_migration_that_touches_it() -> None:
+    touched: dict[str, set[int]] = {}
+    for migration in migrations.load():
+        sql = migration.sql.replace("EXECUTE FUNCTION", "")
+        for name in re.findall(r"FUNCTION (\w+)\(", sql) + re.findall(r"'(\w+)\(\)'", sql):
+            touched.setdefault(name, set()).add(migration.version)
+    assert touched == {name: set(versions) for name, versions in FUNCTIONS.items()}
+
+
+REPLACED: dict[int, dict[str, str | None]] = {
+    # The state, what was done to it, and what is said.
+    8: {
+        "CREATE OR REPLACE FUNCTION set_users_email_key() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN RETURN NEW; END'": r"set_users_email_key\(\) is not this service's.*run CREATE"
+        " FUNCTION set_users_email_key out of migrations/0007_email_keys.sql",
+        "RESET ROLE; ALTER FUNCTION mark_changed_hour() OWNER TO postgres": (
+            r"may not replace the function public.mark_changed_hour\(\)"
+        ),
+        "RESET ROLE; ALTER FUNCTION email_key(text) OWNER TO postgres": (
+            r"may not replace the function public.email_key\(text\)"
+        ),
+        "RESET ROLE; CREATE OR REPLACE FUNCTION update_updated_at_column() RETURNS trigger LANGUAGE"
+        " plpgsql AS 'BEGIN NEW.name = 1; RETURN NEW; END';"
+        "ALTER FUNCTION update_updated_at_column() OWNER TO postgres": None,
+        "CREATE FUNCTION email_key(a text, b text DEFAULT '') RETURNS text LANGUAGE sql"
+        " RETURN a || b": None,
+    },
+    2: {
+        "CREATE OR REPLACE FUNCTION update_updated_at_column() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.name = 1; RETURN NEW; END'": (
+            r"update_updated_at_column\(\) is not this service's"
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("version", REPLACED)
+def test_a_function_that_others_have_replaced_since_is_told_before_it_is_touched(
+    postgres: Server,
+    make_database: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    version: int,
+) -> None:
+    name = make_database(migrated=False)
+    every = migrations.load()
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "load", lambda *_: every[:version])
+        bring_up_to_date(DatabaseUrl.parse(postgres.url(name)), DatabaseSettings())
+    for change, said in REPLACED[version].items():
+        with postgres.connect(name) as connection:
+            dump = "SELECT string_agg(pg_get_functiondef(oid), '' ORDER BY oid) FROM pg_proc"
+            connection.run(f"BEGIN; SET ROLE app; {change}; RESET ROLE; COMMIT")
+            before = connection.run(f"{dump} WHERE pronamespace = 'public'::regnamespace")
+            found = _sentences(postgres, name)
+            if said is None:
+                assert found == [], change
+            else:
+                assert re.search(said, " ".join(found)), (change, found)
+            assert before == connection.run(f"{dump} WHERE pronamespace = 'public'::regnamespace")
+            connection.run("ALTER FUNCTION update_updated_at_column() OWNER TO app")
+            connection.run("ALTER FUNCTION email_key(text) OWNER TO app")
+            connection.run("DROP FUNCTION IF EXISTS email_key(text, text)")
+            if version > 6:
+                connection.run("ALTER FUNCTION mark_changed_hour() OWNER TO app")
+            for made in every[:version]:
+                for text in re.findall(
+                    r"CREATE (?:OR REPLACE )?FUNCTION.*?\$\$.*?\$\$;", made.sql, re.DOTALL
+                ):
+                    connection.run(text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
+    bring_up_to_date(DatabaseUrl.parse(postgres.url(name)), DatabaseSettings())
 
 
 @pytest.mark.parametrize(

@@ -197,14 +197,14 @@ INDEXES: dict[str, Index] = {
 
 OLD_FUNCTION = "update_updated_at_column"
 FUNCTIONS: dict[str, tuple[int, ...]] = {
-    OLD_FUNCTION: (1, 3),
-    "email_key": (2, 7),
-    "set_users_email_key": (2, 3, 7),
-    "mark_changed_hour": (6,),
+    OLD_FUNCTION: (1, 3, 9),
+    "email_key": (2, 7, 10),
+    "set_users_email_key": (2, 3, 7, 9),
+    "mark_changed_hour": (6, 9),
     "ai_coder_note_updated_at": (9,),
     "ai_coder_set_updated_at": (9,),
 }
-"""By name, and the migrations that make it or replace it."""
+"""By name, and the migrations that need to own it: to make, replace, alter or grant it."""
 
 OLD_TRIGGER = "update_users_updated_at"
 TRIGGERS: dict[str, tuple[int, str]] = {
