@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flask import Response
@@ -122,7 +122,7 @@ class _Job:
 
     def bring_up_to_date(self) -> None:
         if self.call.settings.database.auto_migrate:  # As at the first connection of any function.
-            patient = replace(self.call.settings.database, timeout=PATIENCE)
+            patient = self.call.settings.database._replace(timeout=PATIENCE)
             bring_up_to_date(self.database.url, patient)
 
     def option(self, name: str) -> str | None:

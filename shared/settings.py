@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from shared.credentials.settings import CredentialSettings
 from shared.database.settings import DatabaseSettings
@@ -20,17 +21,16 @@ _ALIKE = 0.9
 """Of 1: DATABSE_URL and DATABASE_URI are misspelt, PG_DATABASE_URL is a name of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """What the process was told."""
 
     environment: str = "development"
-    database: DatabaseSettings = field(default_factory=DatabaseSettings)
-    store: StoreSettings = field(default_factory=StoreSettings)
-    credentials: CredentialSettings = field(default_factory=CredentialSettings)
-    administrators: AdministratorSettings = field(default_factory=AdministratorSettings)
-    web: WebSettings = field(default_factory=WebSettings)
-    alerts: AlertSettings = field(default_factory=AlertSettings)
+    database: DatabaseSettings = DatabaseSettings()
+    store: StoreSettings = StoreSettings()
+    credentials: CredentialSettings = CredentialSettings()
+    administrators: AdministratorSettings = AdministratorSettings()
+    web: WebSettings = WebSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str] | None = None) -> Settings:
@@ -93,7 +93,7 @@ class Settings:
         from shared.credentials import development_secret  # Production has no need of it.
 
         secrets = (development_secret.keep(DATA),)
-        return replace(self, credentials=replace(self.credentials, session_secrets=secrets))
+        return self._replace(credentials=replace(self.credentials, session_secrets=secrets))
 
 
 def _check_proxy(env: Environment) -> None:

@@ -17,7 +17,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -307,7 +307,7 @@ def test_a_sign_up_that_lost_its_address_is_in_the_file_or_once_in_the_quarantin
 
 def _quarantine(target: Target, folder: Path) -> Task:
     file = folder / "users.json"
-    _store(file).create_user(replace(_user("eve"), id=str(uuid.uuid4())), HASH)
+    _store(file).create_user(_user("eve")._replace(id=str(uuid.uuid4())), HASH)
     quarantine = quarantine_of(file)
     quarantine.write_bytes(b"")
     quarantine.chmod(0o600)

@@ -9,8 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.credentials.compact_jwt import encode as base64url
 
@@ -23,20 +22,23 @@ class InvalidSessionKeys(Exception):
     """The text is not a usable list of keys. The message quotes none of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKey:
+class SessionKey(NamedTuple):
     """A key for one algorithm (RFC 8725, section 3.1)."""
 
     kid: str
     algorithm: str
-    verify: Callable[[bytes, bytes], bool] = field(repr=False)
+    verify: Callable[[bytes, bytes], bool]
     """Takes data and signature."""
-    sign: Callable[[bytes], bytes] | None = field(repr=False)
+    sign: Callable[[bytes], bytes] | None
     """None for a key that only verifies."""
     jwk: dict[str, str] | None = None
     """The published public key (RFC 7517); None for a secret."""
-    is_canonical: Callable[[bytes], bool] = field(repr=False, default=lambda _: True)
+    is_canonical: Callable[[bytes], bool] = lambda _: True
     """Whether `sign` could have made a valid signature: ES256 has two for each text."""
+
+    def __repr__(self) -> str:
+        """Show nothing of what signs, which holds the secret."""
+        return f"SessionKey({self.kid!r}, {self.algorithm!r})"
 
 
 def parse(text: str) -> tuple[SessionKey, ...]:

@@ -15,8 +15,7 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.credentials import compact_jwt
 from shared.credentials.session_keys import SessionKey
@@ -64,8 +63,7 @@ class InvalidToken(Exception):
     """The token is not ours, is altered, or its session has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuedToken:
+class IssuedToken(NamedTuple):
     """A signed token, and the seconds until its session ends."""
 
     text: str

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from shared.credentials import session_keys
-from shared.credentials.session_keys import InvalidSessionKeys, SessionKey
 from shared.environment import Environment
+
+if TYPE_CHECKING:
+    from shared.credentials.session_keys import SessionKey
 
 SECRET_MIN_BYTES = 32
 """HS256 needs a key at least as long as its hash (RFC 7518, section 3.2)."""
@@ -97,9 +99,11 @@ def _session_keys(env: Environment) -> tuple[SessionKey, ...]:
     text = env.text("SESSION_PRIVATE_KEY")
     if text is None:
         return ()
+    from shared.credentials import session_keys  # Only where there are key pairs.
+
     try:
         return session_keys.parse(text)
-    except InvalidSessionKeys as error:
+    except session_keys.InvalidSessionKeys as error:
         env.problems.append(f"SESSION_PRIVATE_KEY cannot be used: {error}.")
         return ()
 

@@ -11,11 +11,10 @@ import re
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shared.database import sql_script, sqlstate
 from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, Row
@@ -49,8 +48,7 @@ Look = Callable[[Connection], None]
 """Looks at a database and raises StoreUnavailable where it must not be migrated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(NamedTuple):
     """One file, with LF as line ends, whatever a checkout has made of them."""
 
     version: int
@@ -67,8 +65,7 @@ class Migration:
         return checksum == self.checksum or checksum == _checksum(self.sql.replace("\n", "\r\n"))
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """How the database and this code see one migration.
 
     `edited` is a file that was changed after it had been applied, and `unknown` one that the

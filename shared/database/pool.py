@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.database.breaker import Breaker
 from shared.database.connecting import connect, make_tls_context
@@ -54,8 +54,7 @@ REPLAN_PAUSE = 60.0
 """Seconds for which a statement has no name after the type of a column has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
+class PoolCounts(NamedTuple):
     """The leases of this process, by the names of the old health answer."""
 
     total: int

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
 from shared.environment import Environment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseSettings:
+class DatabaseSettings(NamedTuple):
     """Durations are in seconds."""
 
     url: DatabaseUrl | None = None

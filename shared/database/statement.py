@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 Value = str | int | float | bool | None
@@ -15,17 +14,17 @@ _PARAMETER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|::|:([a-z]\w*)""")
 """A parameter, or else what a colon may stand in. A doubled quote makes two literals of one."""
 
 
-@dataclass(frozen=True)
 class Statement:
     """One statement, with `:name` for a parameter.
 
     What is made of it is made at its first use: an instance that starts uses few of them.
     """
 
-    name: str
-    sql: str
-    is_prepared: bool = True
-    """Whether requests parse and plan it once a connection, for any values of its parameters."""
+    def __init__(self, name: str, sql: str, *, is_prepared: bool = True) -> None:
+        """Take a name for the log."""
+        self.name, self.sql = name, sql
+        self.is_prepared = is_prepared
+        """Whether requests parse and plan it once a connection, for any values of its parameters"""
 
     @cached_property
     def _numbered(self) -> tuple[str, tuple[str, ...]]:

@@ -7,9 +7,8 @@ part to its left may be forged.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from shared.model.sessions import Session
@@ -35,12 +34,11 @@ TOO_FEW = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """Who asks: an address, with the networks that stand for it, and the session that it has."""
 
     address: str
-    session: Session | None = field(default=None, compare=False)
+    session: Session | None = None
     """Ends where the client begins a new one (ASVS V7.2.4)."""
 
     @property

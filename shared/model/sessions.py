@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.model.users import User
 
@@ -11,8 +11,7 @@ SESSION_SECONDS = 30 * 24 * 60 * 60
 SKEW_SECONDS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """The claims of a valid token. Times are in seconds since the Unix epoch."""
 
     user: User

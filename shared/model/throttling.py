@@ -17,14 +17,13 @@ import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 KNOWN_SECONDS = 30 * 24 * 60 * 60
 """How long a network counts as the owner's after a login: as long as a session."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """Attempts until a key is locked, and the seconds of the lock."""
 
     login: int = 5
@@ -56,8 +55,7 @@ class Pseudonyms:
         return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """The keys of one login attempt."""
 
     client: str

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """In the database's form: lower case."""
@@ -22,8 +21,7 @@ MAX_IDENTITIES = 20
 """Of one user: a person can get any number of identities from a provider."""
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """A user, without the password's hash."""
 
     id: str
@@ -46,16 +44,14 @@ def user_from(values: Iterable[Any]) -> User:
     return User(str(user_id), email, name, provider or "local", epoch or 0)
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalIdentity:
+class ExternalIdentity(NamedTuple):
     """A person at a provider: `iss` and `sub` of an ID token (ASVS V6.8.1)."""
 
     issuer: str
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class IdToken:
+class IdToken(NamedTuple):
     """A verified ID token, for counting its uses."""
 
     id: str

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -100,13 +100,14 @@ class Histogram:
             yield _line(f"{self.name}_count", labels, count)
 
 
-@dataclass(slots=True)
 class Series:
     """One histogram's values under one set of labels."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    """By bucket; the last one has no upper bound."""
-    total: float = 0.0
+    def __init__(self, counts: list[int] | None = None, total: float = 0.0) -> None:
+        """Start with given values, or with none."""
+        self.counts = counts or [0] * (len(BUCKETS) + 1)
+        """By bucket; the last one has no upper bound."""
+        self.total = total
 
     @property
     def number(self) -> int:
@@ -140,8 +141,7 @@ def _notify(instrument: Counter | Histogram, value: float, labels: Labels) -> No
             listener(instrument, value, labels)
 
 
-@dataclass(frozen=True, slots=True)
-class Gauge:
+class Gauge(NamedTuple):
     """A value at the moment of the scrape."""
 
     name: str

@@ -9,24 +9,26 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
 
-@dataclass(slots=True)
 class Scope:
     """The state that all calls of one request share."""
 
-    seconds: float
-    """For all database work of the request together."""
-    names: Mapping[str, object] = field(default_factory=dict)
-    """Fields of every log line of the request."""
-    _deadline: float | None = None
+    __slots__ = ("_deadline", "_seconds", "names")
+
+    def __init__(self, seconds: float, names: Mapping[str, object] = MappingProxyType({})) -> None:
+        """`seconds` are for all database work of the request together."""
+        self._seconds = seconds
+        self.names = names
+        """Fields of every log line of the request."""
+        self._deadline: float | None = None
 
     @property
     def deadline(self) -> float:
         """In `time.monotonic()` seconds; the time runs from the first use of the store."""
         if self._deadline is None:
-            self._deadline = time.monotonic() + self.seconds
+            self._deadline = time.monotonic() + self._seconds
         return self._deadline
 
 

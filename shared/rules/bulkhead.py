@@ -18,7 +18,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shared.errors import Overloaded
 from shared.model.clients import Client
@@ -44,19 +44,16 @@ _CAUSES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """Numbers of callers with a place, and of waiting ones."""
 
     held: int
     waiting: int
 
 
-@dataclass(slots=True, eq=False)
 class _Waiter:
-    client: Client
-    outcome: str = EXPIRED
-    settled: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, client: Client) -> None:
+        self.client, self.outcome, self.settled = client, EXPIRED, threading.Event()
 
     def settle(self, outcome: str) -> None:
         self.outcome = outcome

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from shared.errors import TooManyAttempts
 
@@ -63,7 +62,6 @@ class Locks:
             self._found.pop(network, None)
 
 
-@dataclass(slots=True)
 class _Lock:
-    ends_at: float
-    asked_at: float
+    def __init__(self, ends_at: float, asked_at: float) -> None:
+        self.ends_at, self.asked_at = ends_at, asked_at

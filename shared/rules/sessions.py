@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from shared.credentials import express_sessions
 from shared.credentials.session_tokens import InvalidToken, IssuedToken, SessionTokens
@@ -106,7 +105,7 @@ class Sessions:
             # Other exchanges of the same session may have begun until now, and would outlive it.
             # They began before it ends, so that none goes on for longer, whatever the clock here
             # says.
-            session = replace(session, ends_at=session.ends_at + SESSION_SECONDS)
+            session = session._replace(ends_at=session.ends_at + SESSION_SECONDS)
         return session
 
     def log_out(

@@ -15,17 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shared.model.clients import Client
 from shared.model.sessions import Session
-from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Keys
 from shared.model.users import ExternalIdentity, IdToken, User
 from shared.observe.metrics import Gauge
 
 if TYPE_CHECKING:
     from shared.database.pool import PoolCounts
+    from shared.model.statistics import Statistics, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,7 @@ class Credentials:
     password_hash: str | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """An attempt to prove a password, counted before anything is compared."""
 
     credentials: Credentials | None
@@ -60,16 +59,14 @@ class Attempt:
     right all the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """A sign-up, counted before anything is hashed for it."""
 
     is_offline: bool = False
     """Whether the fallback has counted it, because the database is away."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalMatch:
+class ExternalMatch(NamedTuple):
     """Who is found by the identities in an ID token, or else by its address."""
 
     credentials: Credentials
@@ -84,8 +81,7 @@ class ExternalMatch:
     """When this was so, by the store's clock, in seconds since the Unix epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """What is stored about a user, but for the password's hash."""
 
     user: User
@@ -98,8 +94,7 @@ class Account:
     """The latest of the audit, newest first: `at`, `kind` and `client`."""
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseHealth:
+class DatabaseHealth(NamedTuple):
     """What one round trip to the database showed."""
 
     timestamp: datetime
@@ -107,8 +102,7 @@ class DatabaseHealth:
     pool: PoolCounts
 
 
-@dataclass(frozen=True, slots=True)
-class FallbackStatus:
+class FallbackStatus(NamedTuple):
     """What serves while the database is away, and how that is now."""
 
     mode: str

@@ -21,7 +21,6 @@ from shared.database.settings import DatabaseSettings
 from shared.errors import AuthError, EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.clients import Client
 from shared.model.sessions import Session
-from shared.model.statistics import Statistics, Window
 from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import ExternalIdentity, IdToken, User
 from shared.observe import log
@@ -45,6 +44,7 @@ from shared.store.snapshot import NoSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from shared.database.pool import PoolCounts
+    from shared.model.statistics import Statistics, Window
 
 
 class FallbackStore(Store):
@@ -130,7 +130,7 @@ class FallbackStore(Store):
             record = self._pending(key=key)  # The file first, as in `user`.
         except StoreUnavailable:
             # The user may be in it.
-            return replace(self._postgres.begin_login(key, client), is_conclusive=False)
+            return self._postgres.begin_login(key, client)._replace(is_conclusive=False)
         attempt = self._postgres.begin_login(key, client)
         is_known = attempt.credentials is not None or attempt.locked_for is not None
         if record is None or is_known:
@@ -139,14 +139,14 @@ class FallbackStore(Store):
             return self._postgres.begin_login(key, client)
         found = users_file.credentials(record)
         counted = self._file.attempts.begin("login", found, key, client)
-        return replace(counted, event=attempt.event)
+        return counted._replace(event=attempt.event)
 
     def _begin_offline(self, key: str, client: Client) -> Attempt:
         found = self._find_offline(key)
         if found is not None:
-            found = replace(found, user=replace(found.user, is_degraded=True))
+            found = replace(found, user=found.user._replace(is_degraded=True))
         attempt = self._file.attempts.begin("login", found, key, client)
-        return replace(attempt, is_offline=True, is_conclusive=False)
+        return attempt._replace(is_offline=True, is_conclusive=False)
 
     def _find_offline(self, key: str) -> Credentials | None:
         """Find whoever has the email key without asking Postgres. Raises StoreUnreachable.
@@ -241,7 +241,7 @@ class FallbackStore(Store):
         if found is None and self._postgres.is_revoked_or_reconciled(sid, operation):
             return self._postgres.user(user_id, sid=sid)  # Who may have come since it was asked.
         kept = users_file.user(record)
-        return replace(found, epoch=max(found.epoch, kept.epoch)) if found else kept
+        return found._replace(epoch=max(found.epoch, kept.epoch)) if found else kept
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         """Look where the user is; sessions end as in `user`."""
@@ -251,7 +251,7 @@ class FallbackStore(Store):
         if user is None:
             return None
         found = self._file.account(user_id, sid=sid) or self._postgres.account(user_id, sid=sid)
-        return found and replace(found, user=user)
+        return found and found._replace(user=user)
 
     def revoke_session(self, session: Session, client: Client) -> None:
         """Revoke in Postgres; of who is pending in the file, and in Postgres if it is there."""
@@ -372,8 +372,7 @@ class _Status(DatabaseStatus):
             pending = len(self._file.pending())
         except StoreUnavailable:
             pending = 0
-        return replace(
-            self._database.fallback(),
+        return self._database.fallback()._replace(
             mode=self._mode,
             pending=pending,
             snapshot=self._snapshot.taken_at(),

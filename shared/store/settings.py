@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from shared.environment import Environment
 from shared.model.throttling import Limits
@@ -15,8 +14,7 @@ DATA = Path(__file__).resolve().parents[2] / ".data"
 Fallback = Literal["full", "readonly", "off"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreSettings:
+class StoreSettings(NamedTuple):
     """Durations are in seconds."""
 
     use_database: bool = False
@@ -24,7 +22,7 @@ class StoreSettings:
     fallback: Fallback = "off"
     snapshot_max_age: float = 3600.0
     snapshot_interval: float = 600.0
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     audit_days: int = 90
 
     @property

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ class Command:
             self.migrated.append(name)
             self.display.applied(name)
 
-        settings = replace(self.settings.database, timeout=PATIENCE)
+        settings = self.settings.database._replace(timeout=PATIENCE)
 
         def check(connection: Connection) -> None:
             if rights is not None:

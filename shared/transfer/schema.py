@@ -45,7 +45,7 @@ def status(command: Command) -> None:
         ],
     )
     command.display.result(
-        migrations=[asdict(item) for item in found],
+        migrations=[item._asdict() for item in found],
         obstacles=[asdict(obstacle) for obstacle in obstacles],
         remarks=[asdict(remark) for remark in remarks],
     )

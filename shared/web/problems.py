@@ -6,9 +6,8 @@ Knows no web framework; `exchange` sends what is made here, and logs it.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared import errors
 from shared.errors import HttpError
@@ -41,8 +40,7 @@ _RENAMED = {
 """RFC 9110's names; Python before 3.13 has those of RFC 7231."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """An error, described."""
 
     status: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shared.environment import Environment
 from shared.formats import origins
@@ -14,8 +14,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _COOKIE_NAME_MAX_LENGTH = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebSettings:
+class WebSettings(NamedTuple):
     """Durations are in seconds."""
 
     secure: bool = False
@@ -28,7 +27,7 @@ class WebSettings:
     stream_timeout: float = 30.0
     keep_alive_timeout: float = 75.0
     port: int = 8080
-    threads: int = field(default_factory=lambda: 4 * (os.cpu_count() or 1))
+    threads: int = 4 * (os.cpu_count() or 1)
     """Of the server: functions-framework reads these two as well, with the same defaults."""
     google_cloud_project: str | None = None
     sign_in_page: bool = False

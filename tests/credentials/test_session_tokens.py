@@ -6,7 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
@@ -204,7 +204,7 @@ def test_a_renewal_keeps_when_and_how_the_user_proved_who_they_are(
 def test_a_degraded_users_session_says_so_and_ends_when_it_is_no_longer_fresh(
     tokens: SessionTokens,
 ) -> None:
-    issued = tokens.issue(replace(USER, is_degraded=True), NOW)
+    issued = tokens.issue(USER._replace(is_degraded=True), NOW)
     session = tokens.read(issued.text, NOW)
     assert session.user.is_degraded
     assert not tokens.read(tokens.issue(USER, NOW).text, NOW).user.is_degraded

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -200,7 +199,7 @@ def test_a_silent_database_costs_the_waiting_no_deadline_of_their_own(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = DatabaseUrl.parse(postgres.url(database, port=silent.getsockname()[1]))
-        with closing(Database(url, replace(SETTINGS, max_connections=1))) as pool:
+        with closing(Database(url, SETTINGS._replace(max_connections=1))) as pool:
             started = time.monotonic()
             with ThreadPoolExecutor(8) as threads:
                 failures = list(threads.map(lambda _: _failure(pool), range(8)))

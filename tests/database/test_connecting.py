@@ -153,7 +153,7 @@ def test_a_resolver_that_hangs_does_not_stretch_the_deadline(
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    settings = replace(SETTINGS, connect_timeout=0.3)
+    settings = SETTINGS._replace(connect_timeout=0.3)
     started = time.monotonic()
     try:
         with (
@@ -321,7 +321,7 @@ def test_a_server_without_room_is_asked_a_few_times_and_no_more(
         postgres.url(database, port=relay.port, user="crowded", password="crowded")
     )
     # However busy the machine is, all attempts fit.
-    settings = replace(SETTINGS, timeout=60, connect_timeout=50)
+    settings = SETTINGS._replace(timeout=60, connect_timeout=50)
     with closing(Database(url, settings)) as pool:
         with pytest.raises(StoreUnreachable, match="53300"):
             pool.execute("SELECT 1")
@@ -343,7 +343,7 @@ def test_one_deadline_covers_the_whole_connect(postgres: Server, negotiation: st
         url = DatabaseUrl.parse(
             postgres.url("postgres", port=silent.getsockname()[1], sslnegotiation=negotiation)
         )
-        settings = replace(SETTINGS, connect_timeout=0.5)
+        settings = SETTINGS._replace(connect_timeout=0.5)
         started = time.monotonic()
         with (
             closing(Database(url, settings)) as pool,
@@ -373,7 +373,7 @@ def test_a_server_that_trickles_its_answer_does_not_stretch_the_deadline(
         server = threading.Thread(target=trickle)
         server.start()
         url = DatabaseUrl.parse(postgres.url("postgres", port=listener.getsockname()[1]))
-        settings = replace(SETTINGS, connect_timeout=0.5)
+        settings = SETTINGS._replace(connect_timeout=0.5)
         started = time.monotonic()
         try:
             with closing(Database(url, settings)) as pool, pytest.raises(StoreUnavailable):

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +63,7 @@ def _dead(*hosts: str) -> Iterator[list[Place]]:
 
 
 def _pool(server: Server, database: str, **settings: Any) -> Database:
-    return Database(DatabaseUrl.parse(server.url(database)), replace(SETTINGS, **settings))
+    return Database(DatabaseUrl.parse(server.url(database)), SETTINGS._replace(**settings))
 
 
 def _seconds(pool: Database) -> float:

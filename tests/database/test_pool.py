@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def test_a_connection_is_reused_while_it_is_young(pool: Database) -> None:
 
 def test_an_old_connection_is_replaced(postgres: Server, database: str) -> None:
     url = DatabaseUrl.parse(postgres.url(database))
-    with closing(Database(url, replace(SETTINGS, max_idle=0.1))) as pool:
+    with closing(Database(url, SETTINGS._replace(max_idle=0.1))) as pool:
         first = pool.execute(PID)
         time.sleep(0.2)
         assert pool.execute(PID) != first
@@ -58,7 +57,7 @@ def test_connections_that_a_burst_left_over_are_closed_when_they_are_old(
     postgres: Server, database: str
 ) -> None:
     url = DatabaseUrl.parse(postgres.url(database))
-    settings = replace(SETTINGS, max_idle=0.3, max_connections=4)
+    settings = SETTINGS._replace(max_idle=0.3, max_connections=4)
     with closing(Database(url, settings)) as pool:
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda _: pool.execute("SELECT pg_sleep(0.1)"), range(4)))
@@ -130,7 +129,7 @@ def test_an_overlong_statement_ends_in_time_and_its_connection_with_it(
     postgres: Server, database: str
 ) -> None:
     url = DatabaseUrl.parse(postgres.url(database))
-    with closing(Database(url, replace(SETTINGS, statement_timeout=0.3))) as pool:
+    with closing(Database(url, SETTINGS._replace(statement_timeout=0.3))) as pool:
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="57014"):
             pool.execute("SELECT pg_sleep(:seconds::float)", seconds=30)
@@ -245,7 +244,7 @@ def test_no_connection_and_no_descriptor_leaks_in_any_outcome(
     postgres: Server, database: str, relay: Relay
 ) -> None:
     url = DatabaseUrl.parse(postgres.url(database, port=relay.port))
-    settings = replace(SETTINGS, statement_timeout=0.3)
+    settings = SETTINGS._replace(statement_timeout=0.3)
     with closing(Database(url, settings)) as pool:
         pool.execute("SELECT 1")
         before = len(list(Path("/proc/self/fd").iterdir()))

@@ -149,7 +149,7 @@ def test_what_a_pooler_was_told_by_the_server_is_worth_what_the_server_would_be(
 ) -> None:
     url = replace(DatabaseUrl.parse(postgres.url(database, port=bouncer.port)), **change)
     postgres.run(f"ALTER DATABASE {database} CONNECTION LIMIT 0")
-    settings = replace(SETTINGS, connect_timeout=1)
+    settings = SETTINGS._replace(connect_timeout=1)
     with closing(Database(url, settings)) as pool, pytest.raises(error, match=cause):
         pool.execute("SELECT 1")
 

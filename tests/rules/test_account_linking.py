@@ -127,8 +127,8 @@ SESSIONS: dict[str, Callable[[Store, User], Session | None]] = {
     "of a login too long ago": lambda _store, user: _session(user, age=FRESH_SECONDS + 1),
     "of a login too long ago, renewed": lambda _store, user: _renewed(user),
     "ended": _revoked,
-    "of another epoch": lambda _store, user: _session(replace(user, epoch=user.epoch + 1)),
-    "of somebody else": lambda _store, user: _session(replace(user, id=str(uuid.uuid4()))),
+    "of another epoch": lambda _store, user: _session(user._replace(epoch=user.epoch + 1)),
+    "of somebody else": lambda _store, user: _session(user._replace(id=str(uuid.uuid4()))),
 }
 """What an attacker may have put into the browser of whoever signs in: none of it is a proof."""
 PROOFS: dict[str, Callable[[User], Session]] = {

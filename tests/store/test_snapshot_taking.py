@@ -404,5 +404,5 @@ def test_a_snapshot_belongs_to_the_database_behind_the_pooler(path: Path) -> Non
     assert settings.database.url
     pooled = replace(settings.database.url, host="ep-x-1-pooler.eu.aws.neon.tech")
     one = snapshot_of(settings)
-    other = snapshot_of(replace(settings, database=replace(settings.database, url=pooled)))
+    other = snapshot_of(settings._replace(database=settings.database._replace(url=pooled)))
     assert one._keys == other._keys

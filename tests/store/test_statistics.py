@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -232,7 +231,7 @@ def _at(now: float, statement: Statement) -> Statement:
     assert "CURRENT_TIMESTAMP" in statement.sql
     moment = datetime.fromtimestamp(now, UTC).isoformat()
     sql = statement.sql.replace("CURRENT_TIMESTAMP", f"'{moment}'::timestamptz")
-    return replace(statement, sql=sql)
+    return Statement(statement.name, sql, is_prepared=statement.is_prepared)
 
 
 def _roll_up(store: PostgresStore, now: float) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.database.connection import Connection
 from shared.database.statement import Statement
@@ -112,8 +112,7 @@ SELECT user_id::text, actor, at FROM auth_events WHERE kind = '{UNLINKED}' ORDER
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
+class Correction(NamedTuple):
     """What was done to users, by their ids."""
 
     corrected: tuple[str, ...] = ()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shared.database import migrations
 from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
-from shared.store.postgres import email_keys
+
+if TYPE_CHECKING:
+    from shared.store.postgres import email_keys
 
 _KEYS_CORRECTED = 8
 """The migration that stands for that: until it is applied, no request is served."""
@@ -28,9 +31,15 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
         deadline,
         apply=apply,
         look=_look,
-        before={_KEYS_CORRECTED: email_keys.correct},
-        after=email_keys.correct,
+        before={_KEYS_CORRECTED: _correct_keys},
+        after=_correct_keys,
     )
+
+
+def _correct_keys(connection: Connection, deadline: float) -> None:
+    from shared.store.postgres import email_keys  # Where the schema is up to date, nobody needs it.
+
+    email_keys.correct(connection, deadline)
 
 
 def plan(connection: Connection, patience: float) -> str:
@@ -42,18 +51,21 @@ def bring_up_to_date(
     url: DatabaseUrl,
     settings: DatabaseSettings,
     report: Callable[[str], None] = migrations.log_applied,
-    corrected: email_keys.Report = email_keys.log_correction,
+    corrected: email_keys.Report | None = None,
     check: Callable[[Connection], None] = lambda _: None,
 ) -> None:
     """Do by hand what an instance's first connection does, past a pooler all the way.
 
     Also make the keys of users whom the old server, or a restore, has added since. `report` gets
-    the name of each file, and `corrected` what was done to keys. Nothing is changed where the look
-    at the database finds an obstacle, or `check` raises. Raises StoreUnavailable, StoreFault.
+    the name of each file, and `corrected`, or else the log, what was done to keys. Nothing is
+    changed where the look at the database finds an obstacle, or `check` raises. Raises
+    StoreUnavailable, StoreFault.
     """
+    from shared.store.postgres import email_keys
+
     database = Database(url, settings)
     deadline = time.monotonic() + settings.timeout
-    correct = partial(email_keys.correct, report=corrected)
+    correct = partial(email_keys.correct, report=corrected or email_keys.log_correction)
     with database.direct_connection(deadline) as connection:
         _look(connection, writing=True)
         check(connection)

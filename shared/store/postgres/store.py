@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from shared.database import sqlstate
 from shared.database.connection import Row
@@ -26,7 +27,6 @@ from shared.errors import (
 from shared.model.clients import Client
 from shared.model.emails import email_key
 from shared.model.sessions import Session
-from shared.model.statistics import DAY, MONTH, WEEK, Statistics, Window
 from shared.model.throttling import (
     KNOWN_SECONDS,
     Keys,
@@ -38,7 +38,7 @@ from shared.model.throttling import (
 from shared.model.users import USER_COLUMNS, UUID, ExternalIdentity, IdToken, User
 from shared.store.attempt_outcomes import CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
-from shared.store.postgres import email_keys, statements, statistics
+from shared.store.postgres import statements
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
 from shared.store.postgres.rows import (
@@ -51,6 +51,9 @@ from shared.store.postgres.rows import (
 )
 from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from shared.model.statistics import Statistics, Window
 
 _TAKEN = (sqlstate.UNIQUE_VIOLATION, sqlstate.EXCLUSION_VIOLATION)
 _MAX_OWED = 1000
@@ -71,7 +74,7 @@ class PostgresStore(Store):
         self.database_status: PostgresStatus = PostgresStatus(self.database)
         self.express_sessions = PostgresExpressSessions(self.database)
         self._limits = settings.limits
-        self._audit_seconds = settings.audit_days * DAY
+        self._audit_seconds = settings.audit_days * 24 * 60 * 60
         self._pseudonyms = Pseudonyms(secrets)
         self._owed: deque[Attempt] = deque(maxlen=_MAX_OWED)
 
@@ -466,6 +469,8 @@ class PostgresStore(Store):
 
     def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
+        from shared.store.postgres import statistics  # Not before the first answer.
+
         while self._owed and self._give_back(self._owed.popleft()):
             pass
         ((most,),) = self.database.execute(statements.CLEAN_UP, audit_seconds=self._audit_seconds)
@@ -475,6 +480,8 @@ class PostgresStore(Store):
 
     def _correct_keys(self) -> None:
         """Make the keys of those whom others have added, where SQL makes none or no trigger did."""
+        from shared.store.postgres import email_keys  # Not before the first answer.
+
         ((is_pending,),) = self.database.execute(email_keys.IS_PENDING)
         if is_pending:
             self.database.execute(email_keys.ENLIST_LOST)
@@ -484,6 +491,9 @@ class PostgresStore(Store):
 
     def statistics(self, window: Window) -> Statistics:
         """Count all in one statement, and so at one moment."""
+        from shared.model.statistics import MONTH, WEEK
+        from shared.store.postgres import statistics  # Most requests never need either.
+
         (row,) = self.database.execute(
             statistics.STATISTICS,
             start=_timestamp(window.start),
