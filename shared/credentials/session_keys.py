@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from shared.credentials.compact_jwt import encode as base64url
 
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BLOCK = r"(?s)-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----"
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _MAKE_ONE = "make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
 
@@ -47,8 +47,8 @@ def parse(text: str) -> tuple[SessionKey, ...]:
     Only P-256 (ES256) and Ed25519 (EdDSA) are accepted. Raises InvalidSessionKeys.
     """
     text = text.replace("\\n", "\n")
-    blocks = [(match[1], match[0].encode(errors="replace")) for match in _BLOCK.finditer(text)]
-    if not blocks or _BLOCK.sub("", text).strip():
+    blocks = [(match[1], match[0].encode(errors="replace")) for match in re.finditer(_BLOCK, text)]
+    if not blocks or re.sub(_BLOCK, "", text).strip():
         raise InvalidSessionKeys(f"it must contain only PEM blocks: {_MAKE_ONE}")
     keys = tuple(_read(number, *block) for number, block in enumerate(blocks, 1))
     if keys[0].sign is None:

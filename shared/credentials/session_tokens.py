@@ -55,7 +55,7 @@ _CLAIMS: dict[str, tuple[type, ...]] = {
     "provider": (str,),
 }
 _SID = re.compile(r"[!-~]{1,255}")
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_NO_TEXT = "[\0\ud800-\udfff]"
 """Characters that a name in a users file may contain, but no claim."""
 
 
@@ -122,7 +122,7 @@ class SessionTokens:
             "jti": secrets.token_urlsafe(16),
             "ver": VERSION,
             "email": user.email,
-            "name": user.name and _NO_TEXT.sub("\ufffd", user.name[:NAME_MAX_LENGTH]),
+            "name": user.name and re.sub(_NO_TEXT, "\ufffd", user.name[:NAME_MAX_LENGTH]),
             "provider": user.provider,
         }
         if user.is_degraded:

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 SECRET_MIN_BYTES = 32
 """HS256 needs a key at least as long as its hash (RFC 7518, section 3.2)."""
 
-_PLACEHOLDER = re.compile(
-    r"change|replace|example|placeholder|default|your[-_ ]|secret|passw", re.IGNORECASE
-)
-_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]+\.apps\.googleusercontent\.com")
-_PROJECT_ID = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
+# Patterns of settings are compiled where there is one to be checked, and not at each cold start.
+_PLACEHOLDER = r"(?i)change|replace|example|placeholder|default|your[-_ ]|secret|passw"
+_CLIENT_ID = r"[A-Za-z0-9_-]+\.apps\.googleusercontent\.com"
+_PROJECT_ID = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
 
 
 def _usable_cpus() -> int:
@@ -71,7 +70,7 @@ def check_secrets(env: Environment, name: str, keys: tuple[str, ...]) -> None:
             f"{name} holds a secret shorter than {SECRET_MIN_BYTES} bytes: "
             "make one with `openssl rand -base64 48`."
         )
-    elif any(len(set(key)) < 10 or _PLACEHOLDER.search(key) for key in keys):
+    elif any(len(set(key)) < 10 or re.search(_PLACEHOLDER, key) for key in keys):
         env.problems.append(
             f"{name} looks like a placeholder: make one with `openssl rand -base64 48`."
         )
@@ -111,7 +110,7 @@ def _session_keys(env: Environment) -> tuple[SessionKey, ...]:
 def _google_client_ids(env: Environment) -> tuple[str, ...]:
     client_ids = env.words("GOOGLE_CLIENT_ID")
     # Google gives a client no other form of id; with a mistyped one nobody could sign in.
-    if not all(_CLIENT_ID.fullmatch(client_id) for client_id in client_ids):
+    if not all(re.fullmatch(_CLIENT_ID, client_id) for client_id in client_ids):
         env.problems.append(
             "GOOGLE_CLIENT_ID must list OAuth client ids, such as "
             "1234567890-abc123.apps.googleusercontent.com."
@@ -121,7 +120,7 @@ def _google_client_ids(env: Environment) -> tuple[str, ...]:
 
 def _firebase_project_id(env: Environment) -> str | None:
     project_id = env.text("FIREBASE_PROJECT_ID")
-    if project_id is not None and not _PROJECT_ID.fullmatch(project_id):
+    if project_id is not None and not re.fullmatch(_PROJECT_ID, project_id):
         env.problems.append(
             "FIREBASE_PROJECT_ID must be the project's id, such as my-project-1a2b3: 6 to 30 "
             "lower case letters, digits and hyphens."

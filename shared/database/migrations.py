@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from shared.database import sql_script, sqlstate
+from shared.database import sqlstate
 from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, Row
 from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
@@ -30,8 +30,8 @@ LOCK_TIMEOUT = "1s"
 """How long a migration waits for a table before it gives way to those who use it."""
 
 _FILE = re.compile(r"(\d{4})_\w+\.sql")
-_TRANSACTION_CONTROL = re.compile(
-    r"(BEGIN|START|COMMIT|END|ABORT|ROLLBACK(?!.*\bTO\b)|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+_TRANSACTION_CONTROL = (
+    r"(?i)(BEGIN|START|COMMIT|END|ABORT|ROLLBACK(?!.*\bTO\b)|PREPARE\s+TRANSACTION)\b"
 )
 _RECORDED_IN = """
 SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_class c
@@ -262,8 +262,11 @@ def _pending(migrations: Sequence[Migration], recorded: dict[int, Row]) -> list[
 
 def _refuse_transaction_control(migration: Migration) -> None:
     """Refuse what would make more than one transaction of a file."""
+    from shared.database import sql_script  # Only for what is pending.
+
+    control = re.compile(_TRANSACTION_CONTROL)
     for start in sql_script.starts(migration.sql):
-        if match := _TRANSACTION_CONTROL.match(migration.sql, start):
+        if match := control.match(migration.sql, start):
             line = sql_script.line_at(migration.sql, start)
             raise StoreRefused(
                 cause=f"migrations/{migration.name}, line {line}: {match[0]} has no place in a "
@@ -319,6 +322,8 @@ def _run(connection: Connection, migration: Migration, script: str) -> None:
         place = ""
         # From a lost connection answers may be missing, and the count of them would mislead.
         if script is migration.sql and not isinstance(error, ConnectionLost):
+            from shared.database import sql_script
+
             line = sql_script.line_of_error(script, connection.completed, connection.position)
             place = f", line {line}" if line else ""
         detail = f" ({connection.detail})" if connection.detail else ""

@@ -11,8 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shared.errors import is_server_error
 from shared.formats.timestamps import to_iso
@@ -34,8 +33,7 @@ _MAX_CLIENTS = 10_000
 Name = Literal["error_rate", "database_away", "failed_logins", "slow_login"]
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(NamedTuple):
     """A rule and its state."""
 
     name: Name
@@ -50,14 +48,11 @@ class Alert:
         return "firing" if self.is_firing else "resolved"
 
 
-@dataclass(slots=True)
 class _Minute:
-    number: int
-    requests: int = 0
-    errors: int = 0
-    logins: int = 0
-    slow: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.requests = self.errors = self.logins = self.slow = 0
+        self.failures: Counter[str] = Counter()
 
 
 class Alerts:
@@ -118,9 +113,9 @@ class Alerts:
         """
         with self._judging:
             for judged in self._judge(away or 0.0, now):
-                known = self._states.get(judged.name) or replace(judged, is_firing=False)
+                known = self._states.get(judged.name) or judged._replace(is_firing=False)
                 is_new = judged.is_firing != known.is_firing
-                alert = replace(judged, since=time.time() if is_new else known.since)
+                alert = judged._replace(since=time.time() if is_new else known.since)
                 self._states[alert.name] = alert
                 if is_new:
                     severity: log.Severity = "ERROR" if alert.is_firing else "WARNING"

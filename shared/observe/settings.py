@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from shared.environment import Environment
 
-_HTTPS = re.compile(r"https://[^/?#@\s]+(?:[/?][!-~]*)?")
+_HTTPS = r"https://[^/?#@\s]+(?:[/?][!-~]*)?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class AlertSettings:
         """Read them, and leave problems with the environment."""
         default = cls()
         webhook = env.text("ALERT_WEBHOOK_URL")
-        if webhook is not None and not _HTTPS.fullmatch(webhook):
+        if webhook is not None and not re.fullmatch(_HTTPS, webhook):
             env.problems.append("ALERT_WEBHOOK_URL must be an https URL.")
         return cls(
             error_rate=env.number("ALERT_ERROR_RATE", default.error_rate, 0, 1),

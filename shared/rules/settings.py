@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from shared.credentials.settings import SECRET_MIN_BYTES, check_secrets
 from shared.environment import Environment
 
-_BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
-_SERVICE_ACCOUNT = re.compile(r"[^@\s]+@([a-z0-9-]+\.)+gserviceaccount\.com")
+_BEARER = r"[A-Za-z0-9\-._~+/]+=*"  # RFC 6750, section 2.1
+_SERVICE_ACCOUNT = r"[^@\s]+@([a-z0-9-]+\.)+gserviceaccount\.com"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ def _token(env: Environment) -> str | None:
     token = env.text("ADMIN_TOKEN")
     if token is None:
         return None
-    if not _BEARER.fullmatch(token):
+    if not re.fullmatch(_BEARER, token):
         env.problems.append(
             "ADMIN_TOKEN must consist of what base64 does, to fit into a header: "
             "make one with `openssl rand -base64 48`."
@@ -55,7 +55,7 @@ def _service_accounts(env: Environment) -> frozenset[str]:
         env.problems.append(
             "ADMIN_AUDIENCE and ADMIN_SERVICE_ACCOUNT must be set together, or neither."
         )
-    if not all(_SERVICE_ACCOUNT.fullmatch(account) for account in accounts):
+    if not all(re.fullmatch(_SERVICE_ACCOUNT, account) for account in accounts):
         env.problems.append(
             "ADMIN_SERVICE_ACCOUNT must list service accounts' addresses, such as "
             "name@project.iam.gserviceaccount.com."

@@ -6,7 +6,6 @@ import io
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flask import Request
@@ -25,38 +24,38 @@ if TYPE_CHECKING:
 _NO_BODY = BodyStream(io.BytesIO(), 0)
 
 
-@dataclass(slots=True)
 class Call:
     """A request to one endpoint, with its state until the log line is written."""
 
-    app: Application
-    request: Request
-    function: str
-    """The endpoint's name in the log."""
-    now: float
-    """Time of arrival, in seconds since the Unix epoch."""
-    started: float = field(default_factory=time.perf_counter)
-    request_id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
-    """Identifies the request in its answer and its log lines; not secret, so no system call."""
-    body: dict[str, Any] = field(default_factory=dict)
-    stream: BodyStream = _NO_BODY
-    """The body, if the endpoint takes a stream."""
-    takes_basic: bool = False
-    """Whether an administrator may authenticate by HTTP Basic."""
-    admin: str = ""
-    """The administrator's name, on endpoints for administrators."""
-    names: dict[str, object] = field(default_factory=dict)
-    """Fields of every log line of the request."""
-    log: dict[str, object] = field(default_factory=dict)
-    """Further fields of the request's final log line."""
-    is_streaming: bool = False
-    """Whether lines of the answer are still to be sent."""
-    failure: int = 0
-    """The status of an error, even if it is too late to send it."""
-    later: list[Callable[[], None]] = field(default_factory=list)
-    """Called after the answer has been sent."""
-    known_client: Client | None = None
-    """The client, once a function has used it; then it is logged."""
+    def __init__(self, app: Application, request: Request, function: str, now: float) -> None:
+        """Begin at `now`, the time of arrival in seconds since the Unix epoch."""
+        self.app = app
+        self.request = request
+        self.function = function
+        """The endpoint's name in the log."""
+        self.now = now
+        self.started = time.perf_counter()
+        self.request_id = f"{random.getrandbits(64):016x}"
+        """Identifies the request in its answer and its log lines; not secret, so no system call."""
+        self.body: dict[str, Any] = {}
+        self.stream = _NO_BODY
+        """The body, if the endpoint takes a stream."""
+        self.takes_basic = False
+        """Whether an administrator may authenticate by HTTP Basic."""
+        self.admin = ""
+        """The administrator's name, on endpoints for administrators."""
+        self.names: dict[str, object] = {}
+        """Fields of every log line of the request."""
+        self.log: dict[str, object] = {}
+        """Further fields of the request's final log line."""
+        self.is_streaming = False
+        """Whether lines of the answer are still to be sent."""
+        self.failure = 0
+        """The status of an error, even if it is too late to send it."""
+        self.later: list[Callable[[], None]] = []
+        """Called after the answer has been sent."""
+        self.known_client: Client | None = None
+        """The client, once a function has used it; then it is logged."""
 
     @property
     def settings(self) -> Settings:
