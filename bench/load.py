@@ -12,8 +12,8 @@ import selectors
 import socket
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 BLOCK = 50
 """Requests to one side per turn."""
+CPU_BLOCK = 20
+"""The same where each takes a whole hash, so that a turn is a second."""
 
 _TIMEOUT = 60.0
 
@@ -126,6 +128,22 @@ def median_milliseconds(side: Side) -> float:
     return statistics.median(milliseconds(side))
 
 
+def cpu_milliseconds(
+    side: Side, processes: Callable[[], Iterable[int]], count: int = CPU_BLOCK
+) -> float:
+    """Give the CPU time of a request in all these processes together, by one client.
+
+    Who they are is asked before and after, because a server may start some for the first request.
+    """
+    with Connection(side.port) as connection:
+        _timed(connection, side)
+        before = _cpu_seconds(processes())
+        for _ in range(count):
+            _timed(connection, side)
+        after = _cpu_seconds(processes())
+    return sum(after[it] - before.get(it, 0.0) for it in after) / count * 1000
+
+
 def answers_per_second(side: Side, clients: int, count: int) -> float:
     """Share `count` requests, at least one each, among clients that wait for one answer at a time.
 
@@ -182,6 +200,15 @@ def _content_length(head: bytes) -> int:
     if not found:
         raise CannotMeasure("a server answered without Content-Length")
     return int(rest.partition(b"\r\n")[0])
+
+
+def _cpu_seconds(processes: Iterable[int]) -> dict[int, float]:
+    """Read the CPU clocks of processes (clock_getcpuclockid, which Python lacks) that still are."""
+    found = {}
+    for process in processes:
+        with suppress(OSError):
+            found[process] = time.clock_gettime(~process << 3 | 2)
+    return found
 
 
 def _timed(connection: Connection, side: Side) -> float:

@@ -62,11 +62,15 @@ class Running:
 
     def worker(self) -> int:
         """Give the process id of gunicorn's worker."""
-        pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if len(children) != 1:
-            raise CannotMeasure(f"gunicorn has {len(children)} workers, not one")
-        return int(children[0])
+        workers = children(self.process.pid)
+        if len(workers) != 1:
+            raise CannotMeasure(f"gunicorn has {len(workers)} workers, not one")
+        return workers[0]
+
+
+def children(pid: int) -> list[int]:
+    """Give the ids of a process's children."""
+    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 @contextmanager
