@@ -97,13 +97,14 @@ class Server:
     def connect(self, database: str = "postgres", user: str = "") -> Any:
         """Connect with stock pg8000, independently of the code under test.
 
-        A user comes as any client does; the superuser by the socket in the server's own folder,
-        which spares what would cost more than most of what is asked.
+        A user comes as any client does; the superuser by the socket in the server's own folder and
+        without TLS, for which pg8000 would read everybody's certificates: each would cost more than
+        most of what is asked.
         """
         if not user:
             socket_file = str(self.folder / "data" / f".s.PGSQL.{self.port}")
             return pg8000.native.Connection(
-                "postgres", database=database, unix_sock=socket_file, timeout=30
+                "postgres", database=database, unix_sock=socket_file, ssl_context=False, timeout=30
             )
         context = ssl.create_default_context(cafile=str(self.authority.certificate))
         return pg8000.native.Connection(
