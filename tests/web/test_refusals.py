@@ -81,8 +81,19 @@ def test_a_refusal_before_the_body_says_that_it_is_the_last_answer_and_holds_no_
             assert b"Connection: close" in fields
         with dripping(wires):
             everybody_is_answered(refusing, 1)
+
+
+def test_the_drops_of_whom_it_has_refused_are_ended(refusing: Emulator) -> None:
+    """But for the patience that lets a client read its answer; of each kind one does not."""
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(refusing)) for _ in (*REFUSALS, *REFUSALS)]
+        for wire, (head, _) in zip(wires, [*REFUSALS.values()] * 2, strict=True):
+            wire.send(head)
+        for wire in wires[: len(REFUSALS)]:
+            wire.until(b"\r\n\r\n")
+        with dripping(wires):
+            everybody_is_answered(refusing, 1)
             started = time.monotonic()
-            # The drops end it, but for the patience that lets a client read its answer.
             until(lambda: not any(wire.send(b"x") for wire in wires))
             assert time.monotonic() - started < 20
 
