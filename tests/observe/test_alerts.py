@@ -12,7 +12,7 @@ import pytest
 
 from shared.observe.alerts import CHECK_SECONDS, MIN_REQUESTS, MINUTES, Alerts
 from shared.observe.settings import AlertSettings
-from tests.support.emulator import running_emulator
+from tests.support.emulator import ROOT, running_emulator
 from tests.support.postgres import Server
 from tests.support.relay import Relay
 from tests.support.waiting import until
@@ -184,6 +184,7 @@ def test_a_worker_tells_of_its_database_and_of_guessing_once_each(
 ) -> None:
     with (
         running_emulator(
+            source=f"{ROOT}/tests/support/alerting_functions.py",
             DATABASE_URL=postgres.url(database, port=relay.port),
             ALERT_WEBHOOK_URL=webhook.url,
             ALERT_DATABASE_AWAY="0.01",
