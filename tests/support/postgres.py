@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import re
@@ -117,14 +118,26 @@ class Server:
             rows: list[list[Any]] = connection.run(sql)
             return rows
 
+    @functools.cached_property
+    def _administration(self) -> Any:
+        """One connection for what nearly every test begins and ends with."""
+        return self.connect()
+
+    def disconnect(self) -> None:
+        """Let go of that connection."""
+        if connection := self.__dict__.pop("_administration", None):
+            connection.close()
+
     def create_database(self, name: str, template: str = "template1") -> None:
         """Create a database as a copy, whose files are cheaper to copy than to log."""
         strategy = "STRATEGY file_copy" if self.version >= 15 else ""
-        self.run(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE {template} {strategy}")
+        self._administration.run(
+            f"CREATE DATABASE {name} OWNER {USER} TEMPLATE {template} {strategy}"
+        )
 
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is connected to it still."""
-        self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self._administration.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def dump(self, database: str, *options: str) -> str:
         """Give what pg_dump sees, but for the key that it makes up each time."""
@@ -158,6 +171,7 @@ class Server:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Stop it as a crash would, and start it again on its port."""
+        self.disconnect()
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait(30)
         try:
@@ -256,27 +270,20 @@ def running_postgres(
     try:
         folder.chmod(0o755)
         data = folder / "data"
-        data.mkdir(mode=0o700)
         authority = authority or Authority(folder)
         certificate_file, key_file = certificate or authority.issue(
             "server", ("localhost", "127.0.0.1", "::1")
         )
-        tools = _tools(folder, programs or _programs())
-        (folder / "password").write_text(PASSWORD)
+        installed = programs or _programs()
+        tools = _tools(installed)
         own_certificate = Path(shutil.copy(certificate_file, folder / "server.crt"))
         key = folder / "private.key"
         key.touch(mode=0o600)
         key.write_bytes(key_file.read_bytes())
+        shutil.copytree(_cluster(installed), data)
         if os.geteuid() == 0:
-            for path in (data, key):
+            for path in (data, *data.rglob("*"), key):
                 os.chown(path, _NOBODY, _NOBODY)
-        subprocess.run(
-            [
-                str(tools / "initdb"), "-D", str(data), "-U", "postgres", "-A", "scram-sha-256",
-                "--pwfile", str(folder / "password"), "-E", "UTF8", "--no-sync", *_locale(tools),
-            ],
-            check=True, capture_output=True, **as_unprivileged(),
-        )  # fmt: skip
         port = free_port()
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -286,6 +293,7 @@ def running_postgres(
             "timezone": "UTC",
             "fsync": "off",
             "full_page_writes": "off",
+            "autovacuum": "off",  # It would look into each of hundreds of databases in turn.
             "max_wal_size": "256MB",
         }
         if not plaintext:  # A server that was built without TLS refuses even to hear of it.
@@ -305,6 +313,7 @@ def running_postgres(
                 server.run(f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
             yield server
         finally:
+            server.disconnect()
             server.process.send_signal(signal.SIGQUIT)  # Nothing of it has to be on the disk.
             server.process.wait(30)
     finally:
@@ -447,12 +456,41 @@ def _locale(programs: Path) -> list[str]:
     return ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
 
 
-def _tools(folder: Path, installed: Path) -> Path:
+def _kept_folder() -> Path:
+    """Give a folder for what every server of this process begins with."""
+    folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    return folder
+
+
+@functools.cache
+def _tools(installed: Path) -> Path:
     """Give the programs' folder; root's own files are out of the unprivileged user's reach."""
     if os.geteuid() != 0 or installed.is_relative_to("/usr"):
         return installed
-    shutil.copytree(installed.parent, folder / "postgres", symlinks=True)
-    return folder / "postgres" / "bin"
+    folder = _kept_folder()
+    return Path(shutil.copytree(installed.parent, folder / "postgres", symlinks=True)) / "bin"
+
+
+@functools.cache
+def _cluster(installed: Path) -> Path:
+    """Make a cluster that is copied and never started."""
+    folder = _kept_folder()
+    password, data = folder / "password", folder / "data"
+    password.write_text(PASSWORD)
+    data.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(data, _NOBODY, _NOBODY)
+    tools = _tools(installed)
+    subprocess.run(
+        [
+            str(tools / "initdb"), "-D", str(data), "-U", "postgres", "-A", "scram-sha-256",
+            "--pwfile", str(password), "-E", "UTF8", "--no-sync", *_locale(tools),
+        ],
+        check=True, capture_output=True, **as_unprivileged(),
+    )  # fmt: skip
+    return data
 
 
 def _start(programs: Path, folder: Path) -> subprocess.Popen[bytes]:
