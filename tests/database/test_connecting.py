@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import shared.database.pool
 from shared.database.pool import CONNECT_ATTEMPTS, Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
@@ -288,8 +289,9 @@ def test_a_connection_that_was_hung_up_on_is_dialed_again(
     ],
 )
 def test_a_server_that_wakes_up_is_waited_for_and_one_that_refuses_is_not(
-    tmp_path: Path, sqlstate: str, text: str, waited_for: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlstate: str, text: str, waited_for: bool
 ) -> None:
+    monkeypatch.setattr(shared.database.pool, "CONNECT_BACKOFF", 0.01)
     authority = Authority(tmp_path)
     awake_at = 6
 

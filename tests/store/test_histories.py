@@ -23,7 +23,7 @@ from tests.support.histories import SNAPSHOT_MAX_AGE, Histories, World
 from tests.support.outage import ADMIN, running_site
 from tests.support.postgres import Server
 
-HISTORIES = int(os.environ.get("HISTORIES", "30"))
+HISTORIES = int(os.environ.get("HISTORIES", "15"))
 STEPS = 40
 
 

@@ -87,7 +87,7 @@ def _file(users: list[dict[str, Any]]) -> bytes:
     return json.dumps(users, indent=2, ensure_ascii=False).encode()
 
 
-EXAMPLES = pytest.mark.parametrize("count", [15, pytest.param(300, marks=pytest.mark.long)])
+EXAMPLES = pytest.mark.parametrize("count", [8, pytest.param(300, marks=pytest.mark.long)])
 
 
 @EXAMPLES

@@ -204,7 +204,7 @@ def test_two_reconcilers_at_once_bring_each_user_once(
         assert len(quarantined(path)) == 5
 
 
-@pytest.mark.parametrize("step", [16, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [29, pytest.param(2, marks=pytest.mark.long)])
 def test_a_kill_at_any_step_loses_nothing_and_does_nothing_twice(
     postgres: Server, target: Target, file: Path, step: int
 ) -> None:
