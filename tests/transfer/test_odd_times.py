@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tests.support.commands import invoke
 from tests.support.emulator import SECRET, environment
 from tests.support.in_process import served
 from tests.support.outage import ADMIN, PASSWORD, token_of
+from tests.support.postgres import Server
 from tests.support.transfers import Target, finish, nonzero, user
 
 TIMES = {
@@ -33,6 +36,14 @@ def target(target: Target) -> Target:
     """A database whose sessions have a zone with odd offsets in the past."""
     target.run(f"ALTER DATABASE {target.name} SET timezone TO 'Europe/Berlin'")
     return target
+
+
+@pytest.fixture
+def copy(postgres: Server, make_database: Callable[..., str]) -> Iterator[Target]:
+    """Another database, where an export can be brought."""
+    with closing(Target(postgres, make_database())) as opened:
+        yield opened
+    postgres.drop_database(opened.name)
 
 
 def _set(target: Target, email: str, time: str) -> None:
@@ -63,7 +74,7 @@ def test_users_are_told_their_times_or_null_and_operators_their_statistics(targe
 
 
 def test_such_a_user_is_exported_with_null_and_named_and_hinders_no_other_command(
-    target: Target, tmp_path: Path
+    target: Target, copy: Target, tmp_path: Path
 ) -> None:
     rows = [user(number) for number in range(len(TIMES) + 1)]
     target.apply(rows)
@@ -94,8 +105,6 @@ def test_such_a_user_is_exported_with_null_and_named_and_hinders_no_other_comman
         assert invoke(arguments, variables).code == code, arguments
     assert target.users() == held
 
-    copy = Target(target.server, f"{target.name}_copy")
-    target.server.create_database(copy.name, "migrated")
     brought, _ = copy.apply(exported)
     assert brought.plan.users_sha256 == lines[-1]["users_sha256"]
     assert nonzero(copy.verify(exported)[0].counts) == {"identical": len(rows)}
