@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def _name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
-TREES = {_name(path): ast.parse(path.read_text()) for path in SOURCES}
+MODULES = {_name(path): path for path in SOURCES}
 
 
 def _imports(nodes: Iterable[ast.AST]) -> set[str]:
@@ -55,13 +56,24 @@ def _imports(nodes: Iterable[ast.AST]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                found.add(full if full in TREES else str(node.module))
+                found.add(full if full in MODULES else str(node.module))
     return found
 
 
-IMPORTS = {name: _imports(ast.walk(tree)) for name, tree in TREES.items()}
-LOADED = {name: _imports(tree.body) for name, tree in TREES.items()}
-"""What importing the module imports; an Application's parts import more when they are made."""
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+@cache
+def _imported(module: str) -> set[str]:
+    return _imports(ast.walk(_tree(module)))
+
+
+@cache
+def _loaded(module: str) -> set[str]:
+    """Name what importing the module imports; an Application's parts import more when made."""
+    return _imports(_tree(module).body)
 
 
 def _room(module: str) -> str:
@@ -79,10 +91,10 @@ def _height(room: str) -> int:
     return next(-number for number, floor in enumerate(FLOORS) if room in floor)
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
+@pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_module_imports_its_own_room_and_lower_floors_only(module: str) -> None:
     room = _room(module)
-    others = {_room(name) for name in IMPORTS[module] & TREES.keys()} - {room}
+    others = {_room(name) for name in _imported(module) & MODULES.keys()} - {room}
     assert {other for other in others if _height(other) >= _height(room)} == set()
 
 
@@ -90,8 +102,8 @@ def _reach(module: str) -> set[str]:
     seen: set[str] = set()
     pending = [module]
     while pending:
-        for name in LOADED.get(pending.pop(), set()):
-            if name in IMPORTS and name not in seen:
+        for name in _loaded(pending.pop()):
+            if name in MODULES and name not in seen:
                 seen.add(name)
                 pending.append(name)
     return seen
@@ -100,8 +112,11 @@ def _reach(module: str) -> set[str]:
 def _users_of(package: str) -> set[str]:
     return {
         name
-        for name, imports in IMPORTS.items()
-        if any(imported == package or imported.startswith(f"{package}.") for imported in imports)
+        for name in MODULES
+        if any(
+            imported == package or imported.startswith(f"{package}.")
+            for imported in _imported(name)
+        )
     }
 
 
@@ -121,7 +136,7 @@ def test_pg8000_is_known_to_the_connection_and_to_what_its_faults_mean() -> None
 def test_google_auth_is_known_to_two_modules_and_loaded_by_the_first_token() -> None:
     users = _users_of("google.auth")
     assert users == {"shared.credentials.id_tokens", "shared.credentials.certificates"}
-    assert not any("google" in name for user in users for name in LOADED[user])
+    assert not any("google" in name for user in users for name in _loaded(user))
 
 
 def test_sql_about_users_is_in_the_store_and_the_transfer_only() -> None:
@@ -136,7 +151,7 @@ def test_sql_about_users_is_in_the_store_and_the_transfer_only() -> None:
 
 def test_plain_data_and_the_hashes_need_nothing_of_ours_but_errors_and_formats() -> None:
     for module in ("shared.model.users", "shared.model.statistics", "shared.errors"):
-        assert IMPORTS[module] & TREES.keys() <= {"shared.formats.timestamps"}, module
+        assert _imported(module) & MODULES.keys() <= {"shared.formats.timestamps"}, module
 
 
 @pytest.mark.parametrize("entry_point", ["health", "login", "session"])
@@ -167,16 +182,16 @@ def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:
         "shared.credentials.session_tokens",
         "shared.model.emails",
     }
-    assert heavy <= TREES.keys()
+    assert heavy <= MODULES.keys()
     assert not _reach("main") & heavy
     assert not _reach("functions.health") & heavy
 
 
 def test_a_deployment_knows_of_the_code_its_settings_only_and_nothing_knows_of_it() -> None:
-    deploy = {name for name in TREES if _room(name) == "deploy"}
-    others = TREES.keys() - deploy
-    assert not any(IMPORTS[name] & deploy for name in others)
-    used = set.union(*(IMPORTS[name] for name in deploy)) & others
+    deploy = {name for name in MODULES if _room(name) == "deploy"}
+    others = MODULES.keys() - deploy
+    assert not any(_imported(name) & deploy for name in others)
+    used = set.union(*(_imported(name) for name in deploy)) & others
     assert used == {
         "shared.database.url",
         "shared.environment",
