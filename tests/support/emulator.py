@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -153,11 +154,14 @@ def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 def _wait_until_it_answers(emulator: Emulator) -> None:
     deadline = time.monotonic() + _START_SECONDS
+    host, port = emulator.url.removeprefix("http://").split(":")
     with emulator.client() as client:
         while True:
             try:
+                # While nobody listens, this is far cheaper than a request.
+                socket.create_connection((host, int(port)), 1).close()
                 client.request("OPTIONS", "/api/livez")
-            except httpx.TransportError:
+            except (OSError, httpx.TransportError):
                 assert emulator.process.poll() is None, emulator.output()
                 assert time.monotonic() < deadline, emulator.output()
                 time.sleep(0.02)
