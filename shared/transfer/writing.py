@@ -10,6 +10,7 @@ import json
 from shared.database import sqlstate
 from shared.database.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable, TransferRefused
+from shared.store.postgres import neighbours
 from shared.transfer import staging
 from shared.transfer.users_table import (
     DIGEST,
@@ -119,6 +120,14 @@ _INSERT = f"{insert_from('s')} FROM staged_users s WHERE s.verdict = 'new'"
 # With the one index that is ours: others' constraints may be deferrable, which none of an
 # ON CONFLICT may be, and who violates them is not to be left out without a word.
 _INSERT_NEW = f"{_INSERT} ON CONFLICT (email_key) DO NOTHING"
+_COUNT_INSERTED = f"WITH inserted AS ({_INSERT_NEW} RETURNING 1) SELECT count(*) FROM inserted"
+_HELD = """
+SELECT count(*) FROM staged_users s JOIN users u USING (id) WHERE s.verdict = 'new'
+"""
+_NOT_HELD = """
+SELECT s.row, s.id::text FROM staged_users s LEFT JOIN users u USING (id)
+WHERE s.verdict = 'new' AND u.id IS NULL ORDER BY s.row LIMIT 1
+"""
 # Others' constraints are asked at once: while a deferred one waits, no table can be altered.
 _CHECK = "SET CONSTRAINTS ALL IMMEDIATE"
 # The trigger makes keys for rows without one; to ask it takes longer than to write the row.
@@ -199,7 +208,8 @@ def write(connection: Connection, found: dict[str, int]) -> int:
             connection.execute(statement, batch=number)
     is_large = found[staging.NEW] >= INDEX_LATER_ROWS
     if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):
-        connection.run_script(_INSERT_NEW)
+        (inserted,) = connection.execute(_COUNT_INSERTED)[0]
+        _require_own_ids(connection, int(inserted))
         staging.find_taken_emails(connection)
     connection.run_script(f"{_DELETE_IDENTITIES}; {_INSERT_IDENTITIES}")
     if found[staging.CHANGED]:
@@ -211,6 +221,26 @@ def write(connection: Connection, found: dict[str, int]) -> int:
         connection.run_script("SET LOCAL default_statistics_target TO DEFAULT; ANALYZE users")
     connection.run_script(_CHECK)
     return number
+
+
+def _require_own_ids(connection: Connection, inserted: int) -> None:
+    """Raise TransferRefused where users came with other ids than they were written with.
+
+    Each would look like another user who has the address.
+    """
+    if int(connection.execute(_HELD)[0][0]) >= inserted:
+        return
+    names = [
+        trigger.name
+        for trigger in neighbours.triggers(connection.execute, ["users"])
+        if trigger.when == "BEFORE" and "INSERT" in trigger.verbs
+    ]
+    ((row, user_id),) = connection.execute(_NOT_HELD)
+    keeper = f"the trigger {' or '.join(names)}" if names else "a trigger or rule"
+    raise TransferRefused(
+        f"Verification failed: row {row} (user {user_id}) came into users with another id; "
+        f"{keeper} of the table changes it. Nothing was changed."
+    )
 
 
 def revoke_sessions(connection: Connection) -> tuple[int, str]:

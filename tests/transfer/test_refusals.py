@@ -104,6 +104,26 @@ def test_the_row_that_the_schema_refuses_is_named_and_nothing_is_written(
     assert nonzero(applied.plan.counts) == {"new": COUNT - 1}
 
 
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("condition", ["true", f"NEW.name = 'user{BAD}'"])
+def test_a_trigger_that_gives_other_ids_is_told_as_that_also_where_rows_may_be_skipped(
+    target: Target, monkeypatch: pytest.MonkeyPatch, condition: str, is_large: bool
+) -> None:
+    """And not as other users who have the addresses."""
+    if is_large:
+        monkeypatch.setattr(writing, "INDEX_LATER_ROWS", COUNT)
+    target.run(trigger(f"IF {condition} THEN NEW.id = gen_random_uuid(); END IF; RETURN NEW;"))
+    rows = _rows()
+    bad = rows[0] if condition == "true" else rows[BAD - 1]
+    with pytest.raises(TransferRefused) as raised:
+        target.apply(rows, skip_invalid=True)
+    assert "Verification failed: row" in raised.value.sentence
+    assert f"(user {bad['id']})" in raised.value.sentence
+    if not is_large:
+        assert "with another id; the trigger guard of the table" in raised.value.sentence
+    assert target.run(_CONTENTS) == [[0, 0, 0, 0]]
+
+
 def test_a_changed_row_that_the_schema_refuses_is_named(target: Target) -> None:
     target.apply(_rows())
     target.run("ALTER TABLE users ADD CONSTRAINT guard CHECK (name <> 'Eve')")
