@@ -112,7 +112,8 @@ def login_translated() -> Iterator[None]:
         if refusal is not Refusal.FINAL:
             starting = refusal is Refusal.STARTING
             raise ConnectRetryable(f"{code} {message}", starting=starting) from error
-        raise StoreRefused(cause=f"the server refused the connection: {code} {message}") from error
+        cause = refusals.with_remedy(f"the server refused the connection: {code} {message}")
+        raise StoreRefused(cause=cause) from error
     except scramp.ScramException as error:
         raise no_proof() from error
     except pg8000.exceptions.Error as error:
@@ -158,7 +159,7 @@ def hung_up(
     code, message = _code(last), _message(last)
     cause = f"{code} {message}"
     if refusals.of_pooler(code, message) is Refusal.FINAL:
-        return StoreRefused(cause=cause)
+        return StoreRefused(cause=refusals.with_remedy(cause))
     return ConnectionLost(StoreUnreachable(cause=cause), repeat=repeat)
 
 

@@ -71,6 +71,20 @@ _TEXTS = (
     (r"timed-out waiting to acquire", Refusal.BUSY),
 )
 """Patterns, the first of which that is found counts."""
+_REMEDIES = {
+    "statement pooling mode": "set pool_mode = transaction for this database in pgbouncer.ini",
+    "unsupported startup parameter": "remove options from DATABASE_URL, and ALTER ROLE … SET what "
+    "they set",
+    "no such database": "add it to [databases] in pgbouncer.ini",
+    "no such user": "add it to the auth_file of PgBouncer, or set auth_query",
+}
+"""What to do about a part of what a pooler says, which names no remedy."""
+
+
+def with_remedy(text: str) -> str:
+    """Add to what a pooler says what to do about it, where that is known."""
+    found = next((remedy for part, remedy in _REMEDIES.items() if part in text), "")
+    return f"{text}: {found}" if found else text
 
 
 def of_login(code: str, text: str) -> Refusal:

@@ -62,7 +62,7 @@ class DatabaseUrl:
             port = parts.port
         except ValueError:
             raise InvalidDatabaseUrl(
-                "its host or port cannot be read; a port is a number up to 65535, "
+                "its host or port cannot be read; a port is a number from 1 to 65535, "
                 "and an IPv6 address stands in brackets"
             ) from None
         if parts.scheme not in ("postgresql", "postgres"):
@@ -81,10 +81,12 @@ class DatabaseUrl:
             )
         if "@" in parts.path + parts.query:
             raise InvalidDatabaseUrl("it has an '@' behind the host; in a password write it as %40")
+        if port == 0:
+            raise InvalidDatabaseUrl("its port is 0; a port is a number from 1 to 65535")
         given = _parameters(parts.query)
         return cls(
             host=host,
-            port=port or DEFAULT_PORT,
+            port=DEFAULT_PORT if port is None else port,
             database=database,
             user=user,
             password=_decode(parts.password),

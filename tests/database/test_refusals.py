@@ -18,6 +18,7 @@ from shared.database.refusals import Refusal
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
+from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.certificates import Authority
 from tests.support.impostor import READY, Impostor, error, log_in, message
 from tests.support.postgres import PgBouncer, Server, running_pgbouncer
@@ -135,7 +136,11 @@ def _until_it_answers(pool: Database) -> list[list[object]]:
     [
         ({"database": "nowhere"}, StoreRefused, 'database "nowhere" does not exist'),
         ({"user": "nobody"}, StoreRefused, "SASL authentication failed"),
-        ({"options": "-c search_path=auth"}, StoreRefused, "unsupported startup parameter"),
+        (
+            {"options": "-c search_path=auth"},
+            StoreRefused,
+            "unsupported startup parameter.*: remove options",
+        ),
         ({}, StoreUnreachable, "too many connections for database"),
     ],
 )
@@ -152,6 +157,17 @@ def test_what_a_pooler_was_told_by_the_server_is_worth_what_the_server_would_be(
     settings = SETTINGS._replace(connect_timeout=1)
     with closing(Database(url, settings)) as pool, pytest.raises(error, match=cause):
         pool.execute("SELECT 1")
+
+
+def test_a_pooler_that_takes_no_transactions_is_told_how_to(
+    postgres: Server, database: str, pgbouncer_program: str
+) -> None:
+    with running_pgbouncer(postgres, server_connections=1, pool_mode="statement") as pooler:
+        url = DatabaseUrl.parse(postgres.url(database, port=pooler.port))
+        with pytest.raises(StoreRefused, match="statement pooling mode: set pool_mode = trans"):
+            bring_up_to_date(url, SETTINGS)
+        with closing(Database(url, SETTINGS)) as pool:
+            assert pool.execute("SELECT 1") == [[1]]
 
 
 LAST_WORDS = [

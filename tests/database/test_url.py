@@ -71,6 +71,7 @@ def test_the_parts_of_a_url_are_read_as_libpq_reads_them(
         ("postgresql://u:p@a,b/d", "one host"),
         ("postgresql://u:p@h:port/d", "port"),
         ("postgresql://u:p@h:70000/d", "port"),
+        ("postgresql://u:p@h:0/d", "its port is 0"),
         ("postgresql://u:p@[::1/d", "IPv6"),
         ("postgresql://h/d", "a user and a password"),
         ("postgresql://u@h/d", "a user and a password"),
