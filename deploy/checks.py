@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from deploy import commands, services
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place, Service
-from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
+from shared.database.url import NEONS_DIRECT_HOST, POOLED_INSTEAD, DatabaseUrl, InvalidDatabaseUrl
 from shared.environment import InvalidSettings
 from shared.settings import Settings
 
@@ -73,9 +73,7 @@ def check(
     elif not findings.problems:
         _check_accounts(gcloud, place, deployed, findings)
         _check_secrets(gcloud, place, deployed, env, findings)
-    findings.problems += [
-        f"{name} is no setting: is {meant} meant?" for name, meant in Settings.misspelt(env).items()
-    ]
+    findings.problems += Settings.misspelt(env)
     for service in deployed:
         _check_settings(service, place, env, findings)
     _check_database(place, findings)
@@ -217,8 +215,5 @@ def _check_database(place: Place, findings: Findings) -> None:
         url = None
     if not place.region:
         findings.add_unknown("REGION is missing: set the one nearest to the database.")
-    if url and url.host.endswith(".neon.tech") and url.direct_host() == url:
-        findings.warnings.append(
-            "DATABASE_URL names Neon's direct host. Use the pooled one (`-pooler`): it lets many "
-            "instances share few connections. Migrations use the direct host anyway."
-        )
+    if url and url.is_neons_direct_host:
+        findings.warnings.append(f"{NEONS_DIRECT_HOST} {POOLED_INSTEAD}")

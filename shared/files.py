@@ -32,7 +32,8 @@ _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, err
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
 _NO_LOCKS = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _NO_LOCKS_PROBLEM = "Its file system has no locks: keep it on a local disk, or mount it with locks"
-_MOUNTED_PROBLEM = "It is mounted by itself and cannot be replaced: mount its folder instead"
+MOUNTED = "is mounted by itself and cannot be replaced"
+_MOUNTED_PROBLEM = f"It {MOUNTED}: mount its folder instead"
 
 
 class _NamedFile(FileIO):

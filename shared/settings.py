@@ -66,8 +66,8 @@ class Settings(NamedTuple):
         return frozenset(env.asked | {"NO_PROXY"})
 
     @classmethod
-    def misspelt(cls, variables: Mapping[str, str]) -> dict[str, str]:
-        """Give each variable that is nearly a setting's name, while that setting has no value.
+    def misspelt(cls, variables: Mapping[str, str]) -> list[str]:
+        """Tell of each variable that is nearly a setting's name, while that setting has no value.
 
         Only commands ask, on behalf of whoever wrote the name: a server's environment has many
         other variables.
@@ -76,12 +76,12 @@ class Settings(NamedTuple):
 
         names = cls.names()
         missing = [name for name in names if not variables.get(name, "").strip()]
-        return {
-            name: close
+        return [
+            f"{name} is no setting; perhaps {close} is meant."
             for name in sorted(variables.keys() - names)
             if name.lower() not in _OF_OTHERS
             for close in get_close_matches(name.upper(), missing, 1, _ALIKE)
-        }
+        ]
 
     def complete(self) -> Settings:
         """Give them with a session secret: in development one is made, once, and kept.

@@ -44,7 +44,7 @@ _EFFECTIVE_SCHEMA = "SELECT pg_catalog.current_schema()"
 State = Literal["applied", "pending", "edited", "unknown"]
 Step = Callable[[Connection, float], None]
 """What is done on a connection before a reading of `time.monotonic()`."""
-Look = Callable[[Connection], None]
+Check = Callable[[Connection], None]
 """Looks at a database and raises StoreUnavailable where it must not be migrated."""
 
 
@@ -98,7 +98,7 @@ def prepare(
     deadline: float,
     *,
     apply: bool,
-    look: Look,
+    check: Check,
     before: Mapping[int, Step] = MappingProxyType({}),
     after: Step | None = None,
 ) -> None:
@@ -107,7 +107,7 @@ def prepare(
     `after` is done at the end where something was applied; see `apply_pending` for `before`.
 
     Raises StoreUnavailable where a migration is pending and may not be applied, fails, or was
-    edited after it had been applied, and what `look` raises. Versions that this code doesn't know
+    edited after it had been applied, and what `check` raises. Versions that this code doesn't know
     are left alone: migrations only expand, so that the previous code runs on a newer schema.
     """
     recorded: dict[int, Row] = {}
@@ -116,14 +116,14 @@ def prepare(
     except (StoreFault, StoreRefused) as error:
         if not isinstance(error, StoreFault) or error.sqlstate != sqlstate.UNDEFINED_TABLE:
             with suppress(ConnectionLost, StoreUnreachable):
-                look(connection)  # It may know why.
+                check(connection)  # It may know why.
             raise
     pending = _pending(load(), recorded)
     if not pending:
         return
     with database.direct_connection(deadline) as direct:
         _require_same_schema(connection, direct)
-        look(direct)
+        check(direct)
         if not apply:
             names = ", ".join(migration.name for migration in pending)
             raise StoreRefused(

@@ -18,6 +18,12 @@ _WEAK_SSLMODES = ("disable", "allow", "prefer")
 _SSLMODES = ("require", "verify-ca", "verify-full")
 _CHANNEL_BINDINGS = ("disable", "prefer", "require")
 _SSLNEGOTIATIONS = ("postgres", "direct")
+NEONS_DIRECT_HOST = "DATABASE_URL names Neon's direct host, which takes few connections."
+POOLED_INSTEAD = (
+    "Use the pooled one (`-pooler`), by which many instances share them; migrations use the direct "
+    "host anyway."
+)
+"""What to tell of `is_neons_direct_host`."""
 _PARAMETERS = frozenset(
     {
         "sslmode",
@@ -111,6 +117,11 @@ class DatabaseUrl:
             if name.replace("-", "_").lower() == "search_path":
                 found = value
         return found
+
+    @property
+    def is_neons_direct_host(self) -> bool:
+        """Whether it is Neon's, past the pooler that requests should use."""
+        return self.host.endswith(".neon.tech") and self.direct_host() == self
 
     def direct_host(self) -> DatabaseUrl:
         """Name the same database without Neon's pooler (`ep-x-pooler.…` becomes `ep-x.…`)."""

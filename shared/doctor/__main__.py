@@ -52,8 +52,8 @@ def _tell_all(subject: Subject, options: argparse.Namespace) -> int:
 
 def _tell_problems(subject: Subject, options: argparse.Namespace) -> int:
     """Tell what the command that follows would not, which connects to the database itself."""
-    if subject.look is not None:
-        subject.look.reach()
+    if subject.inquiry is not None:
+        subject.inquiry.reach()
     code = 0
     for name, finding in look_at(subject, options.only or BRIEF):
         if finding.verdict == "problem":

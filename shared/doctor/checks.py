@@ -34,8 +34,8 @@ def look_at(subject: Subject, names: Sequence[str] = ()) -> Iterator[tuple[str, 
                 for finding in _findings(check, subject):
                     yield name, finding
     finally:
-        if subject.look is not None:
-            subject.look.close()
+        if subject.inquiry is not None:
+            subject.inquiry.close()
 
 
 def _findings(check: Callable[[Subject], Findings], subject: Subject) -> Findings:

@@ -71,8 +71,8 @@ def look_at_settings(subject: Subject) -> Findings:
     """Tell which settings the server would refuse, or would not see."""
     for sentence in subject.invalid:
         yield problem(sentence, "The server does not start with it: see README.md, Settings.")
-    for name, meant in Settings.misspelt(subject.variables).items():
-        yield problem(f"{name} is no setting.", f"Is {meant} meant? Then rename it.")
+    for sentence in Settings.misspelt(subject.variables):
+        yield problem(sentence, "Rename or delete it.")
     settings = subject.settings
     if settings is None:
         return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from shared.doctor.look import Look
+from shared.database.url import NEONS_DIRECT_HOST, POOLED_INSTEAD
+from shared.doctor.inquiry import Inquiry
 from shared.doctor.subject import Finding, Findings, Subject, note, ok, problem
 from shared.errors import StoreFault, StoreUnavailable, StoreUnreachable
 from shared.formats.counts import count
@@ -48,29 +49,30 @@ NEEDED: dict[str, tuple[str, ...]] = {
 """What requests do with each table; a column behind a verb is the only one."""
 
 
-def of_database(check: Callable[[Look], Findings]) -> Callable[[Subject], Findings]:
+def of_database(check: Callable[[Inquiry], Findings]) -> Callable[[Subject], Findings]:
     """Make it a check that finds nothing where there is no database, or was no answer before."""
 
     def look_at(subject: Subject) -> Findings:
-        look = subject.look
-        if look is None or look.failure is not None:
+        inquiry = subject.inquiry
+        if inquiry is None or inquiry.failure is not None:
             return
         try:
-            yield from check(look)
+            yield from check(inquiry)
         except StoreUnavailable as error:
-            look.failure = error
-            yield _unavailable(look, error)
+            inquiry.failure = error
+            yield _unavailable(inquiry, error)
         except StoreFault as error:
             yield problem(
-                f"The database {look.url.database} on {look.host} refused a question: {error}.",
+                f"The database {inquiry.url.database} on {inquiry.host} refused a question: "
+                f"{error}.",
                 "Find the code in appendix A of PostgreSQL's documentation.",
             )
 
     return look_at
 
 
-def _unavailable(look: Look, error: StoreUnavailable) -> Finding:
-    name, cause = f"{look.url.database} on {look.host}", str(error).rstrip(".")
+def _unavailable(inquiry: Inquiry, error: StoreUnavailable) -> Finding:
+    name, cause = f"{inquiry.url.database} on {inquiry.host}", str(error).rstrip(".")
     if isinstance(error, StoreUnreachable):
         return problem(
             f"The database {name} does not answer: {cause}.",
@@ -83,11 +85,11 @@ def _unavailable(look: Look, error: StoreUnavailable) -> Finding:
     )
 
 
-def look_at_connection(look: Look) -> Findings:
+def look_at_connection(inquiry: Inquiry) -> Findings:
     """Connect as requests do."""
-    place = look.served
-    seconds = look.round_trip()
-    name = f"{look.url.database} on {look.url.host}"
+    place = inquiry.served
+    seconds = inquiry.round_trip()
+    name = f"{inquiry.url.database} on {inquiry.url.host}"
     if place.is_standby:
         yield problem(
             f"The database {name} takes no writes: its server is a standby.",
@@ -101,23 +103,20 @@ def look_at_connection(look: Look) -> Findings:
         )
     if seconds > SLOW_SECONDS:
         yield note(
-            f"A round trip to {look.url.host} takes {seconds * 1000:.0f} ms.",
+            f"A round trip to {inquiry.url.host} takes {seconds * 1000:.0f} ms.",
             "Serve from a region that is nearer to the database.",
         )
     yield ok(f"{name} answers: PostgreSQL {place.version}, role {place.role}.")
 
 
-def look_at_pooler(look: Look) -> Findings:
+def look_at_pooler(inquiry: Inquiry) -> Findings:
     """Compare where requests are served with where migrations go."""
-    host = look.url.host
-    if not look.has_pooler:
-        if host.endswith(".neon.tech"):
-            yield note(
-                "DATABASE_URL names Neon's direct host, which takes few connections.",
-                "Use the pooled one (`-pooler`); migrations use the direct host anyway.",
-            )
+    host = inquiry.url.host
+    if not inquiry.has_pooler:
+        if inquiry.url.is_neons_direct_host:
+            yield note(NEONS_DIRECT_HOST, POOLED_INSTEAD)
         return
-    served, migrated = look.served, look.migrated
+    served, migrated = inquiry.served, inquiry.migrated
     for what in ("database", "role", "schema"):
         here, there = getattr(served, what), getattr(migrated, what)
         if here != there:
@@ -135,14 +134,14 @@ def look_at_pooler(look: Look) -> Findings:
         yield ok(f"{host} leads to the same database, role and schema as the direct host.")
 
 
-def look_at_schema(look: Look) -> Findings:
+def look_at_schema(inquiry: Inquiry) -> Findings:
     """Tell what stands in the way of migrations and of requests, and what is pending."""
-    for obstacle in look.obstacles:
+    for obstacle in inquiry.obstacles:
         yield problem(obstacle.problem, obstacle.remedy)
-    if look.obstacles:
+    if inquiry.obstacles:
         return
     states: dict[str, list[str]] = {}
-    for migration in look.migrations:
+    for migration in inquiry.migrations:
         states.setdefault(migration.state, []).append(migration.name)
     if edited := states.get("edited"):
         yield problem(
@@ -151,7 +150,7 @@ def look_at_schema(look: Look) -> Findings:
         )
     if pending := states.get("pending"):
         names = f"{count(len(pending), 'migration')} not applied yet: {', '.join(pending)}."
-        if look.settings.auto_migrate:
+        if inquiry.settings.auto_migrate:
             yield note(names, "The first request applies them; `make migrate-schema` does it now.")
         else:
             yield problem(names, "AUTO_MIGRATE is off: run `make migrate-schema`.")
@@ -164,17 +163,20 @@ def look_at_schema(look: Look) -> Findings:
         yield ok(f"All {count(len(states.get('applied', [])), 'migration')} are applied.")
 
 
-def look_at_neighbours(look: Look) -> Findings:
+def look_at_neighbours(inquiry: Inquiry) -> Findings:
     """Tell what others have on the tables, and what becomes of their rows when a user goes."""
-    if look.obstacles:
+    if inquiry.obstacles:
         return  # The tables may be somebody else's altogether.
-    for remark in neighbours.remarks(look.ask):
+    remarks = neighbours.remarks(inquiry.ask)
+    for remark in remarks:
         yield note(remark.sentence, remark.remedy)
+    if not remarks:
+        yield ok("No trigger of another's is on the tables, and no other table refers to users.")
 
 
-def look_at_role(look: Look) -> Findings:
+def look_at_role(inquiry: Inquiry) -> Findings:
     """Compare the role's rights with what requests, imports and rollbacks need."""
-    role = look.served.role
+    role = inquiry.served.role
     needed = [
         {"name": table, "privilege": verb, "attribute": column or None}
         for table, rights in NEEDED.items()
@@ -182,7 +184,7 @@ def look_at_role(look: Look) -> Findings:
     ]
     numbered = [{"number": number, **row} for number, row in enumerate(needed)]
     lacking: dict[str, list[str]] = {}
-    for table, privilege in look.ask(_LACKING, needed=json.dumps(numbered)):
+    for table, privilege in inquiry.ask(_LACKING, needed=json.dumps(numbered)):
         lacking.setdefault(table, []).append(privilege)
     for table, privileges in lacking.items():
         verbs = ", ".join(privileges)
@@ -190,14 +192,14 @@ def look_at_role(look: Look) -> Findings:
             f"The role {role} lacks {verbs} on {table}.",
             f"As the owner, run `GRANT {verbs} ON {table} TO {role}`.",
         )
-    ((is_mighty, may_make_temporary, has_tables),) = look.ask(_ROLE)
+    ((is_mighty, may_make_temporary, has_tables),) = inquiry.ask(_ROLE)
     if is_mighty:
         yield note(
             f"The role {role} is a superuser or bypasses row security.",
             "Give the service a role of its own, which owns its tables and nothing else.",
         )
     if not may_make_temporary:
-        database = look.served.database
+        database = inquiry.served.database
         yield note(
             f"The role {role} may make no temporary tables, which an import and a rollback need.",
             f"For these, run `GRANT TEMPORARY ON DATABASE {database} TO {role}`.",
@@ -206,9 +208,9 @@ def look_at_role(look: Look) -> Findings:
         yield ok(f"The role {role} has the rights that requests need.")
 
 
-def look_at_clock(look: Look) -> Findings:
+def look_at_clock(inquiry: Inquiry) -> Findings:
     """Compare the clock here with the database's."""
-    ahead = look.seconds_ahead()
+    ahead = inquiry.seconds_ahead()
     if abs(ahead) > SKEW_SECONDS:
         yield problem(
             f"The clock here is {count(round(abs(ahead)), 'second')} "

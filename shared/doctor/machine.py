@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from shared import files
+from shared import files, ports
 from shared.doctor.subject import Finding, Findings, Subject, note, ok, problem
 from shared.errors import StoreUnavailable
 from shared.formats.counts import count
@@ -60,10 +60,7 @@ def _look_at_file(path: Path, settings: Settings) -> Iterator[Finding]:
             f"Run `chmod 600 {path}`.",
         )
     if files.is_mounted(path):
-        yield problem(
-            f"{path} is mounted by itself, so that it cannot be replaced by a new version.",
-            f"Mount its folder, {path.parent}, instead of the file.",
-        )
+        yield problem(f"{path} {files.MOUNTED}.", f"Mount its folder, {path.parent}, instead.")
     try:
         waiting = len(JsonFileStore(settings.store).pending())
     except StoreUnavailable as error:
@@ -112,22 +109,15 @@ def look_at_port(subject: Subject) -> Findings:
     if subject.settings is None:
         return
     port = subject.settings.web.port
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError:
-            yield problem(f"Port {port} is not open to this user.", "Set PORT to 1024 or more.")
-        except OSError as error:
-            if _serves(port):
-                yield ok(f"This service answers on port {port}.")
-                return
-            yield problem(
-                f"Port {port} cannot be used: {error.strerror}.",
-                "End what listens there, or set PORT to another.",
-            )
+    try:
+        ports.try_to_bind(socket.AF_INET, ("127.0.0.1", port))
+    except OSError as error:
+        if _serves(port):
+            yield ok(f"This service answers on port {port}.")
         else:
-            yield ok(f"Port {port} is free.")
+            yield problem(*ports.explain(error, port))
+    else:
+        yield ok(f"Port {port} is free.")
 
 
 def _serves(port: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from shared import env_file
-from shared.doctor.look import Look
+from shared.doctor.inquiry import Inquiry
 from shared.environment import InvalidSettings
 from shared.settings import Settings
 
@@ -71,8 +71,8 @@ class Subject:
             self.settings = Settings.from_env(self.variables)
         except InvalidSettings as error:
             self.invalid = error.problems
-        self.look: Look | None = None
+        self.inquiry: Inquiry | None = None
         """The database that the settings name, unless they say that it is not used."""
         if self.settings is not None and self.settings.store.use_database:
             assert self.settings.database.url is not None, "or the settings would be invalid"
-            self.look = Look(self.settings.database.url, self.settings.database, clock)
+            self.inquiry = Inquiry(self.settings.database.url, self.settings.database, clock)

@@ -88,9 +88,7 @@ class Command:
         secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(48)
         self.settings = Settings.from_env(os.environ | {"SESSION_SECRET": secret})
         if misspelt := Settings.misspelt(os.environ):
-            raise InvalidSettings(
-                [f"{name} is no setting: is {meant} meant?" for name, meant in misspelt.items()]
-            )
+            raise InvalidSettings(misspelt)
 
     @property
     def url(self) -> DatabaseUrl:

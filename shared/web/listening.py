@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from shared import ports
 from shared.observe import log
 
 if TYPE_CHECKING:
@@ -75,19 +76,12 @@ def announce(settings: Settings, host: str, port: int) -> None:
 def _is_here(family: int, address: tuple[Any, ...], port: int) -> bool:
     """Tell whether this machine has the address. Raises CannotListen if the port is not free."""
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
+        ports.try_to_bind(family, address)
     except OSError as error:
         if error.errno in _NOT_HERE:
             return False
-        if error.errno == errno.EADDRINUSE:
-            sentence = f"Port {port} is in use: end what listens there, or set PORT to another."
-        elif error.errno == errno.EACCES:
-            sentence = f"Port {port} is not open to this user: set PORT to 1024 or more."
-        else:
-            sentence = f"Port {port} cannot be used: {error.strerror}."
-        raise CannotListen(sentence) from error
+        problem, remedy = ports.explain(error, port)
+        raise CannotListen(f"{problem} {remedy}") from error
     return True
 
 

@@ -72,7 +72,7 @@ def test_a_value_in_secret_manager_is_refused_as_the_service_would(
 
 def test_a_name_that_is_nearly_a_settings_stops_the_deployment(gcloud: Gcloud) -> None:
     (problem,) = problems_of(gcloud.run("apply", **WHERE, ALOWED_ORIGINS="https://app.example.com"))
-    assert problem == "ALOWED_ORIGINS is no setting: is ALLOWED_ORIGINS meant?"
+    assert problem == "ALOWED_ORIGINS is no setting; perhaps ALLOWED_ORIGINS is meant."
 
 
 @pytest.mark.parametrize(

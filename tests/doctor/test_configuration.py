@@ -71,7 +71,11 @@ def test_settings_are_those_of_the_file_under_those_of_the_environment(path: Pat
 @pytest.mark.parametrize(
     ("environment", "verdict", "sentence"),
     [
-        ({"DATABSE_URL": URL}, "problem", "DATABSE_URL is no setting. Is DATABASE_URL meant?"),
+        (
+            {"DATABSE_URL": URL},
+            "problem",
+            "is no setting; perhaps DATABASE_URL is meant.",
+        ),
         ({"ENVIRONMENT": "production"}, "problem", "DATABASE_URL is missing"),
         ({"ENVIRONMENT": "prod"}, "problem", "ENVIRONMENT must be one of"),
         ({"DATABASE_URL": "mysql://x"}, "problem", "must begin with postgresql://"),

@@ -147,6 +147,6 @@ def test_a_port_is_free_in_use_by_another_or_by_this_service(
         other.bind(("127.0.0.1", port))
         other.listen()
         (problem,) = told(look("port", PORT=str(port)), "problem")
-    assert f"Port {port} cannot be used: Address already in use." in problem
+    assert f"Port {port} is in use. End what listens there" in problem
     own = emulators["json"].url.rpartition(":")[2]
     assert told(look("port", PORT=own), "ok") == [f"This service answers on port {own}. "]

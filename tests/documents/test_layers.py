@@ -26,7 +26,7 @@ FLOORS = (
     ("shared.observe",),
     ("shared.model",),
     ("shared.files", "shared.https", "shared.environment", "shared.env_file"),
-    ("shared.errors", "shared.deadlines", "shared.console", "shared.formats"),
+    ("shared.errors", "shared.deadlines", "shared.console", "shared.formats", "shared.ports"),
     ("shared",),
 )
 """From the top. A module stands where the longest of these names that it begins with does; it may

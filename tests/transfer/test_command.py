@@ -219,7 +219,7 @@ def test_without_a_terminal_yes_has_to_be_given_once_nothing_else_is_wrong(
         (["apply"], {"DATABASE_URL": ""}, "DATABASE_URL is missing"),
         (["apply"], {"USERS_FILE": "/nowhere/users.json"}, "There is no file /nowhere/users.json"),
         (["apply"], {"LOCKOUT_TIME": "15m"}, "LOCKOUT_TIME must be a whole number"),
-        (["apply"], {"DATABASE_URL": "", "DATABSE_URL": "x"}, "DATABSE_URL is no setting: is"),
+        (["apply"], {"DATABASE_URL": "", "DATABSE_URL": "x"}, "DATABSE_URL is no setting; perhaps"),
         (["rollback", "20261122T183014"], {}, "There is no batch 20261122T183014"),
         (["rollback", "x"], {"DATABASE_URL": ""}, "DATABASE_URL is missing"),
     ],

@@ -30,7 +30,7 @@ def test_a_port_in_use_ends_the_server_with_a_sentence(taken: int) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        f"Port {taken} is in use: end what listens there, or set PORT to another.\n"
+        f"Port {taken} is in use. End what listens there, or set PORT to another.\n"
     )
 
 
@@ -41,7 +41,7 @@ def test_make_dev_ends_too_instead_of_waiting_for_a_change(taken: int) -> None:
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2, "make's own"
-    assert done.stderr.startswith(f"Port {taken} is in use: end what listens there")
+    assert done.stderr.startswith(f"Port {taken} is in use. End what listens there")
     assert "Serving" not in done.stdout + done.stderr
 
 

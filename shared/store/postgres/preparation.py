@@ -30,7 +30,7 @@ def prepare(database: Database, connection: Connection, deadline: float, *, appl
         connection,
         deadline,
         apply=apply,
-        look=_look,
+        check=_look,
         before={_KEYS_CORRECTED: _correct_keys},
         after=_correct_keys,
     )

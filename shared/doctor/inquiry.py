@@ -45,7 +45,7 @@ class Place:
     is_read_only: bool
 
 
-class Look:
+class Inquiry:
     """Asks each question once, whatever checks want its answer."""
 
     def __init__(
