@@ -57,6 +57,8 @@ _SCHEMA = frozenset(
     {sqlstate.INVALID_SCHEMA_NAME, sqlstate.INSUFFICIENT_PRIVILEGE, sqlstate.UNDEFINED_COLUMN}
 )
 """For the operator to mend."""
+_TOO_LONG = frozenset({sqlstate.QUERY_CANCELED, sqlstate.TRANSACTION_TIMEOUT})
+"""The server ended what took too long, and says nothing of the others' statements."""
 _UNAVAILABLE = (
     sqlstate.CLASS_CONNECTION_EXCEPTION,
     sqlstate.CLASS_INSUFFICIENT_RESOURCES,
@@ -139,7 +141,7 @@ def translated() -> Iterator[None]:
             raise ConnectionLost(StoreUnavailable(cause=cause, **facts)) from error
         if code in _SCHEMA:
             raise StoreRefused(cause=cause, **facts) from error
-        if code == sqlstate.QUERY_CANCELED:
+        if code in _TOO_LONG:
             raise StoreTimeout(cause=cause, **facts) from error
         if code.startswith(_UNAVAILABLE):
             raise StoreUnavailable(cause=cause, **facts) from error
@@ -154,10 +156,12 @@ def translated() -> Iterator[None]:
 
 def hung_up(
     last: pg8000.exceptions.DatabaseError, *, repeat: bool
-) -> ConnectionLost | StoreRefused:
+) -> ConnectionLost | StoreUnavailable:
     """Tell what an error means after which the server, or a pooler, hung up."""
     code, message = _code(last), _message(last)
     cause = f"{code} {message}"
+    if code == sqlstate.TRANSACTION_TIMEOUT:
+        return StoreTimeout(cause=cause)
     if refusals.of_pooler(code, message) is Refusal.FINAL:
         return StoreRefused(cause=refusals.with_remedy(cause))
     return ConnectionLost(StoreUnreachable(cause=cause), repeat=repeat)

@@ -18,6 +18,8 @@ _OBJECTS = {"s": "schema", "t": "table", "c": "column", "d": "datatype", "n": "c
 """The fields of the protocol that name what an error is about."""
 _RAISED = ("exec_stmt_raise", "exec_stmt_assert")
 """The routines of PL/pgSQL's RAISE and ASSERT."""
+_CHECKS_RIGHTS = "aclcheck_error"
+"""The routine that tells of an object to which a right is lacking, whoever asked for it."""
 _SIGNATURE = re.compile(r"[^\s()]+\([^()]*\)")
 _OURS = re.compile(r"[^\n]*\binline_code_block\b(?!\()[^\n]*")
 """The context of a DO block, as migrations have them, that nothing of another's was called in."""
@@ -26,6 +28,8 @@ _OURS = re.compile(r"[^\n]*\binline_code_block\b(?!\()[^\n]*")
 def message(fields: Mapping[str, str]) -> str:
     """Give the primary message if it is PostgreSQL's own and quotes no value, else nothing."""
     code = fields.get("C", "")
+    if code == sqlstate.INSUFFICIENT_PRIVILEGE and fields.get("R") == _CHECKS_RIGHTS:
+        return fields.get("M", "")[:MAX_LENGTH]  # It names an object that is there.
     quotes = code.startswith(sqlstate.CLASS_DATA_EXCEPTION) and code != sqlstate.STRING_TOO_LONG
     if quotes or _is_foreign(fields):
         return ""

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 DEFAULT_PORT = 5432
 _APPLICATION_NAME = "ai-coder-auth"
-_WEAK_SSLMODES = ("disable", "allow", "prefer")
+_WEAK_SSLMODES = ("disable", "allow", "prefer", "no-verify")
 _SSLMODES = ("require", "verify-ca", "verify-full")
 _CHANNEL_BINDINGS = ("disable", "prefer", "require")
 _SSLNEGOTIATIONS = ("postgres", "direct")
@@ -35,6 +35,17 @@ _PARAMETERS = frozenset(
         "connect_timeout",
     }
 )
+
+
+_INSTEAD = {
+    "schema": "options=-csearch_path=… names a schema",
+    "currentSchema": "options=-csearch_path=… names a schema",
+    "search_path": "options=-csearch_path=… names a schema",
+    "connection_limit": "remove it, and set DATABASE_MAX_CONNECTIONS",
+    "pool_timeout": "remove it, and set DATABASE_TIMEOUT",
+    "statement_timeout": "remove it, and set DATABASE_STATEMENT_TIMEOUT",
+}
+"""What to write for parameters of other drivers."""
 
 
 class InvalidDatabaseUrl(ValueError):
@@ -63,6 +74,7 @@ class DatabaseUrl:
 
         Raises InvalidDatabaseUrl with a sentence that names the part at fault.
         """
+        _check_form(text)
         try:
             parts = urlsplit(text)
             port = parts.port
@@ -129,6 +141,22 @@ class DatabaseUrl:
         return replace(self, host=label.removesuffix("-pooler") + dot + rest)
 
 
+def _check_form(text: str) -> None:
+    """Refuse what other programs write, or a template, by what it is."""
+    if re.match(r"(DATABASE_URL=|psql )?['\"]", text):
+        raise InvalidDatabaseUrl(
+            "it begins with a quotation mark, which is taken as a part of it where no shell "
+            "reads it; leave the quotation marks out"
+        )
+    if re.match(r"postgres(ql)?\+", text):
+        raise InvalidDatabaseUrl("it names a driver; it must begin with postgresql://")
+    if "[" in text.rpartition("@")[0]:
+        raise InvalidDatabaseUrl(
+            "it has a '[' ahead of the host; is that a placeholder? In a password write '[' "
+            "as %5B and ']' as %5D"
+        )
+
+
 def _decode(text: str) -> str:
     try:
         decoded = unquote(text, errors="strict")
@@ -146,7 +174,8 @@ def _parameters(query: str) -> dict[str, str]:
         if name not in _PARAMETERS:
             # What follows a bare question mark in a password is no parameter, and is not shown.
             shown = f" {name!r}" if re.fullmatch(r"[a-z_]{1,30}", name) else ""
-            raise InvalidDatabaseUrl(f"its parameter{shown} is not supported")
+            instead = _INSTEAD.get(name, "remove it")
+            raise InvalidDatabaseUrl(f"its parameter{shown} is not supported; {instead}")
         if name in given:
             raise InvalidDatabaseUrl(f"its parameter {name!r} is given twice")
         given[name] = value

@@ -94,3 +94,18 @@ def test_what_a_migration_raises_itself_is_told(pool: Database) -> None:
     with pytest.raises(StoreFault, match="withheld") as raised:
         pool.execute("DO $$ BEGIN PERFORM guard(''); END $$")
     assert CANARY not in str(raised.value)
+
+
+def test_a_right_that_a_trigger_s_function_lacks_is_told_with_its_object(
+    pool: Database, postgres: Server
+) -> None:
+    """PostgreSQL says it itself, of what is there; without it nobody would know what to grant."""
+    postgres.run("CREATE TABLE IF NOT EXISTS secrets (id int)", pool.url.database)
+    postgres.run(_FUNCTION.format("INSERT INTO secrets VALUES (1);"), pool.url.database)
+    with pytest.raises(StoreRefused, match="42501 permission denied for table secrets") as raised:
+        pool.execute("SELECT guard(:value)", value=CANARY)
+    assert raised.value.facts["routine"] == "guard(text)"
+    raising = f"RAISE insufficient_privilege USING MESSAGE = '{CANARY}';"
+    postgres.run(_FUNCTION.format(raising), pool.url.database)
+    with pytest.raises(StoreFault, match="42501: message withheld"):
+        pool.execute("SELECT guard(:value)", value=CANARY)

@@ -17,7 +17,7 @@ from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
-from shared.errors import EmailTaken, StoreRefused, TooManyAttempts
+from shared.errors import EmailTaken, StoreRefused, StoreTimeout, TooManyAttempts
 from shared.model.clients import Client
 from shared.model.statistics import DAY, Window
 from shared.model.users import ExternalIdentity, User
@@ -32,7 +32,7 @@ from tests.support.stores import CLIENT, id_token, postgres_store, session_of, s
 from tests.support.transfers import Target
 from tests.support.transfers import user as user_row
 
-AFTER_REFUSALS = {"is_taken", "widths", "give_back", "give_back_unaudited"}
+AFTER_REFUSALS = {"is_taken", "is_as_found", "widths", "give_back", "give_back_unaudited"}
 """Statements for what the operator's own schema refuses, which is nothing here."""
 CASES = [
     ("German, DMY", "America/New_York", "direct"),
@@ -242,6 +242,21 @@ def test_a_time_in_another_style_is_never_read_as_another_day(
             script = "SELECT timestamptz '2026-03-04 05:06:07.5Z'"
             with pytest.raises(Exception, match="could not be read"):
                 connection.run_script(script)
+
+
+def test_a_transaction_that_the_server_ends_is_no_outage_and_its_connection_is_not_used_again(
+    postgres: Server, database: str
+) -> None:
+    if postgres.version >= 17:
+        set_defaults(postgres, f"DATABASE {database}", transaction_timeout="200ms")
+    with closing(Database(DatabaseUrl.parse(postgres.url(database)), DatabaseSettings())) as pool:
+        if postgres.version < 17:  # Nothing there ends transactions like this.
+            return
+        with pytest.raises(StoreTimeout, match="25P04"):
+            pool.execute("SELECT pg_sleep(2)")
+        assert not pool.breaker.is_open
+        assert pool.counts().total == 0
+        assert pool.execute("SELECT 1") == [[1]]
 
 
 def test_a_session_without_triggers_and_foreign_keys_is_refused(
