@@ -15,6 +15,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("database", of_database(database.look_at_connection)),
     ("pooler", of_database(database.look_at_pooler)),
     ("schema", of_database(database.look_at_schema)),
+    ("collation", of_database(database.look_at_collation)),
     ("neighbours", of_database(database.look_at_neighbours)),
     ("role", of_database(database.look_at_role)),
     ("clock", of_database(database.look_at_clock)),

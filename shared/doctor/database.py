@@ -21,6 +21,13 @@ SELECT rolsuper OR rolbypassrls, pg_catalog.has_database_privilege(current_user,
     pg_catalog.current_database(), 'TEMPORARY'), pg_catalog.to_regclass('users') IS NOT NULL
 FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
+_OTHER_COLLATION = """
+SELECT datcollversion, pg_catalog.pg_database_collation_actual_version(oid)
+FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+AND datcollversion <> pg_catalog.pg_database_collation_actual_version(oid)
+"""
+_KNOWS_COLLATIONS = 15
+"""The first version of PostgreSQL that keeps a database's."""
 _LACKING = """
 SELECT needed.name, needed.privilege || coalesce(' (' || needed.attribute || ')', '')
 FROM pg_catalog.json_to_recordset(:needed::json)
@@ -161,6 +168,22 @@ def look_at_schema(inquiry: Inquiry) -> Findings:
         )
     if not edited and not pending:
         yield ok(f"All {count(len(states.get('applied', [])), 'migration')} are applied.")
+
+
+def look_at_collation(inquiry: Inquiry) -> Findings:
+    """Tell where the system has got other collations, by which indexes are in another order."""
+    if int(inquiry.served.version.partition(".")[0]) < _KNOWS_COLLATIONS:
+        return
+    database, found = inquiry.served.database, inquiry.ask(_OTHER_COLLATION)
+    if not found:
+        yield ok("The collation is the one by which the indexes were built.")
+    for then, now in found:
+        yield problem(
+            f"The collation of the database {database} was of version {then}, and is of {now} "
+            "since the server's system was updated: indexes may not find users who are there.",
+            f"Run `REINDEX DATABASE {database}`, and `ALTER DATABASE {database} REFRESH COLLATION "
+            "VERSION` when it has worked.",
+        )
 
 
 def look_at_neighbours(inquiry: Inquiry) -> Findings:

@@ -75,6 +75,31 @@ def test_a_table_of_somebody_elses_is_named_with_the_remedy(
     assert any("users is not the old server's table" in problem for problem in problems)
 
 
+def test_a_collation_that_has_changed_under_the_indexes_is_a_problem(
+    postgres: Server, make_database: Callable[..., str]
+) -> None:
+    """As after an update of the C library: a login finds nobody, and a sign-up makes a twin."""
+    name = f"{make_database()}_collated"
+    # Before 17 that of Neon's databases, C.UTF-8, has no version.
+    provider = "LOCALE_PROVIDER icu ICU_LOCALE 'en' LOCALE 'C'" if postgres.version < 17 else ""
+    postgres.run(
+        f"CREATE DATABASE {name} OWNER app TEMPLATE template0"
+        f" {provider if postgres.version >= 15 else ''}"
+    )
+    try:
+        url = postgres.url(name)
+        assert told(look("collation", DATABASE_URL=url), "problem") == []
+        if postgres.version >= 15:
+            postgres.run(f"UPDATE pg_database SET datcollversion = '0' WHERE datname = '{name}'")
+        problems = told(look("collation", DATABASE_URL=url), "problem")
+        if postgres.version >= 15:
+            (problem,) = problems
+            assert f"The collation of the database {name} was of version 0, and is of" in problem
+            assert f"`REINDEX DATABASE {name}`" in problem
+    finally:
+        postgres.drop_database(name)
+
+
 NEIGHBOURS = {
     trigger("RETURN NULL;", "AFTER INSERT OR UPDATE"): (
         "users has a trigger of another's, guard (AFTER INSERT OR UPDATE). See that it neither"
