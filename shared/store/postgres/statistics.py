@@ -38,6 +38,9 @@ _COUNTS = """(
     ) counted
 )"""
 _NEXT = "(SELECT max(hour) + interval '1 hour' FROM event_hours)"
+# Before the first event there is nothing to look for, hour by hour.
+_FIRST_UNCOUNTED = f"""coalesce(
+        {_NEXT}, (SELECT date_trunc('hour', min(at), 'UTC') FROM auth_events), :end::timestamptz)"""
 # Nothing before the days that can be asked for is of use. The hours are in order, so that no two
 # roll-ups wait for each other in a circle.
 ROLL_UP = Statement(
@@ -82,7 +85,7 @@ WITH registered AS (
     FROM users GROUP BY 1, 2
 ), uncounted AS (
     SELECT hour FROM changed_hours WHERE hour >= :start::timestamptz AND hour < :end::timestamptz
-    UNION SELECT generate_series(greatest(:start::timestamptz, {_NEXT}),
+    UNION SELECT generate_series(greatest(:start::timestamptz, {_FIRST_UNCOUNTED}),
         :end::timestamptz - interval '1 hour', '1 hour')
 ), hours AS (
     SELECT hour, counts FROM event_hours
