@@ -39,7 +39,6 @@ _PARAMETERS = frozenset(
 
 _INSTEAD = {
     "schema": "options=-csearch_path=… names a schema",
-    "currentSchema": "options=-csearch_path=… names a schema",
     "search_path": "options=-csearch_path=… names a schema",
     "connection_limit": "remove it, and set DATABASE_MAX_CONNECTIONS",
     "pool_timeout": "remove it, and set DATABASE_TIMEOUT",
@@ -174,7 +173,7 @@ def _parameters(query: str) -> dict[str, str]:
         if name not in _PARAMETERS:
             # What follows a bare question mark in a password is no parameter, and is not shown.
             shown = f" {name!r}" if re.fullmatch(r"[a-z_]{1,30}", name) else ""
-            instead = _INSTEAD.get(name, "remove it")
+            instead = _INSTEAD.get(name, "remove it" if shown else "in a password write '?' as %3F")
             raise InvalidDatabaseUrl(f"its parameter{shown} is not supported; {instead}")
         if name in given:
             raise InvalidDatabaseUrl(f"its parameter {name!r} is given twice")

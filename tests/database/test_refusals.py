@@ -170,6 +170,18 @@ def test_a_pooler_that_takes_no_transactions_is_told_how_to(
             assert pool.execute("SELECT 1") == [[1]]
 
 
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("08P01 no such database: d", "08P01 no such database: d: add it to [databases]"),
+        ("08P01 no such user: app", "auth_file"),
+        ("08P01 SASL authentication failed", "08P01 SASL authentication failed"),
+    ],
+)
+def test_what_a_pooler_says_is_told_with_the_remedy_that_is_known(said: str, remedy: str) -> None:
+    assert remedy in refusals.with_remedy(said)
+
+
 LAST_WORDS = [
     ("08P01", "query_wait_timeout", StoreUnreachable, 2),
     ("08P01", "client_idle_timeout", StoreUnreachable, 2),
