@@ -105,6 +105,7 @@ NEIGHBOURS = {
         "users has a trigger of another's, guard (AFTER INSERT OR UPDATE). See that it neither"
     ),
     trigger("RETURN OLD;", "BEFORE DELETE"): "guard (BEFORE DELETE). If it keeps the row, as a",
+    trigger("RETURN OLD;", "BEFORE DELETE", "auth_events"): "what has expired is never deleted",
     trigger("RETURN NEW;", table="auth_events"): (
         "auth_events has a trigger of another's, guard (BEFORE INSERT). What it keeps out"
     ),

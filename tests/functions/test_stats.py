@@ -72,7 +72,7 @@ def test_the_answer_has_the_old_numbers_and_each_day_and_hour_of_the_window(
             client.post("/api/signup", json=ada)
             client.post("/api/login", json=ada)
     answer = _get(emulator)
-    assert answer.status_code == 200
+    assert answer.status_code == 200, emulator.output()
     found = answer.json()
     assert found.keys() == NUMBERS | {"window", "registrations"} | OF_EVENTS
     assert {name: found[name] for name in NUMBERS} == {

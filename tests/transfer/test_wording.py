@@ -160,10 +160,8 @@ def test_a_successful_verification_says_how_many_agree_and_who_need_not(
 def test_the_question_before_a_rollback_says_what_would_be_done(
     counts: dict[str, int], question: str
 ) -> None:
-    assert (
-        question_before_rollback(RolledBack(batch="x", counts=counts, following=[]), "t on host")
-        == question
-    )
+    planned = RolledBack(batch="x", counts=counts, following=[])
+    assert question_before_rollback(planned, "t on host") == question
 
 
 def test_every_action_has_a_target_of_make() -> None:

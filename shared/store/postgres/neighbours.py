@@ -122,7 +122,10 @@ def remarks(ask: Ask) -> list[Remark]:
 
 def _of_trigger(trigger: Trigger) -> Remark:
     advice = []
-    if trigger.when == "BEFORE" and trigger.table == USERS and "DELETE" in trigger.verbs:
+    deletes = trigger.when == "BEFORE" and "DELETE" in trigger.verbs
+    if deletes and trigger.table != USERS:
+        advice.append("If it keeps the row, what has expired is never deleted: let it return OLD.")
+    elif deletes:
         advice.append(
             "If it keeps the row, as a soft delete does, accounts cannot be deleted (503), nor"
             " imports rolled back: let it return OLD."
