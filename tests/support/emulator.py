@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.forks import Forks, Server
 from tests.support.postgres import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,7 +45,7 @@ _START_SECONDS = 120
 class Emulator:
     """A running emulator: where it listens and what it logs."""
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes], output: Path) -> None:
+    def __init__(self, url: str, process: Server | subprocess.Popen[bytes], output: Path) -> None:
         self.url = url
         self.process = process
         self._output = output
@@ -97,6 +99,11 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | defaults | UNLIMITED | settings
 
 
+@functools.cache
+def _forks() -> Forks:
+    return Forks(environment())
+
+
 @contextmanager
 def running_emulator(
     target: str = "api",
@@ -109,6 +116,7 @@ def running_emulator(
 ) -> Iterator[Emulator]:
     """Start functions-framework with the settings, and stop it afterwards.
 
+    It is a fork of a process that has imported it, but where the start itself is another one:
     `stack` is the size of a thread's stack in KiB, and `files` how many may be open, where the
     system's own shall not be used. A shell's `redirection` can take its standard streams away.
     """
@@ -118,17 +126,21 @@ def running_emulator(
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
         path = Path(output or f"{folder}/output")
         port = free_port()
-        with path.open("wb") as file:
-            process = subprocess.Popen(
-                [
-                    "sh", "-c", f'{limits}exec "$@" {redirection}', "sh",
-                    sys.executable, "-m", "functions_framework",
-                    "--source", source, "--target", target,
-                    "--host", "127.0.0.1", "--port", str(port),
-                ],
-                cwd=folder, env=environment(**settings), stdout=file, stderr=file,
-                start_new_session=True,
-            )  # fmt: skip
+        arguments = ["--source", source, "--target", target]
+        arguments += ["--host", "127.0.0.1", "--port", str(port)]
+        variables = environment(**settings)
+        process: Server | subprocess.Popen[bytes]
+        if limits or redirection or {"HOME", "PYTHONPATH"} & settings.keys():
+            with path.open("wb") as file:
+                process = subprocess.Popen(
+                    [
+                        "sh", "-c", f'{limits}exec "$@" {redirection}', "sh",
+                        sys.executable, "-m", "functions_framework", *arguments,
+                    ],
+                    cwd=folder, env=variables, stdout=file, stderr=file, start_new_session=True,
+                )  # fmt: skip
+        else:
+            process = _forks().start(arguments, variables, folder, path)
         emulator = Emulator(f"http://127.0.0.1:{port}", process, path)
         try:
             _wait_until_it_answers(emulator)
