@@ -69,6 +69,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def postgres() -> Iterator[Server]:
     """One PostgreSQL server for the whole run, with a migrated template database."""
     with running_postgres() as server:
+        # It would look into each of hundreds of databases in turn.
+        server.run("ALTER SYSTEM SET autovacuum = off")
+        server.run("SELECT pg_reload_conf()")
         server.run(f"CREATE DATABASE {_TEMPLATE} OWNER app")
         bring_up_to_date(DatabaseUrl.parse(server.url(_TEMPLATE)), DatabaseSettings())
         yield server

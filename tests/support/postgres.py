@@ -293,7 +293,6 @@ def running_postgres(
             "timezone": "UTC",
             "fsync": "off",
             "full_page_writes": "off",
-            "autovacuum": "off",  # It would look into each of hundreds of databases in turn.
             "max_wal_size": "256MB",
         }
         if not plaintext:  # A server that was built without TLS refuses even to hear of it.
