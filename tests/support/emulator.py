@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.forks import Forks, Server
+from tests.support.forks import Forked, Forks
 from tests.support.postgres import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -45,7 +45,7 @@ _START_SECONDS = 120
 class Emulator:
     """A running emulator: where it listens and what it logs."""
 
-    def __init__(self, url: str, process: Server | subprocess.Popen[bytes], output: Path) -> None:
+    def __init__(self, url: str, process: Forked | subprocess.Popen[bytes], output: Path) -> None:
         self.url = url
         self.process = process
         self._output = output
@@ -116,7 +116,7 @@ def running_emulator(
 ) -> Iterator[Emulator]:
     """Start functions-framework with the settings, and stop it afterwards.
 
-    It is a fork of a process that has imported it, but where the start itself is another one:
+    It is a fork of a process that has imported it, unless it begins otherwise than most:
     `stack` is the size of a thread's stack in KiB, and `files` how many may be open, where the
     system's own shall not be used. A shell's `redirection` can take its standard streams away.
     """
@@ -129,7 +129,7 @@ def running_emulator(
         arguments = ["--source", source, "--target", target]
         arguments += ["--host", "127.0.0.1", "--port", str(port)]
         variables = environment(**settings)
-        process: Server | subprocess.Popen[bytes]
+        process: Forked | subprocess.Popen[bytes]
         if limits or redirection or {"HOME", "PYTHONPATH"} & settings.keys():
             with path.open("wb") as file:
                 process = subprocess.Popen(

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Server:
+class Forked:
     """A server's process, to be asked as a `subprocess.Popen` is."""
 
     def __init__(self, forks: Forks, pid: int) -> None:
@@ -59,9 +59,9 @@ class Forks:
 
     def start(
         self, arguments: list[str], variables: dict[str, str], folder: str, output: Path
-    ) -> Server:
+    ) -> Forked:
         """Start one in a folder and a session of its own."""
-        return Server(self, self.ask([arguments, variables, folder, str(output)]))
+        return Forked(self, self.ask([arguments, variables, folder, str(output)]))
 
     def ask(self, question: object) -> int:
         """Ask the process."""
