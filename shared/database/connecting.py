@@ -13,6 +13,7 @@ import struct
 import time
 from typing import NoReturn
 
+from shared.database import system_roots
 from shared.database.connection import Connection, DeadlineSocket, remaining
 from shared.database.faults import GARBLED, ConnectRetryable, describe
 from shared.database.happy_eyeballs import Address, Preferences
@@ -28,7 +29,10 @@ _ALPN = "postgresql"
 def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
     """Trust the given roots or the system's, and check certificate and host name, always."""
     try:
-        context = ssl.create_default_context(cafile=url.root_certificates)
+        context = ssl.create_default_context(
+            cafile=url.root_certificates,
+            capath=None if url.root_certificates else system_roots.folder(),
+        )
     except (ssl.SSLError, OSError) as error:
         raise StoreRefused(cause=f"sslrootcert cannot be used: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
