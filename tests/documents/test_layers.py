@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -185,6 +186,63 @@ def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:
     assert heavy <= MODULES.keys()
     assert not _reach("main") & heavy
     assert not _reach("functions.health") & heavy
+
+
+FIRST_LOGIN = """
+import dataclasses, json, sys, main
+main.login
+app = main.application
+app.accounts, app.tokens, app.alerts, app.janitor
+classes = {
+    f"{name}.{key}"
+    for name, module in list(sys.modules.items()) if name.startswith(("shared.", "functions."))
+    for key, value in vars(module).items()
+    if isinstance(value, type) and value.__module__ == name and dataclasses.is_dataclass(value)
+}
+print(json.dumps([sorted(sys.modules), sorted(classes)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def first_login() -> tuple[set[str], set[str]]:
+    """The modules that a first login on Postgres loads, and the dataclasses of ours in them."""
+    url = "postgresql://user:password@localhost/database"
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_LOGIN],
+        cwd=ROOT, env=environment(DATABASE_URL=url), capture_output=True, check=True,
+    )  # fmt: skip
+    modules, classes = json.loads(done.stdout)
+    return set(modules), set(classes)
+
+
+def test_a_first_login_loads_nothing_that_only_later_requests_or_a_migration_need(
+    first_login: tuple[set[str], set[str]],
+) -> None:
+    modules, _ = first_login
+    later = {
+        "shared.database.sql_script",
+        "shared.model.statistics",
+        "shared.store.postgres.email_keys",
+        "shared.store.postgres.preflight",
+        "shared.store.postgres.statistics",
+    }
+    assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in later)
+    assert "shared.store.postgres.store" in modules
+    assert not modules & later
+
+
+def test_of_the_plain_data_of_a_first_login_only_what_holds_a_secret_is_a_dataclass(
+    first_login: tuple[set[str], set[str]],
+) -> None:
+    """See docs/decisions/0033-what-a-cold-start-makes.md."""
+    _, classes = first_login
+    assert classes == {
+        "shared.credentials.settings.CredentialSettings",
+        "shared.database.url.DatabaseUrl",
+        "shared.observe.settings.AlertSettings",
+        "shared.rules.settings.AdministratorSettings",
+        "shared.store.contract.Credentials",
+    }
 
 
 def test_a_deployment_knows_of_the_code_its_settings_only_and_nothing_knows_of_it() -> None:
