@@ -21,10 +21,10 @@ class Statement:
     """
 
     def __init__(self, name: str, sql: str, *, is_prepared: bool = True) -> None:
-        """Take a name for the log."""
+        """`name` is for the log and the metrics."""
         self.name, self.sql = name, sql
         self.is_prepared = is_prepared
-        """Whether requests parse and plan it once a connection, for any values of its parameters"""
+        """Whether requests parse and plan it once a connection, for any values of parameters."""
 
     @cached_property
     def _numbered(self) -> tuple[str, tuple[str, ...]]:
