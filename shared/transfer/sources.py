@@ -23,10 +23,14 @@ from shared.formats.strict_json import MAX_DEPTH, depth
 from shared.model.user_record import InvalidRow
 
 CHUNK = 128 * 1024
+_PART = 16 * 1024
+"""Bytes that are read at once where rows are short: in so many there are rarely more brackets than
+a row may nest, and then `depth` has nothing to look at."""
 ROW_MAX_LENGTH = 1024 * 1024
 """Characters of one row."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_BETWEEN_ROWS = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 _REST_OF_TEXT = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
 _TEXT = re.compile(f'"{_REST_OF_TEXT.pattern}', re.DOTALL)
 _TOKEN = re.compile(rf"{_TEXT.pattern}|[\[\]{{}}]", re.DOTALL)
@@ -42,6 +46,8 @@ _FOREIGN = {
 }  # fmt: skip
 """What is often given instead, by its first bytes."""
 _FORMS = 'Write an array of users, {"users": […]}, or one user a line.'
+_DEEPEST = MAX_DEPTH + 2
+"""Of a buffer: its rows may stand in an array, and that in an object."""
 _TOO_LONG = f"is longer than {ROW_MAX_LENGTH:,} characters"
 _TOO_DEEP = "is nested too deeply"
 
@@ -118,17 +124,24 @@ class Source:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._buffer = ""
         self._shallow = ""
+        self._depth = 0
+        """Of the buffer, in which no row is deeper, but a line after a damaged one may be."""
         self._position = 0
         self._dropped = 0
         self._line = 1
         self._ended = False
         self._row = (0, 0)
+        self._is_fresh = False
+        """Whether the buffer has not been looked at since it was filled."""
         self._form = is_json_lines
         self.bytes_read = 0
         self.rows_read = 0
         self.is_json_lines = False
-        self.on_part: Callable[[str], object] = lambda _: None
-        """Is given the text of a row, in parts, that is too long or too deep for `row_text`."""
+        self.on_part: Callable[[str], object] | None = None
+        """Is given the text of a row, in parts, that is too long or too deep for `row_text`.
+
+        Only where there is one is `row_text` known of every row.
+        """
 
     @property
     def sha256(self) -> str:
@@ -167,7 +180,7 @@ class Source:
         while (end := self._buffer.find("\n", self._position)) < 0:
             if len(self._buffer) - self._position > ROW_MAX_LENGTH:
                 return False  # Perhaps a long row; `_object` finds out.
-            if not self._more():
+            if not self._double():
                 end = len(self._buffer)
                 break
         text = self._buffer[self._position : end].rstrip()
@@ -196,13 +209,41 @@ class Source:
         self._expect("[")
         if self._peek() != "]":
             while True:
+                if self._is_fresh and self.on_part is None:
+                    for row in self._rows_at_once():
+                        self.rows_read += 1
+                        yield row
                 self.rows_read += 1
                 yield self._value()
+                between = _BETWEEN_ROWS.match(self._buffer, self._position)
+                if between and between.end() < len(self._buffer):
+                    self._position = between.end()
+                    continue
                 if self._peek() != ",":
                     break
                 self._position += 1
                 self._peek()
         self._expect("]")
+
+    def _rows_at_once(self) -> list[object]:
+        """Scan all but the last of the rows in the buffer together, which takes half of the time.
+
+        They are what is an array between brackets. Nothing is given where they are not easily told
+        apart, or too long or too deep.
+        """
+        self._is_fresh = False
+        end = self._buffer.rfind("}", self._position) + 1
+        between = _BETWEEN_ROWS.match(self._buffer, end)
+        if not end or not between or between.end() == len(self._buffer):
+            return []
+        if self._depth > MAX_DEPTH or len(self._buffer) > ROW_MAX_LENGTH:
+            return []
+        try:
+            rows: list[object] = _SCANNER.decode(f"[{self._buffer[self._position : end]}]")
+        except json.JSONDecodeError:  # The bracket is one within a row, or something is wrong.
+            return []
+        self._position = between.end()
+        return rows
 
     def _object(self) -> Iterator[object]:
         """Give the rows of the array `users` of an object, whatever else it holds."""
@@ -258,7 +299,7 @@ class Source:
                 yield self._skip_line()
                 continue
             if end < 0:
-                if self._more():
+                if self._double():
                     continue
                 end = len(self._buffer)
             self._row = (self._position, end)
@@ -296,7 +337,9 @@ class Source:
         self._position = end
         if self._row[1] - self._row[0] > ROW_MAX_LENGTH:
             return InvalidRow(f"It {_TOO_LONG}.")
-        return InvalidRow(f"It {_TOO_DEEP}.") if _is_too_deep(self.row_text) else value
+        if self._depth > MAX_DEPTH and _is_too_deep(self.row_text):
+            return InvalidRow(f"It {_TOO_DEEP}.")
+        return value
 
     def _skip(self, problem: str) -> InvalidRow:
         """Pass over a value that cannot be parsed, and give its text away in parts."""
@@ -346,15 +389,13 @@ class Source:
         return InvalidRow(f"The line {_TOO_LONG}.")
 
     def _pass_to(self, end: int) -> None:
-        self.on_part(self._buffer[self._position : end])
+        if self.on_part is not None:
+            self.on_part(self._buffer[self._position : end])
         self._position = end
         self._row = (end, end)
 
     def _peek(self) -> str:
         """Skip white space and give the next character, or nothing at the end."""
-        character = self._buffer[self._position : self._position + 1]
-        if character == ",":  # The most frequent case of all.
-            return character
         while True:
             match = _SPACE.match(self._buffer, self._position)
             assert match
@@ -370,11 +411,11 @@ class Source:
             raise self._invalid("breaks off" if not found else f"lacks a {character!r}")
         self._position += 1
 
-    def _more(self) -> bool:
-        """Read another chunk behind what is not consumed yet; tell whether there was one."""
+    def _more(self, size: int = _PART) -> bool:
+        """Read another part behind what is not consumed yet; tell whether there was one."""
         if self._ended:
             return False
-        chunk = self._stream.read(CHUNK)
+        chunk = self._stream.read(size)
         if not self.bytes_read:
             for start, form in _FOREIGN.items():
                 if chunk.startswith(start):
@@ -394,9 +435,10 @@ class Source:
     def _double(self) -> bool:
         """Read as much again as is not consumed, so that a long value is not scanned often."""
         size = 2 * (len(self._buffer) - self._position)
-        is_more = self._more()
-        while len(self._buffer) - self._position < size and self._more():
-            pass
+        is_more = self._more(max(_PART, size // 2))
+        while (lacking := size - len(self._buffer) + self._position) > 0:
+            if not self._more(max(_PART, lacking)):
+                break
         return is_more
 
     def _consume(self, text: str) -> None:
@@ -405,7 +447,9 @@ class Source:
         self._line = self._current_line
         self._buffer, self._position = self._buffer[self._position :] + text, 0
         self._row = (0, 0)
-        self._shallow = _shallow(self._buffer)
+        self._is_fresh = True
+        self._depth = depth(self._buffer.encode())
+        self._shallow = self._buffer if self._depth <= _DEEPEST else _shallow(self._buffer)
 
     @property
     def _offset(self) -> int:
@@ -455,11 +499,8 @@ def _shallow(buffer: str) -> str:
     The array around the rows counts as well, and so does the object around that, if they begin
     in this buffer: how deep a row is by itself is measured once it can be told where it ends.
     """
-    if depth(buffer.encode()) <= MAX_DEPTH + 2:
-        return buffer
-    too_deep = MAX_DEPTH + 3
     ends = range(len(buffer))
-    end = bisect_left(ends, too_deep, key=lambda end: depth(buffer[:end].encode()))
+    end = bisect_left(ends, _DEEPEST + 1, key=lambda end: depth(buffer[:end].encode()))
     return buffer[:end]
 
 

@@ -34,7 +34,7 @@ class _Trickle:
         return self._stream.read(self._size)
 
 
-@given(st.lists(JSON), st.integers(1, 9), st.booleans())
+@given(st.lists(JSON), st.integers(1, 9) | st.sampled_from([30, 100, 1_000_000]), st.booleans())
 def test_rows_are_the_same_however_the_bytes_arrive(
     rows: list[Any], size: int, is_ascii: bool
 ) -> None:
@@ -97,6 +97,13 @@ def test_a_file_may_hold_nobody(data: bytes) -> None:
         (b'["' + b"x" * (ROW_MAX_LENGTH + 300_000), "row 1, line 1 breaks off in a value that is"),
         (b"[1, }]" + b" " * 3_000_000, "row 2, line 1 is no JSON"),
         (b'[1,\n{"a": "O"Brien", "b": 1}, 2]', "row 2, line 2 is no JSON"),
+        (b'[{},\n{"a": [{}, tru, {}, {}]},\n{}, {}]', "row 2, line 2 is no JSON"),
+        (b"[{},\n{}, {},\n{}} ,{}]", "row 4, line 3 lacks a ']'"),
+        (b"[{},\n{}, {}]\n, {}, {}", "row 3, line 3 goes on after its end"),
+        (
+            b'[{}, {"a": ' + b"[" * 200 + b"1, tru, {}]}, {}]",
+            "breaks off in a value that is nested",
+        ),
         (b'[{"a": tru, "b": 1, "c": 2}, ' + b"[" * 200 + b"]" * 200 + b"]", "row 1, line 1 is no"),
         (b'{7: 1, "users": [1]}', "is no JSON"),
         (b'{"posts": [1, 2', "breaks off"),
