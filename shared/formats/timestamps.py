@@ -15,6 +15,8 @@ _TIME = re.compile(
     r"(?:[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
     r"(?P<offset>[Zz]|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?)?)?"
 )
+_USUAL = b"0000-00-00T00:00:00.000Z"
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,15 +39,21 @@ def from_iso(text: object) -> datetime | None:
 
     It is in UTC where it names no offset; what is finer than a microsecond is cut off.
     """
-    if not isinstance(text, str) or not _TIME.fullmatch(text):
+    if not isinstance(text, str) or not (_is_usual(text) or _TIME.fullmatch(text)):
         return None
     try:
-        moment = datetime.fromisoformat(text.upper())
+        moment = datetime.fromisoformat(text if text[-1] == "Z" else text.upper())
         if moment.tzinfo is UTC:
             return moment
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # No such day, or out of range in UTC.
         return None
+
+
+def _is_usual(text: str) -> bool:
+    """Tell quickly whether it is what `to_iso` writes, but for its ranges."""
+    is_formed = text.isascii() and text.encode().translate(_DIGITS) == _USUAL
+    return is_formed and text[11:13] < "24"  # Some versions of Python read 24:00.
 
 
 def from_milliseconds(number: float) -> datetime | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ _NO_ADDRESS = "The email is missing or not an address."
 # Wider than for a new user: whoever the old server let in comes along.
 _EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_64_BITS = 2**64 - 1
+_BITS = struct.Struct(">q").pack
 _HEX = "\\x"  # As PostgreSQL begins bytes.
 _SID = re.compile(r"[\x21-\x7e]{1,255}")
 _LATEST_END = 253_402_300_799
@@ -229,8 +230,8 @@ def canonical(record: UserRecord) -> bytes:
         f"{':' if password is None else f'{len(password)}:{password}'}"
         f"{':' if name is None else f'{len(name)}:{name}'}"
         f"{':' if provider is None else f'{len(provider)}:{provider}'}"
-        f"{'' if created is None else f'{_HEX}{created & _64_BITS:016x}'},"
-        f"{'' if updated is None else f'{_HEX}{updated & _64_BITS:016x}'},{epoch}"
+        f"{'' if created is None else _HEX + _BITS(created).hex()},"
+        f"{'' if updated is None else _HEX + _BITS(updated).hex()},{epoch}"
     )
     for issuer, subject in identities:
         text += f",{len(issuer)}:{issuer}{len(subject)}:{subject}"
@@ -319,7 +320,8 @@ def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
         raise InvalidRow(f"{camel} and {snake} contradict each other.")
     if value is None:
         return None
-    moment = from_milliseconds(value) if type(value) in (int, float) else from_iso(value)
+    is_number = type(value) is int or type(value) is float
+    moment = from_milliseconds(value) if is_number else from_iso(value)
     if moment is None:
         raise InvalidRow(
             f"{camel} is not a time: write it like 2025-06-09T17:54:12.721Z, or as a number of "

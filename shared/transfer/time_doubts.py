@@ -27,19 +27,21 @@ class TimeDoubts:
     def look_at(self, number: int, row: dict[str, Any], record: UserRecord) -> None:
         """Look at a row that can be imported."""
         doubts = set()
-        for moment, (camel, snake) in zip(
-            (record.created_at, record.updated_at), _MEMBERS, strict=True
-        ):
+        moments = record.created_at, record.updated_at
+        for moment, (camel, snake) in zip(moments, _MEMBERS, strict=True):
             if moment is None:
                 continue
+            text = row.get(camel)
+            if text is None:
+                text = row[snake]
+            has_zone = type(text) is not str or text[-1] == "Z"
+            if has_zone and _YEAR_1990 <= moment <= self._latest:
+                continue  # As nearly all are.
             if moment < _YEAR_1990:
                 doubts.add(BEFORE_1990)
             elif moment > self._latest:
                 doubts.add(IN_THE_FUTURE)
-            text = row.get(camel)
-            if text is None:
-                text = row[snake]
-            if type(text) is str and text[-1] != "Z" and not has_offset(text):
+            if not has_zone and not has_offset(text):
                 doubts.add(NO_OFFSET)
         for doubt in doubts:
             found = self.found.setdefault(doubt, {"rows": 0, "first": number})

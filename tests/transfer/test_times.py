@@ -5,12 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
+import pytest
+
 from shared.formats.timestamps import from_iso
 from tests.support.postgres import Server
 from tests.support.transfers import Target, nonzero, user
 
 _DAYS = ("2024-02-29", "1900-01-01", "0001-01-02", "9999-12-30", "1582-10-10", "2023-03-26")
-_CLOCKS = ("00:00:00", "23:59:59", "02:30:00.7", "12:34:56.000001", "12:34:56.999999")
+_CLOCKS = (
+    "00:00:00",
+    "23:59:59",
+    "02:30:00.7",
+    "23:59:59.123",
+    "12:34:56.000001",
+    "12:34:56.999999",
+)
 _OFFSETS = ("", "Z", "z", "+00", "-05", "+0530", "+05:30", "-15:59", "+15:59", "-0000")
 
 
@@ -28,6 +37,20 @@ def test_postgresql_reads_each_form_of_a_time_as_the_same_instant(postgres: Serv
         ours = from_iso(text)
         assert ours is not None, text
         assert (ours - epoch) // timedelta(microseconds=1) == theirs, text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01T24:00:00.000Z",
+        "2024-01-01T23:60:00.000Z",
+        "2023-02-29T00:00:00.000Z",
+        "0000-01-01T00:00:00.000Z",
+        "٢٠٢٤-01-01T00:00:00.000Z",
+    ],
+)
+def test_what_is_only_formed_like_a_time_is_none(text: str) -> None:
+    assert from_iso(text) is None
 
 
 def test_a_plan_and_an_import_tell_of_times_that_cannot_be_right(target: Target) -> None:
