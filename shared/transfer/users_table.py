@@ -42,13 +42,13 @@ DIGEST = digest_with("u.epoch")
 def moment(microseconds: str) -> str:
     """Make a time of microseconds since 2000.
 
-    An interval is multiplied in floating point, which is exact for whole seconds times a million
-    up to the year 9999, but not for its microseconds.
+    An interval is multiplied in floating point, which is exact up to 2^53: for microseconds that is
+    the year 2285. Beyond, it is exact for whole seconds times a million.
     """
-    return (
-        f"(timestamptz '2000-01-01 00:00:00Z' + {microseconds} / 1000000 * interval '1 second'"
-        f" + {microseconds} % 1000000 * interval '1 microsecond')"
-    )
+    return f"""(timestamptz '2000-01-01 00:00:00Z' + CASE WHEN abs({microseconds}) < {2**53}
+        THEN {microseconds} * interval '1 microsecond'
+        ELSE {microseconds} / 1000000 * interval '1 second'
+            + {microseconds} % 1000000 * interval '1 microsecond' END)"""
 
 
 def read_from(user: str) -> str:
