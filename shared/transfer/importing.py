@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from shared.database.connection import Connection
 from shared.database.pool import Database
@@ -92,13 +92,8 @@ class Applied:
     """How many sessions were logged out here because they were in the source."""
 
 
-class _Row(NamedTuple):
-    """A valid row of a source."""
-
-    record: UserRecord
-    digest: bytes
-    row: dict[str, Any]
-
+_Row = tuple[UserRecord, bytes, dict[str, Any]]
+"""A valid row of a source: what it says of a user, the digest of that, and the row itself."""
 
 _NOTEWORTHY = (*staging.REJECTED, staging.KEPT, staging.ALTERED, staging.DELETED)
 
@@ -140,9 +135,10 @@ def apply(
         number = 0
         if found.to_write and (skip_invalid or not found.rejected):
             yield Progress("write", found.rows)
-            number = _write(connection, found)
-            found = replace(found, counts=staging.counts(connection))
-        yield from _outcomes(partial(_staged, connection), _NOTEWORTHY)
+            number, counts = _write(connection, found)
+            found = replace(found, counts=counts)
+        told = [verdict for verdict in _NOTEWORTHY if found.counts[verdict]]
+        yield from _outcomes(partial(_staged, connection), told)
         found.require_users()
         if found.rejected and not skip_invalid:
             raise RowsRejected(
@@ -200,11 +196,12 @@ class _Totals:
             found: _Row | InvalidRow
             try:
                 record = parse(row)
-                found = _Row(record, digest(record), row)
+                row_digest = digest(record)
             except InvalidRow as error:
                 found = error
             else:
-                self._digests.update(found.digest)
+                found = record, row_digest, row
+                self._digests.update(row_digest)
                 self._doubts.look_at(source.rows_read, row, record)
             if isinstance(row, dict) and not MEMBERS.issuperset(row):
                 _count_unknown(self._unknown, row)
@@ -238,7 +235,8 @@ def _compare(
             if isinstance(found, InvalidRow):
                 comparison.add_invalid(str(found))
             else:
-                comparison.add(found.record, found.digest, pending_operation(found.row))
+                record, row_digest, row = found
+                comparison.add(record, row_digest, pending_operation(row))
             if source.rows_read % BATCH_ROWS == 0:
                 yield Progress("read", source.rows_read, source.bytes_read)
         yield Progress("compare", source.rows_read, source.bytes_read)
@@ -261,17 +259,18 @@ def _examine(connection: Connection, source: Source) -> Generator[Event, None, P
     # Not earlier, or a source that arrives slowly would keep everyone waiting.
     staging.lock(connection)
     staging.classify(connection)
+    counts = staging.counts(connection)
     return totals.plan(
         source,
-        decisions_sha256=staging.decisions_sha256(connection),
-        counts=staging.counts(connection),
+        decisions_sha256=staging.decisions_sha256(connection, counts),
+        counts=counts,
         absent=staging.absent(connection),
     )
 
 
 def _stage(connection: Connection, source: Source, totals: _Totals) -> Generator[Event, None, None]:
     """Send the rows to the staging table."""
-    lines: list[str] = []
+    lines: list[bytes] = []
     size = 0
     with staging.fill(connection) as send:
         for found in totals.read(source):
@@ -279,15 +278,15 @@ def _stage(connection: Connection, source: Source, totals: _Totals) -> Generator
                 line = staging.invalid_line(source.rows_read, str(found))
             else:
                 record, row_digest, row = found
-                more = revoked_sessions(row), pending_operation(row)
-                line = staging.staged_line(source.rows_read, record, row_digest, *more)
-            lines.append(line)
-            size += len(line)
+                revoked, operation = revoked_sessions(row), pending_operation(row)
+                line = staging.staged_line(source.rows_read, record, row_digest, revoked, operation)
+            lines.append(encoded := line.encode())
+            size += len(encoded)
             if size > BATCH_BYTES:
-                send("".join(lines).encode())
+                send(b"".join(lines))
                 lines, size = [], 0
                 yield Progress("read", source.rows_read, source.bytes_read)
-        send("".join(lines).encode())
+        send(b"".join(lines))
     yield Progress("read", source.rows_read, source.bytes_read)
 
 
@@ -302,8 +301,10 @@ def _outcomes(
     report: Callable[[Sequence[str]], Iterator[Outcome]], verdicts: Sequence[str]
 ) -> Iterator[Outcome]:
     """Give those of the verdicts by row, those that reject one first."""
-    yield from report([verdict for verdict in verdicts if verdict in staging.REJECTED])
-    yield from report([verdict for verdict in verdicts if verdict not in staging.REJECTED])
+    rejected = [verdict for verdict in verdicts if verdict in staging.REJECTED]
+    for some in rejected, [verdict for verdict in verdicts if verdict not in staging.REJECTED]:
+        if some:
+            yield from report(some)
 
 
 def _staged(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome]:
@@ -311,7 +312,7 @@ def _staged(connection: Connection, verdicts: Sequence[str]) -> Iterator[Outcome
         yield Outcome(*row)
 
 
-def _write(connection: Connection, found: Plan) -> int:
+def _write(connection: Connection, found: Plan) -> tuple[int, dict[str, int]]:
     connection.run_script("SAVEPOINT written")
     try:
         return writing.write(connection, found.counts)

@@ -53,11 +53,7 @@ VALUES (
 )
 RETURNING number
 """
-# By counts: a join would be planned for a batch of one row, which PostgreSQL has not counted yet.
-_IS_UNRECORDED = f"""
-SELECT (SELECT count(*) FROM staged_users WHERE verdict IN {_WRITTEN})
-    <> (SELECT count(*) FROM import_records WHERE batch = :batch::bigint)
-"""
+_RECORDED = "SELECT count(*) FROM import_records WHERE batch = :batch::bigint"
 # Locks what it records, so that what is replaced is what was recorded.
 _RECORD_CHANGED = f"""
 INSERT INTO import_records (user_id, batch, digest, previous)
@@ -102,7 +98,7 @@ WITH revoked AS (
     INSERT INTO revoked_sessions (sid, ends_at, user_id)
     SELECT pair->>0, to_timestamp((pair->>1)::float8), s.id
     FROM staged_users s, jsonb_array_elements(s.revoked) pair
-    WHERE s.verdict IN ('new', 'changed', 'identical', 'kept', 'altered')
+    WHERE s.revoked IS NOT NULL AND s.verdict IN ('new', 'changed', 'identical', 'kept', 'altered')
       AND to_timestamp((pair->>1)::float8) > CURRENT_TIMESTAMP
     ON CONFLICT (sid) DO NOTHING RETURNING sid
 )
@@ -194,11 +190,12 @@ def first_unlike(connection: Connection) -> tuple[int, str] | None:
     return (int(rows[0][0]), str(rows[0][1])) if rows else None
 
 
-def write(connection: Connection, found: dict[str, int]) -> int:
-    """Write what is new and changed, of which so many were found; give the number of the batch.
+def write(connection: Connection, found: dict[str, int]) -> tuple[int, dict[str, int]]:
+    """Write what is new and changed, of which so many were found.
 
-    Whoever signed up or changed while this ran wins: the verdicts are brought up to date. Raises
-    StoreFault where the database refuses a row; `refusals.explain` finds it.
+    Gives the number of the batch, and the rows by verdict as they are then: whoever signed up or
+    changed while this ran wins. Raises StoreFault where the database refuses a row;
+    `refusals.explain` finds it.
     """
     number = int(connection.execute(_NEXT_BATCH)[0][0])
     if found[staging.CHANGED]:
@@ -207,20 +204,26 @@ def write(connection: Connection, found: dict[str, int]) -> int:
         for statement in (_KEEP_UNRECORDED, _UPDATE_CHANGED):
             connection.execute(statement, batch=number)
     is_large = found[staging.NEW] >= INDEX_LATER_ROWS
-    if not (is_large and _insert_unindexed(connection, "users", _FILL_USERS)):
+    is_filled = is_large and _insert_unindexed(connection, "users", _FILL_USERS)
+    if not is_filled:
         (inserted,) = connection.execute(_COUNT_INSERTED)[0]
         _require_own_ids(connection, int(inserted))
         staging.find_taken_emails(connection)
-    connection.run_script(f"{_DELETE_IDENTITIES}; {_INSERT_IDENTITIES}")
+    if found[staging.CHANGED]:
+        connection.run_script(_DELETE_IDENTITIES)
+    connection.run_script(_INSERT_IDENTITIES)
     if found[staging.CHANGED]:
         connection.execute(_RECORD_RAISED, batch=number)
     record = _RECORD_NEW.format(number)
     if not (is_large and _insert_unindexed(connection, "import_records", record)):
         connection.run_script(f"{record} ORDER BY id")  # Far quicker where the index is there.
     if is_large:
-        connection.run_script("SET LOCAL default_statistics_target TO DEFAULT; ANALYZE users")
+        # A coarse look is enough until PostgreSQL takes its own, which all that was written is for.
+        connection.run_script("ANALYZE users")
     connection.run_script(_CHECK)
-    return number
+    # Into a table that was empty and locked nobody else could come.
+    is_as_found = is_filled and not found[staging.CHANGED]
+    return number, found if is_as_found else staging.counts(connection)
 
 
 def _require_own_ids(connection: Connection, inserted: int) -> None:
@@ -284,9 +287,10 @@ def record_batch(
         counts=json.dumps(found),
         run_by=run_by,
     )
+    recorded = int(connection.execute(_RECORDED, batch=number)[0][0])
     for table, is_kept_out in (
         ("import_batches", not batch),
-        ("import_records", connection.execute(_IS_UNRECORDED, batch=number)[0][0]),
+        ("import_records", recorded != found[staging.NEW] + found[staging.CHANGED]),
     ):
         if is_kept_out:
             raise TransferRefused(
