@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ BEFORE_1990, IN_THE_FUTURE, NO_OFFSET = "before_1990", "in_the_future", "no_offs
 _DAY = 86_400
 _SECONDS_TO_2000 = 946_684_800
 _YEAR_1990 = int((datetime(1990, 1, 1, tzinfo=UTC).timestamp() - _SECONDS_TO_2000) * 1_000_000)
-_MEMBERS = (COLUMNS["created_at"].members, COLUMNS["updated_at"].members)
+_CREATED, _UPDATED = COLUMNS["created_at"].members, COLUMNS["updated_at"].members
 
 
 class TimeDoubts:
@@ -26,23 +27,33 @@ class TimeDoubts:
 
     def look_at(self, number: int, row: dict[str, Any], record: UserRecord) -> None:
         """Look at a row that can be imported."""
+        created, updated = record.created_at, record.updated_at
+        if self._is_usual(created, row, _CREATED) and self._is_usual(updated, row, _UPDATED):
+            return  # As nearly all are.
         doubts = set()
-        moments = record.created_at, record.updated_at
-        for moment, (camel, snake) in zip(moments, _MEMBERS, strict=True):
+        for moment, members in ((created, _CREATED), (updated, _UPDATED)):
             if moment is None:
                 continue
-            text = row.get(camel)
-            if text is None:
-                text = row[snake]
-            has_zone = type(text) is not str or text[-1] == "Z"
-            if has_zone and _YEAR_1990 <= moment <= self._latest:
-                continue  # As nearly all are.
             if moment < _YEAR_1990:
                 doubts.add(BEFORE_1990)
             elif moment > self._latest:
                 doubts.add(IN_THE_FUTURE)
-            if not has_zone and not has_offset(text):
+            text = _given(row, members)
+            if type(text) is str and not has_offset(text):
                 doubts.add(NO_OFFSET)
         for doubt in doubts:
             found = self.found.setdefault(doubt, {"rows": 0, "first": number})
             found["rows"] += 1
+
+    def _is_usual(self, moment: int | None, row: dict[str, Any], members: Sequence[str]) -> bool:
+        if moment is None:
+            return True
+        text = _given(row, members)
+        has_zone = type(text) is not str or text[-1] == "Z"
+        return has_zone and _YEAR_1990 <= moment <= self._latest
+
+
+def _given(row: dict[str, Any], members: Sequence[str]) -> Any:
+    camel, snake = members
+    text = row.get(camel)
+    return row[snake] if text is None else text
