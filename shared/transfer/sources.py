@@ -23,6 +23,7 @@ from shared.formats.strict_json import MAX_DEPTH, depth
 from shared.model.user_record import InvalidRow
 
 CHUNK = 128 * 1024
+"""Bytes that a copy, or the body of a request, is read by."""
 _PART = 16 * 1024
 """Bytes that are read at once where rows are short: in so many there are rarely more brackets than
 a row may nest, and then `depth` has nothing to look at."""
