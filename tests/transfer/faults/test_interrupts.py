@@ -35,7 +35,7 @@ _MOMENTS: dict[str, Callable[[Message], object]] = {
     "staging": lambda message: message.sql.startswith("COPY"),
     "copying": lambda message: message.kind == "d",
     "comparing": lambda message: message.sql.startswith("ANALYZE"),
-    "writing": lambda message: message.sql.lstrip().startswith("INSERT INTO users"),
+    "writing": lambda message: "INSERT INTO users" in message.sql,
     "recording": lambda message: "INSERT INTO import_batches" in message.sql,
     "reporting": lambda message: message.sql.startswith(f"FETCH {staging.FETCH_BLOCKS} "),
 }
