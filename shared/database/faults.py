@@ -98,7 +98,7 @@ class NameRefused(Exception):
     """The server, or a pooler, would not run a statement by its name; nothing has run."""
 
     def __init__(self, cause: str, *, is_plan: bool) -> None:
-        """`is_plan` tells that only this statement's plan is out of date."""
+        """`is_plan` tells that it may be this statement's plan alone, which is out of date."""
         self.is_plan = is_plan
         super().__init__(cause)
 

@@ -244,11 +244,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # likewise
             self.handle_error(request, conn.sock, conn.client, error)
             return False
         if not conn.arriving.is_without_body:
-            # What nobody has read of a body may be malformed; but its request has had its answer.
             try:
                 is_open = bool(self._keepalive_after(conn, is_open))
-            except Exception:  # noqa: BLE001
-                return False
+            except Exception:  # noqa: BLE001  # what nobody has read of a body may be malformed
+                return False  # Its request has had its answer.
         conn.parser.mesg = None  # Or its body would be looked at once more before the next request.
         return is_open
 

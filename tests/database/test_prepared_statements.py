@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from uuid import UUID
 
 import pytest
@@ -26,9 +26,9 @@ NAMES = Statement("names", "SELECT name FROM users WHERE name = :name")
 PREPARED = "SELECT name, generic_plans, custom_plans FROM pg_prepared_statements WHERE name LIKE :n"
 
 
-@pytest.fixture
-def watched(postgres: Server, database: str) -> Iterator[tuple[Database, Counter[str]]]:
-    """A pool of one connection, and how many messages of each kind it has sent."""
+@contextmanager
+def _counting(postgres: Server) -> Iterator[tuple[Interceptor, Counter[str]]]:
+    """Stand before the server, and count the messages of each kind that clients send."""
     sent: Counter[str] = Counter()
 
     def count(message: Message) -> None:
@@ -37,6 +37,13 @@ def watched(postgres: Server, database: str) -> Iterator[tuple[Database, Counter
 
     with Interceptor(postgres) as interceptor:
         interceptor.watch = count
+        yield interceptor, sent
+
+
+@pytest.fixture
+def watched(postgres: Server, database: str) -> Iterator[tuple[Database, Counter[str]]]:
+    """A pool of one connection, and how many messages of each kind it has sent."""
+    with _counting(postgres) as (interceptor, sent):
         url = DatabaseUrl.parse(interceptor.url(database))
         with closing(Database(url, DatabaseSettings(max_connections=1))) as opened:
             yield opened, sent
@@ -55,14 +62,7 @@ def test_a_statement_is_parsed_with_its_first_use_on_a_connection_and_then_no_mo
 
 
 def test_a_warm_login_and_a_warm_sign_up_send_no_parse(postgres: Server, database: str) -> None:
-    sent: Counter[str] = Counter()
-
-    def count(message: Message) -> None:
-        if message.sender == "client":
-            sent[message.kind] += 1
-
-    with Interceptor(postgres) as interceptor:
-        interceptor.watch = count
+    with _counting(postgres) as (interceptor, sent):
         url = interceptor.url(database)
         with running_emulator(DATABASE_URL=url, DATABASE_MAX_CONNECTIONS="1") as emulator:
             with emulator.client() as client:
