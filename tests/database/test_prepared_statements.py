@@ -190,7 +190,7 @@ def test_behind_poolers_everyone_gets_the_answer_to_their_own_statement_and_no_e
     request.getfixturevalue("newer_pgbouncer" if fetched else "pgbouncer_program")
     kept = {"keeps none": 0, "keeps them": 100, "keeps two": 2}[pooler]
     statements = [Statement(f"s{n}", f"SELECT '{n} ' || :text") for n in range(8)]
-    everybody_begins = threading.Barrier(4)
+    servers, everybody_begins = 2, threading.Barrier(4)
 
     def ask(opened: Database, client: int) -> None:
         everybody_begins.wait()
@@ -201,7 +201,7 @@ def test_behind_poolers_everyone_gets_the_answer_to_their_own_statement_and_no_e
 
     with (
         running_pgbouncer(
-            postgres, server_connections=2, fetched=fetched, max_prepared_statements=kept
+            postgres, server_connections=servers, fetched=fetched, max_prepared_statements=kept
         ) as running,
         ExitStack() as stack,
     ):
@@ -209,5 +209,7 @@ def test_behind_poolers_everyone_gets_the_answer_to_their_own_statement_and_no_e
         opened = [stack.enter_context(closing(Database(url, DatabaseSettings()))) for _ in range(4)]
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(ask, opened, range(4)))
-        is_named = {database._has_names for database in opened}
-        assert is_named == {fetched}, running.log.read_text()
+        named = sum(database._has_names for database in opened)
+        # A server's connection takes each name from one client only: where the
+        # pooler keeps none, no more clients than servers are never refused.
+        assert (named == 4) if fetched else (named <= servers), running.log.read_text()
