@@ -12,7 +12,7 @@ from shared.web.responses import answer, no_such_path
 @endpoint("GET")
 def jwks(call: Call) -> Response:
     """Give the public keys (RFC 7517): 200, or 404 if tokens are signed with a secret."""
-    keys = call.app.tokens.jwks()
+    keys = call.app.signing.jwks()
     if not keys["keys"]:
         raise no_such_path()
     response = answer(keys)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shared.credentials.id_tokens import IdTokens, SignInTokens
     from shared.credentials.passwords import PasswordHasher
     from shared.credentials.session_tokens import SessionTokens
+    from shared.credentials.signing import Signing
     from shared.observe.alerts import Alerts
     from shared.observe.metrics import Gauge
     from shared.rules.accounts import Accounts
@@ -82,12 +83,19 @@ class Application:
         return Janitor(self.store)
 
     @part
+    def signing(self) -> Signing:
+        """The keys of all tokens that are ours."""
+        from shared.credentials.signing import Signing
+
+        settings = self.settings.credentials
+        return Signing(settings.session_secrets, settings.session_keys)
+
+    @part
     def tokens(self) -> SessionTokens:
         """The issuer and reader of session tokens."""
         from shared.credentials.session_tokens import SessionTokens
 
-        settings = self.settings.credentials
-        return SessionTokens(settings.session_secrets, settings.session_keys)
+        return SessionTokens(self.signing)
 
     @part
     def hasher(self) -> PasswordHasher:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from shared.credentials import express_sessions
-from shared.credentials.session_tokens import InvalidToken, IssuedToken, SessionTokens
+from shared.credentials.session_tokens import IssuedToken, SessionTokens
+from shared.credentials.signing import InvalidToken
 from shared.errors import NotAuthenticated
 from shared.model.clients import Client
 from shared.model.sessions import SESSION_SECONDS, Session

@@ -15,6 +15,7 @@ import pytest
 from shared.application import open_store
 from shared.credentials.express_sessions import session_id
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.errors import NotAuthenticated
 from shared.settings import Settings
 from tests.support import express
@@ -267,7 +268,7 @@ def test_however_often_it_is_exchanged_it_is_one_session_that_ends_as_one(
 ) -> None:
     express.add(postgres, old_database, "often", ANYONE)
     cookies = [_get(moved, express.sign("often")).cookies["session"] for _ in range(3)]
-    read = SessionTokens([SECRET]).read
+    read = SessionTokens(Signing([SECRET])).read
     (sid,) = {read(cookie, time.time()).sid for cookie in cookies}
     assert "often" not in sid
     _log_out(moved, f"session={cookies[0]}")

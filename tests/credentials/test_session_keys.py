@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from shared.credentials.session_keys import InvalidSessionKeys, parse
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.environment import InvalidSettings
 from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
@@ -192,7 +193,7 @@ def test_a_coordinate_keeps_its_leading_zeros() -> None:
     (key,) = parse(private_pem(private))
     assert key.jwk is not None
     assert len(key.jwk["x"]) == len(key.jwk["y"]) == 43
-    token = SessionTokens([SECRET], [key]).issue(_user(), NOW).text
+    token = SessionTokens(Signing([SECRET], [key])).issue(_user(), NOW).text
     header, claims, signature = token.split(".")
     decoded = base64.urlsafe_b64decode(signature + "==")
     others = jwt.PyJWK(key.jwk)
@@ -201,7 +202,7 @@ def test_a_coordinate_keeps_its_leading_zeros() -> None:
 
 def test_the_set_of_keys_holds_every_public_key_and_nothing_secret() -> None:
     keys = parse(SOUND + private_pem(ED25519) + public_pem(make_p256()))
-    found = SessionTokens([SECRET], keys).jwks()
+    found = Signing([SECRET], keys).jwks()
     assert [jwk["kid"] for jwk in found["keys"]] == [key.kid for key in keys]
     assert len(found["keys"]) == 3
     members = {"kty", "crv", "x", "alg", "use", "kid"}
@@ -211,7 +212,7 @@ def test_the_set_of_keys_holds_every_public_key_and_nothing_secret() -> None:
 
 
 def test_there_is_no_set_of_keys_without_a_key_pair() -> None:
-    assert SessionTokens([SECRET]).jwks() == {"keys": []}
+    assert Signing([SECRET]).jwks() == {"keys": []}
 
 
 def _user() -> User:
@@ -223,15 +224,17 @@ def test_a_session_outlives_the_change_to_key_pairs_and_their_rotation(store: St
     user = store.create_user(_user(), "hash")
     old, new = private_pem(make_p256()), private_pem(make_p256())
     steps = [
-        SessionTokens([SECRET]),
-        SessionTokens([SECRET], parse(old)),
-        SessionTokens([SECRET], parse(old + new)),
-        SessionTokens([SECRET], parse(new + old)),
-        SessionTokens([SECRET], parse(new)),
+        Signing([SECRET]),
+        Signing([SECRET], parse(old)),
+        Signing([SECRET], parse(old + new)),
+        Signing([SECRET], parse(new + old)),
+        Signing([SECRET], parse(new)),
     ]
-    now, text = NOW, steps[0].issue(user, NOW).text
-    first = steps[0].read(text, now)
-    for tokens in steps[1:]:
+    issuer = SessionTokens(steps[0])
+    now, text = NOW, issuer.issue(user, NOW).text
+    first = issuer.read(text, now)
+    for signing in steps[1:]:
+        tokens = SessionTokens(signing)
         assert sessions_of(store, tokens).current_user(text, now) == (user, None)
         now += FRESH_SECONDS
         _, renewed = sessions_of(store, tokens).current_user(text, now)
@@ -244,4 +247,4 @@ def test_a_session_outlives_the_change_to_key_pairs_and_their_rotation(store: St
             first.auth_time,
         )
         header = jwt.get_unverified_header(text)
-        assert (header["alg"], header["kid"]) == ("ES256", tokens.jwks()["keys"][0]["kid"])
+        assert (header["alg"], header["kid"]) == ("ES256", signing.jwks()["keys"][0]["kid"])

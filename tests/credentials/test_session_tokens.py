@@ -16,7 +16,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shared.credentials.session_keys import parse
-from shared.credentials.session_tokens import AUDIENCE, ISSUER, TYPE, InvalidToken, SessionTokens
+from shared.credentials.session_tokens import AUDIENCE, ISSUER, TYPE, SessionTokens
+from shared.credentials.signing import InvalidToken, Signing
 from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.model.users import User
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem
@@ -97,11 +98,13 @@ class Issuer:
 
 def _asymmetric(private: PrivateKey) -> Issuer:
     (key,) = parse(private_pem(private))
-    return Issuer(SessionTokens([KEY], [key]), key.algorithm, private, private.public_key())
+    return Issuer(
+        SessionTokens(Signing([KEY], [key])), key.algorithm, private, private.public_key()
+    )
 
 
 ISSUERS = {
-    "HS256": Issuer(SessionTokens([KEY]), "HS256", KEY.encode(), KEY),
+    "HS256": Issuer(SessionTokens(Signing([KEY])), "HS256", KEY.encode(), KEY),
     "ES256": _asymmetric(make_p256()),
     "EdDSA": _asymmetric(make_ed25519()),
 }
@@ -227,8 +230,8 @@ def test_each_token_and_each_session_is_unique(tokens: SessionTokens) -> None:
 
 
 def test_a_secret_is_rotated_without_logging_anybody_out() -> None:
-    old, new = SessionTokens([KEY]), SessionTokens([OTHER])
-    rotated = SessionTokens([OTHER, KEY])
+    old, new = SessionTokens(Signing([KEY])), SessionTokens(Signing([OTHER]))
+    rotated = SessionTokens(Signing([OTHER, KEY]))
     before = old.issue(USER, NOW).text
     assert rotated.read(before, NOW).user == USER
     after = rotated.issue(USER, NOW).text
@@ -247,7 +250,7 @@ def test_a_key_pair_is_rotated_without_logging_anybody_out(
 ) -> None:
     old, new = private_pem(private), private_pem(next_private)
     secret, published, rotated, reduced, last = (
-        SessionTokens([KEY], parse(pems) if pems else ())
+        SessionTokens(Signing([KEY], parse(pems) if pems else ()))
         for pems in ("", old + new, new + old, new + public_pem(private), new)
     )
     first, second, third = (each.issue(USER, NOW).text for each in (secret, published, rotated))
@@ -331,7 +334,7 @@ def test_a_key_is_good_for_its_own_algorithm_only(issuer: Issuer, algorithm: str
     secrets: list[Any] = [OTHER.encode(), b""]
     if issuer.algorithm != "HS256":
         pem = public_pem(issuer.key)
-        jwk = issuer.tokens.jwks()["keys"][0]
+        (jwk,) = Signing([], parse(private_pem(issuer.key))).jwks()["keys"]
         spki = base64.b64decode("".join(pem.splitlines()[1:-1]))
         secrets += [pem.encode(), pem.strip().encode(), json.dumps(jwk).encode(), spki]
         secrets += [issuer.tokens.issue(USER, NOW).text.encode(), jwk["x"].encode(), KEY.encode()]
@@ -354,11 +357,13 @@ def test_a_key_is_good_for_its_own_algorithm_only(issuer: Issuer, algorithm: str
 def test_the_algorithm_of_one_key_is_refused_under_the_name_of_another() -> None:
     curve, edwards = ISSUERS["ES256"], ISSUERS["EdDSA"]
     keys = parse(private_pem(curve.key) + private_pem(edwards.key))
-    ring = SessionTokens([KEY], keys)
+    ring = SessionTokens(Signing([KEY], keys))
     kids = {
         "ES256": keys[0].kid,
         "EdDSA": keys[1].kid,
-        "HS256": str(jwt.get_unverified_header(SessionTokens([KEY]).issue(USER, NOW).text)["kid"]),
+        "HS256": str(
+            jwt.get_unverified_header(SessionTokens(Signing([KEY])).issue(USER, NOW).text)["kid"]
+        ),
     }
     for issuer, name, claimed in itertools.product(ISSUERS.values(), kids, ISSUERS):
         token = issuer.forge(headers={"kid": kids[name], "alg": claimed})

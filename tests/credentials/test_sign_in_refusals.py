@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shared.credentials import id_tokens
 from shared.credentials.id_tokens import IdTokens, SignInTokens
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.errors import GoogleNotConfigured, InvalidIdentityToken
 from shared.model.users import User
 from tests.support.emulator import SECRET
@@ -250,7 +251,7 @@ def test_a_session_token_of_our_own_is_no_id_token(
     tokens: SignInTokens, providers: Providers
 ) -> None:
     user = User(id=SUBJECT, email="ada@example.com", name=None, provider="google")
-    session = SessionTokens([SECRET]).issue(user, time.time())
+    session = SessionTokens(Signing([SECRET])).issue(user, time.time())
     before = providers.google.requests, providers.firebase.requests
     assert _refusal(tokens, session.text) == "another issuer"
     assert (providers.google.requests, providers.firebase.requests) == before

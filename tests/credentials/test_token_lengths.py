@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_keys import parse
 from shared.credentials.session_tokens import NAME_MAX_LENGTH, SessionTokens
+from shared.credentials.signing import Signing
 from shared.errors import StoreRefused
 from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS
 from shared.model.users import User
@@ -35,9 +36,9 @@ ATTRIBUTES = f"; Secure; HttpOnly; Max-Age={SESSION_SECONDS}; Path=/; SameSite=L
 BROWSERS_LIMIT = 4096
 """Bytes (RFC 6265bis, section 5.5)."""
 TOKENS = {
-    "HS256": SessionTokens([SECRET]),
-    "ES256": SessionTokens([SECRET], parse(private_pem(make_p256()))),
-    "EdDSA": SessionTokens([SECRET], parse(private_pem(make_ed25519()))),
+    "HS256": SessionTokens(Signing([SECRET])),
+    "ES256": SessionTokens(Signing([SECRET], parse(private_pem(make_p256())))),
+    "EdDSA": SessionTokens(Signing([SECRET], parse(private_pem(make_ed25519())))),
 }
 ID = "a63472b0-a053-5c05-a7e6-582ae2e0bd53"
 WIDEST = ["\x01", "\x7f", '"', "\\", "é", "ж", "中", "\u2028", "\ufeff", "😀", "\U0010ffff"]
@@ -123,7 +124,9 @@ def test_who_fits_no_token_gets_none(user: User) -> None:
 def _forged(**claims: object) -> str:
     """Sign a stale token with anything in it, as somebody who has the secret might."""
     now = time.time() - 2 * FRESH_SECONDS
-    token = SessionTokens([EMULATOR_SECRET]).issue(User(ID, "a@example.com", None, "local"), now)
+    token = SessionTokens(Signing([EMULATOR_SECRET])).issue(
+        User(ID, "a@example.com", None, "local"), now
+    )
     header, encoded, _ = token.text.split(".")
     known = json.loads(base64.urlsafe_b64decode(encoded + "=="))
     signed = f"{header}.{_base64url(json.dumps(known | claims).encode())}".encode()

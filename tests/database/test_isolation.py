@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
@@ -28,7 +29,7 @@ from tests.support.postgres import Server, running_pgbouncer
 CLIENTS = 16
 SECONDS = 900
 """Far more than it takes, so that a server that only says 503 fails the test instead of hanging."""
-TOKENS = SessionTokens([SECRET])
+TOKENS = SessionTokens(Signing([SECRET]))
 HOSTILE = [
     b'{"email": "\\ud800", "password": "x"}',
     b'{"email": "a\\u0000b", "password": "x"}',

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from tests.conftest import STORES
@@ -155,7 +156,7 @@ def test_a_session_planted_by_a_pre_hijacker_keeps_no_password_and_links_nothing
             cookie = f"session={victim.cookies['session']}"
         elif planted != "sign-up":
             then = time.time() - FRESH_SECONDS - 1
-            cookie = f"session={SessionTokens([SECRET]).issue(User(**user), then).text}"
+            cookie = f"session={SessionTokens(Signing([SECRET])).issue(User(**user), then).text}"
         if planted == "renewed login":
             renewed = attacker.get("/api/user", headers={"Cookie": cookie})
             cookie = renewed.headers["Set-Cookie"].partition(";")[0]
@@ -203,7 +204,7 @@ def test_a_session_that_was_renewed_is_no_fresher_from_google(
 ) -> None:
     with configured.client() as client:
         _sign_in(client, providers.google_token(email=address, sub=address))
-        tokens = SessionTokens([SECRET])
+        tokens = SessionTokens(Signing([SECRET]))
         session = tokens.read(client.cookies["session"], time.time())
         then = time.time() - FRESH_SECONDS - 5
         stale = tokens.issue(session.user, then, method="google").text

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.credentials.session_keys import parse
 from shared.credentials.session_tokens import AUDIENCE, ISSUER, TYPE, SessionTokens
+from shared.credentials.signing import Signing
 from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
@@ -97,7 +98,7 @@ def bad(good: str, pem: str, user: User) -> dict[str, str]:
         "type": signed({}, {"typ": "JWT"}),
         "another key": signed({}, {}, make_p256()),
         "unknown key": signed({}, {"kid": "unknown"}, make_p256()),
-        "a secret": SessionTokens([SECRET]).issue(user, time.time()).text,
+        "a secret": SessionTokens(Signing([SECRET])).issue(user, time.time()).text,
         "its name": jwt.encode(claims, secret, "HS256", headers=header),
         "altered": good[:-5] + ("A" if good[-5] != "A" else "B") + good[-4:],
         "empty": "",
@@ -148,7 +149,7 @@ def test_a_session_signed_with_a_secret_goes_on_and_is_renewed_with_the_key(
 ) -> None:
     now = time.time()
     for age, is_renewed in ((0, False), (FRESH_SECONDS + 1, True)):
-        token = SessionTokens([SECRET]).issue(user, now - age).text
+        token = SessionTokens(Signing([SECRET])).issue(user, now - age).text
         with asymmetric.client() as client:
             response = client.get("/api/user", headers={"Cookie": f"session={token}"})
             assert response.json()["id"] == user.id

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
@@ -64,7 +65,7 @@ def _operations(client: httpx.Client) -> list[tuple[Callable[[], httpx.Response]
     change = {"currentPassword": PASSWORD, "newPassword": new["password"]}
     user = client.post("/api/signup", json={"email": "eve@example.com", "password": PASSWORD})
     known = User(**user.json())
-    stale = SessionTokens([SECRET]).issue(known, time.time() - FRESH_SECONDS - 1).text
+    stale = SessionTokens(Signing([SECRET])).issue(known, time.time() - FRESH_SECONDS - 1).text
     old = {"Cookie": express.cookie(express.RECORDED["sessions"][0])}
     forged = {"Cookie": express.sign("forged", "another secret")}
     return [

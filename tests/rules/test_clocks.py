@@ -17,6 +17,7 @@ import pytest
 
 from shared.application import Application
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.database import breaker
 from shared.database.breaker import Breaker
 from shared.errors import StoreUnreachable
@@ -186,7 +187,7 @@ def test_where_the_clock_is_slow_a_session_that_was_logged_out_does_not_live_aga
     with right.client(headers=home) as client:
         user = _sign_up(client, address)
     begun = time.time() - SESSION_SECONDS - HOUR / 2
-    cookie = SessionTokens([SECRET]).issue(user, begun).text
+    cookie = SessionTokens(Signing([SECRET])).issue(user, begun).text
     assert _may_change_the_password(slow, cookie), "it goes on, by the clock there"
     with slow.client(headers=home | {"Cookie": f"session={cookie}"}) as client:
         assert client.post("/api/logout").status_code == 200
@@ -204,7 +205,7 @@ def test_how_fresh_a_sign_in_is_goes_by_the_databases_clock(
         f" VALUES ('{user.id}', '{address}', '{address}', 'google')"
     )
     signed_in = time.time() - HOUR - 5 * MINUTE
-    cookie = SessionTokens([SECRET]).issue(user, signed_in, method="google").text
+    cookie = SessionTokens(Signing([SECRET])).issue(user, signed_in, method="google").text
     headers = home | {"Cookie": f"session={cookie}"}
     with site.instance(-HOUR).client(headers=headers) as client:
         answer = client.post("/api/password", json={"newPassword": NEW})

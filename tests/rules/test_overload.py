@@ -21,6 +21,7 @@ import pytest
 from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.errors import (
     InvalidCredentials,
     Overloaded,
@@ -371,7 +372,7 @@ def test_over_http_one_too_many_is_503_while_the_others_hash_and_probes_and_sess
     tmp_path: Path,
 ) -> None:
     user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
-    token = SessionTokens([SECRET]).issue(user, time.time()).text
+    token = SessionTokens(Signing([SECRET])).issue(user, time.time()).text
     settings = {"THREADS": str(THREADS), "HASH_CONCURRENCY": "1", "BCRYPT_ROUNDS": "13"}
     with (
         running_emulator(USERS_FILE=str(tmp_path / "users.json"), **settings) as emulator,
@@ -393,7 +394,7 @@ def test_over_http_logins_that_wait_for_a_silent_database_keep_no_probe_from_its
     postgres: Server,
 ) -> None:
     user = User(id=str(uuid.uuid4()), email="ada@example.com", name=None, provider="local")
-    token = SessionTokens([SECRET]).issue(user, time.time()).text
+    token = SessionTokens(Signing([SECRET])).issue(user, time.time()).text
     places = PLACES_PER_HASH * CONCURRENCY
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = postgres.url("postgres", port=silent.getsockname()[1])

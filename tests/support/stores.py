@@ -7,6 +7,7 @@ import uuid
 from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.model.clients import Client
 from shared.model.sessions import Session
 from shared.model.users import IdToken, User
@@ -24,7 +25,7 @@ from tests.support.emulator import SECRET
 
 NOW = 1_800_000_000.5
 CLIENT = Client("203.0.113.7")
-TOKENS = SessionTokens([SECRET])
+TOKENS = SessionTokens(Signing([SECRET]))
 
 
 _AGE = """

@@ -11,6 +11,7 @@ import bcrypt
 import pytest
 
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.model.users import User
 from tests.support.emulator import SECRET, running_emulator
 from tests.support.postgres import Server
@@ -73,7 +74,7 @@ def test_old_passwords_and_sessions_of_the_json_mode_are_good_after_the_move(
         exported = tmp_path / "exported.json"
         exported.write_bytes(target.export())
         settings = {"USE_DATABASE": "false", "USERS_FILE": str(exported)}
-    tokens = SessionTokens([SECRET])
+    tokens = SessionTokens(Signing([SECRET]))
     with running_emulator(**settings) as after:
         for email, password in PASSWORDS.items():
             cookie, user = cookies[email]

@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 import main
 from shared.credentials import id_tokens
 from shared.credentials.session_tokens import SessionTokens
+from shared.credentials.signing import Signing
 from shared.model.users import User
 from tests.support.emulator import UNLIMITED
 from tests.support.in_process import Served, served
@@ -69,7 +70,7 @@ class Twins:
         for app in self.apps:
             answer = app.send("POST", "/api/signup", [("Content-Type", "application/json")], body)
             assert answer.json is not None
-            tokens = SessionTokens(app.settings.credentials.session_secrets)
+            tokens = SessionTokens(Signing(app.settings.credentials.session_secrets))
             user = User(**answer.json)
             fresh, stale = (tokens.issue(user, time.time() - age).text for age in (0, 3600))
             self.words.append({"<email>": self.email, "<fresh>": fresh, "<stale>": stale})
