@@ -21,7 +21,7 @@ FLOORS = (
     ("shared.application", "shared.transfer"),
     ("shared.doctor",),
     ("shared.settings",),
-    ("shared.web.settings", "shared.rules"),
+    ("shared.web.settings", "shared.rules", "shared.mail"),
     ("shared.store",),
     ("shared.database", "shared.credentials"),
     ("shared.observe",),
