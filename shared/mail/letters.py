@@ -20,6 +20,8 @@ from shared.model.mails import LIFETIMES, Mail
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN}
 
+_NAME_THAT_FITS = 12
+"""Characters of the application's name that stand in one line on any phone, even in a heading."""
 _URL = re.compile(r"\$(?:home|link)")
 _PARAGRAPH = "margin:0 0 16px"
 _SMALL = "margin:16px 0 0;font-size:14px"
@@ -38,12 +40,12 @@ _PAGE = Template("""\
 <meta name="color-scheme" content="light dark">
 <meta name="supported-color-schemes" content="light dark">
 <meta name="format-detection" content="telephone=no, date=no, address=no, email=no">
-<title>$subject</title>
+<title>$$subject</title>
 </head>
 <body style="margin:0">
 <div lang="$locale" dir="ltr" style="max-width:34em;margin:0 auto;padding:16px;\
 font-family:system-ui,sans-serif;font-size:16px;line-height:1.5;overflow-wrap:anywhere">
-<h1 style="margin:0 0 16px;font-size:22px;line-height:1.3">$subject</h1>
+<h1 style="margin:0 0 16px;font-size:22px;line-height:1.3">$heading</h1>
 $paragraphs
 <hr>
 $small
@@ -71,12 +73,13 @@ def compose(mail: Mail, *, link: str | None, application: str, home: str) -> Mes
     }
     if link is not None:
         words |= {"link": link, "lifetime": language.duration(LIFETIMES[mail.kind])}
+    words["subject"] = Template(letter.subject).substitute(words)
     return Message(
         id=mail.id,
         kind=mail.kind,
         recipient=mail.recipient,
         locale=locale,
-        subject=Template(letter.subject).substitute(words),
+        subject=words["subject"],
         text=_text(language, letter, words),
         html=_html(language, letter, words, locale),
     )
@@ -108,11 +111,14 @@ def _html(language: Language, letter: Letter, words: Mapping[str, str], locale: 
     ]
     page = _PAGE.substitute(
         locale=locale,
-        subject=escape(letter.subject),
+        heading=_markup(letter.subject),
         paragraphs=_lines(_PARAGRAPH, paragraphs),
         small=_lines(_SMALL, map(_markup, small)),
     )
-    return Template(page).substitute({name: escape(word) for name, word in words.items()})
+    values = {name: escape(word) for name, word in words.items()}
+    if len(words["application"]) <= _NAME_THAT_FITS:
+        values["application"] = f'<span style="white-space:nowrap">{values["application"]}</span>'
+    return Template(page).substitute(values)
 
 
 def _markup(text: str) -> str:

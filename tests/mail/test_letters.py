@@ -22,7 +22,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 TELLING: set[Kind] = {"login_link", "password_reset", "password_changed", "new_sign_in"}
 """The kinds that tell when and from where."""
 EVERY = pytest.mark.parametrize(("kind", "locale"), list(product(KINDS, LOCALES)))
-ELEMENTS = {"html", "head", "meta", "title", "body", "div", "h1", "p", "a", "hr"}
+ELEMENTS = {"html", "head", "meta", "title", "body", "div", "h1", "p", "a", "span", "hr"}
 
 
 def written(
@@ -263,8 +263,13 @@ def test_a_mail_without_the_link_that_it_needs_is_not_written(kind: Kind) -> Non
 
 LONG_LINK = f"https://auth.example.com/reset#{'eyJhbGciOiJIUzI1NiIsInR5cCI6InJlc2V0K2p3dCJ9' * 8}"
 
+NO_NAME_IS_BROKEN = """
+[...document.querySelectorAll("span")].every((name) => name.getClientRects().length === 1)
+"""
+GROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+
+@pytest.mark.parametrize("scheme", GROUNDS)
 @pytest.mark.parametrize(
     "kinds", [("password_reset",), pytest.param(KINDS, marks=pytest.mark.long)], ids=["one", "all"]
 )
@@ -275,7 +280,7 @@ def test_it_looks_well_on_a_phone(browser: Browser, kinds: tuple[Kind, ...], sch
         requests.append(route.request.url)
         route.abort()
 
-    with open_page(browser, "about:blank", color_scheme=scheme) as page:
+    with open_page(browser, "about:blank", color_scheme=scheme, is_mobile=True) as page:
         page.route("**", refuse)
         for kind, locale in product(kinds, LOCALES):
             page.set_viewport_size({"width": 360, "height": 640})
@@ -283,7 +288,13 @@ def test_it_looks_well_on_a_phone(browser: Browser, kinds: tuple[Kind, ...], sch
             screenshot(page, f"mail-{kind}-{locale}-{scheme}")
             # Without it axe takes the ground for white.
             page.evaluate("document.body.style.background = 'Canvas'")
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert ground == GROUNDS[scheme]
             assert axe(page) == []
             page.set_viewport_size({"width": 320, "height": 640})
-            assert page.evaluate("document.documentElement.scrollWidth") == 320
+            for application in ("AI-Coder", "W-WWWWWWWWWW", "W" * 60):
+                letter = written(kind, locale, link=LONG_LINK, application=application)
+                page.set_content(letter.html)
+                assert page.evaluate("document.documentElement.scrollWidth") == 320
+                assert page.evaluate(NO_NAME_IS_BROKEN)
     assert requests == []
