@@ -1,7 +1,8 @@
 """What a language has to say for every mail.
 
-The texts are templates of `string.Template`. `$application` is its name, `$home` the address of its
-home page, `$asked` when and from where the mail was caused, `$lifetime` how long its link works.
+The texts are templates of `string.Template`. `$application` is the application's name, `$home` the
+address of its home page, `$asked` when and from where the mail was caused, `$lifetime` how long its
+link works.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from shared.model.mails import Kind
 
-_HOST_PART = re.compile(r"(?<=.)(?:\.0/24|::/48)")
+_HOST_PART = re.compile(r"(?<=.)(?:\.0/24|::/48)\Z")
 
 
 class Letter(NamedTuple):
@@ -22,7 +23,7 @@ class Letter(NamedTuple):
 
     subject: str
     opening: str
-    """What has happened or was asked for. A link follows at once."""
+    """What has happened or was asked for. A link follows it."""
     if_it_was_you: str
     """What to do then, and for how long the link works."""
     if_it_was_not: str
@@ -35,7 +36,7 @@ class Language(NamedTuple):
 
     greeting: str
     address: str
-    """Stands between the button and the link in full."""
+    """Stands before the link in full, which is there in case the button does not work."""
     footer: str
     time: str
     """With `$day`, `$month`, `$year` and `$clock`, in UTC."""
