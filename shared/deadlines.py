@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def remaining(deadline: float) -> float:
+    """Give the seconds until a reading of `time.monotonic()`. Raises TimeoutError past it."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
 
 
 def call_within(seconds: float, function: Callable[[], T]) -> T:

@@ -11,10 +11,10 @@ import http.client
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.message import Message
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from shared.deadlines import call_within
@@ -23,6 +23,17 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)
 """What `send` raises."""
 
 _MAX_BYTES = 64 * 1024
+
+T = TypeVar("T")
+
+
+class UnexpectedAnswer(ValueError):
+    """The answer is not a 2xx of a bounded size."""
+
+    def __init__(self, status: int, size: int) -> None:
+        """`size` is that of the body, as far as it was read."""
+        self.status = status
+        super().__init__(f"status {status}, {size} bytes")
 
 
 class InvalidProxy(ValueError):
@@ -64,28 +75,44 @@ def send(
 ) -> tuple[bytes, Message]:
     """Send a request by HTTPS, and give the body and the headers of its answer, a 2xx.
 
-    `timeout` is in seconds, for all of it. Raises one of FAILURES, also for another status, a body
-    of more than 64 KB, and a URL of another scheme.
+    `timeout` is in seconds, for all of it. Raises one of FAILURES; UnexpectedAnswer for another
+    status and for a body of more than 64 KB.
     """
+    target = urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl() or "/"
+
+    def exchange(connection: http.client.HTTPSConnection) -> tuple[bytes, Message]:
+        connection.request(method, target, body, dict(headers))
+        with connection.getresponse() as response:
+            data = response.read(_MAX_BYTES + 1)
+        if response.status // 100 != 2 or len(data) > _MAX_BYTES:
+            raise UnexpectedAnswer(response.status, len(data))
+        return data, response.headers
+
+    return _connected(url, exchange, timeout)
+
+
+def reach(url: str, *, timeout: float) -> None:
+    """Connect to the host of a URL, as far as verified TLS, and send nothing.
+
+    Raises one of FAILURES.
+    """
+    _connected(url, http.client.HTTPSConnection.connect, timeout)
+
+
+def _connected(url: str, use: Callable[[http.client.HTTPSConnection], T], timeout: float) -> T:
     parts = urlsplit(url)
     if parts.scheme != "https" or parts.hostname is None:
         raise ValueError("not an https URL")
     connection = _connection(parts.hostname, parts.port or 443, timeout)
-    target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
 
-    def exchange() -> tuple[bytes, Message]:
+    def use_and_close() -> T:
         try:
-            connection.request(method, target, body, dict(headers))
-            with connection.getresponse() as response:
-                data = response.read(_MAX_BYTES + 1)
-            if response.status // 100 != 2 or len(data) > _MAX_BYTES:
-                raise ValueError(f"status {response.status}, {len(data)} bytes")
-            return data, response.headers
+            return use(connection)
         finally:
             connection.close()
 
     try:
-        return call_within(timeout, exchange)
+        return call_within(timeout, use_and_close)
     except TimeoutError:  # Ours, or the socket's, which is the same deadline.
         with suppress(OSError, AttributeError):  # Ends the thread, too, unless it just has.
             connection.sock.shutdown(socket.SHUT_RDWR)

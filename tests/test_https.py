@@ -106,6 +106,25 @@ def test_a_proxy_is_not_believed_to_be_the_host(
     assert proxy.asked == [f"www.example.com:{google.port}"]
 
 
+def test_another_answer_is_told_by_its_status(google: CertificateServer) -> None:
+    google.status = 429
+    with pytest.raises(https.UnexpectedAnswer) as caught:
+        _get(google.url)
+    assert caught.value.status == 429
+
+
+def test_a_host_is_reached_through_the_proxy_too_and_asked_nothing(
+    google: CertificateServer, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    https.reach(google.url, timeout=5)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:p%40ss%2Fword@{proxy.address}")
+    https.reach(google.url, timeout=5)
+    assert proxy.asked == [f"localhost:{google.port}"]
+    with pytest.raises(ssl.SSLCertVerificationError):
+        https.reach(f"https://www.example.com:{google.port}/", timeout=5)
+    assert google.requests == 0
+
+
 @pytest.mark.parametrize(
     "value",
     [
