@@ -10,6 +10,7 @@ from typing import NamedTuple
 from shared.credentials.settings import CredentialSettings
 from shared.database.settings import DatabaseSettings
 from shared.environment import Environment, InvalidSettings
+from shared.mail.settings import MailSettings
 from shared.observe.settings import AlertSettings
 from shared.rules.settings import AdministratorSettings
 from shared.store.settings import DATA, StoreSettings
@@ -31,6 +32,7 @@ class Settings(NamedTuple):
     administrators: AdministratorSettings = AdministratorSettings()
     web: WebSettings = WebSettings()
     alerts: AlertSettings = AlertSettings()
+    mail: MailSettings = MailSettings()
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str] | None = None) -> Settings:
@@ -55,6 +57,7 @@ class Settings(NamedTuple):
             administrators=AdministratorSettings.read(env),
             web=WebSettings.read(env),
             alerts=AlertSettings.read(env),
+            mail=MailSettings.read(env),
         )
 
     @classmethod
