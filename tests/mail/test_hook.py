@@ -1,0 +1,206 @@
+"""Mail by a hook, over real HTTPS: what it gets, its signature, and what its answers mean."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from shared.environment import Environment
+from shared.mail.settings import MailSettings
+from shared.mail.transport import NotDelivered, Refused, open_transport
+from tests.support.connect_proxy import ConnectProxy
+from tests.support.mail_servers import MESSAGE, SETTINGS, Certificates
+from tests.support.serving import serving
+
+KEYS = (b"k" * 32, b"new" * 16)
+SECRETS = ", ".join(f"whsec_{base64.b64encode(key).decode()}" for key in KEYS)
+PATH = "/mail?key=canary"
+SECONDS = 20.0
+
+
+class MailHook:
+    """Keeps what it was posted."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        self.status = 204
+        self.body = b""
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == PATH
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                outer.may_answer.wait(30)
+                self.send_response(outer.status)
+                self.send_header("Location", outer.url)
+                self.end_headers()
+                self.wfile.write(outer.body)
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_address[1]
+        self.url = f"https://localhost:{self.port}{PATH}"
+
+    @contextmanager
+    def running(self) -> Iterator[MailHook]:
+        with serving(self._server):
+            yield self
+
+
+@pytest.fixture
+def hook(certificates: Certificates) -> Iterator[MailHook]:
+    """One that this process trusts."""
+    with MailHook(certificates.context()).running() as running:
+        yield running
+
+
+def _send(url: str, message: Any = MESSAGE, seconds: float = SECONDS) -> None:
+    env = Environment(
+        SETTINGS | {"MAIL_URL": url, "MAIL_HOOK_SECRET": SECRETS, "MAIL_REPLY_TO": "me@x.example"}
+    )
+    transport = open_transport(MailSettings.read(env))
+    assert env.problems == []
+    transport.send(message, time.monotonic() + seconds)
+
+
+def _cause(
+    kind: type[NotDelivered | Refused], url: str, message: Any = MESSAGE, seconds: float = SECONDS
+) -> str:
+    with pytest.raises(kind) as caught:
+        _send(url, message, seconds)
+    cause = str(caught.value)
+    assert "canary" not in repr(caught.value)
+    assert re.fullmatch(r"[A-Z].*[^.]\.", cause)
+    assert caught.value.__cause__ is None
+    return cause
+
+
+def test_a_hook_gets_the_mail_as_json_signed_by_every_secret(hook: MailHook) -> None:
+    _send(hook.url, MESSAGE._replace(recipient="bob@bücher.example"))
+    ((headers, body),) = hook.received
+    event = json.loads(body)
+    assert event["type"] == "mail.password_reset"
+    assert event["timestamp"].endswith("Z")
+    assert event["data"] == {
+        "from": {"name": "AI-Coder", "address": "no-reply@xn--bcher-kva.example"},
+        "reply_to": {"name": "", "address": "me@x.example"},
+        "to": "bob@xn--bcher-kva.example",
+        "locale": "en",
+        "subject": MESSAGE.subject,
+        "text": MESSAGE.text,
+        "html": MESSAGE.html,
+    }
+    assert headers["content-type"] == "application/json"
+    assert headers["webhook-id"] == MESSAGE.id
+    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+    signed = f"{MESSAGE.id}.{headers['webhook-timestamp']}.".encode() + body
+    expected = [base64.b64encode(hmac.digest(key, signed, hashlib.sha256)) for key in KEYS]
+    assert headers["webhook-signature"].split(" ") == [f"v1,{it.decode()}" for it in expected]
+
+
+def test_a_signature_is_that_of_the_specifications_example() -> None:
+    from shared.mail.hook import HookTransport
+    from shared.mail.url import Hook, parse_hook_secrets
+
+    keys = parse_hook_secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    settings = MailSettings.read(Environment({}))
+    transport = HookTransport(Hook("x", "https://x", keys), settings)
+    signed = b'msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{"test": 2432232314}'
+    assert transport._signatures(signed) == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_every_2xx_is_a_delivery_whatever_is_said_with_it(hook: MailHook, status: int) -> None:
+    hook.status = status
+    hook.body = b"x" * 100_000 if status == 200 else b""
+    _send(hook.url)
+    assert len(hook.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (422, Refused),
+        (400, NotDelivered),
+        (401, NotDelivered),
+        (403, NotDelivered),
+        (404, NotDelivered),
+        (408, NotDelivered),
+        (410, NotDelivered),
+        (429, NotDelivered),
+        (500, NotDelivered),
+        (503, NotDelivered),
+        (302, NotDelivered),
+        (307, NotDelivered),
+    ],
+)
+def test_only_422_is_final_and_no_redirect_is_followed(
+    hook: MailHook, status: int, kind: type[NotDelivered | Refused]
+) -> None:
+    hook.status = status
+    assert f"The mail hook localhost {'refuses' if kind is Refused else 'did not'}" in (
+        cause := _cause(kind, hook.url)
+    )
+    assert f"(status {status})" in cause
+    assert len(hook.received) == 1
+
+
+def test_a_hook_that_does_not_answer_ends_with_the_deadline(hook: MailHook) -> None:
+    hook.may_answer.clear()
+    began = time.monotonic()
+    cause = _cause(NotDelivered, hook.url, seconds=0.5)
+    hook.may_answer.set()
+    assert time.monotonic() - began < SECONDS / 2
+    assert "localhost did not answer in time" in cause
+
+
+def test_a_hook_that_is_away_or_is_somebody_else_is_told(
+    certificates: Certificates, hook: MailHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "refuses connections" in _cause(NotDelivered, f"https://localhost:1{PATH}")
+    assert "by its name" in _cause(NotDelivered, f"https://hook.invalid{PATH}")
+    wrong_name = f"https://127.0.0.1:{hook.port}{PATH}"
+    assert "certificate that is not valid for this host" in _cause(NotDelivered, wrong_name)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert "certificate that is not valid for this host" in _cause(NotDelivered, hook.url)
+    assert hook.received == []
+
+
+def test_an_address_that_is_none_is_refused_and_not_posted(hook: MailHook) -> None:
+    _cause(Refused, hook.url, MESSAGE._replace(recipient="bob.canary\r\n@example.com"))
+    assert hook.received == []
+
+
+def test_a_hook_is_called_through_the_proxy(
+    hook: MailHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ConnectProxy().running() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+        _send(hook.url)
+    assert proxy.asked == [f"localhost:{hook.port}"]
+    assert len(hook.received) == 1
+
+
+def test_to_reach_a_hook_is_to_post_nothing(hook: MailHook) -> None:
+    env = Environment(SETTINGS | {"MAIL_URL": hook.url, "MAIL_HOOK_SECRET": SECRETS})
+    open_transport(MailSettings.read(env)).reach(time.monotonic() + SECONDS)
+    assert hook.received == []
