@@ -167,6 +167,9 @@ def _check_settings(
         "SESSION_SECRET": secrets.token_hex(32),
         "DATABASE_URL": "postgresql://user:password@host/database",
     }
+    is_unknown = not (findings.can_ask and place.project)
+    if "MAIL_URL" in findings.versions or (is_unknown and "MAIL_FROM" in settings):
+        unread["MAIL_URL"] = "smtps://host"
     read = {name: findings.values[name] for name in service.secrets if name in findings.values}
     try:
         parsed = Settings.from_env(settings | unread | read | {"K_SERVICE": service.name})

@@ -18,6 +18,7 @@ from tests.support.deployments import (
     lose_secret,
     problems_of,
     set_secret,
+    variables_of,
 )
 from tests.support.emulator import SECRET
 from tests.support.gcloud import Gcloud, parse
@@ -112,6 +113,25 @@ def test_who_may_not_read_a_secret_is_warned_and_can_deploy(gcloud: Gcloud) -> N
     assert len(commands_of(done)) == 4
 
 
+@pytest.mark.parametrize("may_read", [True, False])
+def test_mail_is_checked_as_the_service_would_whoever_may_read_its_secret(
+    gcloud: Gcloud, *, may_read: bool
+) -> None:
+    env = {"EMAIL_VERIFICATION": "required"}
+    (problem,) = problems_of(gcloud.run("apply", **WHERE, **env))
+    assert problem.startswith("EMAIL_VERIFICATION=required needs mail: set MAIL_URL")
+    set_secret(gcloud, "MAIL_URL", "smtps://ada:canary@smtp.example.com")
+    if not may_read:
+        asked = "secrets versions access 7 --secret=MAIL_URL "
+        gcloud.say(asked, error="PERMISSION_DENIED: no", code=1)
+    problems = problems_of(gcloud.run("apply", **WHERE, **env))
+    assert [problem.split()[0] for problem in problems] == ["MAIL_FROM", "PUBLIC_URL"]
+    env |= {"MAIL_FROM": "AI <a@example.com>", "PUBLIC_URL": "https://app.example.com"}
+    (_, _, flags), *_ = dry_run(gcloud, **env)
+    assert "MAIL_URL=MAIL_URL:7" in flags["--set-secrets"].split(",")
+    assert variables_of(flags)["MAIL_FROM"] == "AI <a@example.com>"
+
+
 def test_what_gcloud_cannot_see_is_told_in_its_words(gcloud: Gcloud) -> None:
     asked = "secrets versions describe latest --secret=SESSION_SECRET "
     gcloud.say(asked, error="PERMISSION_DENIED: the API is disabled")
@@ -135,6 +155,9 @@ def test_without_gcloud_or_login_or_project_the_settings_are_checked_all_the_sam
     gcloud.say("config get project", "")
     problems = problems_of(gcloud.run("apply", BCRYPT_ROUNDS="4"))
     assert [p.split()[0] for p in problems] == ["gcloud", "PROJECT", "BCRYPT_ROUNDS", "REGION"]
+    mail = {"EMAIL_VERIFICATION": "required", "MAIL_FROM": "a@example.com"}
+    problems = problems_of(gcloud.run("apply", **mail))
+    assert [p.split()[0] for p in problems] == ["gcloud", "PROJECT", "PUBLIC_URL", "REGION"]
     (gcloud.folder / "bin" / "gcloud").unlink()
     problems = problems_of(gcloud.run("apply", BCRYPT_ROUNDS="4"))
     assert problems[0].startswith("gcloud is not installed: see")
