@@ -43,13 +43,13 @@ class Mailbox(NamedTuple):
             raise InvalidAddress("its name has a character that cannot be printed")
         if len(name) > _NAME_MAX_LENGTH:
             raise InvalidAddress(f"its name has more than {_NAME_MAX_LENGTH} characters")
-        address = normalized(address.strip())
+        address = with_ascii_domain(address.strip())
         if not address.isascii():
             raise InvalidAddress("what stands before its @ is not in ASCII")
         return cls(name, address)
 
 
-def normalized(address: str) -> str:
+def with_ascii_domain(address: str) -> str:
     """Give an address whose domain is in ASCII (IDNA 2008, UTS 46).
 
     What stands before the @ is left alone, whatever script it is in. Raises InvalidAddress.

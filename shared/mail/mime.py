@@ -33,8 +33,8 @@ def encode(
 ) -> bytes:
     """Give it with CRLF at the end of each line, and no other CR or LF.
 
-    `recipient` is normalised. The body is 8bit if the server takes that, else quoted-printable.
-    The header is ASCII, unless the recipient's address is not.
+    `recipient` has its domain in ASCII. The body is 8bit if the server takes that, else
+    quoted-printable. The header is ASCII, unless the recipient's address is not.
     """
     assert _ID.fullmatch(message.id), "a UUID"
     fields = {
@@ -66,20 +66,19 @@ def _body(message: Message, *, takes_8bit: bool) -> bytes:
 
 
 def _text(name: str, value: str) -> str:
-    """Write it in folded lines, and encoded words where it has more than ASCII (RFC 2047)."""
     value = _cleaned(value)
-    charset = "us-ascii" if _is_plain(value) else "utf-8"
-    return Header(value, charset, _LINE, name).encode(linesep="\r\n")
+    return _folded(name, value, _charset(value))
 
 
 def _mailbox(name: str, mailbox: Mailbox) -> str:
     shown = _cleaned(mailbox.name)
     if not shown:
         return mailbox.address
-    if _is_plain(shown) and not _ATOMS.fullmatch(shown):
+    charset = _charset(shown)
+    if charset == "us-ascii" and not _ATOMS.fullmatch(shown):
         escaped = re.sub(r'(["\\])', r"\\\1", shown)
         shown = f'"{escaped}"'
-    written = _text(name, shown)
+    written = _folded(name, shown, charset)
     last = f"{name}: {written} <{mailbox.address}>".rpartition("\n")[2]
     return f"{written}{'' if len(last) <= _LINE else _FOLD} <{mailbox.address}>"
 
@@ -88,7 +87,12 @@ def _cleaned(value: str) -> str:
     return _CONTROLS.sub(" ", value).strip()
 
 
-def _is_plain(value: str) -> bool:
+def _charset(value: str) -> str:
     """Tell whether readers see what stands there, and it can be folded between its words."""
-    is_ascii = value.isascii() and "=?" not in value
-    return is_ascii and max(map(len, value.split(" "))) <= _MAX_WORD
+    is_plain = value.isascii() and "=?" not in value
+    return "us-ascii" if is_plain and max(map(len, value.split(" "))) <= _MAX_WORD else "utf-8"
+
+
+def _folded(name: str, value: str, charset: str) -> str:
+    """Write a field's value in lines; in UTF-8, as encoded words (RFC 2047)."""
+    return Header(value, charset, _LINE, name).encode(linesep=_FOLD)

@@ -77,7 +77,7 @@ def open_transport(settings: MailSettings) -> SmtpTransport | HookTransport | Fo
 def recipient_of(message: Message) -> str:
     """Give the recipient's address, its domain in ASCII. Raises Refused."""
     try:
-        return addresses.normalized(message.recipient)
+        return addresses.with_ascii_domain(message.recipient)
     except addresses.InvalidAddress as error:
         raise Refused(f"No mail can be sent to the recipient's address: {error}.") from None
 

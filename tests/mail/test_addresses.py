@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.mail.addresses import InvalidAddress, Mailbox, normalized
+from shared.mail.addresses import InvalidAddress, Mailbox, with_ascii_domain
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from shared.mail.addresses import InvalidAddress, Mailbox, normalized
     ],
 )
 def test_an_address_has_its_domain_in_ascii(address: str, expected: str) -> None:
-    assert normalized(address) == expected
+    assert with_ascii_domain(address) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_an_address_has_its_domain_in_ascii(address: str, expected: str) -> None
 )
 def test_an_address_that_could_not_be_said_is_refused_unquoted(address: str, reason: str) -> None:
     with pytest.raises(InvalidAddress) as caught:
-        normalized(address)
+        with_ascii_domain(address)
     assert reason in str(caught.value)
     assert "ada" not in str(caught.value)
     assert caught.value.__cause__ is None

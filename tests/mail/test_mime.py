@@ -100,6 +100,7 @@ def test_a_subject_is_read_as_it_was_written(text: str) -> None:
     [
         "AI-Coder", "Böses Büro", "Coder, AI", 'A "B" \\ C', "a@b.example", "Mr. <x> (y); z:",
         "=?utf-8?q?x?=", "ä" * 100, "long name " * 10, "日本" * 50, "x" * 100,
+        "x" * 58 + ".", "x" * 59 + "\\",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("address", ["a@b.example", f"{'a' * 64}@{'b' * 63}.{'c' * 63}.example"])
