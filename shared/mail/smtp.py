@@ -177,6 +177,7 @@ class _Session:
                 failure = error
                 continue
             try:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 # One that leads nowhere leaves time for the others.
                 connection.settimeout(remaining(self._deadline) / (len(found) - number))
                 connection.connect(where)

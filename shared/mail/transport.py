@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shared.mail.hook import HookTransport
     from shared.mail.smtp import SmtpTransport
 
-HANG_UPS = (
+_HANG_UPS = (
     ssl.SSLEOFError,
     ssl.SSLZeroReturnError,
     ConnectionResetError,
@@ -89,7 +89,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = error.verify_message.rstrip(".")
         return f"has a certificate that is not valid for this host: {reason}"
-    if isinstance(error, HANG_UPS):
+    if isinstance(error, _HANG_UPS):
         return "hung up"
     if isinstance(error, ssl.SSLError):
         return f"failed at TLS: {error.reason}"
