@@ -59,12 +59,18 @@ class InvalidCredentials(AuthError):
 
     code = "invalid_credentials"
 
-    def __init__(self, lockout_seconds: float, **facts: str | None) -> None:
-        """Everybody is told how long a lock lasts, so that nobody learns who is locked."""
+    def __init__(
+        self, lockout_seconds: float, *, asks_for_proof: bool = False, **facts: str | None
+    ) -> None:
+        """Everybody is told how long a lock lasts, so that nobody learns who is locked.
+
+        And what to do about an address that is not proved, where a login asks for that.
+        """
         wait = _in_words(lockout_seconds)
-        super().__init__(
-            f"Invalid email or password. If you have tried several times, wait {wait}.", **facts
-        )
+        sentence = f"Invalid email or password. If you have tried several times, wait {wait}."
+        if asks_for_proof:
+            sentence += " If you have just signed up, please follow the link in your mail first."
+        super().__init__(sentence, **facts)
 
 
 class NotAuthenticated(AuthError):
@@ -184,6 +190,34 @@ class InvalidIdentityToken(AuthError):
 
     code = "invalid_identity_token"
     sentence = "Google authentication failed"
+
+
+class InvalidMailToken(AuthError):
+    """The token of a mail is used, has ended, is another's, or none of ours: one answer for all."""
+
+    code = "invalid_mail_token"
+    sentence = "This link is not valid any more. Please ask for a new one."
+
+
+class ProofRequired(AuthError):
+    """The link was opened where its account is not signed in, and its password is not given."""
+
+    code = "password_required"
+    sentence = "Please enter your password to confirm that the account is yours"
+
+
+class SignInRequired(AuthError):
+    """The link was opened where its account, which has no password, is not signed in."""
+
+    code = "sign_in_required"
+    sentence = "Please sign in here first, and then open the link again"
+
+
+class MailNotConfigured(AuthError):
+    """No mail can be sent from here."""
+
+    code = "mail_not_configured"
+    sentence = "Mails are not sent from here. Please contact support."
 
 
 class GoogleNotConfigured(AuthError):

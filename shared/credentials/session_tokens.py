@@ -104,6 +104,8 @@ class SessionTokens:
         }
         if user.is_degraded:
             claims["degraded"] = True
+        if user.email_verified is not None:
+            claims["email_verified"] = user.email_verified
         text = self._signing.sign(TYPE, claims)
         if len(text) > MAX_ISSUED_LENGTH:
             raise _unfit()
@@ -131,6 +133,7 @@ class SessionTokens:
                 provider=claims["provider"],
                 epoch=claims["epoch"],
                 is_degraded="degraded" in claims,
+                email_verified=claims.get("email_verified"),
             ),
             sid=claims["sid"],
             expires_at=claims["exp"],
@@ -156,6 +159,8 @@ def _check(claims: dict[str, Any]) -> None:
         raise InvalidToken("claim sid or epoch is out of range")
     if claims.get("degraded", True) is not True:
         raise InvalidToken("claim degraded is not true")
+    if type(claims.get("email_verified", True)) is not bool:
+        raise InvalidToken("claim email_verified is neither true nor false")
     issued_at, latest = claims["iat"], claims["iat"] + SESSION_SECONDS
     times = [0, claims["auth_time"], issued_at, claims["exp"], claims["session_exp"], latest]
     if times != sorted(times):

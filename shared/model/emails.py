@@ -44,11 +44,11 @@ def email_key(address: str) -> str:
     return normalized("NFC", folded)
 
 
-def parse_new_email(address: str) -> str:
+def parse_new_email(address: str, *, field: str = "email") -> str:
     """Validate the address of a new user and give its key.
 
-    Raises InvalidInput if the syntax is wrong (RFC 5321, 5322, 6531) or the domain cannot receive
-    mail by its name. Does not query the DNS.
+    `field` is the body's member. Raises InvalidInput if the syntax is wrong (RFC 5321, 5322, 6531)
+    or the domain cannot receive mail by its name. Does not query the DNS.
     """
     key = email_key(address)
     if len(key) <= _PLAIN_MAX_LENGTH and _PLAIN.fullmatch(key):
@@ -56,7 +56,7 @@ def parse_new_email(address: str) -> str:
     try:
         _validated(key)  # Not the address: the key is stored, and lower case can be longer.
     except ValueError as error:
-        raise InvalidInput("email", str(error)) from None
+        raise InvalidInput(field, str(error)) from None
     return key
 
 

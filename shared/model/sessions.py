@@ -24,7 +24,12 @@ class Session(NamedTuple):
     auth_time: int
     """When the user authenticated (OpenID Connect Core, section 2)."""
     auth_method: str
-    """`password`, `google`, `signup` or `express` (the old server's session)."""
+    """`password`, `google`, `mail`, `signup` or `express` (the old server's session)."""
+
+    @classmethod
+    def of(cls, user: User) -> Session:
+        """Stand for the session of a user who has none: it has no id, and has proved nothing."""
+        return cls(user, "", 0, 0, 0, 0, "")
 
     def is_fresh(self, now: float) -> bool:
         """Tell whether the signature alone is still enough."""

@@ -82,6 +82,24 @@ def sign_up_key(network: str) -> str:
     return f"sign-up {network}"
 
 
+def mail_client_key(network: str) -> str:
+    """Make the key under which the mails that a network asks for are counted."""
+    return f"mail {network}"
+
+
+def mail_keys(kind: str, account: str) -> tuple[str, str]:
+    """Make the keys of the mails of a kind to an address, by its pseudonym: in an hour, in a day.
+
+    With the first two characters alone they are shared by addresses that nobody has.
+    """
+    return f"mail {kind} {account}", f"mails {kind} {account}"
+
+
+def notice_key(account: str) -> str:
+    """Make the key under which it is kept that an account was told of a new network."""
+    return f"notice {account}"
+
+
 def success_key(user_id: str) -> str:
     """Make the key under which a user's successes are counted."""
     return f"success {user_id}"

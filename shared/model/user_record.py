@@ -53,6 +53,15 @@ class UserRecord(NamedTuple):
     """
     updated_at: Annotated[int | None, Column("timestamptz", ("updatedAt", "updated_at"))]
     epoch: Annotated[int, Column("integer", ("epoch",))]
+    email_verified_at: Annotated[
+        int | None, Column("timestamptz", ("emailVerifiedAt", "email_verified_at"))
+    ] = None
+    verification_asked_at: Annotated[
+        int | None, Column("timestamptz", ("verificationAskedAt", "verification_asked_at"))
+    ] = None
+    """Without this and the one before, nothing is asked of the address, nor known."""
+    disabled_at: Annotated[int | None, Column("timestamptz", ("disabledAt", "disabled_at"))] = None
+    locale: Annotated[str | None, Column("text", ("locale",))] = None
     identities: tuple[tuple[str, str], ...] = ()
     """Issuer and subject of each, in the order in which they were linked."""
 
@@ -67,8 +76,15 @@ MEMBERS = frozenset({IDENTITIES, REVOKED, PENDING}.union(*(c.members for c in CO
 """What a row may say of a user. Anything else has no place in the database."""
 NULL = r"\N"
 """As COPY writes it."""
+_TAGS = "vad"
+"""Of the later times in a digest, where NULL adds nothing."""
 
+_LATER_TIMES = ("email_verified_at", "verification_asked_at", "disabled_at")
 _TEXTS = tuple(c.members[0] for c in COLUMNS.values() if c.members and c.type in ("uuid", "text"))
+_LATER = tuple(COLUMNS[name].members for name in _LATER_TIMES)
+_LATER_MEMBERS = frozenset({"locale"}.union(*_LATER))
+_LOCALE_MAX_LENGTH = 35
+"""Characters (RFC 5646, section 4.4.1)."""
 _ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
 _UUID = re.compile(UUID.pattern.replace("a-f", "a-fA-F"))
 _NO_ADDRESS = "The email is missing or not an address."
@@ -104,7 +120,7 @@ def check(row: Any, *, strict: bool) -> tuple[Any, ...]:
         if value is not None and type(value) is not str:
             raise InvalidRow(f"The {_TEXTS[texts.index(value)]} is not a text.")
     if strict:
-        _check_texts(*texts)
+        _check_texts(row, *texts)
     elif row.get("id") is None or row.get("email") is None:
         raise InvalidRow("The id or the email is missing.")
     if "epoch" in row and not (is_epoch(row["epoch"]) if strict else type(row["epoch"]) is int):
@@ -119,11 +135,13 @@ def check(row: Any, *, strict: bool) -> tuple[Any, ...]:
 
 
 def _check_texts(
+    row: dict[str, Any],
     user_id: str | None,
     email: str | None,
     password: str | None,
     name: str | None,
     provider: str | None,
+    locale: str | None,
 ) -> None:
     if email is None or len(email) > TEXT_MAX_LENGTH or not _EMAIL.fullmatch(email.strip()):
         raise InvalidRow(_NO_ADDRESS)
@@ -132,11 +150,19 @@ def _check_texts(
     if provider is not None and provider not in PROVIDERS:
         raise InvalidRow(f"The provider is none of {', '.join(PROVIDERS)}.")
     if not password and provider in (None, "local"):
-        raise InvalidRow("A local user without a password could never log in.")
+        _check_way_in(row)
     if password and (problem := hash_problem(password)):
         raise InvalidRow(problem)
     if name is not None and len(name) > TEXT_MAX_LENGTH:
         raise InvalidRow(f"The name is longer than {TEXT_MAX_LENGTH} characters.")
+    if locale is not None and len(locale) > _LOCALE_MAX_LENGTH:
+        raise InvalidRow(f"The locale is longer than {_LOCALE_MAX_LENGTH} characters.")
+
+
+def _check_way_in(row: dict[str, Any]) -> None:
+    """Refuse a local user without a password, unless the address is proved: then mail helps."""
+    if all(row.get(member) is None for member in COLUMNS["email_verified_at"].members):
+        raise InvalidRow("A local user without a password could never log in.")
 
 
 def _check_identities(entries: object, *, strict: bool) -> None:
@@ -183,10 +209,13 @@ def parse(row: Any) -> UserRecord:
     Names in camel and in snake case are understood. A missing id is derived from the email key,
     so that every run makes the same.
     """
-    user_id, email, password, name, provider = check(row, strict=True)
+    user_id, email, password, name, provider, locale = check(row, strict=True)
     key = email_key(email)
     if not email.isascii() and not _EMAIL.fullmatch(key):
         raise InvalidRow(_NO_ADDRESS)  # But for characters that nobody sees, which no key has.
+    verified = asked = disabled = None
+    if not _LATER_MEMBERS.isdisjoint(row):
+        verified, asked, disabled = (_moment(row, camel, snake) for camel, snake in _LATER)
     return UserRecord(
         str(uuid.uuid5(_ID_NAMESPACE, key)) if user_id is None else user_id.lower(),
         email,
@@ -197,6 +226,10 @@ def parse(row: Any) -> UserRecord:
         _moment(row, "createdAt", "created_at"),
         _moment(row, "updatedAt", "updated_at"),
         row.get("epoch", 0),
+        verified,
+        asked,
+        disabled,
+        locale,
         _pairs(entries) if (entries := row.get(IDENTITIES)) else (),
     )
 
@@ -223,7 +256,7 @@ def canonical(record: UserRecord) -> bytes:
     A new column goes to the end and adds nothing where it is NULL, or everybody whom an earlier
     release imported would count as changed. `canonical_sql` is the twin.
     """
-    user_id, email, key, password, name, provider, created, updated, epoch, identities = record
+    user_id, email, key, password, name, provider, created, updated, epoch, *_ = record
     text = (
         f"{user_id}{len(email)}:{email}"
         f"{':' if key is None else f'{len(key)}:{key}'}"
@@ -233,8 +266,13 @@ def canonical(record: UserRecord) -> bytes:
         f"{'' if created is None else _HEX + _BITS(created).hex()},"
         f"{'' if updated is None else _HEX + _BITS(updated).hex()},{epoch}"
     )
-    for issuer, subject in identities:
+    for issuer, subject in record.identities:
         text += f",{len(issuer)}:{issuer}{len(subject)}:{subject}"
+    for tag, moment in zip(_TAGS, _later(record), strict=True):
+        if moment is not None:
+            text += f",{tag}{moment & _64_BITS:016x}"
+    if record.locale is not None:
+        text += f",l{len(record.locale)}:{record.locale}"
     if "\0" in text:
         raise InvalidRow("A text holds a NUL character.")
     try:
@@ -254,7 +292,11 @@ def canonical_sql(epoch: str, identities: str) -> str:
         length(u.password), ':', u.password, length(u.name), ':', u.name,
         length(u.provider), ':', u.provider,
         timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',',
-        {epoch}, {identities}
+        {epoch}, {identities},
+        ',v' || encode(timestamptz_send(u.email_verified_at), 'hex'),
+        ',a' || encode(timestamptz_send(u.verification_asked_at), 'hex'),
+        ',d' || encode(timestamptz_send(u.disabled_at), 'hex'),
+        ',l' || length(u.locale) || ':' || u.locale
     )"""
 
 
@@ -265,7 +307,7 @@ def digest(record: UserRecord) -> bytes:
 
 def copy_line(record: UserRecord) -> str:
     """Write the columns in the text format of COPY, the times in microseconds since 2000."""
-    user_id, email, key, password, name, provider, created, updated, epoch, _ = record
+    user_id, email, key, password, name, provider, created, updated, epoch, *_ = record
     # One look at all of them together costs a tenth of one at each.
     texts = f"{email}{key}{password}{name}{provider}"
     if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
@@ -276,7 +318,18 @@ def copy_line(record: UserRecord) -> str:
         f"\t{NULL if provider is None else provider}"
         f"\t{NULL if created is None else created}"
         f"\t{NULL if updated is None else updated}\t{epoch}"
+        f"{''.join([_cell(moment) for moment in _later(record)])}"
+        f"\t{escaped(record.locale)}"
     )
+
+
+def _cell(moment: int | None) -> str:
+    return f"\t{NULL if moment is None else moment}"
+
+
+def _later(record: UserRecord) -> tuple[int | None, ...]:
+    """Give the times that the old server does not have, in the order of _LATER."""
+    return record.email_verified_at, record.verification_asked_at, record.disabled_at
 
 
 def escaped(text: str | None) -> str:
@@ -304,6 +357,11 @@ def to_json(record: UserRecord) -> dict[str, Any]:
         row[IDENTITIES] = [{"issuer": i, "subject": s} for i, s in record.identities]
     if record.epoch:
         row["epoch"] = record.epoch
+    for (member, _), moment in zip(_LATER, _later(record), strict=True):
+        if moment is not None:
+            row[member] = _iso(moment)
+    if record.locale is not None:
+        row["locale"] = record.locale
     return row
 
 

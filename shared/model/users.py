@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """In the database's form: lower case."""
@@ -32,16 +32,26 @@ class User(NamedTuple):
     """Sessions issued under an earlier epoch are no longer renewed."""
     is_degraded: bool = False
     """Found by the fallback in an outage, from data that may be out of date."""
+    email_verified: bool | None = None
+    """Whether the address is proved; None for who is from before that was asked of anybody."""
 
 
 USER_COLUMNS = ("id", "email", "name", "provider", "epoch")
-"""What a `User` is made of: columns in the database, members of a row in a users file."""
+"""What a `User` is made of: columns in the database, members of a row in a users file. One value
+more tells whether the address is proved."""
 
 
 def user_from(values: Iterable[Any]) -> User:
-    """Make a user of the values of USER_COLUMNS."""
-    user_id, email, name, provider, epoch = values
-    return User(str(user_id), email, name, provider or "local", epoch or 0)
+    """Make a user of the values of USER_COLUMNS, and of whether the address is proved."""
+    user_id, email, name, provider, epoch, email_verified = values
+    return User(
+        str(user_id), email, name, provider or "local", epoch or 0, email_verified=email_verified
+    )
+
+
+Verification = Literal["unasked", "asked", "required", "proved"]
+"""What a new user's address is: nothing is asked of it; a mail asks for its proof, which may have
+to be given before the first login; or somebody has proved it already."""
 
 
 class ExternalIdentity(NamedTuple):

@@ -196,6 +196,12 @@ QUERIES = Histogram(
     "Duration of statements, excluding the wait for a connection.",
     "statement",
 )
+MAILS = Histogram(
+    "mail_delivery_duration_seconds",
+    "Duration of deliveries by kind and outcome.",
+    "kind",
+    "outcome",
+)
 CONNECTS = Histogram(
     "db_client_connection_create_time_seconds",
     "Time to connect, including TLS and login, by outcome.",

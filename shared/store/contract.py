@@ -18,12 +18,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shared.model.clients import Client
+from shared.model.mails import AskedKind, Mail, OutboxStatus
 from shared.model.sessions import Session
 from shared.model.throttling import Keys
-from shared.model.users import ExternalIdentity, IdToken, User
+from shared.model.users import ExternalIdentity, IdToken, User, Verification
 from shared.observe.metrics import Gauge
 
 if TYPE_CHECKING:
+    from shared.credentials.mail_tokens import MailToken
     from shared.database.pool import PoolCounts
     from shared.model.statistics import Statistics, Window
 
@@ -150,8 +152,13 @@ class Users(Protocol):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        verification: Verification = "unasked",
+        locale: str | None = None,
     ) -> User:
         """Store a new user, whose id the caller made and whose email is its own key.
+
+        Where a proof of the address is asked for, a mail asks for it. Where it is required, the
+        owner of a taken address is told by mail.
 
         Atomic: of any number of calls with one email key, or one identity, in any process, one
         succeeds. Repeating a call whose answer was lost gives the stored user. What has counted the
@@ -253,9 +260,90 @@ class Identities(Protocol):
         provider: str,
         drops_password: bool,
         client: Client,
+        proves_address: bool = False,
     ) -> User | None:
         """Give a user identities. Dropping the password ends all sessions as well."""
         ...
+
+
+class Mailboxes(Protocol):
+    """What is done for whoever reads a user's mailbox; where no mail is sent, none is written."""
+
+    def ask_for_mail(
+        self, kind: AskedKind, key: str, *, locale: str | None, client: Client
+    ) -> None:
+        """Count, and have a mail sent to the user with this email key, where there is one.
+
+        To a disabled user none is sent, nor a verification to one whose address is proved, nor any
+        above the limits of the address: that is seen by nobody, neither in the answer nor in the
+        time it takes. Raises TooManyAttempts where the client's network has asked too often.
+        """
+        ...
+
+    def reset_password(self, token: MailToken, new: str, client: Client) -> User | None:
+        """Store a new hash, raise the epoch, and take the address for proved.
+
+        The account's lock ends, and the user is told by mail. None where the user is not as the
+        token says, or is disabled.
+        """
+        ...
+
+    def verify_email(
+        self, token: MailToken, *, sid: str, client: Client, attempt: Attempt | None = None
+    ) -> User | None:
+        """Take the address for proved, unless it is, or the session with this id was revoked.
+
+        An attempt that proved the password instead of a session is counted as `end_login` does.
+        """
+        ...
+
+    def request_email_change(self, attempt: Attempt, found: Credentials, email: str) -> bool:
+        """Have a link sent to a new address, which is its own key; tell whether it was done.
+
+        If somebody has the address already, they are told instead. Counts as `end_login` does.
+        """
+        ...
+
+    def change_email(
+        self, token: MailToken, *, sid: str, client: Client, attempt: Attempt | None = None
+    ) -> User | None:
+        """Give the user the address that the token proves, and tell the old one.
+
+        The rest is as in `verify_email`. Raises EmailTaken.
+        """
+        ...
+
+    def log_in(self, token: MailToken, client: Client) -> User | None:
+        """Use a token up, and count the success as `end_login` does; the address is proved.
+
+        Who has not proved it before loses what a stranger may have set: the password, and all
+        sessions. None where the token is used up, or the user is not as it says.
+        """
+        ...
+
+
+class Outbox(Protocol):
+    """The mails that are still to be sent."""
+
+    def lease(self, limit: int) -> list[Mail]:
+        """Take mails that are due, for a minute; one without a recipient is for nobody."""
+        ...
+
+    def delivered(self, mail_id: str) -> None:
+        """Forget a mail that was sent, or that never will be."""
+        ...
+
+    def postpone(self, mail_id: str, seconds: float) -> bool:
+        """Have it sent later; tell whether it is too old for that, and forgotten."""
+        ...
+
+    def status(self) -> OutboxStatus:
+        """Count what waits."""
+        ...
+
+
+class MailStore(Mailboxes, Outbox, Protocol):
+    """All that knows of mails."""
 
 
 class StatisticsSource(Protocol):
@@ -310,10 +398,23 @@ class DatabaseStatus(Protocol):
         ...
 
 
-class Store(Users, Attempts, Sessions, Identities, StatisticsSource, Maintenance, Protocol):
+class Store(
+    Users,
+    Attempts,
+    Sessions,
+    Identities,
+    StatisticsSource,
+    Maintenance,
+    Protocol,
+):
     """What every store can do, and what not every one has."""
 
     express_sessions: ExpressSessions | None
     """None where the old server's sessions cannot be: they are in its database."""
     database_status: DatabaseStatus | None
     """None where there is no database."""
+
+    @property
+    def mail(self) -> MailStore:
+        """What knows of mails."""
+        ...

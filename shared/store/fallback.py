@@ -11,6 +11,7 @@ else is known without Postgres may be out of date, so that a login by it begins 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING
 from shared.database.settings import DatabaseSettings
 from shared.errors import AuthError, EmailTaken, StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.model.clients import Client
+from shared.model.mails import AskedKind, Mail, OutboxStatus
 from shared.model.sessions import Session
 from shared.model.user_record import PENDING, REVOKED
-from shared.model.users import ExternalIdentity, IdToken, User
+from shared.model.users import ExternalIdentity, IdToken, User, Verification
 from shared.observe import log
 from shared.store.contract import (
     Account,
@@ -32,6 +34,7 @@ from shared.store.contract import (
     DatabaseStatus,
     ExternalMatch,
     FallbackStatus,
+    MailStore,
     Reservation,
     Store,
 )
@@ -43,6 +46,7 @@ from shared.store.settings import StoreSettings
 from shared.store.snapshot import NoSnapshot, Snapshot
 
 if TYPE_CHECKING:
+    from shared.credentials.mail_tokens import MailToken
     from shared.database.pool import PoolCounts
     from shared.model.statistics import Statistics, Window
 
@@ -51,18 +55,28 @@ class FallbackStore(Store):
     """A store in front of two."""
 
     def __init__(
-        self, settings: StoreSettings, database: DatabaseSettings, secrets: Sequence[str]
+        self,
+        settings: StoreSettings,
+        database: DatabaseSettings,
+        secrets: Sequence[str],
+        *,
+        sends_mail: bool = False,
     ) -> None:
-        """Open nothing yet."""
+        """Open nothing yet; `sends_mail` is Postgres'."""
         self._settings = settings
         self._is_full = settings.fallback == "full"
-        self._postgres = PostgresStore(settings, database, secrets)
+        self._postgres = PostgresStore(settings, database, secrets, sends_mail=sends_mail)
         self._file = JsonFileStore(settings, secrets, is_fallback=True)
         self._snapshot = Snapshot.of(settings, database, secrets)
         self.express_sessions = self._postgres.express_sessions
         self.database_status = _Status(
             settings.fallback, self._postgres.database_status, self._file, self._snapshot
         )
+
+    @functools.cached_property
+    def mail(self) -> MailStore:
+        """Postgres' own, but for the snapshot."""
+        return _Mail(self._postgres.mail, self._snapshot)
 
     def reserve_sign_up(
         self, client: Client, identities: Sequence[ExternalIdentity] = ()
@@ -85,6 +99,8 @@ class FallbackStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        verification: Verification = "unasked",
+        locale: str | None = None,
     ) -> User:
         """Insert or, in an outage, append to the file. A pending user's address is taken.
 
@@ -95,7 +111,14 @@ class FallbackStore(Store):
             if pending and pending["id"] != user.id and not self._is_reconciled(pending):
                 raise EmailTaken
             try:
-                created = self._postgres.create_user(user, password_hash, identities, client=client)
+                created = self._postgres.create_user(
+                    user,
+                    password_hash,
+                    identities,
+                    client=client,
+                    verification=verification,
+                    locale=locale,
+                )
                 self._end_replaced(client)
                 return created
             except StoreUnreachable:
@@ -103,7 +126,7 @@ class FallbackStore(Store):
                     raise
         assert not identities, "the file takes none, and what reserves has to be told of them"
         with _offline():
-            created = self._create_offline(user, password_hash)
+            created = self._create_offline(user, password_hash, verification, locale)
         self._end_replaced(client, is_offline=True)
         return created
 
@@ -111,11 +134,14 @@ class FallbackStore(Store):
         """Tell whether the file takes a sign-up: not one whose identities somebody may have."""
         return self._is_full and not identities
 
-    def _create_offline(self, user: User, password_hash: str | None) -> User:
+    def _create_offline(
+        self, user: User, password_hash: str | None, verification: Verification, locale: str | None
+    ) -> User:
         with suppress(StoreUnreachable):  # Without a snapshot Postgres will tell, when it is back.
             if self._snapshot.has(user.email, time.time(), self._settings.snapshot_max_age):
                 raise EmailTaken
-        return self._file.create_user(user, password_hash)
+        # A mail is sent when Postgres has them.
+        return self._file.create_user(user, password_hash, verification=verification, locale=locale)
 
     def begin_login(self, key: str, client: Client) -> Attempt:
         """Ask Postgres, the file for who is pending, and the snapshot in an outage."""
@@ -208,6 +234,7 @@ class FallbackStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
+        proves_address: bool = False,
     ) -> User | None:
         """Link in Postgres; the snapshot may have a password that this drops."""
         with self._invalidating_snapshot(found.user.id):
@@ -217,6 +244,7 @@ class FallbackStore(Store):
                 provider=provider,
                 drops_password=drops_password,
                 client=client,
+                proves_address=proves_address,
             )
         if linked is not None:
             self._end_replaced(client)
@@ -350,6 +378,58 @@ def _offline() -> Iterator[None]:
     except AuthError as error:
         error.facts["offline"] = True
         raise
+
+
+class _Mail(MailStore):
+    """Postgres' own. Who is pending has to wait; the snapshot is not believed of who is changed."""
+
+    def __init__(self, mail: MailStore, snapshot: Snapshot) -> None:
+        self._mail, self._snapshot = mail, snapshot
+
+    def ask_for_mail(
+        self, kind: AskedKind, key: str, *, locale: str | None, client: Client
+    ) -> None:
+        self._mail.ask_for_mail(kind, key, locale=locale, client=client)
+
+    def reset_password(self, token: MailToken, new: str, client: Client) -> User | None:
+        try:
+            return self._mail.reset_password(token, new, client)
+        finally:
+            self._snapshot.invalidate(token.user_id)
+
+    def verify_email(
+        self, token: MailToken, *, sid: str, client: Client, attempt: Attempt | None = None
+    ) -> User | None:
+        return self._mail.verify_email(token, sid=sid, client=client, attempt=attempt)
+
+    def request_email_change(self, attempt: Attempt, found: Credentials, email: str) -> bool:
+        return self._mail.request_email_change(attempt, found, email)
+
+    def change_email(
+        self, token: MailToken, *, sid: str, client: Client, attempt: Attempt | None = None
+    ) -> User | None:
+        try:
+            return self._mail.change_email(token, sid=sid, client=client, attempt=attempt)
+        finally:
+            self._snapshot.invalidate(token.user_id)
+
+    def log_in(self, token: MailToken, client: Client) -> User | None:
+        try:
+            return self._mail.log_in(token, client)
+        finally:
+            self._snapshot.invalidate(token.user_id)
+
+    def lease(self, limit: int) -> list[Mail]:
+        return self._mail.lease(limit)
+
+    def delivered(self, mail_id: str) -> None:
+        self._mail.delivered(mail_id)
+
+    def postpone(self, mail_id: str, seconds: float) -> bool:
+        return self._mail.postpone(mail_id, seconds)
+
+    def status(self) -> OutboxStatus:
+        return self._mail.status()
 
 
 class _Status(DatabaseStatus):

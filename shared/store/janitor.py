@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from shared.errors import StoreUnreachable
@@ -16,9 +17,10 @@ SECONDS = 60.0
 class Janitor:
     """Cleans one store up. Safe to share between threads: one at a time does anything."""
 
-    def __init__(self, store: Maintenance) -> None:
-        """Clean up at the first call."""
+    def __init__(self, store: Maintenance, also: Callable[[], object] = lambda: None) -> None:
+        """Clean up at the first call, and do something else, such as what a retry is due for."""
         self._store = store
+        self._also = also
         self._cleaning = threading.Lock()
         self._next = float("-inf")
 
@@ -32,5 +34,6 @@ class Janitor:
             with suppress(StoreUnreachable):  # The log has it already.
                 if self._store.clean_up():
                     self._next = now
+                self._also()
         finally:
             self._cleaning.release()

@@ -31,6 +31,7 @@ from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
 from shared.model.users import USER_COLUMNS, user_from
 from shared.store.contract import Credentials
+from shared.store.postgres.statements import is_verified
 from shared.store.settings import StoreSettings
 
 SKEW_SECONDS = 60.0
@@ -40,7 +41,7 @@ FETCH_SECONDS = 60.0
 REFUSED_SECONDS = 5.0
 """For which a file that is not believed is not read again, unless it was changed."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Another one where a line has other members."""
 _CHUNK = 1 << 20
 _DIGEST_LINE = 65
@@ -58,8 +59,8 @@ _BEGIN = (
 )
 _USERS = f"""
 DECLARE users NO SCROLL CURSOR FOR
-SELECT email_key, id::text, {", ".join(USER_COLUMNS[1:])}, password FROM users
-WHERE email_key IS NOT NULL ORDER BY email_key COLLATE "C"
+SELECT email_key, id::text, {", ".join(USER_COLUMNS[1:])}, {is_verified("")}, password FROM users
+WHERE email_key IS NOT NULL AND disabled_at IS NULL ORDER BY email_key COLLATE "C"
 """
 
 

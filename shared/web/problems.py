@@ -14,6 +14,7 @@ from shared.errors import HttpError
 
 _STATUS: dict[type[errors.AuthError], int] = {
     errors.InvalidInput: 400,
+    errors.InvalidMailToken: 400,
     errors.InvalidCredentials: 401,
     errors.NotAuthenticated: 401,
     errors.AdminRequired: 401,
@@ -22,6 +23,9 @@ _STATUS: dict[type[errors.AuthError], int] = {
     errors.WrongPassword: 403,
     errors.ReauthenticationRequired: 403,
     errors.GoogleNotConfigured: 404,
+    errors.MailNotConfigured: 404,
+    errors.ProofRequired: 403,
+    errors.SignInRequired: 403,
     errors.EmailTaken: 409,
     errors.LinkRequired: 409,
     errors.AccountInUse: 409,

@@ -8,14 +8,18 @@ from __future__ import annotations
 import threading
 import time
 
-from shared.errors import TooManyAttempts
+from shared.errors import InvalidCredentials, TooManyAttempts
 from shared.model.clients import Client
+from shared.model.mails import NOTICE_SECONDS, PER_DAY, PER_HOUR
 from shared.model.throttling import (
     KNOWN_SECONDS,
     Keys,
     Limits,
     Pseudonyms,
     id_token_key,
+    mail_client_key,
+    mail_keys,
+    notice_key,
     sign_up_key,
     success_key,
 )
@@ -23,6 +27,7 @@ from shared.model.users import IdToken, User
 from shared.store.attempt_outcomes import ACCOUNT, CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Attempt, Credentials
 
+HOUR = 3600.0
 MAX_ROWS = 20_000
 """Whoever has that many networks can make memory forget the oldest."""
 
@@ -103,14 +108,85 @@ class MemoryAttempts:
             is_denied = is_somebody and account.remaining < 0 and not is_known
             return ACCOUNT if is_denied else None, account.expires_at
 
-    def succeed(self, attempt: Attempt, kind: str) -> None:
-        """Count a success, and forget the attempts before it. Raises TooManyAttempts."""
+    def ask_for_mail(self, kind: str, key: str, client: Client, *, is_somebody: bool) -> bool:
+        """Count a mail that is asked for; tell whether the address has one left.
+
+        Raises TooManyAttempts where the network has none left.
+        """
+        account, now = self._pseudonyms.of(key), time.monotonic()
+        client_key = mail_client_key(self._pseudonyms.of(client.network))
+        with self._counting:
+            row = self._spend(client_key, self._limits.client, now)
+            is_left = row.remaining >= 0 and self._count_mail(
+                kind, account if is_somebody else account[:2], now
+            )
+        if row.remaining < 0:
+            raise TooManyAttempts(row.expires_at - now, event="mail_throttled", account=account)
+        return is_left
+
+    def _count_mail(self, kind: str, account: str, now: float) -> bool:
+        hour_key, day_key = mail_keys(kind, account)
+        hour = self._spend(hour_key, PER_HOUR, now, seconds=HOUR, prolongs=False)
+        is_spent = hour.remaining >= 0
+        day = self._spend(
+            day_key, PER_DAY, now, is_spent=is_spent, seconds=24 * HOUR, prolongs=False
+        )
+        return is_spent and day.remaining >= 0
+
+    def unlock(self, key: str, client: Client) -> None:
+        """Fill up the counts of an account whose owner has proved to be it by mail."""
+        keys = Keys.of(self._pseudonyms.of(key), self._pseudonyms.of(client.network))
+        with self._counting:
+            if login := self._rows.get(keys.login):
+                login.remaining = self._limits.login
+            if account := self._rows.get(keys.account):
+                account.remaining = self._limits.account
+
+    def succeed(self, attempt: Attempt, kind: str) -> bool:
+        """Count a success, and forget the attempts before it; tell whether the network is new.
+
+        Raises TooManyAttempts.
+        """
         user, now = succeeded(attempt), time.monotonic()
         with self._counting:
+            login = self._rows.get(attempt.keys.login)
+            is_new = login is None or login.known_until <= now
             row = self._spend(success_key(user.id), self._limits.success, now, prolongs=False)
             self._forget(attempt.keys, now, gives_back=row.remaining >= 0)
         if row.remaining < 0:
             raise too_many(row.expires_at - now, kind, user, attempt.account)
+        return is_new
+
+    def count_notice(self, attempt: Attempt) -> bool:
+        """Tell whether the user has other networks, and was told of none for a week; count it."""
+        now, key = time.monotonic(), notice_key(attempt.account)
+        prefix = f"login {attempt.account} "
+        with self._counting:
+            has_others = any(
+                name.startswith(prefix) and name != attempt.keys.login and row.known_until > now
+                for name, row in self._rows.items()
+            )
+            if not has_others:
+                return False
+            row = self._spend(key, 1, now, seconds=NOTICE_SECONDS, prolongs=False)
+        return row.remaining >= 0
+
+    def count_mail(self, kind: str, key: str) -> bool:
+        """Count a mail to an address; tell whether it has one left."""
+        with self._counting:
+            return self._count_mail(kind, self._pseudonyms.of(key), time.monotonic())
+
+    def log_in_by_mail(self, user: User) -> None:
+        """Count a success. Raises TooManyAttempts."""
+        now = time.monotonic()
+        with self._counting:
+            row = self._spend(success_key(user.id), self._limits.success, now, prolongs=False)
+        if row.remaining < 0:
+            raise too_many(row.expires_at - now, "login", user)
+
+    def refused(self, event: str) -> InvalidCredentials:
+        """Make the answer of a wrong password, for who may not come in."""
+        return InvalidCredentials(self._limits.lockout_seconds, event=event)
 
     def forget(self, keys: Keys) -> None:
         """Forget an attempt that another store has counted as a success."""

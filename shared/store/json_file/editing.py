@@ -26,13 +26,15 @@ def changed(users: Users, old: Record | None, new: Record | None) -> Users:
     """Give the users, of no file yet, with a record that is added, replaced or left out.
 
     Who is added has a key, an id and identities that nobody has. A record is replaced by one of the
-    same address, id and date of creation, and at least the same identities.
+    same id and date of creation, and at least the same identities.
     """
     records = [record for record in users.records if record is not old]
     if old is None and new is not None:
         records.append(new)
     elif new is not None:
         records = [new if record is old else record for record in users.records]
+        if old is not None and new["email"] != old["email"]:
+            return index(None, records)
     elif not _is_unique(users):  # Another record takes the place.
         return index(None, records)
     record = new or old

@@ -9,6 +9,7 @@ Attempts are counted in memory, and the audit is the log's alone.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shared import files
 from shared.errors import EmailTaken, StoreBusy, StoreUnavailable
@@ -28,13 +29,23 @@ from shared.model.sessions import SESSION_SECONDS, Session
 from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Pseudonyms
 from shared.model.user_record import PENDING, REVOKED
-from shared.model.users import MAX_IDENTITIES, ExternalIdentity, IdToken, User, next_epoch
+from shared.model.users import (
+    MAX_IDENTITIES,
+    ExternalIdentity,
+    IdToken,
+    User,
+    Verification,
+    next_epoch,
+)
 from shared.observe import log, request_context
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.json_file import editing, users_file
 from shared.store.json_file.attempts import MemoryAttempts
 from shared.store.json_file.users_file import Record, Users
 from shared.store.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from shared.store.json_file.mail import JsonFileMail
 
 T = TypeVar("T")
 
@@ -49,12 +60,19 @@ class JsonFileStore(Store):
     database_status = None
 
     def __init__(
-        self, settings: StoreSettings, secrets: Sequence[str] = (), *, is_fallback: bool = False
+        self,
+        settings: StoreSettings,
+        secrets: Sequence[str] = (),
+        *,
+        is_fallback: bool = False,
+        sends_mail: bool = False,
     ) -> None:
         """Read nothing yet. A file that doesn't exist holds no users.
 
-        Of a fallback, everyone who signs up is pending until Postgres has them.
+        Of a fallback, everyone who signs up is pending until Postgres has them. `sends_mail` says
+        whether somebody delivers what is put into the outbox.
         """
+        self._sends_mail = sends_mail
         self._is_fallback = is_fallback
         self._path = settings.users_file
         self._users = users_file.index(None, [])
@@ -62,6 +80,19 @@ class JsonFileStore(Store):
         self._refused: tuple[tuple[int, ...], StoreUnavailable] | None = None
         pseudonyms = Pseudonyms(secrets)
         self.attempts = MemoryAttempts(settings.limits, pseudonyms)
+
+    @functools.cached_property
+    def mail(self) -> JsonFileMail:
+        """What is done for whoever reads a user's mailbox, and the outbox."""
+        from shared.store.json_file.mail import JsonFileMail
+        from shared.store.json_file.outbox import OutboxFolder
+
+        folder = self._path.with_name(f"{self._path.name}.outbox")
+        return JsonFileMail(self, OutboxFolder(folder), sends_mail=self._sends_mail)
+
+    def record(self, *, key: str) -> Record | None:
+        """Find the record that holds the email key."""
+        return self._read().by_key.get(key)
 
     def reserve_sign_up(
         self, client: Client, identities: Sequence[ExternalIdentity] = ()
@@ -77,13 +108,28 @@ class JsonFileStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        verification: Verification = "unasked",
+        locale: str | None = None,
     ) -> User:
-        created = self._create_user(user, password_hash, identities)
+        try:
+            created = self._create_user(
+                user, password_hash, identities, verification, locale, client
+            )
+        except EmailTaken:
+            if verification == "required":
+                self.mail.tell_owner(user.email, locale, client)
+            raise
         self.end_replaced(client)
         return created
 
     def _create_user(
-        self, user: User, password_hash: str | None, identities: Sequence[ExternalIdentity]
+        self,
+        user: User,
+        password_hash: str | None,
+        identities: Sequence[ExternalIdentity],
+        verification: Verification,
+        locale: str | None,
+        client: Client | None,
     ) -> User:
         with self._changing() as users:
             same_key, same_id = users.by_key.get(user.email), users.by_id.get(user.id)
@@ -102,7 +148,13 @@ class JsonFileStore(Store):
                 "createdAt": now_iso(),
                 "updatedAt": now_iso(),
                 "identities": users_file.with_identities(None, identities),
+                "locale": locale,
             }
+            if verification == "proved":
+                record[users_file.VERIFIED_AT] = now_iso()
+            elif verification != "unasked":
+                record[users_file.ASKED_AT] = now_iso()
+                self.mail.ask_for_proof(record, client)
             if self._is_fallback:
                 record[PENDING] = {"operation": str(uuid.uuid4())}
             # The old server leaves out what a user doesn't have.
@@ -149,13 +201,20 @@ class JsonFileStore(Store):
         return users_file.credentials(record) if record else None
 
     def end_login(self, attempt: Attempt) -> None:
-        self.attempts.succeed(attempt, "login")
+        is_new = self.attempts.succeed(attempt, "login")
+        if is_new:
+            self.mail.tell_of_network(attempt)
         self.end_replaced(attempt.client)
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         self.attempts.succeed(attempt, "reauthentication")
         epoch = next_epoch(found.user.epoch)
-        return self._change(found, lambda _: {"password": new, "epoch": epoch})
+
+        def change(record: Record) -> Record:
+            self.mail.tell("password_changed", record, attempt.client)
+            return {"password": new, "epoch": epoch}
+
+        return self._change(found, change)
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         self.attempts.succeed(attempt, "reauthentication")
@@ -163,6 +222,8 @@ class JsonFileStore(Store):
             record = users.by_id.get(found.user.id)
             if record is None or users_file.credentials(record) != found:
                 return False
+            self.mail.forget(found.user.id)
+            self.mail.tell("account_deleted", record, attempt.client)
             self._write(users, record, None)
             return True
 
@@ -176,11 +237,12 @@ class JsonFileStore(Store):
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         record = self._read().by_id.get(user_id)
-        return users_file.user(record) if record and sid not in record.get(REVOKED, {}) else None
+        is_there = record and sid not in record.get(REVOKED, {})
+        return users_file.user(record) if record and is_there and _is_enabled(record) else None
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         record = self._read().by_id.get(user_id)
-        if record is None or sid in record.get(REVOKED, {}):
+        if record is None or sid in record.get(REVOKED, {}) or not _is_enabled(record):
             return None
         return Account(
             user=users_file.user(record),
@@ -240,6 +302,8 @@ class JsonFileStore(Store):
         record = linked[0] if linked else users.by_key.get(key)
         if record is None:
             return None
+        if not _is_enabled(record):
+            raise self.attempts.refused("login_disabled")
         known = users_file.identities(record)
         has_all = len(linked) == len(identities) or len(known) >= MAX_IDENTITIES
         if linked and has_all:
@@ -260,6 +324,7 @@ class JsonFileStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
+        proves_address: bool = False,
     ) -> User | None:
         def change(record: Record) -> Record:
             changes: Record = {
@@ -268,6 +333,8 @@ class JsonFileStore(Store):
             }
             if drops_password:
                 changes |= {"password": None, "epoch": next_epoch(found.user.epoch)}
+            if proves_address:
+                changes[users_file.VERIFIED_AT] = record.get(users_file.VERIFIED_AT) or now_iso()
             return changes
 
         changed = self._change(found, change, identities)
@@ -293,7 +360,7 @@ class JsonFileStore(Store):
     def _record_of(self, users: Users, session: Session) -> Record | None:
         """Find the user of a session that has not ended."""
         record = users.by_id.get(session.user.id)
-        if record is None or session.sid in record.get(REVOKED, {}):
+        if record is None or session.sid in record.get(REVOKED, {}) or not _is_enabled(record):
             return None
         return record if record.get("epoch", 0) == session.user.epoch else None
 
@@ -311,6 +378,15 @@ class JsonFileStore(Store):
             if any(users.by_identity.get(i, record) is not record for i in identities):
                 return None
             return users_file.user(self._replace(users, record, change(record)))
+
+    def change_as(self, user_id: str, change: Callable[[Record], Record | None]) -> User | None:
+        """Change a record as `change` says, which gives None where it is not to be changed."""
+        with self._changing() as users:
+            record = users.by_id.get(user_id)
+            changes = change(record) if record is not None else None
+            if record is None or changes is None:
+                return None
+            return users_file.user(self._replace(users, record, changes))
 
     def _replace(self, users: Users, record: Record, changes: Record) -> Record:
         gone = {name for name, value in changes.items() if value is None}
@@ -410,6 +486,10 @@ class JsonFileStore(Store):
 
     def _failed(self, verb: str, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(cause=f"{self._path} cannot be {verb}: {error.strerror or error}")
+
+
+def _is_enabled(record: Record) -> bool:
+    return record.get(users_file.DISABLED_AT) is None
 
 
 def _patience() -> float:

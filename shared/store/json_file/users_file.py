@@ -19,6 +19,8 @@ from shared.model.users import (
 )
 from shared.store.contract import Credentials
 
+VERIFIED_AT, ASKED_AT, DISABLED_AT = "emailVerifiedAt", "verificationAskedAt", "disabledAt"
+
 Record = dict[str, Any]
 
 
@@ -95,9 +97,15 @@ def with_identities(
 
 def credentials(record: Record) -> Credentials:
     """Give what a login needs."""
-    return Credentials(user(record), record.get("password"))
+    is_enabled = record.get(DISABLED_AT) is None
+    return Credentials(user(record), record.get("password") if is_enabled else None)
 
 
 def user(record: Record) -> User:
     """Give the user."""
-    return user_from(map(record.get, USER_COLUMNS))
+    is_verified = None
+    if record.get(VERIFIED_AT) is not None:
+        is_verified = True
+    elif record.get(ASKED_AT) is not None:
+        is_verified = False
+    return user_from([*map(record.get, USER_COLUMNS), is_verified])

@@ -10,10 +10,13 @@ from shared.errors import StoreRefused
 from shared.formats.strict_json import InvalidJson, loads
 from shared.model.users import USER_COLUMNS, User, user_from
 
+USER_LENGTH = len(USER_COLUMNS) + 1
+"""Columns of a row that are a user; see `statements.USER`."""
+
 
 def read_user(row: Row) -> User:
     """Give the user whom a row's first columns are."""
-    return user_from(row[: len(USER_COLUMNS)])
+    return user_from(row[:USER_LENGTH])
 
 
 def only(rows: list[Row]) -> Row:

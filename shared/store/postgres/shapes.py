@@ -79,6 +79,10 @@ TABLES: dict[str, Table] = {
             "updated_at": Column(TIME, is_nullable=True, default="CURRENT_TIMESTAMP"),
             "email_key": Column(_TEXT, since=2, is_nullable=True),
             "epoch": Column(_INTEGER, since=2, default="0"),
+            "email_verified_at": Column(TIME, since=11, is_nullable=True),
+            "verification_asked_at": Column(TIME, since=11, is_nullable=True),
+            "disabled_at": Column(TIME, since=11, is_nullable=True),
+            "locale": Column(_TEXT, since=11, is_nullable=True),
         },
         (("id",), ("email",)),
     ),
@@ -178,6 +182,23 @@ TABLES: dict[str, Table] = {
     "pending_email_keys": Table(
         7, {"user_id": Column(_UUID), "former_key": _NULLABLE_TEXT}, (("user_id",),)
     ),
+    "mail_outbox": Table(
+        11,
+        {
+            "id": Column(_UUID),
+            "kind": Column(_TEXT),
+            "recipient": _NULLABLE_TEXT,
+            "user_id": _NULLABLE_UUID,
+            "epoch": Column(_INTEGER, is_nullable=True),
+            "seen": _NULLABLE_TEXT,
+            "locale": _NULLABLE_TEXT,
+            "asked_from": _NULLABLE_TEXT,
+            "created_at": _MADE_AT,
+            "due_at": _MADE_AT,
+            "tries": Column(_INTEGER, default="0"),
+        },
+        (("id",),),
+    ),
 }
 
 INDEXES: dict[str, Index] = {
@@ -193,6 +214,8 @@ INDEXES: dict[str, Index] = {
     "idx_auth_events_at": Index(4, "auth_events", "btree (at)"),
     "idx_auth_events_user_id": Index(4, "auth_events", "btree (user_id, at)"),
     "idx_revoked_sessions_user_id": Index(5, "revoked_sessions", "btree (user_id)"),
+    "idx_mail_outbox_due_at": Index(11, "mail_outbox", "btree (due_at)"),
+    "idx_mail_outbox_user_id": Index(11, "mail_outbox", "btree (user_id)"),
 }
 
 OLD_FUNCTION = "update_updated_at_column"

@@ -9,6 +9,7 @@ Each statement may be repeated. `u` is a user, `g` a given identity.
 from __future__ import annotations
 
 from shared.database.statement import Statement
+from shared.model.mails import NOTICE_SECONDS
 from shared.model.throttling import success_key
 from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS, USER_COLUMNS
 from shared.store.postgres.attempt_sql import (
@@ -18,6 +19,7 @@ from shared.store.postgres.attempt_sql import (
     give_back,
     spend,
 )
+from shared.store.postgres.outbox_sql import count_mail, enqueue
 
 MAX_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""
@@ -32,10 +34,19 @@ def next_epoch(epoch: str) -> str:
     return f"(CASE WHEN {epoch} < {MAX_EPOCH} THEN {epoch} + 1 ELSE {MAX_EPOCH // 2} END)"
 
 
-_USER = ", ".join(f"u.{column}" for column in USER_COLUMNS)
+def is_verified(user: str) -> str:
+    """Write whether an address is proved: NULL for who is from before that was asked."""
+    return (
+        f"CASE WHEN {user}email_verified_at IS NOT NULL THEN true"
+        f" WHEN {user}verification_asked_at IS NOT NULL THEN false END AS email_verified"
+    )
+
+
+USER = ", ".join([*(f"u.{column}" for column in USER_COLUMNS), is_verified("u.")])
+"""What `rows.read_user` reads."""
 
 # A column that pads, char(n), gives its text without the blanks.
-_STORED_HASH = "u.password::text"
+_STORED_HASH = "CASE WHEN u.disabled_at IS NULL THEN u.password::text END AS password"
 _FORGOTTEN = f"CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
 
 
@@ -59,7 +70,7 @@ def _unless(condition: str) -> str:
     return f"CASE WHEN {condition} THEN current_setting('{ANOTHER_VALUE}') END"
 
 
-def _end_replaced(condition: str) -> str:
+def end_replaced(condition: str) -> str:
     """Write what ends the browser's previous session, where the new one begins (ASVS V7.2.4)."""
     return f""", replaced AS (
     INSERT INTO revoked_sessions (sid, ends_at, user_id)
@@ -118,14 +129,24 @@ CREATE = Statement(
     "create",
     f"""
 WITH target AS (
-    INSERT INTO users AS u (id, email, email_key, password, name, provider)
-    VALUES (:user_id::uuid, :email::text, :email::text, :password_hash, :name, :provider)
+    INSERT INTO users AS u (id, email, email_key, password, name, provider,
+        email_verified_at, verification_asked_at, locale)
+    VALUES (:user_id::uuid, :email::text, :email::text, :password_hash, :name, :provider,
+        CASE WHEN :is_proved::bool THEN CURRENT_TIMESTAMP END,
+        CASE WHEN :is_asked::bool THEN CURRENT_TIMESTAMP END, :locale)
     ON CONFLICT (email_key) DO UPDATE SET email_key = u.email_key WHERE u.id = excluded.id
-    RETURNING {_USER}, {_AS_SIGNED_UP}
+    RETURNING {USER}, {_AS_SIGNED_UP}, u.email_key, u.locale
+), taken AS (
+    SELECT * FROM users u WHERE :tells_owner::bool AND email_key = :email::text
+    AND id <> :user_id::uuid AND disabled_at IS NULL AND NOT EXISTS (SELECT FROM target)
+), {count_mail(":is_asked::bool")}, mail AS (
+    {enqueue("'verification'", "mail_left, target u", where=":is_asked::bool")}
+), mail_to_owner AS (
+    {enqueue("'address_taken'", "mail_left, taken u")}
 ), {_ADD_IDENTITIES}, event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT id, CURRENT_TIMESTAMP, 'signup', id, :client FROM target ON CONFLICT (id) DO NOTHING
-){_end_replaced("EXISTS (SELECT FROM target)")}
+){end_replaced("EXISTS (SELECT FROM target)")}
 SELECT CASE WHEN t.id IS NULL THEN EXISTS (
     SELECT FROM users WHERE email_key = :email::text AND id <> :user_id::uuid) END, {_HAS_ALL}, t.*
 FROM (VALUES (1)) one LEFT JOIN target t ON true
@@ -155,41 +176,68 @@ WHERE attrelid = 'users'::regclass AND typcategory = 'S'
 )
 BEGIN_LOGIN = Statement(
     "begin_login",
-    count_attempt(f"SELECT {_USER}, {_STORED_HASH} FROM users u WHERE email_key = :key", "login"),
+    count_attempt(f"SELECT {USER}, {_STORED_HASH} FROM users u WHERE email_key = :key", "login"),
 )
 BEGIN_REAUTHENTICATION = Statement(
     "begin_reauthentication",
     count_attempt(
-        f"""SELECT {_USER}, {_STORED_HASH} FROM users u
-        WHERE id = :user_id::uuid AND epoch = :epoch::int
+        f"""SELECT {USER}, {_STORED_HASH} FROM users u
+        WHERE id = :user_id::uuid AND epoch = :epoch::int AND disabled_at IS NULL
         AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)""",
         "reauthentication",
     ),
 )
+# A network from which the user has logged in lately costs one look at its own count, and no other.
+_TELL_OF_NETWORK = f""", news AS (
+    INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+    SELECT :notice_key, 0, {after(str(NOTICE_SECONDS))}
+    FROM auth_events e WHERE :sends_mail::bool AND e.id = :event::uuid
+    AND EXISTS (SELECT FROM allowed)
+    AND NOT EXISTS (
+        SELECT FROM auth_attempts WHERE key = :login_key AND known_until > CURRENT_TIMESTAMP
+    )
+    AND NOT EXISTS (
+        SELECT FROM auth_events k WHERE k.user_id = e.user_id AND k.client = :client
+        AND k.kind IN ('login', 'signup')
+    )
+    AND EXISTS (
+        SELECT FROM auth_events k WHERE k.user_id = e.user_id AND k.client IS NOT NULL
+        AND k.kind IN ('login', 'signup')
+    )
+    ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at
+        WHERE a.expires_at <= CURRENT_TIMESTAMP
+    RETURNING 1
+), mail AS (
+    {
+    enqueue(
+        "'new_sign_in'",
+        "news, auth_events e JOIN users u ON u.id = e.user_id",
+        where="e.id = :event::uuid",
+    )
+}
+)"""
 END_LOGIN = Statement(
     "end_login",
     count_success(
         "login",
         "login",
         "SELECT 1 FROM allowed",
-        _end_replaced("EXISTS (SELECT FROM allowed)"),
+        end_replaced("EXISTS (SELECT FROM allowed)") + _TELL_OF_NETWORK,
     ),
 )
 # Where the user is not as they were found, the password was right all the same.
-_FORGET_FAILURE = """, forgiven AS (
+FORGET_FAILURE = """, forgiven AS (
     DELETE FROM auth_events WHERE id = :event::uuid AND kind = 'reauthentication_failed'
     AND EXISTS (SELECT FROM allowed) AND NOT EXISTS (SELECT FROM done)
 )"""
-_AS_CHANGED = _unless(
+AS_CHANGED = _unless(
     f"u.password IS DISTINCT FROM :new_hash OR u.epoch <> {next_epoch(':epoch::int')}"
 )
-_AS_FOUND = (
-    "id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash"
-)
+AS_FOUND = "id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash"
 # Of a row that a trigger keeps as it was, nothing else that the trigger does is to stay either.
 _UNDO = f"""WHEN NOT EXISTS (SELECT FROM done) AND EXISTS (SELECT FROM allowed)
-    AND EXISTS (SELECT FROM users WHERE {_AS_FOUND}) THEN current_setting('{STAYED}')::boolean"""
-IS_AS_FOUND = Statement("is_as_found", f"SELECT 1 FROM users WHERE {_AS_FOUND}", is_prepared=False)
+    AND EXISTS (SELECT FROM users WHERE {AS_FOUND}) THEN current_setting('{STAYED}')::boolean"""
+IS_AS_FOUND = Statement("is_as_found", f"SELECT 1 FROM users WHERE {AS_FOUND}", is_prepared=False)
 # A repeated call whose first answer was lost finds its own hash, which nobody else can have made.
 CHANGE_PASSWORD = Statement(
     "change_password",
@@ -200,8 +248,10 @@ CHANGE_PASSWORD = Statement(
         WHERE id = :user_id::uuid AND EXISTS (SELECT FROM allowed)
         AND ((epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash)
             OR (epoch = {next_epoch(":epoch::int")} AND password = :new_hash))
-        RETURNING {_USER}, {_AS_CHANGED}""",
-        _FORGET_FAILURE,
+        RETURNING {USER}, {AS_CHANGED}""",
+        f"""{FORGET_FAILURE}, mail AS (
+        {enqueue("'password_changed'", "users u", where="u.id IN (SELECT id FROM done)")}
+    )""",
         undo=_UNDO,
     ),
 )
@@ -211,10 +261,14 @@ DELETE_USER = Statement(
     count_success(
         "account_deleted",
         "reauthentication",
-        f"DELETE FROM users WHERE {_AS_FOUND} AND EXISTS (SELECT FROM allowed) RETURNING id",
-        f"""{_FORGET_FAILURE}, forgotten AS (
+        f"DELETE FROM users WHERE {AS_FOUND} AND EXISTS (SELECT FROM allowed) RETURNING id",
+        f"""{FORGET_FAILURE}, forgotten AS (
         UPDATE import_records SET previous = NULL
         WHERE user_id = :user_id::uuid AND EXISTS (SELECT FROM done)
+    ), unsent AS (
+        DELETE FROM mail_outbox WHERE user_id = :user_id::uuid AND EXISTS (SELECT FROM done)
+    ), mail AS (
+        {enqueue("'account_deleted'", "users u", where="u.id IN (SELECT id FROM done)")}
     )""",
         """UNION ALL SELECT user_id FROM auth_events
         WHERE id = :event::uuid AND kind = 'account_deleted'""",
@@ -226,7 +280,7 @@ GIVE_BACK_UNAUDITED = Statement("give_back_unaudited", give_back(audited=False))
 SELECT_USER = Statement(
     "select_user",
     f"""
-SELECT {_USER} FROM users u WHERE id = :user_id::uuid
+SELECT {USER} FROM users u WHERE id = :user_id::uuid AND disabled_at IS NULL
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
 """,
 )
@@ -240,14 +294,14 @@ UNION ALL SELECT 1 FROM applied_ops WHERE operation = :operation::uuid
 ACCOUNT = Statement(
     "account",
     f"""
-SELECT {_USER}, {_iso("created_at")}, {_iso("updated_at")}, password IS NOT NULL,
+SELECT {USER}, {_iso("created_at")}, {_iso("updated_at")}, password IS NOT NULL,
     (SELECT json_agg(json_build_array(issuer, subject) ORDER BY i.created_at, issuer)::text
         FROM identities i WHERE user_id = u.id),
     (SELECT json_agg(json_build_object(
             'at', {_iso("at")}, 'kind', kind, 'client', client))::text
         FROM (SELECT * FROM auth_events WHERE user_id = u.id ORDER BY at DESC, id DESC
             LIMIT {MAX_EVENTS}) e)
-FROM users u WHERE id = :user_id::uuid
+FROM users u WHERE id = :user_id::uuid AND disabled_at IS NULL
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
 """,
 )
@@ -318,12 +372,12 @@ WITH matched AS (
     SELECT :event::uuid, CURRENT_TIMESTAMP, CASE WHEN remaining < 0 THEN 'login_throttled'
         ELSE 'login' END, id, :client, coalesce(provider, 'local')
     FROM linked JOIN users USING (id), complete, success
-    WHERE remaining = -1 OR (remaining >= 0 AND has_all)
-    ON CONFLICT (id) DO NOTHING
-){_end_replaced("EXISTS (SELECT FROM complete, success WHERE remaining >= 0 AND has_all)")}
-SELECT t.remaining < 0, CASE WHEN s.remaining < 0
+    WHERE disabled_at IS NULL AND (remaining = -1 OR (remaining >= 0 AND has_all))
+    ON CONFLICT (id) DO NOTHING RETURNING id
+){end_replaced("EXISTS (SELECT FROM event, success WHERE remaining >= 0)")}
+SELECT t.remaining < 0, u.disabled_at IS NOT NULL, CASE WHEN s.remaining < 0
         THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
-    {_USER}, {_STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
+    {USER}, {_STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
     EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP
 FROM token t CROSS JOIN complete LEFT JOIN success s ON true
     LEFT JOIN users u ON u.id = (SELECT id FROM found)
@@ -335,15 +389,18 @@ LINK = Statement(
 WITH target AS (
     UPDATE users u SET provider = :provider,
         epoch = CASE WHEN :drops_password::bool THEN {next_epoch("epoch")} ELSE epoch END,
-        password = CASE WHEN :drops_password::bool THEN NULL ELSE password END
+        password = CASE WHEN :drops_password::bool THEN NULL ELSE password END,
+        email_verified_at = CASE WHEN :proves_address::bool
+            THEN coalesce(email_verified_at, CURRENT_TIMESTAMP) ELSE email_verified_at END
     WHERE id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash
-    RETURNING {_USER},
+    AND disabled_at IS NULL
+    RETURNING {USER},
         {_unless(":drops_password::bool AND (u.password IS NOT NULL OR u.epoch = :epoch::int)")}
 ), {_ADD_IDENTITIES}, event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT :event::uuid, CURRENT_TIMESTAMP, 'identity_linked', id, :client FROM target
     ON CONFLICT (id) DO NOTHING
-){_end_replaced("EXISTS (SELECT FROM target)")}
+){end_replaced("EXISTS (SELECT FROM target)")}
 SELECT {_HAS_ALL}, t.* FROM target t
 """,
 )
@@ -379,10 +436,10 @@ SELECT greatest((SELECT count(*) FROM attempts), (SELECT count(*) FROM sessions)
 EXPRESS_USER = Statement(
     "express_user",
     f"""
-SELECT {_USER} FROM session s JOIN users u ON u.id =
+SELECT {USER} FROM session s JOIN users u ON u.id =
     CASE WHEN s.sess->>'userId' ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$'
     THEN (s.sess->>'userId')::uuid END
-WHERE s.sid = :express_sid AND s.expire >= now()
+WHERE s.sid = :express_sid AND s.expire >= now() AND u.disabled_at IS NULL
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
 """,
     is_prepared=False,

@@ -20,28 +20,33 @@ from shared.database.statement import Statement, Value
 from shared.errors import (
     AccountInUse,
     EmailTaken,
+    InvalidCredentials,
     StoreFault,
     StoreUnavailable,
     TooManyAttempts,
 )
 from shared.model.clients import Client
 from shared.model.emails import email_key
+from shared.model.mails import PER_DAY, PER_HOUR
 from shared.model.sessions import Session
 from shared.model.throttling import (
     KNOWN_SECONDS,
     Keys,
     Pseudonyms,
     id_token_key,
+    mail_keys,
+    notice_key,
     sign_up_key,
     success_key,
 )
-from shared.model.users import USER_COLUMNS, UUID, ExternalIdentity, IdToken, User
+from shared.model.users import UUID, ExternalIdentity, IdToken, User, Verification
 from shared.store.attempt_outcomes import CLIENT, succeeded, too_many, used_up
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.postgres import statements
 from shared.store.postgres.express_sessions import PostgresExpressSessions
 from shared.store.postgres.preparation import prepare
 from shared.store.postgres.rows import (
+    USER_LENGTH,
     changed_by_others,
     kept,
     kept_out,
@@ -54,6 +59,7 @@ from shared.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     from shared.model.statistics import Statistics, Window
+    from shared.store.postgres.mail import PostgresMail
 
 _TAKEN = (sqlstate.UNIQUE_VIOLATION, sqlstate.EXCLUSION_VIOLATION)
 _MAX_OWED = 1000
@@ -64,19 +70,35 @@ class PostgresStore(Store):
     """Users in a table."""
 
     def __init__(
-        self, settings: StoreSettings, database: DatabaseSettings, secrets: Sequence[str]
+        self,
+        settings: StoreSettings,
+        database: DatabaseSettings,
+        secrets: Sequence[str],
+        *,
+        sends_mail: bool = False,
     ) -> None:
-        """Open nothing yet. Of the secrets the first names addresses and networks in tables."""
+        """Open nothing yet. Of the secrets the first names addresses and networks in tables.
+
+        `sends_mail` says whether somebody delivers what is put into the outbox.
+        """
         if database.url is None:
             raise ValueError("the Postgres store needs a database's URL")
         prepared = functools.partial(prepare, apply=database.auto_migrate)
         self.database = Database(database.url, database, prepare=prepared)
         self.database_status: PostgresStatus = PostgresStatus(self.database)
         self.express_sessions = PostgresExpressSessions(self.database)
-        self._limits = settings.limits
+        self.sends_mail = sends_mail
+        self.limits = settings.limits
         self._audit_seconds = settings.audit_days * 24 * 60 * 60
-        self._pseudonyms = Pseudonyms(secrets)
+        self.pseudonyms = Pseudonyms(secrets)
         self._owed: deque[Attempt] = deque(maxlen=_MAX_OWED)
+
+    @functools.cached_property
+    def mail(self) -> PostgresMail:
+        """What is done for whoever reads a user's mailbox, and the outbox."""
+        from shared.store.postgres.mail import PostgresMail
+
+        return PostgresMail(self)
 
     def reserve_sign_up(
         self, client: Client, identities: Sequence[ExternalIdentity] = ()
@@ -85,9 +107,9 @@ class PostgresStore(Store):
         is_allowed, seconds = only(
             self.database.execute(
                 statements.RESERVE_SIGN_UP,
-                key=sign_up_key(self._pseudonyms.of(client.network)),
-                limit=self._limits.sign_up,
-                lockout_seconds=self._limits.lockout_seconds,
+                key=sign_up_key(self.pseudonyms.of(client.network)),
+                limit=self.limits.sign_up,
+                lockout_seconds=self.limits.lockout_seconds,
                 client=client.coarse,
             )
         )
@@ -103,35 +125,41 @@ class PostgresStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
+        verification: Verification = "unasked",
+        locale: str | None = None,
     ) -> User:
         """Insert, and let the database decide."""
         columns: dict[str, Value] = {"email": user.email, "name": user.name}
         columns["provider"] = user.provider
         try:
-            with self._explained(columns | {"password": password_hash}):
+            with self.explained(columns | {"password": password_hash}):
                 is_taken, _, *row = only(
                     self.database.execute(
                         statements.CREATE,
                         identities=_pairs(identities),
                         user_id=user.id,
                         password_hash=password_hash,
-                        client=client.coarse if client else None,
+                        is_proved=verification == "proved",
+                        is_asked=verification in ("asked", "required"),
+                        tells_owner=verification == "required",
+                        locale=locale,
                         **columns,
-                        **_replaced(client),
+                        **replaced(client),
+                        **self.new_mail("verification", user.email, client),
                     )
                 )
         except StoreFault as error:
             # The id, an identity, or the bare `email` of a row that the old server wrote.
-            if self._is_taken(error, user.id, user.email, identities):
+            if self.is_taken(error, user.id, user.email, identities):
                 raise EmailTaken from error
             raise
         if row[0] is not None:
             return read_user(row)
-        if is_taken or self._is_taken(None, user.id, user.email, identities):
+        if is_taken or self.is_taken(None, user.id, user.email, identities):
             raise EmailTaken
         raise kept_out("users", self._triggers("INSERT"))
 
-    def _is_taken(
+    def is_taken(
         self,
         fault: StoreFault | None,
         user_id: str,
@@ -154,7 +182,7 @@ class PostgresStore(Store):
         )
 
     @contextmanager
-    def _explained(self, columns: dict[str, Value]) -> Iterator[None]:
+    def explained(self, columns: dict[str, Value]) -> Iterator[None]:
         """Name what a fault does not: the column that a value does not fit into, or the table."""
         try:
             yield
@@ -207,9 +235,9 @@ class PostgresStore(Store):
         self, statement: Statement, kind: str, address: str, client: Client, /, **found: Value
     ) -> Attempt:
         """Count an attempt on the address; `found` are the parameters that find its user."""
-        account = self._pseudonyms.of(address)
-        keys = Keys.of(account, self._pseudonyms.of(client.network))
-        limits, began = self._limits, time.time()
+        account = self.pseudonyms.of(address)
+        keys = Keys.of(account, self.pseudonyms.of(client.network))
+        limits, began = self.limits, time.time()
         denied_by, event, seconds, at, *row = only(
             self.database.execute(
                 statement,
@@ -245,26 +273,40 @@ class PostgresStore(Store):
         """Count, fill up the other counts, and correct the event."""
         client = attempt.client
         self._succeed(
-            statements.END_LOGIN, "login", attempt, client=client.coarse, **_replaced(client)
+            statements.END_LOGIN,
+            "login",
+            attempt,
+            notice_key=notice_key(attempt.account),
+            **replaced(client),
+            **self.notice(client),
         )
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
-        with self._explained({"password": new}):
-            row = self._change(statements.CHANGE_PASSWORD, "UPDATE", attempt, found, new_hash=new)
+        with self.explained({"password": new}):
+            row = self.change(
+                statements.CHANGE_PASSWORD,
+                "UPDATE",
+                attempt,
+                found,
+                new_hash=new,
+                **self.notice(attempt.client),
+            )
         return None if row[0] is None else read_user(row)
 
     def delete_user(self, attempt: Attempt, found: Credentials) -> bool:
         """Delete where the row is as it was found; its identities follow."""
         try:
-            (deleted,) = self._change(statements.DELETE_USER, "DELETE", attempt, found)
+            (deleted,) = self.change(
+                statements.DELETE_USER, "DELETE", attempt, found, **self.notice(attempt.client)
+            )
         except StoreFault as fault:
             if fault.sqlstate in sqlstate.REFERRED_TO:
                 raise AccountInUse(cause=str(fault), **fault.facts) from fault
             raise
         return deleted is not None
 
-    def _change(
+    def change(
         self, statement: Statement, verb: str, attempt: Attempt, found: Credentials, **then: Value
     ) -> Row:
         """Do what needs the password, and give its row, of nulls where the user has changed.
@@ -285,6 +327,24 @@ class PostgresStore(Store):
                 return [None]
             raise kept("users", self._triggers(verb)) from fault
 
+    def notice(self, client: Client | None) -> dict[str, Value]:
+        """Give the parameters of a mail that is written with what it tells of, if mail is sent."""
+        return {
+            "mail_id": str(uuid.uuid4()),
+            "sends_mail": self.sends_mail,
+            "client": client.coarse if client else None,
+        }
+
+    def new_mail(self, kind: str, key: str, client: Client | None) -> dict[str, Value]:
+        """Give those of a mail to an address, whose mails of this kind are counted."""
+        hour_key, day_key = mail_keys(kind, self.pseudonyms.of(key))
+        return self.notice(client) | {
+            "hour_key": hour_key,
+            "day_key": day_key,
+            "hour_limit": PER_HOUR,
+            "day_limit": PER_DAY,
+        }
+
     def _succeed(self, statement: Statement, kind: str, attempt: Attempt, /, **then: Value) -> Row:
         """Count a success, and give the row of what follows it, of nulls where it was not done."""
         try:
@@ -304,7 +364,7 @@ class PostgresStore(Store):
 
     def _counted(self, attempt: Attempt) -> dict[str, Value]:
         """Give the parameters that name what an attempt was counted under."""
-        keys, limits = attempt.keys, self._limits
+        keys, limits = attempt.keys, self.limits
         return {
             "client_key": keys.client,
             "login_key": keys.login,
@@ -337,7 +397,7 @@ class PostgresStore(Store):
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
         """Update where the old hash still stands."""
-        with self._explained({"password": new}):
+        with self.explained({"password": new}):
             rows = self.database.execute(
                 statements.REPLACE_HASH, user_id=user_id, old_hash=old, new_hash=new
             )
@@ -379,7 +439,7 @@ class PostgresStore(Store):
             if self.database.execute(
                 statements.REVOKE_SESSION,
                 sid=session.sid,
-                ends_at=_timestamp(session.ends_at),
+                ends_at=timestamp(session.ends_at),
                 user_id=_uuid(session.user.id),
                 client=client.coarse,
             ):
@@ -388,7 +448,7 @@ class PostgresStore(Store):
 
     def revoke_all_sessions(self, session: Session, client: Client) -> bool:
         """Raise the epoch, if it is the session's."""
-        with self._explained({}):
+        with self.explained({}):
             rows = self.database.execute(
                 statements.REVOKE_ALL,
                 user_id=_uuid(session.user.id),
@@ -411,8 +471,8 @@ class PostgresStore(Store):
         client: Client,
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
-        limits = self._limits
-        is_used_up, seconds, *columns, is_linked, has_all, has_identities, at = only(
+        limits = self.limits
+        is_used_up, is_disabled, seconds, *columns, is_linked, has_all, has_identities, at = only(
             self.database.execute(
                 statements.FIND_EXTERNAL,
                 identities=_pairs(identities),
@@ -424,13 +484,15 @@ class PostgresStore(Store):
                 token_seconds=token.seconds,
                 success_limit=limits.success,
                 lockout_seconds=limits.lockout_seconds,
-                **_replaced(client),
+                **replaced(client),
             )
         )
         if is_used_up:
             raise used_up()
         if columns[0] is None:
             return None
+        if is_disabled:
+            raise InvalidCredentials(limits.lockout_seconds, event="login_disabled")
         found = _credentials(columns)
         if seconds is not None:
             raise too_many(seconds, "login", found.user)
@@ -444,11 +506,12 @@ class PostgresStore(Store):
         provider: str,
         drops_password: bool,
         client: Client,
+        proves_address: bool = False,
     ) -> User | None:
         """Update where the row is as it was found, and insert the identities that it lacks."""
         user = found.user
         try:
-            with self._explained({"provider": provider}):
+            with self.explained({"provider": provider}):
                 rows = self.database.execute(
                     statements.LINK,
                     identities=_pairs(identities),
@@ -457,12 +520,13 @@ class PostgresStore(Store):
                     old_hash=found.password_hash,
                     provider=provider,
                     drops_password=drops_password,
+                    proves_address=proves_address,
                     client=client.coarse,
                     event=str(uuid.uuid4()),
-                    **_replaced(client),
+                    **replaced(client),
                 )
         except StoreFault as error:
-            if self._is_taken(error, user.id, None, identities):
+            if self.is_taken(error, user.id, None, identities):
                 return None
             raise
         return read_user(rows[0][1:]) if rows else None
@@ -496,10 +560,10 @@ class PostgresStore(Store):
 
         (row,) = self.database.execute(
             statistics.STATISTICS,
-            start=_timestamp(window.start),
-            end=_timestamp(window.end),
-            week_ago=_timestamp(window.now - WEEK),
-            month_ago=_timestamp(window.now - MONTH),
+            start=timestamp(window.start),
+            end=timestamp(window.end),
+            week_ago=timestamp(window.now - WEEK),
+            month_ago=timestamp(window.now - MONTH),
         )
         return statistics.read(row)
 
@@ -512,18 +576,19 @@ def _uuid(text: str) -> str | None:
     return text if UUID.fullmatch(text.lower()) else None
 
 
-def _timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """Write a time as a parameter."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def _replaced(client: Client | None) -> dict[str, Value]:
+def replaced(client: Client | None) -> dict[str, Value]:
     """Give the parameters that name the session to be ended where a new one begins, or none."""
     session = client.session if client else None
     if session is None:
         return dict.fromkeys(("replaced_sid", "replaced_until", "replaced_user_id"))
     return {
         "replaced_sid": session.sid,
-        "replaced_until": _timestamp(session.ends_at),
+        "replaced_until": timestamp(session.ends_at),
         "replaced_user_id": _uuid(session.user.id),
     }
 
@@ -533,4 +598,4 @@ def _pairs(identities: Sequence[ExternalIdentity]) -> str:
 
 
 def _credentials(row: Row) -> Credentials:
-    return Credentials(read_user(row), row[len(USER_COLUMNS)])
+    return Credentials(read_user(row), row[USER_LENGTH])

@@ -1,0 +1,116 @@
+"""The tokens in links that are mailed: each for one purpose, one user, and one state of the user.
+
+No table keeps them. What a token proves is that somebody reads the mailbox; it ends by what it
+changes, and by every other change of the password, the address or the sessions (`epoch`, `seen`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from shared.credentials.signing import InvalidToken, Signing
+from shared.errors import InvalidMailToken
+from shared.formats.strict_json import InvalidJson, check_text
+from shared.model.mails import LIFETIMES, Kind, Mail
+from shared.model.sessions import SKEW_SECONDS
+from shared.model.users import MAX_STORED_EPOCH, UUID
+
+TYPE = "ai-coder-mail+jwt"
+"""The explicit `typ` (RFC 8725, section 3.11): no session's token has it."""
+ISSUER = "ai-coder-auth"
+AUDIENCE = "ai-coder"
+
+_CLAIMS: dict[str, type] = {
+    "purpose": str,
+    "sub": str,
+    "epoch": int,
+    "seen": str,
+    "email": str,
+    "jti": str,
+    "iat": int,
+    "exp": int,
+}
+_SEEN = re.compile(r"[0-9a-f]{32}")
+
+
+class MailToken(NamedTuple):
+    """What a verified token says."""
+
+    id: str
+    """Of the mail."""
+    purpose: Kind
+    user_id: str
+    epoch: int
+    seen: str
+    """The digest of the user's address as the request saw it."""
+    email: str
+    """Whose mailbox it was sent to, as an email key."""
+    ends_at: int
+    """In seconds since the Unix epoch."""
+
+
+class MailTokens:
+    """Makes the tokens of mails and reads them. Thread-safe."""
+
+    def __init__(self, signing: Signing) -> None:
+        """`signing` has the keys."""
+        self._signing = signing
+
+    def issue(self, mail: Mail, now: float) -> str:
+        """Make the token of a mail whose kind has a link; it works from now on."""
+        return self._signing.sign(
+            TYPE,
+            {
+                "iss": ISSUER,
+                "aud": AUDIENCE,
+                "purpose": mail.kind,
+                "sub": mail.user_id,
+                "epoch": mail.epoch,
+                "seen": mail.seen,
+                "email": mail.recipient,
+                "jti": mail.id,
+                "iat": int(now),
+                "exp": int(now) + LIFETIMES[mail.kind],
+            },
+        )
+
+    def read(self, token: str, *purposes: Kind, now: float) -> MailToken:
+        """Verify a token for one of the purposes. Raises InvalidMailToken for any other text."""
+        try:
+            claims = self._signing.verify(TYPE, token)
+            _check(claims)
+        except InvalidToken as error:
+            raise InvalidMailToken(cause=str(error)) from error
+        if claims["purpose"] not in purposes:
+            raise InvalidMailToken(cause="the token is for another purpose")
+        if now >= claims["exp"] or claims["iat"] > now + SKEW_SECONDS:
+            raise InvalidMailToken(cause="the token has ended or has not begun")
+        return MailToken(
+            id=claims["jti"],
+            purpose=claims["purpose"],
+            user_id=claims["sub"],
+            epoch=claims["epoch"],
+            seen=claims["seen"],
+            email=claims["email"],
+            ends_at=claims["exp"],
+        )
+
+
+def _check(claims: dict[str, object]) -> None:
+    """Raise InvalidToken if the signed claims are not a mail's."""
+    if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
+        raise InvalidToken("not from us or not for us")
+    for name, kind in _CLAIMS.items():
+        if type(claims.get(name)) is not kind:  # Exactly: a bool is an int to isinstance.
+            raise InvalidToken(f"claim {name} is missing or of the wrong type")
+    try:
+        check_text(list(claims.values()))
+    except InvalidJson as error:
+        raise InvalidToken("a claim has an invalid text") from error
+    if not (UUID.fullmatch(str(claims["sub"])) and UUID.fullmatch(str(claims["jti"]))):
+        raise InvalidToken("claim sub or jti is no UUID")
+    epoch = claims["epoch"]
+    assert isinstance(epoch, int)
+    if not _SEEN.fullmatch(str(claims["seen"])) or not 0 <= epoch <= MAX_STORED_EPOCH:
+        raise InvalidToken("claim seen or epoch is out of range")

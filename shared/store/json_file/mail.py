@@ -1,0 +1,216 @@
+"""Mails of the JSON store: a change of the users file, and a mail in the folder beside it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from shared.errors import EmailTaken
+from shared.formats.timestamps import now_iso
+from shared.model.clients import Client
+from shared.model.emails import email_key
+from shared.model.mails import AskedKind, Kind, Mail, OutboxStatus, digest_of
+from shared.model.user_record import REVOKED
+from shared.model.users import User, next_epoch
+from shared.store.contract import Attempt, Credentials, MailStore
+from shared.store.json_file import users_file
+from shared.store.json_file.outbox import OutboxFolder
+from shared.store.json_file.users_file import DISABLED_AT, VERIFIED_AT, Record
+
+if TYPE_CHECKING:
+    from shared.credentials.mail_tokens import MailToken
+    from shared.store.json_file.store import JsonFileStore
+
+NOBODY = ""
+"""The recipient of a mail that is written so that nobody can tell that there is nobody."""
+
+
+class JsonFileMail(MailStore):
+    """The part of a JSON store that knows of mails."""
+
+    def __init__(self, store: JsonFileStore, outbox: OutboxFolder, *, sends_mail: bool) -> None:
+        """Use the store's users, and a folder."""
+        self._store = store
+        self._outbox = outbox
+        self._sends_mail = sends_mail
+
+    def lease(self, limit: int) -> list[Mail]:
+        return self._outbox.lease(limit)
+
+    def delivered(self, mail_id: str) -> None:
+        self._outbox.delivered(mail_id)
+
+    def postpone(self, mail_id: str, seconds: float) -> bool:
+        return self._outbox.postpone(mail_id, seconds)
+
+    def status(self) -> OutboxStatus:
+        return self._outbox.status()
+
+    def ask_for_mail(
+        self, kind: AskedKind, key: str, *, locale: str | None, client: Client
+    ) -> None:
+        """Count in memory, and write a file for the user, or for nobody."""
+        record = self._store.record(key=key)
+        is_allowed = self._store.attempts.ask_for_mail(kind, key, client, is_somebody=bool(record))
+        is_wanted = (
+            record is not None
+            and is_allowed
+            and record.get(DISABLED_AT) is None
+            and (kind != "verification" or record.get(VERIFIED_AT) is None)
+        )
+        self._put(kind, record if is_wanted else None, locale, client)
+
+    def reset_password(self, token: MailToken, new: str, client: Client) -> User | None:
+        """Change the record that is as the token says."""
+
+        def change(record: Record) -> Record | None:
+            if not _is_as(record, token):
+                return None
+            self.tell("password_changed", record, client)
+            return {
+                "password": new,
+                "epoch": next_epoch(token.epoch),
+                VERIFIED_AT: record.get(VERIFIED_AT) or now_iso(),
+            }
+
+        changed = self._store.change_as(token.user_id, change)
+        if changed is not None:
+            self._store.attempts.unlock(email_key(token.email), client)
+        return changed
+
+    def verify_email(
+        self, token: MailToken, *, sid: str, client: Client, attempt: Attempt | None = None
+    ) -> User | None:
+        """Change the record that is as the token says, unless the address is proved."""
+        self._succeed(attempt)
+
+        def change(record: Record) -> Record | None:
+            is_open = record.get(VERIFIED_AT) is None and sid not in record.get(REVOKED, {})
+            return {VERIFIED_AT: now_iso()} if is_open and _is_as(record, token) else None
+
+        return self._store.change_as(token.user_id, change)
+
+    def request_email_change(self, attempt: Attempt, found: Credentials, email: str) -> bool:
+        """Write a file for the new address, or for its owner."""
+        self._store.attempts.succeed(attempt, "reauthentication")
+        record, owner = self._store.record(key=email_key(found.user.email)), None
+        if record is None or users_file.credentials(record) != found:
+            return False
+        if not self._store.attempts.count_mail("email_change", email):
+            return True
+        owner = self._store.record(key=email)
+        if owner is None:
+            self._put("email_change", record, None, attempt.client, recipient=email)
+        elif owner.get(DISABLED_AT) is None:
+            self._put("address_taken", owner, None, attempt.client)
+        return True
+
+    def change_email(
+        self, token: MailToken, *, sid: str, client: Client, attempt: Attempt | None = None
+    ) -> User | None:
+        """Change the record that is as the token says."""
+        self._succeed(attempt)
+        owner = self._store.record(key=token.email)
+        if owner is not None and owner["id"] != token.user_id:
+            raise EmailTaken
+
+        def change(record: Record) -> Record | None:
+            if not _is_as(record, token) or sid in record.get(REVOKED, {}):
+                return None
+            self.tell("email_changed", record, client)
+            return {"email": token.email, VERIFIED_AT: now_iso()}
+
+        return self._store.change_as(token.user_id, change)
+
+    def log_in(self, token: MailToken, client: Client) -> User | None:
+        """Keep the token's id with the sessions of the record that have ended."""
+
+        def change(record: Record) -> Record | None:
+            used = record.get(REVOKED, {})
+            if not _is_as(record, token) or f"mail {token.id}" in used:
+                return None
+            self._store.attempts.log_in_by_mail(users_file.user(record))
+            changes: Record = {
+                REVOKED: used | {f"mail {token.id}": token.ends_at},
+                VERIFIED_AT: record.get(VERIFIED_AT) or now_iso(),
+            }
+            if users_file.user(record).email_verified is False:
+                changes |= {"password": None, "epoch": next_epoch(token.epoch)}
+            return changes
+
+        user = self._store.change_as(token.user_id, change)
+        if user is not None:
+            self._store.end_replaced(client)
+        return user
+
+    def _succeed(self, attempt: Attempt | None) -> None:
+        if attempt is not None:
+            self._store.attempts.succeed(attempt, "reauthentication")
+
+    def ask_for_proof(self, record: Record, client: Client | None) -> None:
+        """Have a mail sent to who is being created."""
+        if self._store.attempts.count_mail("verification", record["email"]):
+            self._put("verification", record, None, client)
+
+    def tell_owner(self, key: str, locale: str | None, client: Client | None) -> None:
+        """Tell the owner of an address that somebody wanted to sign up with it."""
+        owner = self._store.record(key=key)
+        if self._store.attempts.count_mail("verification", key):
+            is_told = owner is not None and owner.get(DISABLED_AT) is None
+            self._put("address_taken", owner if is_told else None, locale, client)
+
+    def tell_of_network(self, attempt: Attempt) -> None:
+        """Tell who has logged in from a network that is new, if others are known."""
+        if attempt.credentials and self._store.attempts.count_notice(attempt):
+            record = self._store.record(key=email_key(attempt.credentials.user.email))
+            if record is not None:
+                self.tell("new_sign_in", record, attempt.client)
+
+    def tell(self, kind: Kind, record: Record, client: Client | None) -> None:
+        """Tell a user of a change, before it is made.
+
+        Whoever is killed in between has told too much, not too little.
+        """
+        self._put(kind, record, None, client)
+
+    def forget(self, user_id: str) -> None:
+        """Leave out what is still to be sent to a user who is being deleted."""
+        if self._sends_mail:
+            self._outbox.forget(user_id)
+
+    def _put(
+        self,
+        kind: Kind,
+        record: Record | None,
+        locale: str | None,
+        client: Client | None,
+        *,
+        recipient: str | None = None,
+    ) -> None:
+        if not self._sends_mail:
+            return
+        user = users_file.user(record) if record else None
+        self._outbox.put(
+            Mail(
+                id=str(uuid.uuid4()),
+                kind=kind,
+                recipient=recipient or (user.email if user else NOBODY),
+                user_id=user.id if user else "",
+                epoch=user.epoch if user else 0,
+                seen=digest_of(email_key(user.email)) if user else "",
+                locale=(record or {}).get("locale") or locale,
+                asked_from=client.coarse if client else None,
+                created_at=time.time(),
+                tries=0,
+            )
+        )
+
+
+def _is_as(record: Record, token: MailToken) -> bool:
+    """Tell whether a user is as a token says, and may do what it is for."""
+    return (
+        record.get("epoch", 0) == token.epoch
+        and digest_of(email_key(record["email"])) == token.seen
+        and record.get(DISABLED_AT) is None
+    )

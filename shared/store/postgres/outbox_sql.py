@@ -1,0 +1,87 @@
+"""The outbox in SQL: a mail is written with the change that it tells of, leased and delivered."""
+
+from __future__ import annotations
+
+from shared.database.statement import Statement
+from shared.model.mails import MAX_AGE
+from shared.store.postgres.attempt_sql import after, spend
+
+HOUR, DAY = "3600", "86400"
+LEASE_SECONDS = 60
+"""For which a mail is one deliverer's; whoever is killed with one loses it then."""
+
+
+def seen(key: str) -> str:
+    """Write the digest of an email key; the twin of `shared.model.mails.digest_of`."""
+    return f"left(encode(sha256(convert_to({key}, 'UTF8')), 'hex'), 32)"
+
+
+def enqueue(
+    kind: str, source: str, *, recipient: str = "u.email", user: str = "u", where: str = "true"
+) -> str:
+    """Write the INSERT that hands the outbox a mail to each user that `source` gives, if any.
+
+    `kind` is an expression. Nothing is written where `:sends_mail` is false. Repeating it changes
+    nothing.
+    """
+    return f"""INSERT INTO mail_outbox
+        (id, kind, recipient, user_id, epoch, seen, locale, asked_from)
+    SELECT :mail_id::uuid, {kind}, {recipient}, {user}.id, {user}.epoch,
+        coalesce({seen(f"{user}.email_key")}, ''), {user}.locale, :client
+    FROM {source} WHERE :sends_mail::bool AND {where}
+    ON CONFLICT (id) DO NOTHING"""
+
+
+def count_mail(condition: str) -> str:
+    """Write what counts a mail to an address, if it is to be counted; `mail_left` has a row then.
+
+    It has none where the address got too many. Nobody learns of it.
+    """
+    return f"""mail_hour AS (
+    INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+    SELECT :hour_key::text, :hour_limit::int - 1, {after(HOUR)}
+    WHERE :sends_mail::bool AND {condition}
+    {spend(":hour_limit", HOUR, prolongs=False)} RETURNING remaining
+), mail_day AS (
+    INSERT INTO auth_attempts AS a (key, remaining, expires_at)
+    SELECT :day_key::text, :day_limit::int - (remaining >= 0)::int, {after(DAY)} FROM mail_hour
+    {spend(":day_limit", DAY, prolongs=False)} RETURNING remaining
+), mail_left AS (
+    SELECT FROM mail_hour h, mail_day d WHERE h.remaining >= 0 AND d.remaining >= 0
+)"""
+
+
+LEASE = Statement(
+    "lease_mails",
+    f"""
+UPDATE mail_outbox SET due_at = {after(str(LEASE_SECONDS))}, tries = tries + 1
+WHERE id = ANY (ARRAY(
+    SELECT id FROM mail_outbox WHERE due_at <= CURRENT_TIMESTAMP ORDER BY due_at
+    LIMIT :limit::int FOR UPDATE SKIP LOCKED
+))
+RETURNING id::text, kind, coalesce(recipient, ''), coalesce(user_id::text, ''), coalesce(epoch, 0),
+    coalesce(seen, ''), locale, asked_from, extract(epoch FROM created_at)::float8, tries - 1
+""",
+)
+DELIVERED = Statement("mail_delivered", "DELETE FROM mail_outbox WHERE id = :mail_id::uuid")
+POSTPONE = Statement(
+    "postpone_mail",
+    f"""
+WITH given_up AS (
+    DELETE FROM mail_outbox WHERE id = :mail_id::uuid
+    AND created_at <= CURRENT_TIMESTAMP - interval '{MAX_AGE} seconds' RETURNING id
+), postponed AS (
+    UPDATE mail_outbox SET due_at = {after(":seconds")} WHERE id = :mail_id::uuid
+    AND created_at > CURRENT_TIMESTAMP - interval '{MAX_AGE} seconds'
+)
+SELECT id FROM given_up
+""",
+)
+STATUS = Statement(
+    "outbox_status",
+    """
+SELECT count(*), coalesce(extract(epoch FROM CURRENT_TIMESTAMP - min(created_at)), 0)::float8
+FROM mail_outbox WHERE recipient IS NOT NULL
+""",
+    is_prepared=False,
+)

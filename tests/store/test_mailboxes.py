@@ -1,0 +1,324 @@
+"""What every store promises of mails: asked for, delivered, and what their tokens do."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+
+from shared.credentials.mail_tokens import MailToken, MailTokens
+from shared.credentials.signing import Signing
+from shared.errors import EmailTaken, TooManyAttempts
+from shared.model.clients import Client
+from shared.model.mails import PER_DAY, PER_HOUR, AskedKind, Mail
+from shared.model.users import User, Verification
+from shared.store.contract import Credentials, Store
+from tests.support.stores import CLIENT, credentials, session_of
+
+ADA = "ada@example.com"
+TOKENS = MailTokens(Signing(["x" * 32]))
+
+
+def _create(store: Store, email: str = ADA, password: str | None = "hash") -> User:
+    user = User(id=str(uuid.uuid4()), email=email, name=None, provider="local")
+    return store.create_user(user, password)
+
+
+def _ask(store: Store, kind: AskedKind = "password_reset", key: str = ADA) -> None:
+    store.mail.ask_for_mail(kind, key, locale="de", client=CLIENT)
+
+
+def _mails(store: Store) -> list[Mail]:
+    """Take all mails that are for somebody out of the outbox."""
+    found = store.mail.lease(100)
+    for mail in found:
+        store.mail.delivered(mail.id)
+    return [mail for mail in found if mail.recipient]
+
+
+def _token(mail: Mail) -> MailToken:
+    now = time.time()
+    return TOKENS.read(TOKENS.issue(mail, now), mail.kind, now=now)
+
+
+def _found(store: Store, key: str = ADA) -> Credentials:
+    found = credentials(store, key)
+    assert found is not None
+    return found
+
+
+def _asked(store: Store, kind: AskedKind = "password_reset", key: str = ADA) -> MailToken:
+    _ask(store, kind, key)
+    (mail,) = _mails(store)
+    return _token(mail)
+
+
+def test_a_mail_is_for_the_user_as_the_request_saw_them(store: Store) -> None:
+    user = _create(store)
+    before = time.time()
+    _ask(store)
+    (mail,) = _mails(store)
+    assert (mail.kind, mail.recipient, mail.user_id) == ("password_reset", ADA, user.id)
+    assert (mail.epoch, mail.locale, mail.tries) == (0, "de", 0)
+    assert mail.asked_from == CLIENT.coarse
+    assert abs(mail.created_at - before) < 10
+    token = _token(mail)
+    assert (token.user_id, token.epoch, token.email) == (user.id, 0, ADA)
+
+
+def test_who_asks_for_an_address_that_nobody_has_is_answered_alike(store: Store) -> None:
+    _ask(store, key="nobody@example.com")
+    (mail,) = store.mail.lease(10)
+    assert (mail.recipient, mail.user_id) == ("", "")
+    store.mail.delivered(mail.id)
+    assert store.mail.status().waiting == 0
+
+
+def test_of_a_kind_an_address_gets_so_many_mails_an_hour_and_nobody_is_told(store: Store) -> None:
+    _create(store)
+    for _ in range(PER_HOUR + 2):
+        _ask(store)
+    assert len(_mails(store)) == PER_HOUR
+    _ask(store, "login_link")
+    assert [mail.kind for mail in _mails(store)] == ["login_link"]
+    assert PER_HOUR < PER_DAY
+
+
+def test_a_reset_changes_the_password_ends_all_sessions_and_tells_the_user(store: Store) -> None:
+    user = _create(store)
+    changed = store.mail.reset_password(_asked(store), "new", CLIENT)
+    assert changed is not None
+    assert (changed.id, changed.epoch) == (user.id, user.epoch + 1)
+    assert credentials(store, ADA) == Credentials(changed, "new")
+    assert store.begin_reauthentication(session_of(user), CLIENT).credentials is None
+    (mail,) = _mails(store)
+    assert (mail.kind, mail.recipient) == ("password_changed", ADA)
+
+
+def test_a_user_without_a_password_gets_one_by_a_reset(store: Store) -> None:
+    _create(store, password=None)
+    assert store.mail.reset_password(_asked(store), "new", CLIENT)
+    assert _found(store).password_hash == "new"
+
+
+def test_a_token_works_once(store: Store) -> None:
+    _create(store)
+    first, second = _asked(store), _asked(store)
+    assert store.mail.reset_password(first, "one", CLIENT)
+    assert store.mail.reset_password(first, "two", CLIENT) is None
+    assert store.mail.reset_password(second, "two", CLIENT) is None
+    assert _found(store).password_hash == "one"
+
+
+def test_a_token_is_good_for_nobody_else(store: Store) -> None:
+    _create(store)
+    other = _create(store, "other@example.com")
+    token = _asked(store)
+    for changed in (
+        token._replace(user_id=other.id),
+        token._replace(user_id=str(uuid.uuid4())),
+        token._replace(epoch=1),
+        token._replace(seen="0" * 32),
+    ):
+        assert store.mail.reset_password(changed, "stolen", CLIENT) is None
+    assert [_found(store, key).password_hash for key in (ADA, other.email)] == ["hash", "hash"]
+
+
+def test_the_end_of_all_sessions_and_a_new_password_end_a_token(store: Store) -> None:
+    user = _create(store)
+    token = _asked(store)
+    assert store.revoke_all_sessions(session_of(user), CLIENT)
+    assert store.mail.reset_password(token, "new", CLIENT) is None
+    token = _asked(store)
+    attempt = store.begin_reauthentication(session_of(_found(store).user), CLIENT)
+    assert attempt.credentials
+    assert store.change_password(attempt, attempt.credentials, "changed")
+    assert store.mail.reset_password(token, "new", CLIENT) is None
+
+
+def test_a_deleted_user_has_no_use_for_a_token(store: Store) -> None:
+    user = _create(store)
+    token = _asked(store)
+    attempt = store.begin_reauthentication(session_of(user), CLIENT)
+    assert attempt.credentials
+    assert store.delete_user(attempt, attempt.credentials)
+    assert store.mail.reset_password(token, "new", CLIENT) is None
+
+
+def test_a_mail_is_one_deliverers_and_comes_back_after_its_lease(store: Store) -> None:
+    _create(store)
+    _ask(store)
+    (mail,) = store.mail.lease(10)
+    assert store.mail.lease(10) == []
+    assert not store.mail.postpone(mail.id, 0)
+    (again,) = store.mail.lease(10)
+    assert again == mail._replace(tries=1)
+    assert not store.mail.postpone(mail.id, 1000)
+    assert store.mail.lease(10) == []
+    assert store.mail.status().waiting == 1
+    store.mail.delivered(mail.id)
+    assert store.mail.status() == (0, 0)
+
+
+def test_a_network_that_asks_too_often_is_told_so(store_settings: dict[str, str]) -> None:
+    from shared.application import open_store
+    from shared.settings import Settings
+
+    store = open_store(
+        Settings.from_env({"SESSION_SECRET": "x" * 32, "MAX_CLIENT_ATTEMPTS": "2"} | store_settings)
+    )
+    for number in range(2):
+        _ask(store, key=f"nobody{number}@example.com")
+    with pytest.raises(TooManyAttempts):
+        _ask(store)
+    store.mail.ask_for_mail("login_link", ADA, locale=None, client=Client("198.51.100.7"))
+    store.close()
+
+
+def _sign_up(store: Store, verification: Verification = "asked", email: str = ADA) -> User:
+    user = User(id=str(uuid.uuid4()), email=email, name=None, provider="local")
+    return store.create_user(user, "hash", client=CLIENT, verification=verification, locale="de")
+
+
+def test_who_signs_up_is_asked_to_prove_the_address_where_that_is_asked(store: Store) -> None:
+    assert _create(store).email_verified is None
+    assert _mails(store) == []
+    assert _sign_up(store, "proved", "bob@example.com").email_verified is True
+    assert _mails(store) == []
+    user = _sign_up(store, "asked", "eve@example.com")
+    assert user.email_verified is False
+    (mail,) = _mails(store)
+    assert (mail.kind, mail.recipient, mail.locale) == ("verification", "eve@example.com", "de")
+
+
+def test_the_owner_of_a_taken_address_is_told_only_where_the_proof_is_required(
+    store: Store,
+) -> None:
+    _create(store)
+    cases: list[tuple[Verification, list[str]]] = [("asked", []), ("required", ["address_taken"])]
+    for verification, kinds in cases:
+        with pytest.raises(EmailTaken):
+            _sign_up(store, verification)
+        assert [mail.kind for mail in _mails(store)] == kinds
+
+
+def test_an_address_is_proved_once_and_not_by_a_session_that_has_ended(store: Store) -> None:
+    user = _sign_up(store)
+    token = _token(_mails(store)[0])
+    ended = session_of(user)
+    store.revoke_session(ended, CLIENT)
+    assert store.mail.verify_email(token, sid=ended.sid, client=CLIENT) is None
+    proved = store.mail.verify_email(token, sid="", client=CLIENT)
+    assert proved == user._replace(email_verified=True)
+    assert store.mail.verify_email(token, sid="", client=CLIENT) is None
+    assert store.user(user.id) == proved
+    _ask(store, "verification")
+    assert _mails(store) == []
+
+
+def _request_change(store: Store, user: User, email: str) -> bool:
+    attempt = store.begin_reauthentication(session_of(user), CLIENT)
+    assert attempt.credentials
+    return store.mail.request_email_change(attempt, attempt.credentials, email)
+
+
+def test_a_new_address_counts_from_its_proof_on_and_the_old_one_is_told(store: Store) -> None:
+    user = _create(store)
+    assert _request_change(store, user, "new@example.com")
+    assert store.user(user.id) == user
+    (mail,) = _mails(store)
+    assert (mail.kind, mail.recipient) == ("email_change", "new@example.com")
+    token = _token(mail)
+    changed = store.mail.change_email(token, sid="", client=CLIENT)
+    assert changed == user._replace(email="new@example.com", email_verified=True)
+    assert credentials(store, ADA) is None
+    assert _found(store, "new@example.com").user == changed
+    (notice,) = _mails(store)
+    assert (notice.kind, notice.recipient) == ("email_changed", ADA)
+    assert store.mail.change_email(token, sid="", client=CLIENT) is None
+
+
+def test_the_owner_of_an_address_is_told_that_somebody_wants_it(store: Store) -> None:
+    user, owner = _create(store), _create(store, "owner@example.com")
+    assert _request_change(store, user, owner.email)
+    (mail,) = _mails(store)
+    assert (mail.kind, mail.recipient, mail.user_id) == ("address_taken", owner.email, owner.id)
+
+
+def test_an_address_that_was_taken_meanwhile_is_refused(store: Store) -> None:
+    user = _create(store)
+    assert _request_change(store, user, "new@example.com")
+    token = _token(_mails(store)[0])
+    _create(store, "new@example.com")
+    with pytest.raises(EmailTaken):
+        store.mail.change_email(token, sid="", client=CLIENT)
+    assert store.user(user.id) == user
+
+
+def test_a_newer_address_ends_the_tokens_of_the_old_one(store: Store) -> None:
+    user = _create(store)
+    reset = _asked(store)
+    assert _request_change(store, user, "new@example.com")
+    change = _token(_mails(store)[0])
+    assert store.mail.change_email(change, sid="", client=CLIENT)
+    assert store.mail.reset_password(reset, "new", CLIENT) is None
+
+
+def test_a_link_signs_in_once(store: Store) -> None:
+    user = _create(store)
+    token = _asked(store, "login_link")
+    assert store.mail.log_in(token, CLIENT) == user._replace(email_verified=True)
+    assert store.mail.log_in(token, CLIENT) is None
+    assert _found(store).password_hash == "hash"
+
+
+def test_a_link_takes_from_an_unproved_account_what_a_stranger_may_have_set(store: Store) -> None:
+    user = _sign_up(store)
+    _mails(store)
+    strangers = session_of(user)
+    owner = store.mail.log_in(_asked(store, "login_link"), CLIENT)
+    assert owner == user._replace(email_verified=True, epoch=user.epoch + 1)
+    assert _found(store).password_hash is None
+    assert store.begin_reauthentication(strangers, CLIENT).credentials is None
+
+
+def test_a_login_by_link_ends_the_browsers_previous_session(store: Store) -> None:
+    other = _create(store, "other@example.com")
+    _create(store)
+    session = session_of(other)
+    token = _asked(store, "login_link")
+    assert store.mail.log_in(token, Client(CLIENT.address, session))
+    assert store.user(other.id, sid=session.sid) is None
+
+
+def test_the_owner_is_told_of_what_changes_an_account(store: Store) -> None:
+    user = _create(store)
+    attempt = store.begin_reauthentication(session_of(user), CLIENT)
+    assert attempt.credentials
+    changed = store.change_password(attempt, attempt.credentials, "new")
+    assert changed
+    assert [mail.kind for mail in _mails(store)] == ["password_changed"]
+    _ask(store)
+    attempt = store.begin_reauthentication(session_of(changed), CLIENT)
+    assert attempt.credentials
+    assert store.delete_user(attempt, attempt.credentials)
+    (mail,) = _mails(store)  # And no link, which would be of no use.
+    assert (mail.kind, mail.recipient) == ("account_deleted", ADA)
+
+
+def test_a_sign_in_from_a_new_network_is_told_once_a_week_to_who_has_known_ones(
+    store: Store,
+) -> None:
+    _create(store)
+    for address, kinds in (
+        ("198.51.100.1", []),  # The first is not compared with anything.
+        ("198.51.100.1", []),
+        ("192.0.2.1", ["new_sign_in"]),
+        ("192.0.2.1", []),
+        ("203.0.113.99", []),  # The week is not over.
+    ):
+        attempt = store.begin_login(ADA, Client(address))
+        assert attempt.credentials
+        store.end_login(attempt)
+        assert [mail.kind for mail in _mails(store)] == kinds, address
