@@ -15,7 +15,7 @@ DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.producti
 
 .DEFAULT_GOAL := help
 .PHONY: help doctor dev test test-quick test-long soak lint format bench clean export newer-pgbouncer postgres-versions snapshot smoke deploy deploy-setup rollback \
-  migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
+  mail-deliver migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
@@ -120,6 +120,9 @@ migrate-schema-status: $(VENV)/.runtime ## List the migrations of DATABASE_URL
 
 migrate-schema-plan: $(VENV)/.runtime ## Print the SQL that migrate-schema would run
 	@$(TRANSFER) schema plan $$ARGS
+
+mail-deliver: $(VENV)/.runtime ## Deliver the mails that are due
+	@$(LOAD_ENV) $(BIN)/python -m shared.mail.command
 
 deploy-setup: $(VENV)/.runtime ## Create what a deployment needs, once (DRY_RUN=1 prints the commands)
 	@$(DEPLOY) setup $$ARGS

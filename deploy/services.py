@@ -63,6 +63,7 @@ PASSED_ON = (
     "APPLICATION_NAME",
     "EMAIL_VERIFICATION",
     "SIGN_IN_BY_MAIL",
+    "MAIL_DELIVERY",
 )
 """Settings that every service gets unchanged from the environment of the deployment."""
 ADMIN_PASSED_ON = ("ADMIN_AUDIENCE", "ADMIN_SERVICE_ACCOUNT")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
+from functions.mail_responses import deliver
 from functions.user_responses import clear_session, user_members
 from shared.model.sessions import Session
 from shared.web.call import Call
@@ -39,6 +40,7 @@ def _delete(call: Call, session: Session) -> Response:
     password = call.optional_text("password")
     call.app.accounts.delete(session, password=password, client=call.client)
     call.log |= {"user_id": session.user.id, "event": "account_deleted"}
+    deliver(call)
     response = no_content()
     clear_session(call, response)
     return response

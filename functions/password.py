@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
+from functions.mail_responses import deliver
 from functions.user_responses import begin_session
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
@@ -22,4 +23,5 @@ def password(call: Call) -> Response:
         new=call.text("newPassword"),
         client=call.client,
     )
+    deliver(call)
     return begin_session(call, user, event="password_changed")

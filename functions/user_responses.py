@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 def user_members(user: User) -> dict[str, Any]:
     """Give the members that the old front end reads at the top level."""
-    return {"id": user.id, "email": user.email, "name": user.name, "provider": user.provider}
+    return {
+        "id": user.id,
+        "email": user.email,
+        "name": user.name,
+        "provider": user.provider,
+        "emailVerified": user.email_verified,
+    }
 
 
 def user_answer(

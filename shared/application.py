@@ -15,19 +15,32 @@ from shared.observe.notices import Notices
 
 if TYPE_CHECKING:
     from shared.credentials.id_tokens import IdTokens, SignInTokens
+    from shared.credentials.mail_tokens import MailTokens
     from shared.credentials.passwords import PasswordHasher
     from shared.credentials.session_tokens import SessionTokens
     from shared.credentials.signing import Signing
+    from shared.mail.delivery import Deliverer
+    from shared.mail.wake import Wake
+    from shared.model.users import Verification
     from shared.observe.alerts import Alerts
     from shared.observe.metrics import Gauge
     from shared.rules.accounts import Accounts
     from shared.rules.gate import Gate
+    from shared.rules.mailboxes import Mailboxes
     from shared.rules.sessions import Sessions
     from shared.settings import Settings
     from shared.store.contract import Store
     from shared.store.janitor import Janitor
 
 T = TypeVar("T")
+
+
+_ASKED: dict[str, Verification] = {
+    "off": "unasked",
+    "optional": "asked",
+    "required": "required",
+}
+"""What is asked of new users, by EMAIL_VERIFICATION."""
 
 
 class part(Generic[T]):  # noqa: N801  # a decorator, as `property` is
@@ -80,7 +93,7 @@ class Application:
         """Does the upkeep of the store after answers."""
         from shared.store.janitor import Janitor
 
-        return Janitor(self.store)
+        return Janitor(self.store, self.deliver_mail)
 
     @part
     def signing(self) -> Signing:
@@ -142,7 +155,50 @@ class Application:
             self.gate,
             password_min_length=self.settings.credentials.password_min_length,
             lockout_seconds=self.settings.store.limits.lockout_seconds,
+            verification=_ASKED[self.settings.mail.verification],
         )
+
+    @part
+    def mail_tokens(self) -> MailTokens:
+        """The tokens in the links of mails."""
+        from shared.credentials.mail_tokens import MailTokens
+
+        return MailTokens(self.signing)
+
+    @part
+    def mailboxes(self) -> Mailboxes:
+        """The rules of what is asked for and proved by mail."""
+        from shared.rules.mailboxes import Mailboxes
+
+        return Mailboxes(
+            self.store.mail,
+            self.store,
+            self.accounts,
+            self.mail_tokens,
+            self.hasher,
+            self.gate,
+            password_min_length=self.settings.credentials.password_min_length,
+        )
+
+    @part
+    def deliverer(self) -> Deliverer:
+        """Delivers the mails of the outbox."""
+        from shared.mail.delivery import Deliverer
+
+        return Deliverer(self.store.mail, self.mail_tokens, self.settings.mail)
+
+    @part
+    def wake(self) -> Wake:
+        """Has the outbox delivered where that cannot be after an answer."""
+        from shared.mail.wake import Wake
+
+        settings = self.settings
+        return Wake(settings.credentials.session_secrets, settings.mail.public_url or "")
+
+    def deliver_mail(self) -> None:
+        """Deliver what is in the outbox, where mail is sent at all."""
+        if self.settings.mail.enabled:
+            self.deliverer.deliver()
 
     @part
     def sessions(self) -> Sessions:
@@ -192,11 +248,15 @@ def open_store(settings: Settings) -> Store:
     if not settings.store.use_database:
         from shared.store.json_file.store import JsonFileStore
 
-        return JsonFileStore(settings.store, secrets)
+        return JsonFileStore(settings.store, secrets, sends_mail=settings.mail.enabled)
     if settings.store.fallback == "off":
         from shared.store.postgres.store import PostgresStore
 
-        return PostgresStore(settings.store, settings.database, secrets)
+        return PostgresStore(
+            settings.store, settings.database, secrets, sends_mail=settings.mail.enabled
+        )
     from shared.store.fallback import FallbackStore
 
-    return FallbackStore(settings.store, settings.database, secrets)
+    return FallbackStore(
+        settings.store, settings.database, secrets, sends_mail=settings.mail.enabled
+    )

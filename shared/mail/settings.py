@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shared.mail.url import Hook, SmtpServer
 
 Verification = Literal["off", "optional", "required"]
+Delivery = Literal["after", "self"]
 
 _NAME_MAX_LENGTH = 64
 
@@ -29,6 +30,8 @@ class MailSettings(NamedTuple):
     public_url: str | None = None
     """What the links in mails begin with: an origin, without a slash at its end."""
     application: str = "AI-Coder"
+    delivery: Delivery = "after"
+    """After an answer, or in a request of the service to itself, where the CPU goes with it."""
     verification: Verification = "off"
     sign_in_by_mail: bool = False
 
@@ -51,6 +54,7 @@ class MailSettings(NamedTuple):
             reply_to=_mailbox(env, "MAIL_REPLY_TO"),
             public_url=_public_url(env),
             application=application,
+            delivery=_delivery(env),
             verification=_verification(env, is_on=has_url or has_folder),
             sign_in_by_mail=_sign_in_by_mail(env, is_on=has_url or has_folder),
         )
@@ -141,6 +145,16 @@ def _application(env: Environment) -> str:
             f"APPLICATION_NAME must be at most {_NAME_MAX_LENGTH} characters that can be printed."
         )
     return name
+
+
+def _delivery(env: Environment) -> Delivery:
+    # Cloud Run sets K_SERVICE, and takes the CPU away where it bills by the request.
+    default = "self" if env.text("K_SERVICE") else "after"
+    value = (env.text("MAIL_DELIVERY") or default).lower()
+    if value not in get_args(Delivery):
+        env.problems.append(f"MAIL_DELIVERY must be one of {', '.join(get_args(Delivery))}.")
+        return "after"
+    return cast("Delivery", value)
 
 
 def _verification(env: Environment, *, is_on: bool) -> Verification:

@@ -53,7 +53,12 @@ def sign_in(
             reservation = store.reserve_sign_up(client, identities)
             try:
                 created = store.create_user(
-                    user, None, identities, client=client, reservation=reservation
+                    user,
+                    None,
+                    identities,
+                    client=client,
+                    reservation=reservation,
+                    verification="proved",
                 )
                 return created, "signup"
             except EmailTaken as error:
@@ -73,6 +78,8 @@ def sign_in(
             provider=identity.provider if drops_password else found.user.provider,
             drops_password=drops_password,
             client=client,
+            # The provider has proved it, where that is the account's own.
+            proves_address=key == email_key(found.user.email),
         )
         if linked is not None:
             return linked, "identity_linked"

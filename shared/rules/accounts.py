@@ -30,7 +30,7 @@ from shared.formats.unicode import normalized
 from shared.model.clients import Client
 from shared.model.emails import email_key, parse_new_email
 from shared.model.sessions import Session
-from shared.model.users import User
+from shared.model.users import User, Verification
 from shared.observe import log
 from shared.rules.gate import Gate
 from shared.store.contract import Attempt, Attempts, Credentials, Users
@@ -53,8 +53,13 @@ class Accounts:
         *,
         password_min_length: int,
         lockout_seconds: float,
+        verification: Verification = "unasked",
     ) -> None:
-        """`password_min_length` is in characters; `lockout_seconds` is only told."""
+        """`password_min_length` is in characters; `lockout_seconds` is only told.
+
+        `verification` is what is asked of the addresses of new users.
+        """
+        self._verification = verification
         self._store = store
         self._hasher = hasher
         self._gate = gate
@@ -68,10 +73,12 @@ class Accounts:
         password: str,
         name: str | None,
         client: Client,
+        locale: str | None = None,
     ) -> tuple[User, bool]:
         """Create a local user; tell whether the fallback stored them, in a database outage.
 
-        Raises InvalidInput, Overloaded, TooManyAttempts and EmailTaken.
+        `locale` is the language of their mails. Raises InvalidInput, Overloaded, TooManyAttempts
+        and EmailTaken, of which nobody may be told where the proof of the address is required.
         """
         key = parse_new_email(email)
         name = normalized("NFC", name).strip() if name else None
@@ -89,6 +96,8 @@ class Accounts:
                 self._hasher.hash(password),
                 client=client,
                 reservation=reservation,
+                verification=self._verification,
+                locale=locale,
             )
             return created, reservation.is_offline
 
@@ -108,6 +117,9 @@ class Accounts:
                 attempt = store.begin_login(email_key(email), client)
             found = attempt.credentials
             stored = found.password_hash if found else None
+            is_required = self._verification == "required"
+            if found is not None and is_required and found.user.email_verified is False:
+                stored = None  # Verified all the same, so that it takes as long.
             if not hasher.verify(password, stored) or found is None or stored is None:
                 if not attempt.is_conclusive:
                     raise StoreUnreachable(
@@ -118,6 +130,7 @@ class Accounts:
                     )
                 raise InvalidCredentials(
                     self._lockout_seconds,
+                    asks_for_proof=is_required,
                     event="login_throttled" if attempt.locked_for is not None else "login_failed",
                     account=attempt.account,
                 )
@@ -135,7 +148,7 @@ class Accounts:
     ) -> User:
         """Change the password of the session's user, which ends all their sessions.
 
-        Raises InvalidInput, PasswordUnchanged, Overloaded, and the errors of `_prove_again`.
+        Raises InvalidInput, PasswordUnchanged, Overloaded, and the errors of `prove_again`.
         """
         user = session.user
         self._check_new_password(new, field="newPassword", email=user.email, name=user.name)
@@ -143,7 +156,7 @@ class Accounts:
         if current is not None and normalized("NFC", current) == normalized("NFC", new):
             raise PasswordUnchanged("newPassword")
         with self._gate.attempt(client, "reauthentication"):
-            attempt, found = self._prove_again(session, "currentPassword", current, client)
+            attempt, found = self.prove_again(session, "currentPassword", current, client)
             changed = self._store.change_password(attempt, found, self._hasher.hash(new))
         if changed is None:
             raise StoreBusy(cause=_UNCHANGED)
@@ -155,7 +168,7 @@ class Accounts:
         Raises as `change_password` does, and AccountInUse.
         """
         with self._gate.attempt(client, "reauthentication"):
-            attempt, found = self._prove_again(session, "password", password, client)
+            attempt, found = self.prove_again(session, "password", password, client)
             if not self._store.delete_user(attempt, found):
                 raise StoreBusy(cause=_UNCHANGED)
 
@@ -166,7 +179,7 @@ class Accounts:
             password, min_length=self._password_min_length, field=field, email=email, name=name
         )
 
-    def _prove_again(
+    def prove_again(
         self, session: Session, field: str, password: str | None, client: Client
     ) -> tuple[Attempt, Credentials]:
         """Verify the password of the session's user or, if there is none, a recent sign-in.
@@ -182,7 +195,7 @@ class Accounts:
         if found is None:
             raise NotAuthenticated(cause="the user is gone or ended this session", event=event)
         if found.password_hash is None:
-            if not session.has_just_proven("google", attempt.at):
+            if not any(session.has_just_proven(way, attempt.at) for way in ("google", "mail")):
                 raise ReauthenticationRequired(event=event, user_id=found.user.id)
         elif password is None:
             sentence = "Please enter your current password"

@@ -18,7 +18,7 @@ FLOORS = (
     ("main", "deploy"),
     ("functions",),
     ("shared.web",),
-    ("shared.application", "shared.transfer"),
+    ("shared.application", "shared.transfer", "shared.mail.command"),
     ("shared.doctor",),
     ("shared.settings",),
     ("shared.web.settings", "shared.rules", "shared.mail"),

@@ -1,0 +1,17 @@
+"""POST /api/login/mail/verify."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from functions.user_responses import begin_session
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+
+
+@endpoint("POST", body="required", exists=lambda settings: settings.mail.sign_in_by_mail)
+def login_mail_verify(call: Call) -> Response:
+    """Sign in by the token of a mail: 200."""
+    call.afterwards(call.app.janitor.run)
+    user = call.app.mailboxes.log_in(call.text("token"), client=call.client, now=call.now)
+    return begin_session(call, user, event="login", method="mail")

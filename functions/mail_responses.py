@@ -1,0 +1,46 @@
+"""Answers of functions that have mails sent."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from shared.errors import MailNotConfigured
+from shared.model.locales import preferred_locale
+from shared.model.mails import AskedKind
+from shared.web.call import Call
+from shared.web.responses import answer
+
+_ASKED = (
+    "If there is an account with this address, we have sent a message to it. Please look in your "
+    "mail, and in the folder for spam."
+)
+
+
+def require_mail(call: Call) -> None:
+    """Raise MailNotConfigured where no mail can be sent."""
+    if not call.settings.mail.enabled:
+        raise MailNotConfigured
+
+
+def locale(call: Call) -> str | None:
+    """Give the one of our languages that the caller prefers."""
+    return preferred_locale(call.request.headers.get("Accept-Language"))
+
+
+def ask(call: Call, kind: AskedKind, email: str) -> Response:
+    """Have a mail sent to an address, if it is somebody's: 202 in every case."""
+    require_mail(call)
+    call.app.mailboxes.ask(kind, email=email, locale=locale(call), client=call.client)
+    call.log["event"] = f"{kind}_requested"
+    deliver(call)
+    return answer({"message": _ASKED}, 202)
+
+
+def deliver(call: Call) -> None:
+    """Have the outbox delivered: after the answer, or by a request of its own before it."""
+    if not call.settings.mail.enabled:
+        return
+    if call.settings.mail.delivery == "after":
+        call.afterwards(call.app.deliver_mail)
+    else:
+        call.app.wake.send(call.now)

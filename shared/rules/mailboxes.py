@@ -1,0 +1,164 @@
+"""What somebody may do who reads the mailbox of an account. Knows neither HTTP nor SQL.
+
+Who clicks a link has the mailbox, not the account. Nobody who asks for a mail learns whether there
+is an account: the store counts, writes and answers alike in every case.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from shared.credentials.mail_tokens import MailToken, MailTokens
+from shared.credentials.password_policy import check_new_password
+from shared.credentials.passwords import PasswordHasher
+from shared.errors import (
+    InvalidInput,
+    InvalidMailToken,
+    ProofRequired,
+    SignInRequired,
+    StoreBusy,
+    TooManyAttempts,
+    WrongPassword,
+)
+from shared.model.clients import Client
+from shared.model.emails import email_key, parse_new_email
+from shared.model.mails import AskedKind
+from shared.model.sessions import Session
+from shared.model.users import User
+from shared.rules.accounts import Accounts
+from shared.rules.gate import Gate
+from shared.store.contract import Attempt, Attempts, Users
+from shared.store.contract import Mailboxes as MailboxStore
+
+_MAX_ADDRESS = 320
+"""Characters: what no address is longer than (RFC 5321, section 4.5.3.1)."""
+
+
+class _Users(Users, Attempts, Protocol):
+    """The part of a store that these rules need, beside what knows of mails."""
+
+
+class Mailboxes:
+    """Asks for mails, and does what their links say. Thread-safe."""
+
+    def __init__(
+        self,
+        store: MailboxStore,
+        users: _Users,
+        accounts: Accounts,
+        tokens: MailTokens,
+        hasher: PasswordHasher,
+        gate: Gate,
+        *,
+        password_min_length: int,
+    ) -> None:
+        """`password_min_length` is in characters."""
+        self._store = store
+        self._users = users
+        self._accounts = accounts
+        self._tokens = tokens
+        self._hasher = hasher
+        self._gate = gate
+        self._password_min_length = password_min_length
+
+    def ask(self, kind: AskedKind, *, email: str, locale: str | None, client: Client) -> None:
+        """Have a mail sent to the address, if it is somebody's to whom it can be.
+
+        Raises InvalidInput for what is no address at all, and TooManyAttempts for too many of the
+        client's network.
+        """
+        if "@" not in email or len(email) > _MAX_ADDRESS:
+            raise InvalidInput("email", "Please enter a valid email address")
+        self._store.ask_for_mail(kind, email_key(email), locale=locale, client=client)
+
+    def reset_password(self, token: str, *, new: str, client: Client, now: float) -> User:
+        """Set a new password by a link; all sessions end, and the address is proved.
+
+        Raises InvalidMailToken, InvalidInput, TooManyAttempts and Overloaded.
+        """
+        proof = self._tokens.read(token, "password_reset", now=now)
+        check_new_password(
+            new,
+            min_length=self._password_min_length,
+            field="newPassword",
+            email=proof.email,
+            name=None,
+        )
+        with self._gate.attempt(client, "password_reset"):
+            user = self._store.reset_password(proof, self._hasher.hash(new), client)
+        if user is None:
+            raise InvalidMailToken(cause="the user has changed since, or is gone")
+        return user
+
+    def request_email_change(
+        self, session: Session, *, email: str, password: str | None, client: Client
+    ) -> None:
+        """Have a link sent to a new address. Nobody learns whether somebody has it already.
+
+        Raises InvalidInput and the errors of `Accounts.prove_again`.
+        """
+        key = parse_new_email(email, field="newEmail")
+        if key == email_key(session.user.email):
+            raise InvalidInput("newEmail", "This is your address already")
+        with self._gate.attempt(client, "reauthentication"):
+            attempt, found = self._accounts.prove_again(session, "password", password, client)
+            done = self._store.request_email_change(attempt, found, key)
+        if not done:
+            raise StoreBusy(cause="the user has changed meanwhile")
+
+    def use_link(
+        self,
+        token: str,
+        *,
+        session: Session | None,
+        password: str | None,
+        client: Client,
+        now: float,
+    ) -> tuple[User, str]:
+        """Prove an address, or change it, by a link; give the user and the event.
+
+        Whoever opens the link reads the mailbox; that the account is theirs, too, is shown by its
+        session or its password. A stranger who signed up with somebody's address must not be
+        handed its owner's word. Raises InvalidMailToken, ProofRequired, SignInRequired, EmailTaken
+        and WrongPassword.
+        """
+        proof = self._tokens.read(token, "verification", "email_change", now=now)
+        use = self._store.verify_email
+        event = "email_verified"
+        if proof.purpose == "email_change":
+            use, event = self._store.change_email, "email_changed"
+        if session is not None and session.user.id == proof.user_id:
+            user = use(proof, sid=session.sid, client=client)
+        else:
+            with self._gate.attempt(client, "reauthentication"):
+                attempt = self._prove_account(proof, password, client)
+                user = use(proof, sid="", client=client, attempt=attempt)
+        if user is None:
+            raise InvalidMailToken(cause="the user has changed since, or is gone")
+        return user, event
+
+    def log_in(self, token: str, *, client: Client, now: float) -> User:
+        """Sign in by a link. Raises InvalidMailToken and TooManyAttempts."""
+        user = self._store.log_in(self._tokens.read(token, "login_link", now=now), client)
+        if user is None:
+            raise InvalidMailToken(cause="it is used, or the user has changed since, or is gone")
+        return user
+
+    def _prove_account(self, proof: MailToken, password: str | None, client: Client) -> Attempt:
+        """Verify the password of a token's user. The attempt is counted."""
+        if password is None:
+            raise ProofRequired
+        user = self._users.user(proof.user_id)
+        if user is None or user.epoch != proof.epoch:
+            raise InvalidMailToken(cause="the user has changed since, or is gone")
+        attempt = self._users.begin_reauthentication(Session.of(user), client)
+        if attempt.locked_for is not None:
+            raise TooManyAttempts(attempt.locked_for, event="reauthentication_throttled")
+        found, event = attempt.credentials, "reauthentication_failed"
+        if found is None:
+            raise InvalidMailToken(cause="the user has changed since, or is gone")
+        if found.password_hash is None:
+            raise SignInRequired(event=event)
+        if not self._hasher.verify(password, found.password_hash):
+            raise WrongPassword("password", event=event, user_id=user.id)
+        return attempt

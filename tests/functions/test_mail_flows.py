@@ -1,0 +1,197 @@
+"""What is done by mail, over HTTP: proving an address, changing it, signing in, and being told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.in_process import Served, served
+from tests.support.mails import delivered, link, token
+
+ADA, PASSWORD, OTHER = "ada@example.com", "correct horse battery", "a wholly new password"
+
+
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """Further settings."""
+    return {}
+
+
+@pytest.fixture
+def app(store_settings: dict[str, str], settings: dict[str, str]) -> Iterator[Served]:
+    variables = {"ENVIRONMENT": "development", "BCRYPT_ROUNDS": "4", "SIGN_IN_BY_MAIL": "true"}
+    with served(**variables | store_settings | settings) as running:
+        yield running
+
+
+def _cookie(response: Any) -> str:
+    return str(response.headers["Set-Cookie"].partition(";")[0])
+
+
+def _sign_up(app: Served, email: str = ADA, **headers: str) -> str:
+    body = {"email": email, "password": PASSWORD}
+    response = app.post("/api/signup", body, *headers.items())
+    assert response.status_code == 201, response.text
+    return _cookie(response)
+
+
+def _user(app: Served, cookie: str) -> Any:
+    return app.send("GET", "/api/user", [("Cookie", cookie)]).json
+
+
+def _post(app: Served, path: str, cookie: str = "", **body: str) -> Any:
+    return app.post(path, body, *([("Cookie", cookie)] if cookie else []))
+
+
+def _log_in(app: Served, password: str = PASSWORD, email: str = ADA) -> Any:
+    return _post(app, "/api/login", email=email, password=password)
+
+
+def test_a_new_user_is_asked_to_prove_the_address_in_the_browsers_language(app: Served) -> None:
+    _sign_up(app, **{"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"})
+    (mail,) = delivered(app)
+    assert mail["To"] == ADA
+    assert link(mail)[0] == "verify"
+    assert "bestätigen" in mail["Subject"]
+
+
+def test_the_session_that_asked_proves_the_address_by_the_link_alone(app: Served) -> None:
+    cookie = _sign_up(app)
+    assert _user(app, cookie)["emailVerified"] is False
+    response = _post(app, "/api/email/verify", cookie, token=token(app, ADA))
+    assert (response.status_code, response.json["emailVerified"]) == (200, True)
+    assert _user(app, _cookie(response))["emailVerified"] is True
+
+
+def test_elsewhere_the_link_wants_the_password(app: Served) -> None:
+    _sign_up(app)
+    given = token(app, ADA)
+    response = _post(app, "/api/email/verify", token=given)
+    assert (response.status_code, response.json["code"]) == (403, "password_required")
+    response = _post(app, "/api/email/verify", token=given, password="wrong")
+    assert (response.status_code, response.json["code"]) == (403, "wrong_password")
+    strangers = _sign_up(app, "stranger@example.com")
+    response = _post(app, "/api/email/verify", strangers, token=given)
+    assert response.json["code"] == "password_required"
+    response = _post(app, "/api/email/verify", token=given, password=PASSWORD)
+    assert (response.status_code, response.json["emailVerified"]) == (200, True)
+    assert "Set-Cookie" not in response.headers
+    assert _post(app, "/api/email/verify", token=given, password=PASSWORD).status_code == 400
+
+
+def test_an_address_is_changed_by_a_link_to_the_new_one(app: Served) -> None:
+    cookie, new = _sign_up(app), "new@example.com"
+    wrong = _post(app, "/api/email", cookie, newEmail=new, password="wrong")
+    assert (wrong.status_code, wrong.json["code"]) == (403, "wrong_password")
+    asked = _post(app, "/api/email", cookie, newEmail=new, password=PASSWORD)
+    assert asked.status_code == 202, asked.text
+    assert _log_in(app, email=new).status_code == 401
+    response = _post(app, "/api/email/verify", cookie, token=token(app, new))
+    assert (response.status_code, response.json["email"]) == (200, new)
+    assert _log_in(app, email=new).status_code == 200
+    assert _log_in(app).status_code == 401
+    assert delivered(app)[-1]["To"] == ADA
+
+
+def test_nobody_learns_whether_an_address_is_taken(app: Served) -> None:
+    cookie = _sign_up(app)
+    _sign_up(app, "owner@example.com")
+    answers = [
+        _post(app, "/api/email", cookie, newEmail=address, password=PASSWORD)
+        for address in ("free@example.com", "owner@example.com")
+    ]
+    assert {answer.status_code for answer in answers} == {202}
+    assert answers[0].data == answers[1].data
+    assert delivered(app)[-1]["To"] == "owner@example.com"
+    assert "#token" not in str(delivered(app)[-1])
+
+
+def test_a_link_signs_in_and_drops_what_a_stranger_has_set(app: Served) -> None:
+    strangers = _sign_up(app)
+    assert _post(app, "/api/login/mail", email=ADA).status_code == 202
+    given = token(app, ADA)
+    response = _post(app, "/api/login/mail/verify", token=given)
+    assert response.status_code == 200, response.text
+    owners = _cookie(response)
+    assert _post(app, "/api/login/mail/verify", token=given).status_code == 400
+    assert _log_in(app).status_code == 401
+    for cookie, status in ((strangers, 401), (owners, 200)):
+        assert app.send("GET", "/api/account", [("Cookie", cookie)]).status_code == status
+    changed = _post(app, "/api/password", owners, newPassword=OTHER)
+    assert changed.status_code == 200, changed.text
+    assert _log_in(app, OTHER).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/password/forgot", "/api/email/verification", "/api/login/mail"]
+)
+def test_who_asks_learns_nothing(app: Served, path: str) -> None:
+    _sign_up(app)
+    answers = [_post(app, path, email=ADA) for _ in range(5)]
+    answers.append(_post(app, path, email="nobody@example.com"))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.data for answer in answers}) == 1
+    assert len({tuple(name for name, _ in answer.headers) for answer in answers}) == 1
+
+
+PURPOSES = {
+    "verification": "/api/email/verify",
+    "password_reset": "/api/password/reset",
+    "login_link": "/api/login/mail/verify",
+    "email_change": "/api/email/verify",
+}
+
+
+def test_a_token_is_good_for_its_own_purpose_only(app: Served) -> None:
+    cookie = _sign_up(app)
+    tokens = {"verification": token(app, ADA)}
+    _post(app, "/api/password/forgot", email=ADA)
+    tokens["password_reset"] = token(app, ADA)
+    _post(app, "/api/login/mail", email=ADA)
+    tokens["login_link"] = token(app, ADA)
+    _post(app, "/api/email", cookie, newEmail="new@example.com", password=PASSWORD)
+    tokens["email_change"] = token(app, "new@example.com")
+    for purpose, given in tokens.items():
+        for path in {*PURPOSES.values()} - {PURPOSES[purpose]}:
+            response = _post(app, path, cookie, token=given, newPassword=OTHER, password=PASSWORD)
+            assert (response.status_code, response.json["code"]) == (400, "invalid_mail_token")
+        bearer = [("Authorization", f"Bearer {given}"), ("Cookie", f"session={given}")]
+        assert app.send("GET", "/api/user", bearer).status_code == 401
+
+
+class TestRequired:
+    """Where an address has to be proved before the first login."""
+
+    @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        return {"EMAIL_VERIFICATION": "required"}
+
+    def test_a_sign_up_begins_no_session_and_a_taken_address_is_answered_alike(
+        self, app: Served
+    ) -> None:
+        body = {"email": ADA, "password": PASSWORD}
+        first, second = app.post("/api/signup", body), app.post("/api/register", body)
+        assert (first.status_code, second.status_code) == (201, 201)
+        assert first.data == second.data
+        assert "Set-Cookie" not in first.headers
+        assert [mail["To"] for mail in delivered(app)] == [ADA, ADA]
+        assert "#token" not in str(delivered(app)[-1])
+
+    def test_a_login_counts_from_the_proof_on(self, app: Served) -> None:
+        app.post("/api/signup", {"email": ADA, "password": PASSWORD})
+        early, wrong = _log_in(app), _log_in(app, email="nobody@example.com")
+        assert early.status_code == wrong.status_code == 401
+        assert early.json["error"] == wrong.json["error"]
+        assert "mail" in early.json["error"]
+        assert _post(app, "/api/email/verify", token=token(app, ADA), password=PASSWORD)
+        assert _log_in(app).status_code == 200
+
+    def test_the_owner_of_an_address_takes_it_from_a_stranger_by_a_reset(self, app: Served) -> None:
+        app.post("/api/signup", {"email": ADA, "password": "the stranger's own one"})
+        _post(app, "/api/password/forgot", email=ADA)
+        response = _post(app, "/api/password/reset", token=token(app, ADA), newPassword=OTHER)
+        assert response.status_code == 200
+        assert _log_in(app, "the stranger's own one").status_code == 401
+        assert _log_in(app, OTHER).status_code == 200

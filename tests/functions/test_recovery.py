@@ -1,0 +1,103 @@
+"""A forgotten password: asked for, mailed, and set anew, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.in_process import Served, served
+from tests.support.mails import delivered, link, text, token
+
+ADDRESS, OLD, NEW = "ada@example.com", "correct horse battery", "a wholly new password"
+
+
+@pytest.fixture
+def app(store_settings: dict[str, str]) -> Iterator[Served]:
+    with served(ENVIRONMENT="development", BCRYPT_ROUNDS="4", **store_settings) as running:
+        yield running
+
+
+def _sign_up(app: Served) -> str:
+    person = {"email": ADDRESS, "password": OLD}
+    response = app.post("/api/signup", person)
+    assert response.status_code == 201
+    return str(response.headers["Set-Cookie"].partition(";")[0])
+
+
+def _forget(app: Served, address: str = ADDRESS) -> Any:
+    return app.post("/api/password/forgot", {"email": address})
+
+
+def _reset(app: Served, given: str, new: str = NEW) -> Any:
+    return app.post("/api/password/reset", {"token": given, "newPassword": new})
+
+
+def _log_in(app: Served, password: str) -> int:
+    return int(app.post("/api/login", {"email": ADDRESS, "password": password}).status_code)
+
+
+def test_who_has_forgotten_the_password_sets_a_new_one_by_a_link(app: Served) -> None:
+    cookie = _sign_up(app)
+    assert _forget(app).status_code == 202
+    page, given = link(delivered(app)[-1])
+    assert page == "reset"
+    response = _reset(app, given)
+    assert response.status_code == 200, response.text
+    assert "Set-Cookie" not in response.headers
+    assert [_log_in(app, OLD), _log_in(app, NEW)] == [401, 200]
+    account = app.send("GET", "/api/account", [("Cookie", cookie)])
+    assert account.status_code == 401  # All sessions have ended.
+    assert "password" in delivered(app)[-1]["Subject"].lower()
+    assert "#token=" not in text(delivered(app)[-1])
+
+
+def test_a_link_works_once(app: Served) -> None:
+    _sign_up(app)
+    _forget(app)
+    given = token(app, ADDRESS)
+    assert _reset(app, given).status_code == 200
+    again = _reset(app, given, "and another password")
+    assert (again.status_code, again.json["code"]) == (400, "invalid_mail_token")
+    assert _log_in(app, NEW) == 200
+
+
+def test_an_address_that_nobody_has_gets_the_same_answer_and_no_mail(app: Served) -> None:
+    _sign_up(app)
+    known, unknown = _forget(app), _forget(app, "nobody@example.com")
+    assert (known.status_code, known.data) == (unknown.status_code, unknown.data)
+    names = [[name for name, _ in answer.headers] for answer in (known, unknown)]
+    assert names[0] == names[1]
+    assert {mail["To"] for mail in delivered(app)} == {ADDRESS}
+
+
+@pytest.mark.parametrize("given", ["", "x", "a.b.c", "session"])
+def test_what_is_no_token_of_a_mail_is_refused(app: Served, given: str) -> None:
+    if given == "session":
+        given = _sign_up(app).partition("=")[2]
+    response = _reset(app, given)
+    assert response.status_code == 400
+
+
+def test_a_token_of_a_mail_is_no_session(app: Served) -> None:
+    _sign_up(app)
+    _forget(app)
+    given = token(app, ADDRESS)
+    cookie = f"{app.settings.web.cookie_name}={given}"
+    assert app.send("GET", "/api/user", [("Cookie", cookie)]).status_code == 401
+
+
+def test_a_new_password_is_held_to_the_rules(app: Served) -> None:
+    _sign_up(app)
+    _forget(app)
+    given = token(app, ADDRESS)
+    response = _reset(app, given, "password")
+    assert (response.status_code, response.json["field"]) == (400, "newPassword")
+    assert _reset(app, given).status_code == 200
+
+
+def test_nobody_but_the_service_itself_has_mails_delivered(app: Served) -> None:
+    for value in ("", "Bearer x", "Bearer 1.2", f"Bearer 1800000000.{'0' * 64}"):
+        headers = [("Authorization", value)] if value else []
+        assert app.send("POST", "/api/mail/delivery", headers).status_code == 404
