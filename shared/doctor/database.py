@@ -48,6 +48,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "auth_events": _ALL,
     "event_hours": _ALL,
     "changed_hours": _ALL,
+    "mail_outbox": _ALL,
     "schema_migrations": ("SELECT",),
     "applied_ops": ("SELECT",),
     "import_records": ("SELECT", "UPDATE previous"),

@@ -42,6 +42,7 @@ RECONCILIATION: Rights = {
     "revoked_sessions": _ADD,
     "auth_events": _ADD,
     "pending_email_keys": _READ,
+    "mail_outbox": _ADD,
 }
 """What each that writes does with the tables, where nobody's key is missing."""
 

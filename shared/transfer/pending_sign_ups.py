@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from shared.database.connection import Connection
 from shared.errors import StoreFault
 from shared.model.user_record import UserRecord
+from shared.store.postgres.outbox_sql import enqueue
 from shared.store.postgres.rows import changed_by_others, kept_out
 from shared.transfer.users_table import RECORD_DEFINITIONS, insert_from, moment
 
@@ -41,6 +42,13 @@ WITH revoked AS (
 )
 UPDATE users SET epoch = :epoch::int WHERE id = :user_id::uuid AND epoch < :epoch::int
 """
+# The mail that a sign-up of an outage could not have then. Its id is the operation's.
+_ASK_FOR_PROOF = enqueue(
+    "'verification'",
+    "users u",
+    where="u.id = :user_id::uuid AND u.verification_asked_at IS NOT NULL"
+    " AND u.email_verified_at IS NULL",
+)
 # Whoever has a session of the file's would else read as the user who has the same id here.
 _PART = """
 UPDATE users SET epoch = :epoch::int + 1 WHERE id = :user_id::uuid AND epoch <= :epoch::int
@@ -83,6 +91,10 @@ def apply(
     elif record:
         outcome = _create(connection, record)
         connection.execute(_CORRECT, operation=operation, outcome=outcome)
+        if outcome == CREATED:
+            connection.execute(
+                _ASK_FOR_PROOF, mail_id=operation, user_id=user_id, sends_mail=True, client=None
+            )
         kind = "signup" if outcome in (CREATED, PRESENT) else "signup_quarantined"
         connection.execute(
             _AUDIT, operation=operation, at=record.created_at, kind=kind, user_id=user_id

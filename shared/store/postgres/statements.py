@@ -457,7 +457,8 @@ HEALTH = Statement(
     "health",
     """
 SELECT now(), current_setting('server_version') WHERE NOT EXISTS (
-    SELECT FROM users, identities, revoked_sessions, auth_attempts, auth_events WHERE false
+    SELECT FROM users, identities, revoked_sessions, auth_attempts, auth_events, mail_outbox
+    WHERE false
 )
 """,
 )
