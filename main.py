@@ -58,8 +58,15 @@ PAGES = {
     "/": "page",
     "/sign-in.css": "page",
     "/sign-in.js": "page",
+    "/mailbox.js": "page",
+    "/client.js": "page",
+    "/reset": "mailbox_page",
+    "/verify": "mailbox_page",
+    "/link": "mailbox_page",
+    "/email": "mailbox_page",
+    "/mail": "mail_page",
 }
-"""The sign-in page and its files, if the settings enable it."""
+"""The sign-in page, those to which mails lead, and the mails of development, where they exist."""
 
 
 def api(request: flask.Request) -> flask.Response:

@@ -1,4 +1,4 @@
-"""GET /: the sign-in page, and the two files that it loads.
+"""GET /: the sign-in page, and the files that the pages load.
 
 The page is a client of the HTTP contract like any other. Its policy lets it load nothing but its
 own files and, where users sign in with Google, what Google documents for its button.
@@ -7,69 +7,35 @@ own files and, where users sign in with Google, what Google documents for its bu
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
-from string import Template
 
 from flask import Response
 
+from functions.pages import rendering
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
-_FILES = Path(__file__).parent / "pages"
-_TYPES = {"/sign-in.css": "text/css", "/sign-in.js": "text/javascript"}
+_FILES = ("/sign-in.css", "/sign-in.js", "/mailbox.js", "/client.js")
 _GOOGLE = "https://accounts.google.com/gsi"
 
 
 @endpoint("GET", exists=lambda settings: settings.web.sign_in_page)
 def page(call: Call) -> Response:
-    """Give the page, or what it loads: 200."""
+    """Give the page, or what the pages load: 200."""
     path = call.request.path
-    if path in _TYPES:
-        return _file(path.removeprefix("/"), _TYPES[path])
+    if path in _FILES:
+        return rendering.file(path.removeprefix("/"))
     nonce = secrets.token_urlsafe(16)
     client_ids = call.settings.credentials.google_client_ids
-    response = _file(
+    response = rendering.page(
+        call,
         "sign-in.html",
-        "text/html",
         client_id=client_ids[0] if client_ids else "",
         nonce=nonce,
-        password_min_length=str(call.settings.credentials.password_min_length),
+        has_mail=call.settings.mail.enabled,
+        has_links=call.settings.mail.sign_in_by_mail,
     )
-    response.headers.update(_with_google(nonce) if client_ids else _WITHOUT_GOOGLE)
+    response.headers.update(_with_google(nonce) if client_ids else rendering.STRICT)
     return response
-
-
-def _file(name: str, content_type: str, **values: str) -> Response:
-    # Read each time, so that a change shows at the next reload.
-    text = (_FILES / name).read_text(encoding="utf-8")
-    if values:
-        text = Template(text).substitute(values)
-    return Response(text, content_type=f"{content_type}; charset=utf-8")
-
-
-def _policy(**sources: str) -> str:
-    """Write a Content-Security-Policy that allows only what is named."""
-    directives = {
-        "default_src": "'none'",
-        "script_src": "'self'",
-        "style_src": "'self'",
-        "connect_src": "'self'",
-        "img_src": "data:",
-        "base_uri": "'none'",
-        # The script sends the forms; without it no password goes into an address.
-        "form_action": "'none'",
-        "frame_ancestors": "'none'",
-    } | sources
-    return "; ".join(f"{name.replace('_', '-')} {value}" for name, value in directives.items())
-
-
-_WITHOUT_GOOGLE = {
-    # Trusted Types: text from the server cannot become markup, whatever the script does.
-    "Content-Security-Policy": _policy(
-        require_trusted_types_for="'script'", trusted_types="'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 
 
 def _with_google(nonce: str) -> dict[str, str]:
@@ -79,7 +45,7 @@ def _with_google(nonce: str) -> dict[str, str]:
     it checks the client id against on localhost; the page's address tells no more than its origin.
     """
     return {
-        "Content-Security-Policy": _policy(
+        "Content-Security-Policy": rendering.policy(
             script_src=f"'self' {_GOOGLE}/client",
             style_src=f"'self' {_GOOGLE}/style 'nonce-{nonce}'",
             connect_src=f"'self' {_GOOGLE}/",

@@ -31,7 +31,7 @@ from tests.support.sign_in_page import (
 
 NARROW = {"width": 320, "height": 640}
 WIDE = {"width": 1280, "height": 800}
-FILES = ("/", "/sign-in.css", "/sign-in.js")
+FILES = ("/", "/sign-in.css", "/sign-in.js", "/client.js")
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -86,7 +86,7 @@ def test_who_signs_up_is_signed_in_until_logging_out_and_can_log_in_again(
 
 def test_what_cannot_be_accepted_is_told_at_its_field(page: Page, address: str) -> None:
     sign_up(page, "")
-    is_told_at(page, "Email", "Please enter your email")
+    is_told_at(page, "Email", "Please fill in this field")
     page.get_by_role("button", name="Log in").click()
     sign_up(page, address, "short")
     is_told_at(page, "Password", "at least 8 characters")

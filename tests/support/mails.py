@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email
 import re
+from collections.abc import Iterable
 from email import policy
 from email.message import EmailMessage
+from pathlib import Path
 
 from tests.support.in_process import Served
 
@@ -14,7 +16,11 @@ _LINK = re.compile(r"^http://localhost:8080/(\w+)#token=(\S+)$", re.MULTILINE)
 
 def delivered(app: Served) -> list[EmailMessage]:
     """Read what was delivered, the oldest first."""
-    folder = app.settings.store.users_file.with_name("mail")
+    return in_folder(app.settings.store.users_file.with_name("mail"))
+
+
+def in_folder(folder: Path) -> list[EmailMessage]:
+    """Read the mails of a folder, the oldest first."""
     paths = sorted(folder.glob("*.eml"), key=lambda path: path.stat().st_mtime_ns)
     return [email.message_from_bytes(path.read_bytes(), policy=policy.default) for path in paths]
 
@@ -35,5 +41,9 @@ def link(mail: EmailMessage) -> tuple[str, str]:
 
 def token(app: Served, to: str) -> str:
     """Give the token of the latest mail to an address that has one."""
-    mails = [mail for mail in delivered(app) if mail["To"] == to and _LINK.search(text(mail))]
-    return link(mails[-1])[1]
+    return links(delivered(app), to)[-1][1]
+
+
+def links(mails: Iterable[EmailMessage], to: str) -> list[tuple[str, str]]:
+    """Give page and token of each mail to an address that has a link."""
+    return [link(mail) for mail in mails if mail["To"] == to and _LINK.search(text(mail))]

@@ -32,7 +32,7 @@ def is_signed_in(page: Page, address: str) -> None:
 
 def is_told_at(page: Page, label: str, sentence: str) -> None:
     """A field is marked, focused and described by the sentence, which is an alert as well."""
-    field = page.get_by_label(label).locator("visible=true")
+    field = page.get_by_role("textbox", name=label).locator("visible=true")
     expect(field).to_be_focused()
     expect(field).to_have_attribute("aria-invalid", "true")
     expect(field).to_have_accessible_description(re.compile(re.escape(sentence)))

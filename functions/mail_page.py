@@ -1,0 +1,79 @@
+"""GET /mail: in development, what would have been mailed."""
+
+from __future__ import annotations
+
+import email
+import re
+import secrets
+from contextlib import suppress
+from datetime import datetime
+from email import policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import NamedTuple
+
+from flask import Response
+
+from functions.pages import rendering
+from shared.web.call import Call
+from shared.web.endpoint import endpoint
+from shared.web.responses import no_such_path
+
+SHOWN = 50
+_THIS_MACHINE = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?", re.IGNORECASE)
+"""A name of its own that somebody's page has given this machine is none of these."""
+_LINK = re.compile(r"^(https?://\S+#\S+)$", re.MULTILINE)
+
+
+class _Shown(NamedTuple):
+    to: str
+    subject: str
+    time: str
+    parts: list[str]
+    """Of the text; each second one is a link."""
+
+
+@endpoint("GET", exists=lambda settings: settings.mail.folder is not None)
+def mail_page(call: Call) -> Response:
+    """Give the newest mails of the folder: 200, and 404 to whom is not this machine's."""
+    folder = call.settings.mail.folder
+    _, _, host = call.source
+    if folder is None or not _THIS_MACHINE.fullmatch(host or ""):
+        raise no_such_path()
+    nonce = secrets.token_urlsafe(16)
+    text = rendering.template("mails.html").render(
+        nonce=nonce,
+        css=(rendering.PAGES / "sign-in.css").read_text(encoding="utf-8"),
+        folder=folder,
+        mails=_newest(folder),
+        shown=SHOWN,
+    )
+    response = Response(text, content_type="text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    return response
+
+
+def _newest(folder: Path) -> list[_Shown]:
+    found = []
+    for path in folder.glob("*.eml"):
+        with suppress(OSError):  # Deleted meanwhile.
+            found.append((path.stat().st_mtime_ns, path))
+    mails = []
+    for written, path in sorted(found, reverse=True)[:SHOWN]:
+        with suppress(OSError):
+            mails.append(_read(path.read_bytes(), written / 1e9))
+    return mails
+
+
+def _read(data: bytes, written: float) -> _Shown:
+    mail = email.message_from_bytes(data, EmailMessage, policy=policy.default)
+    body = mail.get_body(("plain",))
+    return _Shown(
+        to=str(mail["To"] or ""),
+        subject=str(mail["Subject"] or ""),
+        time=f"{datetime.fromtimestamp(written).astimezone():%Y-%m-%d %H:%M:%S}",
+        parts=_LINK.split(str(body.get_content()).replace("\r\n", "\n")) if body else [],
+    )
