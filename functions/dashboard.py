@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flask import Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from functions.pages import charts
+from functions.pages import charts, rendering
 from functions.pages.charts import Chart
 from shared.errors import StoreFault, StoreUnavailable
 from shared.formats.timestamps import to_iso
@@ -27,7 +24,6 @@ DAYS = 30
 MAX_SERIES = 5
 """In one chart; dashboard.css has as many colours."""
 SHADES = 4
-_PAGES = Path(__file__).parent / "pages"
 _WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -35,9 +31,9 @@ _WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 def dashboard(call: Call) -> Response:
     """Give the page: always 200; without statistics if the database is unreachable."""
     nonce = secrets.token_urlsafe(16)
-    page = _template().render(
+    page = rendering.template("dashboard.html").render(
         nonce=nonce,
-        css=(_PAGES / "dashboard.css").read_text(encoding="utf-8"),
+        css=(rendering.PAGES / "dashboard.css").read_text(encoding="utf-8"),
         environment=call.settings.environment,
         now=_moment(call.now),
         started=_moment(metrics.STARTED_AT),
@@ -54,13 +50,6 @@ def dashboard(call: Call) -> Response:
         "frame-ancestors 'none'"
     )
     return response
-
-
-@functools.cache
-def _template() -> Template:
-    loader = FileSystemLoader(_PAGES)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("dashboard.html")
 
 
 def _alerts(call: Call) -> list[dict[str, Any]]:
