@@ -163,6 +163,7 @@ def test_who_has_forgotten_the_password_chooses_a_new_one_and_signs_in(
 ) -> None:
     words = RESET[locale]
     site: Site = request.getfixturevalue(f"on_{store}")
+    look = _looks_well if store == "json" else screenshot
     with _phone(browser, site, locale) as page:
         _begin(page, address)
         page.context.clear_cookies()
@@ -170,23 +171,23 @@ def test_who_has_forgotten_the_password_chooses_a_new_one_and_signs_in(
         assert page.evaluate("document.documentElement.lang") == locale[:2]
         page.get_by_role("link", name=words["forgot"]).click()
         _heading(page, words["forgot"])
-        _looks_well(page, f"forgot-{locale}")
+        look(page, f"forgot-{locale}")
         _field(page, words["email"]).fill(address)
         page.get_by_role("button", name=words["send"]).click()
         _heading(page, words["sent"])
         expect(page.get_by_role("heading", name=words["sent"])).to_be_focused()
         expect(page.locator("#sent-message")).to_contain_text(words["told"])
-        _looks_well(page, f"sent-{locale}")
+        look(page, f"sent-{locale}")
         _open(page, site.link(address, 2))
         _heading(page, words["title"])
         _field(page, words["new"]).fill("password")
         page.get_by_role("button", name=words["change"]).click()
         is_told_at(page, words["new"], words["common"])
-        _looks_well(page, f"reset-{locale}")
+        look(page, f"reset-{locale}")
         _field(page, words["new"]).fill(NEW)
         page.keyboard.press("Enter")
         _heading(page, words["done"])
-        _looks_well(page, f"changed-{locale}")
+        look(page, f"changed-{locale}")
         page.get_by_role("link", name=words["log in"]).click()
         _field(page, words["email"]).fill(address)
         _field(page, words["password"]).fill(NEW)
