@@ -270,7 +270,7 @@ def canonical(record: UserRecord) -> bytes:
         text += f",{len(issuer)}:{issuer}{len(subject)}:{subject}"
     for tag, moment in zip(_TAGS, _later(record), strict=True):
         if moment is not None:
-            text += f",{tag}{moment & _64_BITS:016x}"
+            text += f",{tag}{_BITS(moment).hex()}"
     if record.locale is not None:
         text += f",l{len(record.locale)}:{record.locale}"
     if "\0" in text:

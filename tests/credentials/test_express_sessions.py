@@ -127,7 +127,11 @@ def test_each_recorded_cookie_is_exchanged_for_a_session_that_stands_alone(
     with moved.client() as client:
         response = client.get("/api/user", headers={"Cookie": express.cookie(session)})
         assert response.status_code == 200
-        assert response.json() == user | {"name": None, "provider": "local"}
+        assert response.json() == user | {
+            "name": None,
+            "provider": "local",
+            "emailVerified": None,
+        }
         assert response.headers["Set-Cookie"].startswith("session=ey")
         # The old server may still run beside us, and needs its own.
         assert "connect.sid" not in response.headers["Set-Cookie"]

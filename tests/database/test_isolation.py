@@ -22,9 +22,9 @@ from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.model.sessions import FRESH_SECONDS
-from shared.model.users import User
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.postgres import Server, running_pgbouncer
+from tests.support.stores import user_of
 
 CLIENTS = 16
 SECONDS = 900
@@ -65,7 +65,7 @@ class Client:
         if choice < 0.3:
             status, body = self._request("POST", "/api/login", self._login)
         else:
-            known = User(**self._user)
+            known = user_of(self._user)
             age = FRESH_SECONDS + 1 if choice < 0.9 else 0  # Most of them must be looked up.
             token = TOKENS.issue(known, time.time() - age).text
             status, body = self._request("GET", "/api/user", cookie=token)

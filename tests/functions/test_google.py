@@ -13,13 +13,13 @@ import pytest
 from shared.credentials.session_tokens import SessionTokens
 from shared.credentials.signing import Signing
 from shared.model.sessions import FRESH_SECONDS
-from shared.model.users import User
 from tests.conftest import STORES
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers
 from tests.support.in_process import served
 from tests.support.postgres import Server
+from tests.support.stores import user_of
 
 PASSWORD = "correct horse battery staple"
 
@@ -48,8 +48,9 @@ def test_a_new_user_is_201_and_then_200_and_signed_in_each_time(
         with configured.client() as client:
             response = _sign_in(client, providers.google_token(email=address, sub=address))
             assert response.status_code == status
-            assert response.json().keys() == {"id", "email", "name", "provider"}
+            assert response.json().keys() == {"id", "email", "name", "provider", "emailVerified"}
             assert response.json()["provider"] == "google"
+            assert response.json()["emailVerified"] is True
             assert client.get("/api/user").json() == response.json()
 
 
@@ -156,7 +157,7 @@ def test_a_session_planted_by_a_pre_hijacker_keeps_no_password_and_links_nothing
             cookie = f"session={victim.cookies['session']}"
         elif planted != "sign-up":
             then = time.time() - FRESH_SECONDS - 1
-            cookie = f"session={SessionTokens(Signing([SECRET])).issue(User(**user), then).text}"
+            cookie = f"session={SessionTokens(Signing([SECRET])).issue(user_of(user), then).text}"
         if planted == "renewed login":
             renewed = attacker.get("/api/user", headers={"Cookie": cookie})
             cookie = renewed.headers["Set-Cookie"].partition(";")[0]

@@ -25,7 +25,13 @@ def test_sign_up_answers_with_the_user_and_a_session(emulator: Emulator, address
         )
         assert response.status_code == 201
         user = response.json()
-        assert user == {"id": user["id"], "email": address, "name": "Ada", "provider": "local"}
+        assert user == {
+            "id": user["id"],
+            "email": address,
+            "name": "Ada",
+            "provider": "local",
+            "emailVerified": None,  # Where no mail is sent, nobody is asked.
+        }
         assert client.get("/api/user").json() == user
 
 

@@ -22,6 +22,7 @@ from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
 from tests.support.session_keys import make_ed25519, make_p256, public_pem
+from tests.support.stores import user_of
 
 DOCUMENT = (ROOT / "docs" / "TOKENS.md").read_text()
 URL = "https://auth.example.com"
@@ -62,7 +63,7 @@ def user(asymmetric: Emulator, address: str) -> User:
     """A user who has signed up there."""
     with asymmetric.client() as client:
         body = client.post("/api/signup", json={"email": address, "password": PASSWORD}).json()
-    return User(**body)
+    return user_of(body)
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ def test_each_old_local_user_logs_in_with_the_old_password(
             "email": user["email"],
             "name": user.get("name"),
             "provider": "local",
+            "emailVerified": None,
         }
         assert client.get("/api/user").json() == response.json()
 

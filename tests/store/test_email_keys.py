@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from shared.model.emails import email_key
 from shared.model.users import ExternalIdentity
 from shared.store.postgres import email_keys
 from shared.store.postgres.preparation import bring_up_to_date
+from shared.store.postgres.shapes import TABLES, USERS
 from tests.support.commands import run
 from tests.support.emulator import ROOT, running_emulator
 from tests.support.old_database import HASH, OLD_DDL
@@ -158,6 +160,8 @@ def adopt(
         with monkeypatch.context() as patch:
             load = migrations.load
             patch.setattr(migrations, "load", lambda: [m for m in load() if m.version < 7])
+            columns = {n: column for n, column in TABLES[USERS].columns.items() if column.since < 7}
+            patch.setitem(TABLES, USERS, replace(TABLES[USERS], columns=columns))
             bring_up_to_date(_url(postgres, name), DatabaseSettings())
         if postgres.version >= 16:  # Where \v is no letter v.
             postgres.run(_MUTILATE, name)

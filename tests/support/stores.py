@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
@@ -81,6 +82,12 @@ def credentials(store: Store, key: str) -> Credentials | None:
 def session_of(user: User, *, now: float = NOW, method: str = "password") -> Session:
     """Give a session that has just begun."""
     return TOKENS.read(TOKENS.issue(user, now, method=method).text, now)
+
+
+def user_of(members: dict[str, Any]) -> User:
+    """Give the user of an answer."""
+    named = {name: members[name] for name in ("id", "email", "name", "provider")}
+    return User(**named, email_verified=members["emailVerified"])
 
 
 def id_token(*, seconds: float = 3600) -> IdToken:

@@ -12,9 +12,9 @@ import pytest
 
 from shared.credentials.session_tokens import SessionTokens
 from shared.credentials.signing import Signing
-from shared.model.users import User
 from tests.support.emulator import SECRET, running_emulator
 from tests.support.postgres import Server
+from tests.support.stores import user_of
 from tests.support.transfers import Target
 
 DATA = Path(__file__).parents[1] / "data"
@@ -81,7 +81,7 @@ def test_old_passwords_and_sessions_of_the_json_mode_are_good_after_the_move(
             with after.client(cookies=cookie) as client:
                 answer = client.get("/api/user")
                 assert (answer.status_code, answer.json()) == (200, user)
-            stale = tokens.issue(User(**user), time.time() - HOUR).text
+            stale = tokens.issue(user_of(user), time.time() - HOUR).text
             with after.client(cookies={"session": stale}) as client:
                 answer = client.get("/api/user")
                 assert (answer.status_code, answer.json()) == (200, user)

@@ -71,6 +71,8 @@ def _hostile(client: httpx.Client) -> None:
         "currentPassword": SECRET,
         "newPassword": SECRET + "2",
         "idToken": f"{SECRET}.{SECRET}.{SECRET}",
+        "token": f"{SECRET}.{SECRET}.{SECRET}",
+        "newEmail": f"{ADDRESS}-new@example.com",
         "name": None,
     }
     bodies = [

@@ -23,10 +23,10 @@ import main
 from shared.credentials import id_tokens
 from shared.credentials.session_tokens import SessionTokens
 from shared.credentials.signing import Signing
-from shared.model.users import User
 from tests.support.emulator import UNLIMITED
 from tests.support.in_process import Served, served
 from tests.support.postgres import Server
+from tests.support.stores import user_of
 
 PASSWORD = "correct horse battery staple"
 ORIGIN = "https://app.example.com"
@@ -71,7 +71,7 @@ class Twins:
             answer = app.send("POST", "/api/signup", [("Content-Type", "application/json")], body)
             assert answer.json is not None
             tokens = SessionTokens(Signing(app.settings.credentials.session_secrets))
-            user = User(**answer.json)
+            user = user_of(answer.json)
             fresh, stale = (tokens.issue(user, time.time() - age).text for age in (0, 3600))
             self.words.append({"<email>": self.email, "<fresh>": fresh, "<stale>": stale})
 
