@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +59,7 @@ def _alerts(call: Call) -> list[dict[str, Any]]:
             "is_firing": alert.is_firing,
             "since": alert.since and _moment(alert.since),
         }
-        for alert in call.app.alerts.judge(call.app.seconds_away(), time.monotonic())
+        for alert in call.app.judge_alerts()
     ]
 
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from shared.credentials.signing import Signing
     from shared.mail.delivery import Deliverer
     from shared.mail.wake import Wake
+    from shared.model.mails import OutboxStatus
     from shared.model.users import Verification
-    from shared.observe.alerts import Alerts
+    from shared.observe.alerts import Alert, Alerts
     from shared.observe.metrics import Gauge
     from shared.rules.accounts import Accounts
     from shared.rules.gate import Gate
@@ -216,7 +217,8 @@ class Application:
 
     def check_alerts(self) -> None:
         """See whether something is wrong, and tell whoever should know."""
-        self.alerts.check(self.seconds_away(), self.settings.alerts.webhook, time.monotonic())
+        webhook = self.settings.alerts.webhook
+        self.alerts.check(self.seconds_away(), self._seconds_unsent(), webhook, time.monotonic())
 
     def seconds_away(self) -> float | None:
         """Give the duration of the current outage, or None; does not query the database."""
@@ -224,6 +226,19 @@ class Application:
         store: Store | None = vars(self).get("store")
         database = store.database_status if store is not None else None
         return database.fallback().away if database is not None else None
+
+    def outbox_status(self) -> OutboxStatus | None:
+        """Give what waited when this process last delivered, or None; does not query the store."""
+        deliverer: Deliverer | None = vars(self).get("deliverer")
+        return deliverer.status if deliverer is not None else None
+
+    def judge_alerts(self) -> list[Alert]:
+        """Give the state of each alert."""
+        return self.alerts.judge(self.seconds_away(), self._seconds_unsent(), time.monotonic())
+
+    def _seconds_unsent(self) -> float:
+        status = self.outbox_status()
+        return status.oldest if status is not None else 0.0
 
     def gauges(self) -> list[Gauge]:
         """Give the current values; does not query the database."""
@@ -234,12 +249,22 @@ class Application:
         database = self.store.database_status
         if database is not None:
             found += [*database.pool().gauges(), *database.fallback().gauges()]
-        return found
+        outbox = self.outbox_status()
+        return found if outbox is None else [*found, *_outbox_gauges(outbox)]
 
     def close(self) -> None:
         """Close connections and files. The application can be used again."""
         if "store" in vars(self):
             self.store.close()
+
+
+def _outbox_gauges(outbox: OutboxStatus) -> list[Gauge]:
+    from shared.observe.metrics import Gauge
+
+    return [
+        Gauge("mail_outbox_waiting", "Mails that waited after the last delivery.", outbox.waiting),
+        Gauge("mail_outbox_oldest_seconds", "How long the oldest of them waited.", outbox.oldest),
+    ]
 
 
 def open_store(settings: Settings) -> Store:

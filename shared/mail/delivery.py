@@ -50,7 +50,7 @@ class Deliverer:
         self._tokens = tokens
         self._settings = settings
         self._delivering = threading.Lock()
-        self.status = OutboxStatus(0, 0.0)
+        self.status: OutboxStatus | None = None
         """As it was after the last run."""
 
     def deliver(self) -> int:

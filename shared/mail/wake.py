@@ -52,8 +52,13 @@ class Wake:
         with suppress(OSError, ValueError):
             self._write(now)
 
+    def authorization(self, now: float) -> str:
+        """Give the value of `Authorization` that a request made now has."""
+        moment = str(int(now))
+        return f"Bearer {moment}.{_signature(self._keys[0], moment).decode()}"
+
     def is_ours(self, authorization: str | None, now: float) -> bool:
-        """Tell whether the value of `Authorization` was made by `send`, a minute ago at most."""
+        """Tell whether `authorization` gave this value, a minute ago at most."""
         scheme, _, given = (authorization or "").partition(" ")
         moment, _, signature = given.partition(".")
         if scheme != "Bearer" or not (moment.isascii() and moment.isdigit() and len(moment) < 12):
@@ -65,11 +70,10 @@ class Wake:
         )
 
     def _write(self, now: float) -> None:
-        moment = str(int(now))
         host, is_secure = self._url.hostname or "", self._url.scheme == "https"
         request = (
             f"POST {PATH} HTTP/1.1\r\nHost: {self._url.netloc}\r\nContent-Length: 0\r\n"
-            f"Authorization: Bearer {moment}.{_signature(self._keys[0], moment).decode()}\r\n"
+            f"Authorization: {self.authorization(now)}\r\n"
             "Connection: close\r\n\r\n"
         ).encode()
         end = time.monotonic() + SECONDS

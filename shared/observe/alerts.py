@@ -27,10 +27,12 @@ SLOW_PART = 0.05
 CHECK_SECONDS = 5.0
 """Between two evaluations."""
 WEBHOOK_SECONDS = 5.0
+MAIL_SECONDS = 15 * 60.0
+"""The wait of the oldest mail above which `mail_stuck` fires."""
 _MAX_CLIENTS = 10_000
 """Networks counted per minute, so that an attacker with more cannot fill the memory."""
 
-Name = Literal["error_rate", "database_away", "failed_logins", "slow_login"]
+Name = Literal["error_rate", "database_away", "failed_logins", "slow_login", "mail_stuck"]
 
 
 class Alert(NamedTuple):
@@ -91,7 +93,7 @@ class Alerts:
         """Tell whether CHECK_SECONDS have passed since the last check."""
         return now >= self._next_check
 
-    def check(self, away: float | None, webhook: str | None, now: float) -> None:
+    def check(self, away: float | None, unsent: float, webhook: str | None, now: float) -> None:
         """Evaluate, unless another thread does, and report changes to the webhook.
 
         A report that the webhook does not accept is sent again at the next check, if still true.
@@ -100,19 +102,20 @@ class Alerts:
             return
         try:
             self._next_check = now + CHECK_SECONDS
-            for alert in self.judge(away, now):
+            for alert in self.judge(away, unsent, now):
                 if webhook and alert.is_firing != (alert.name in self._reported):
                     self._report(alert, webhook)
         finally:
             self._checking.release()
 
-    def judge(self, away: float | None, now: float) -> list[Alert]:
+    def judge(self, away: float | None, unsent: float, now: float) -> list[Alert]:
         """Give the state of each rule and log the changes.
 
         `away` is the number of seconds since the database became unreachable; None if it is not.
+        `unsent` is how long the oldest mail waited after the last delivery, in seconds.
         """
         with self._judging:
-            for judged in self._judge(away or 0.0, now):
+            for judged in self._judge(away or 0.0, unsent, now):
                 known = self._states.get(judged.name) or judged._replace(is_firing=False)
                 is_new = judged.is_firing != known.is_firing
                 alert = judged._replace(since=time.time() if is_new else known.since)
@@ -122,7 +125,7 @@ class Alerts:
                     log.write(severity, alert.sentence, alert=alert.name, state=alert.state)
             return list(self._states.values())
 
-    def _judge(self, away: float, now: float) -> list[Alert]:
+    def _judge(self, away: float, unsent: float, now: float) -> list[Alert]:
         with self._counting:
             self._minute(now)
             requests = sum(minute.requests for minute in self._minutes)
@@ -159,6 +162,13 @@ class Alerts:
                 f"{slow} of {logins} sign-ins took more than {limits.slow_login:g} s "
                 f"in the last {MINUTES} minutes.",
                 limits.slow_login > 0 and slow_rate >= SLOW_PART,
+            ),
+            Alert(
+                "mail_stuck",
+                f"The oldest mail has been waiting for {unsent / 60:.0f} minutes."
+                if unsent
+                else "No mail is waiting.",
+                unsent > MAIL_SECONDS,
             ),
         ]
 

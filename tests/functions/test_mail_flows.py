@@ -12,6 +12,8 @@ from tests.support.mails import delivered, link, token
 
 ADA, PASSWORD, OTHER = "ada@example.com", "correct horse battery", "a wholly new password"
 
+ADMIN_TOKEN = "QWRtaW4gb2YgdGhlIG1haWxzLCBhbmQgb2Ygbm9ib2R5IGVsc2U"
+
 
 @pytest.fixture
 def settings() -> dict[str, str]:
@@ -21,7 +23,12 @@ def settings() -> dict[str, str]:
 
 @pytest.fixture
 def app(store_settings: dict[str, str], settings: dict[str, str]) -> Iterator[Served]:
-    variables = {"ENVIRONMENT": "development", "BCRYPT_ROUNDS": "4", "SIGN_IN_BY_MAIL": "true"}
+    variables = {
+        "ENVIRONMENT": "development",
+        "BCRYPT_ROUNDS": "4",
+        "SIGN_IN_BY_MAIL": "true",
+        "ADMIN_TOKEN": ADMIN_TOKEN,
+    }
     with served(**variables | store_settings | settings) as running:
         yield running
 
@@ -55,6 +62,27 @@ def test_a_new_user_is_asked_to_prove_the_address_in_the_browsers_language(app: 
     assert mail["To"] == ADA
     assert link(mail)[0] == "verify"
     assert "bestätigen" in mail["Subject"]
+
+
+def test_operators_see_what_waits(app: Served) -> None:
+    def health() -> Any:
+        return app.send("GET", "/api/health").json["mail"]
+
+    def metrics() -> str:
+        return app.send("GET", "/api/metrics", [("Authorization", f"Bearer {ADMIN_TOKEN}")]).text
+
+    assert health() is None  # Nobody has looked yet.
+    assert "mail_outbox_waiting " not in metrics()
+    folder = app.settings.mail.folder
+    assert folder is not None
+    folder.write_text("Where the folder should be.")
+    _sign_up(app)
+    assert health()["waiting"] == 1
+    assert health()["oldest"] >= 0
+    assert "mail_outbox_waiting 1.0\n" in metrics()
+    assert "\nmail_outbox_oldest_seconds " in metrics()
+    postponed = 'mail_delivery_duration_seconds_count{kind="verification",outcome="postponed"}'
+    assert postponed in metrics()
 
 
 def test_the_session_that_asked_proves_the_address_by_the_link_alone(app: Served) -> None:

@@ -12,19 +12,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema_rs
 import pytest
 
 import main
 from shared import errors
+from shared.model.mails import Kind
 from shared.web import problems
 from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers
+from tests.support.mails import token_for
 from tests.support.postgres import Server
 from tests.support.session_keys import make_p256, private_pem
 
 ADMIN_TOKEN = "QWRtaW4gb2YgdGhlIGNvbnRyYWN0LCBub2JvZHkgZWxzZSBhdCBhbGw"
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+LINKS: dict[str, Kind] = {
+    "/api/password/reset": "password_reset",
+    "/api/email/verify": "verification",
+    "/api/login/mail/verify": "login_link",
+}
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 Document = dict[str, Any]
 
@@ -81,6 +89,8 @@ def served(
         source=SIGN_IN_SOURCE,
         ADMIN_TOKEN=ADMIN_TOKEN,
         SESSION_PRIVATE_KEY=private_pem(make_p256()),
+        ENVIRONMENT="development",
+        SIGN_IN_BY_MAIL="true",
         **providers.settings,
         **store,
     ) as emulator:
@@ -240,12 +250,13 @@ def test_schemathesis_finds_nothing_else_than_it_says(
 ) -> None:
     """With all of its checks, in all of its phases; Python's warnings are errors there, too."""
     kind, examples = thoroughness
-    described = tmp_path / "openapi.json"
-    described.write_text(json.dumps(_for_the_emulator(document, providers.google_token())))
     ada = document["components"]["requestBodies"]["SignUp"]
     ada = ada["content"]["application/json"]["examples"]["ada"]["value"]
     with served.client() as client:
         client.post("/api/signup", json=ada).raise_for_status()
+        tokens = {path: _mail_token(client, ada, kind) for path, kind in LINKS.items()}
+    described = tmp_path / "openapi.json"
+    described.write_text(json.dumps(_for_the_emulator(document, providers.google_token(), tokens)))
     command = [
         sys.executable, "-W", "error", "-m", "schemathesis.cli",
         "--config-file", str(ROOT / "tests" / "support" / "schemathesis.toml"),
@@ -267,12 +278,21 @@ def test_schemathesis_finds_nothing_else_than_it_says(
     assert "Traceback" not in served.output()
 
 
-def _for_the_emulator(document: Document, id_token: str) -> Document:
+def _mail_token(client: httpx.Client, ada: Document, kind: Kind) -> str:
+    user = ada | {"email": f"{kind}@example.com"}
+    return token_for(client.post("/api/signup", json=user).raise_for_status().json(), kind)
+
+
+def _for_the_emulator(document: Document, id_token: str, mail_tokens: Document) -> Document:
     """Give the document of this very server, whose answers have no member that is not in it."""
     copy: Document = json.loads(json.dumps(document))
     copy["components"]["securitySchemes"]["session"]["name"] = "session"
     google = copy["paths"]["/api/auth/google"]["post"]["requestBody"]["content"]
     google["application/json"]["examples"]["google"]["value"]["idToken"] = id_token
+    for path, token in mail_tokens.items():
+        content = copy["paths"][path]["post"]["requestBody"]["content"]
+        for example in content["application/json"]["examples"].values():
+            example["value"]["token"] = token
     schemas = copy["components"]["schemas"]
     answers = [copy["components"]["responses"]]
     answers += [o["responses"] for path in copy["paths"].values() for o in path.values()]

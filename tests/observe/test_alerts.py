@@ -37,11 +37,18 @@ def _alerts(**thresholds: float) -> Alerts:
 
 
 def _firing(alerts: Alerts, away: float | None = None, now: float = NOW) -> set[str]:
-    return {alert.name for alert in alerts.judge(away, now) if alert.is_firing}
+    return {alert.name for alert in alerts.judge(away, 0, now) if alert.is_firing}
+
+
+def test_a_mail_that_waits_for_more_than_a_quarter_of_an_hour_fires_until_it_is_gone() -> None:
+    alerts = _alerts()
+    for unsent, firing in ((0.0, set()), (900.0, set()), (901.0, {"mail_stuck"}), (0.0, set())):
+        judged = alerts.judge(None, unsent, NOW)
+        assert {alert.name for alert in judged if alert.is_firing} == firing, unsent
 
 
 def _since(alerts: Alerts, away: float | None, now: float) -> float | None:
-    (alert,) = (a for a in alerts.judge(away, now) if a.name == "database_away")
+    (alert,) = (a for a in alerts.judge(away, 0, now) if a.name == "database_away")
     return alert.since
 
 
@@ -58,17 +65,17 @@ def test_a_rate_of_errors_fires_from_its_threshold_on_and_is_over_with_its_minut
     alerts = _alerts(error_rate=0.1)
     _serve(alerts, 91)
     _serve(alerts, 9, 503)
-    alerts.check(None, webhook.url, NOW)
+    alerts.check(None, 0, webhook.url, NOW)
     assert _firing(alerts) == set()
     _serve(alerts, 2, 500)
     for later in range(3):
-        alerts.check(None, webhook.url, NOW + 6 * later)
+        alerts.check(None, 0, webhook.url, NOW + 6 * later)
     assert _firing(alerts, None, NOW + 12) == {"error_rate"}
     assert webhook.states() == [("error_rate", "firing")]
     (told,) = webhook.told
     assert told["text"] == "firing: 10.8% of 102 requests failed with 5xx in the last 5 minutes."
     assert told["at"].endswith("Z")
-    alerts.check(None, webhook.url, NOW + WINDOW)
+    alerts.check(None, 0, webhook.url, NOW + WINDOW)
     assert _firing(alerts, None, NOW + WINDOW) == set()
     assert webhook.states() == [("error_rate", "firing"), ("error_rate", "resolved")]
 
@@ -92,10 +99,10 @@ def test_failed_logins_are_counted_by_network(webhook: Webhook) -> None:
     alerts = _alerts(failed_logins=50)
     for network in range(100):
         _serve(alerts, 49, 401, client=f"10.0.{network}.0/24")
-    alerts.check(None, webhook.url, NOW)
+    alerts.check(None, 0, webhook.url, NOW)
     assert _firing(alerts) == set()
     _serve(alerts, 1, 429, client="10.0.7.0/24")
-    alerts.check(None, webhook.url, NOW)
+    alerts.check(None, 0, webhook.url, NOW)
     text = "firing: 50 failed sign-ins from 10.0.7.0/24 in the last 5 minutes."
     assert webhook.told[0]["text"] == text
 
@@ -103,7 +110,7 @@ def test_failed_logins_are_counted_by_network(webhook: Webhook) -> None:
 def test_one_failed_login_is_one_sign_in(webhook: Webhook) -> None:
     alerts = _alerts(failed_logins=1)
     _serve(alerts, 1, 401, client="10.0.7.0/24")
-    alerts.check(None, webhook.url, NOW)
+    alerts.check(None, 0, webhook.url, NOW)
     text = "firing: 1 failed sign-in from 10.0.7.0/24 in the last 5 minutes."
     assert webhook.told[0]["text"] == text
 
@@ -142,11 +149,11 @@ def test_what_the_webhook_did_not_take_is_told_again_and_its_secret_is_not_in_th
 ) -> None:
     alerts = _alerts(database_away=60)
     webhook.status = status
-    alerts.check(60, webhook.url, NOW)
+    alerts.check(60, 0, webhook.url, NOW)
     assert _firing(alerts, 60) == {"database_away"}
     webhook.status = 200
     for _ in range(2):
-        alerts.check(60, webhook.url, NOW)
+        alerts.check(60, 0, webhook.url, NOW)
     assert webhook.states() == [("database_away", "firing")]
     output = capsys.readouterr().out
     first, second = (json.loads(line) for line in output.splitlines())
@@ -160,10 +167,10 @@ def test_while_the_webhook_is_silent_it_is_told_once_and_everybody_else_knows(
 ) -> None:
     alerts = _alerts(database_away=60)
     webhook.is_answering.clear()
-    telling = threading.Thread(target=alerts.check, args=(60, webhook.url, NOW))
+    telling = threading.Thread(target=alerts.check, args=(60, 0, webhook.url, NOW))
     telling.start()
     until(lambda: webhook.told)
-    alerts.check(60, webhook.url, NOW)
+    alerts.check(60, 0, webhook.url, NOW)
     assert _firing(alerts, 60) == {"database_away"}
     assert telling.is_alive()
     webhook.is_answering.set()
@@ -174,7 +181,7 @@ def test_while_the_webhook_is_silent_it_is_told_once_and_everybody_else_knows(
 def test_a_check_is_due_at_once_and_then_every_few_seconds() -> None:
     alerts = _alerts()
     assert alerts.is_due(NOW)
-    alerts.check(None, None, NOW)
+    alerts.check(None, 0, None, NOW)
     assert not alerts.is_due(NOW + CHECK_SECONDS / 2)
     assert alerts.is_due(NOW + CHECK_SECONDS)
 

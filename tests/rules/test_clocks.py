@@ -27,6 +27,7 @@ from shared.store import janitor
 from tests.support import outage
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
 from tests.support.postgres import Server
+from tests.support.stores import user_of
 from tests.support.waiting import until
 
 PASSWORD = "correct horse battery staple"
@@ -97,7 +98,7 @@ def home() -> Network:
 def _sign_up(client: httpx.Client, email: str) -> User:
     answer = client.post("/api/signup", json={"email": email, "password": PASSWORD})
     assert answer.status_code == 201
-    return User(**answer.json())
+    return user_of(answer.json())
 
 
 def _log_in(client: httpx.Client, email: str, password: str = PASSWORD) -> int:
@@ -339,7 +340,7 @@ def test_an_alert_goes_by_how_long_the_database_has_been_away(
     postgres: Server, database: str, tmp_path: Path, clocks: Clocks
 ) -> None:
     def states(app: Application) -> dict[str, str]:
-        judged = app.alerts.judge(app.seconds_away(), time.monotonic())
+        judged = app.judge_alerts()
         return {alert.name: alert.state for alert in judged}
 
     variables = {"FALLBACK": "off", "ALERT_DATABASE_AWAY": "60"}

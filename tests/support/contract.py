@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -17,6 +18,11 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import RejectedPositiveData
+
+from shared.mail.wake import Wake
+from shared.model.mails import Kind
+from tests.support.emulator import SECRET
+from tests.support.mails import token_for
 
 Case = schemathesis.Case[Any]
 
@@ -29,6 +35,7 @@ MORE_THAN_A_SCHEMA_TELLS = (
     "Please enter your current password",  # unless the account has none
     "Please name the batch",  # of a rollback
     "The action must be one of",  # in the query, once there is one
+    "This link is not valid any more.",  # as that of an example
     "The file cannot be read:",  # which the users in a body are called
 )
 """What a body that fits its schema may yet be refused for: how the sentence begins."""
@@ -44,18 +51,13 @@ _numbers = itertools.count(1)
 
 
 @schemathesis.auth(refresh_interval=None).apply_to(
-    path_regex="^/api/(user|session|logout|password|account)$"
+    path_regex="^/api/(user|session|logout|password|account|email|email/verification)$"
 )
 class NewUser:
     """A user who has just signed up, another one for each call, because some calls end sessions."""
 
     def get(self, _case: Case, _context: schemathesis.AuthContext) -> str:
-        user = {
-            "email": f"contract{next(_numbers)}@example.com",
-            "password": os.environ["CONTRACT_PASSWORD"],
-        }
-        url = f"{os.environ['CONTRACT_URL']}/api/signup"
-        return httpx.post(url, json=user, trust_env=False).raise_for_status().cookies["session"]
+        return _sign_up().cookies["session"]
 
     def set(self, case: Case, data: str, _context: schemathesis.AuthContext) -> None:
         case.cookies["session"] = data
@@ -74,6 +76,39 @@ class Administrator:
         case.headers["Authorization"] = f"Bearer {data}"
 
 
+@schemathesis.auth(refresh_interval=None).apply_to(path_regex="^/api/mail/delivery$")
+class TheService:
+    """The service itself, which asks to have mails delivered."""
+
+    def get(self, _case: Case, _context: schemathesis.AuthContext) -> str:
+        return Wake((SECRET,), os.environ["CONTRACT_URL"]).authorization(time.time())
+
+    def set(self, case: Case, data: str, _context: schemathesis.AuthContext) -> None:
+        case.headers["Authorization"] = data
+
+
+def _sign_up() -> httpx.Response:
+    user = {
+        "email": f"contract{next(_numbers)}@example.com",
+        "password": os.environ["CONTRACT_PASSWORD"],
+    }
+    url = f"{os.environ['CONTRACT_URL']}/api/signup"
+    return httpx.post(url, json=user, trust_env=False).raise_for_status()
+
+
+PROOFS = {
+    "/api/password": "currentPassword",
+    "/api/account": "password",
+    "/api/email": "password",
+}
+"""The member that has the user's password."""
+LINKS: dict[str, Kind] = {
+    "/api/password/reset": "password_reset",
+    "/api/email/verify": "verification",
+    "/api/login/mail/verify": "login_link",
+}
+
+
 @schemathesis.deserializer("application/x-ndjson")
 def lines(context: schemathesis.DeserializationContext, response: schemathesis.Response) -> Any:
     """Read JSON lines as the array that the document describes."""
@@ -89,18 +124,34 @@ def to_lines(context: schemathesis.SerializationContext, value: Any) -> bytes:
 
 @schemathesis.hook
 def map_case(context: schemathesis.HookContext, case: Case) -> Case:
-    """Let sound calls succeed: an address signs up once, and a query makes the body users."""
+    """Let sound calls succeed.
+
+    An address signs up once, who has a password gives one, a token is of a mail to the account
+    whose password is given, and a query makes the body users.
+    """
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return case
-    if case.path in ("/api/signup", "/api/register"):
-        if isinstance(case.body, dict) and "email" in case.body:
-            case.body = case.body | {"email": f"{next(_numbers)}.{case.body['email']}"}
-    elif case.path == "/api/migrate":
+    if case.path == "/api/migrate":
         if isinstance(case.body, dict) and "action" in case.body:
             case.query = {}
         else:
             case.query = {"action": "plan", **(case.query or {})}
+    elif isinstance(case.body, dict):
+        case.body = case.body | _sound_members(case.path, case.body)
     return case
+
+
+def _sound_members(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Give the members in whose stead others would be refused."""
+    if path in ("/api/signup", "/api/register") and "email" in body:
+        return {"email": f"{next(_numbers)}.{body['email']}"}
+    password = os.environ["CONTRACT_PASSWORD"]
+    if path in PROOFS and not body.get(PROOFS[path]):
+        return {PROOFS[path]: password}
+    if path in LINKS and "token" in body:
+        token = {"token": token_for(_sign_up().json(), LINKS[path])}
+        return token | {"password": password} if path == "/api/email/verify" else token
+    return {}
 
 
 @schemathesis.hook

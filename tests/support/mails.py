@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import email
 import re
+import time
+import uuid
 from collections.abc import Iterable
 from email import policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tests.support.in_process import Served
+from shared.credentials.mail_tokens import MailTokens
+from shared.credentials.signing import Signing
+from shared.model.mails import Kind, Mail, digest_of
+from tests.support.emulator import SECRET
+
+if TYPE_CHECKING:
+    from tests.support.in_process import Served
 
 _LINK = re.compile(r"^http://localhost:8080/(\w+)#token=(\S+)$", re.MULTILINE)
 
@@ -47,3 +56,10 @@ def token(app: Served, to: str) -> str:
 def links(mails: Iterable[EmailMessage], to: str) -> list[tuple[str, str]]:
     """Give page and token of each mail to an address that has a link."""
     return [link(mail) for mail in mails if mail["To"] == to and _LINK.search(text(mail))]
+
+
+def token_for(user: dict[str, Any], kind: Kind) -> str:
+    """Make the token of a mail to somebody who has just signed up, from the answer to that."""
+    ids, address, now = (str(uuid.uuid4()), user["id"]), user["email"], time.time()
+    mail = Mail(ids[0], kind, address, ids[1], 0, digest_of(address), None, None, now, 0)
+    return MailTokens(Signing([SECRET])).issue(mail, now)
