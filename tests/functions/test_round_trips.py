@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,16 +15,20 @@ from shared.credentials.signing import Signing
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
+from shared.model.mails import Kind
 from shared.model.sessions import FRESH_SECONDS
-from shared.model.users import User
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
+from tests.support.mails import token_for
 from tests.support.postgres import Server
 from tests.support.relay import Relay
+from tests.support.stores import user_of
 from tests.support.waiting import until
 
 PASSWORD = "correct horse battery staple"
 SIGN_UP, CLEAN_UP = 2, 3
+DELIVERY = 4
+"""Of one mail: taken, forgotten, no other found, and what waits is counted."""
 SCHEMA_CHECK = 1
 """An instance's very first connection also asks which migrations have been applied."""
 
@@ -48,11 +53,37 @@ def watched(
 ) -> Iterator[Emulator]:
     """An emulator whose database is behind the relay, with one connection and no reuse of it."""
     express.install(postgres, database)
+    with _watched(postgres, database, relay, DATABASE_MAX_IDLE=request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def mailing(
+    postgres: Server, database: str, relay: Relay, tmp_path: Path
+) -> Iterator[tuple[Emulator, Path]]:
+    """The same where mail is sent, and the folder; delivered is after a clean-up only."""
+    with _watched(
+        postgres,
+        database,
+        relay,
+        DATABASE_MAX_IDLE="300",
+        ENVIRONMENT="development",
+        FALLBACK="off",
+        USERS_FILE=str(tmp_path / "users.json"),
+        MAIL_DELIVERY="self",
+        PUBLIC_URL="http://127.0.0.1:9",
+        SIGN_IN_BY_MAIL="true",
+    ) as running:
+        yield running, tmp_path / "mail"
+
+
+@contextmanager
+def _watched(postgres: Server, database: str, relay: Relay, **settings: str) -> Iterator[Emulator]:
     with running_emulator(
         DATABASE_URL=postgres.url(database, port=relay.port, **postgres.direct_tls),
         SESSION_SECRET=express.SECRETS,
         DATABASE_MAX_CONNECTIONS="1",
-        DATABASE_MAX_IDLE=request.param,
+        **settings,
     ) as running:
         yield running
 
@@ -64,7 +95,7 @@ def _operations(client: httpx.Client) -> list[tuple[Callable[[], httpx.Response]
     another = {"email": "bob@example.com", "password": PASSWORD}
     change = {"currentPassword": PASSWORD, "newPassword": new["password"]}
     user = client.post("/api/signup", json={"email": "eve@example.com", "password": PASSWORD})
-    known = User(**user.json())
+    known = user_of(user.json())
     stale = SessionTokens(Signing([SECRET])).issue(known, time.time() - FRESH_SECONDS - 1).text
     old = {"Cookie": express.cookie(express.RECORDED["sessions"][0])}
     forged = {"Cookie": express.sign("forged", "another secret")}
@@ -126,6 +157,44 @@ def test_each_function_makes_its_round_trips_and_those_of_a_new_connection_and_n
                 connections,
                 connections * dial + round_trips,
             )
+
+
+def test_what_is_mailed_costs_no_round_trip(
+    mailing: tuple[Emulator, Path], relay: Relay, dial: int
+) -> None:
+    emulator, folder = mailing
+    ada = {"email": "ada@example.com", "password": PASSWORD}
+    with emulator.client() as client:
+        user = client.post("/api/signup", json=ada).json()
+        until(lambda: relay.flights >= dial + SCHEMA_CHECK + SIGN_UP + CLEAN_UP + DELIVERY)
+        assert len(list(folder.glob("*.eml"))) == 1
+
+        def token(kind: Kind) -> dict[str, str]:
+            return {"token": token_for(user, kind)}
+
+        new = {"newPassword": "another long passphrase"}
+        change = {"newEmail": "new@example.com", "password": PASSWORD}
+        bob = ada | {"email": "bob@example.com"}
+        operations = [
+            ("/api/password/forgot", {"email": ada["email"]}, 1, 202),
+            ("/api/password/forgot", {"email": "nobody@example.com"}, 1, 202),
+            ("/api/login/mail", {"email": ada["email"]}, 1, 202),
+            ("/api/email/verification", {}, 1, 202),
+            ("/api/email", change, 2, 202),
+            ("/api/email/verify", token("password_reset"), 0, 400),
+            ("/api/email/verify", token("verification"), 1, 200),
+            ("/api/login", ada, 2, 200),
+            ("/api/login/mail/verify", token("login_link"), 1, 200),
+            ("/api/password/reset", token("password_reset") | new, 1, 200),
+            ("/api/password/reset", token("password_reset") | new, 1, 400),
+            ("/api/signup", bob, 2, 201),
+            ("/api/signup", bob, 2, 409),
+        ]
+        for path, body, round_trips, status in operations:
+            relay.reset()
+            answer = client.post(path, json=body)
+            assert answer.status_code == status, answer.text
+            assert (path, relay.connections, relay.flights) == (path, 0, round_trips)
 
 
 @pytest.mark.parametrize("watched", ["300"], indirect=True)
