@@ -112,5 +112,7 @@ def _check(claims: dict[str, object]) -> None:
         raise InvalidToken("claim sub or jti is no UUID")
     epoch = claims["epoch"]
     assert isinstance(epoch, int)
+    if not claims["email"]:
+        raise InvalidToken("claim email is empty")
     if not _SEEN.fullmatch(str(claims["seen"])) or not 0 <= epoch <= MAX_STORED_EPOCH:
         raise InvalidToken("claim seen or epoch is out of range")

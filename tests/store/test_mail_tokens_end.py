@@ -1,0 +1,197 @@
+"""Which event ends which link: the table of docs/SECURITY.md, a case a cell, on every store."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from shared.credentials.mail_tokens import MailToken, MailTokens
+from shared.credentials.signing import Signing
+from shared.errors import InvalidMailToken
+from shared.formats.timestamps import now_iso
+from shared.model.mails import LIFETIMES, AskedKind, Kind, Mail
+from shared.model.users import User
+from shared.store.contract import Store
+from shared.store.fallback import FallbackStore
+from shared.store.json_file.store import JsonFileStore
+from shared.store.json_file.users_file import DISABLED_AT
+from shared.store.postgres.store import PostgresStore
+from tests.support.emulator import ROOT
+from tests.support.stores import CLIENT, session_of
+
+ADA, NEW = "ada@example.com", "countess@example.com"
+TOKENS = MailTokens(Signing(["x" * 32]))
+PURPOSES: tuple[Kind, ...] = ("verification", "password_reset", "login_link", "email_change")
+
+
+def _attempt(store: Store, user: User) -> Any:
+    attempt = store.begin_reauthentication(session_of(user), CLIENT)
+    assert attempt.credentials
+    return attempt
+
+
+def _mails(store: Store) -> list[Mail]:
+    found = store.mail.lease(100)
+    for mail in found:
+        store.mail.delivered(mail.id)
+    return found
+
+
+def _token(store: Store, purpose: Kind, user: User) -> MailToken:
+    """Have a mail sent as a user does, and give what its link says."""
+    if purpose == "email_change":
+        attempt = _attempt(store, user)
+        assert store.mail.request_email_change(attempt, attempt.credentials, NEW)
+    else:
+        store.mail.ask_for_mail(cast("AskedKind", purpose), ADA, locale=None, client=CLIENT)
+    (mail,) = _mails(store)
+    assert mail.kind == purpose
+    now = time.time()
+    return TOKENS.read(TOKENS.issue(mail, now), purpose, now=now)
+
+
+def _use(store: Store, token: MailToken) -> User | None:
+    mail = store.mail
+    if token.purpose == "verification":
+        return mail.verify_email(token, sid="", client=CLIENT)
+    if token.purpose == "email_change":
+        return mail.change_email(token, sid="", client=CLIENT)
+    if token.purpose == "password_reset":
+        return mail.reset_password(token, f"hash {uuid.uuid4()}", CLIENT)
+    return mail.log_in(token, CLIENT)
+
+
+def _change_password(store: Store, user: User) -> None:
+    attempt = _attempt(store, user)
+    assert store.change_password(attempt, attempt.credentials, "another hash")
+
+
+def _reset_password(store: Store, user: User) -> None:
+    assert _use(store, _token(store, "password_reset", user))
+
+
+def _log_out_everywhere(store: Store, user: User) -> None:
+    assert store.revoke_all_sessions(session_of(user), CLIENT)
+
+
+def _change_address(store: Store, user: User) -> None:
+    attempt = _attempt(store, user)
+    assert store.mail.request_email_change(attempt, attempt.credentials, "third@example.com")
+    (mail,) = _mails(store)
+    now = time.time()
+    assert _use(store, TOKENS.read(TOKENS.issue(mail, now), "email_change", now=now))
+
+
+def _prove_address(store: Store, user: User) -> None:
+    assert _use(store, _token(store, "verification", user))
+
+
+def _log_in_by_link(store: Store, user: User) -> None:
+    assert _use(store, _token(store, "login_link", user))
+
+
+def _delete(store: Store, user: User) -> None:
+    attempt = _attempt(store, user)
+    assert store.delete_user(attempt, attempt.credentials)
+
+
+def _disable(store: Store, user: User) -> None:
+    if isinstance(store, FallbackStore):
+        store = store._postgres
+    if isinstance(store, PostgresStore):
+        store.database.execute(
+            "UPDATE users SET disabled_at = CURRENT_TIMESTAMP WHERE id = cast(:id AS uuid)",
+            id=user.id,
+        )
+    else:
+        assert isinstance(store, JsonFileStore)
+        store.change_as(user.id, lambda _: {DISABLED_AT: now_iso()})
+
+
+EVENTS: dict[str, Callable[[Store, User], None]] = {
+    "the password is changed": _change_password,
+    "the password is reset": _reset_password,
+    "log out everywhere": _log_out_everywhere,
+    "the address is changed": _change_address,
+    "the address is proved": _prove_address,
+    "signed in by a link, on an unproved address": _log_in_by_link,
+    "the account is deleted": _delete,
+    "the account is disabled": _disable,
+}
+OF_THE_TOKEN = ("the link is used", "its time is over")
+ENDS, STAYS = "ends", "stays"
+
+
+def _table() -> dict[str, dict[str, str]]:
+    """Read the table of the document."""
+    text = (ROOT / "docs" / "SECURITY.md").read_text()
+    section = text.split("## Links in mails\n")[1].split("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| ")
+    ]
+    head = next(row for row in rows if row[0] == "after")
+    columns = [cell.strip("`") for cell in head[1:]]
+    names = (*EVENTS, *OF_THE_TOKEN)
+    return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows if row[0] in names}
+
+
+TABLE = _table()
+
+
+def test_the_table_has_a_cell_for_each_event_and_purpose() -> None:
+    assert set(TABLE) == {*EVENTS, *OF_THE_TOKEN}
+    for cells in TABLE.values():
+        assert set(cells) == set(PURPOSES)
+        assert set(cells.values()) <= {ENDS, STAYS}
+
+
+@pytest.fixture
+def user(store: Store) -> User:
+    """Who has signed up and not proved the address."""
+    created = store.create_user(
+        User(id=str(uuid.uuid4()), email=ADA, name=None, provider="local"),
+        "hash",
+        client=CLIENT,
+        verification="asked",
+    )
+    _mails(store)
+    return created
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_ends_a_link_or_not(store: Store, user: User, event: str, purpose: Kind) -> None:
+    token = _token(store, purpose, user)
+    EVENTS[event](store, user)
+    _mails(store)
+    used = _use(store, token)
+    assert (ENDS if used is None else STAYS) == TABLE[event][purpose]
+    if used is None:
+        assert _mails(store) == []  # Nothing was told that did not happen.
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_link_that_was_used_has_ended(store: Store, user: User, purpose: Kind) -> None:
+    token = _token(store, purpose, user)
+    assert _use(store, token)
+    assert _use(store, token) is None
+    assert TABLE["the link is used"][purpose] == ENDS
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_link_ends_with_its_time_which_begins_when_it_is_sent(purpose: Kind) -> None:
+    sent = 1_800_000_000.5
+    mail = Mail(
+        str(uuid.uuid4()), purpose, ADA, str(uuid.uuid4()), 0, "0" * 32, None, None, sent - 60, 0
+    )
+    text, seconds = TOKENS.issue(mail, sent), LIFETIMES[purpose]
+    assert TOKENS.read(text, purpose, now=sent + seconds - 1)
+    with pytest.raises(InvalidMailToken):
+        TOKENS.read(text, purpose, now=sent + seconds)
+    assert TABLE["its time is over"][purpose] == ENDS
