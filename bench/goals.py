@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import imports, outages, starvation, statistics, timing, users_file
+from bench import imports, mails, outages, starvation, statistics, timing, users_file
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -57,6 +57,7 @@ class Samples:
     import_rounds: int
     large_import_rounds: int
     failed_logins: int
+    mails: int
     outage_rounds: int
     outages: int
     statistics_rounds: int
@@ -77,6 +78,7 @@ FULL = Samples(
     import_rounds=5,
     large_import_rounds=3,
     failed_logins=2000,
+    mails=2000,
     outage_rounds=20,
     outages=8,
     statistics_rounds=10,
@@ -96,6 +98,7 @@ QUICK = Samples(
     import_rounds=2,
     large_import_rounds=0,
     failed_logins=200,
+    mails=200,
     outage_rounds=3,
     outages=2,
     statistics_rounds=3,
@@ -301,6 +304,16 @@ def failures(bench: Bench) -> list[Measurement]:
         ]
 
 
+def mails_(bench: Bench) -> list[Measurement]:
+    """Check that whoever asks for a mail waits as long for every address, on both stores."""
+    bench.server.run(f"CREATE DATABASE mails OWNER {USER}")
+    samples = bench.samples.mails
+    return [
+        *mails.measure("Postgres", {"DATABASE_URL": bench.server.url("mails")}, samples),
+        *mails.measure("the JSON file", {"USE_DATABASE": "false"}, samples),
+    ]
+
+
 def without_database(bench: Bench) -> list[Measurement]:
     """Compare a worker without its database with one that has it, and time the recovery."""
     samples = bench.samples
@@ -334,6 +347,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "size": size,
     "import": import_,
     "failures": failures,
+    "mails": mails_,
     "outages": without_database,
     "statistics": statistics_,
     "users-file": users_file_,
