@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from shared.model.users import User
-from tests.support.emulator import Emulator, running_emulator
+from tests.support.emulator import ROOT, Emulator, running_emulator
+from tests.support.mails import token_for
 from tests.support.postgres import Server
 from tests.support.stores import CLIENT, opened_store, pass_time, session_of
 
 PASSWORD, NEW = "correct horse battery staple", "another long passphrase"
 ADA = {"email": "ada@example.com", "password": PASSWORD}
+ADMIN_TOKEN = "QWRtaW4gb2YgdGhlIGF1ZGl0LCBhbmQgb2Ygbm9ib2R5IGVsc2U"
+SECURITY = (ROOT / "docs" / "SECURITY.md").read_text()
 HEADERS = {"X-Forwarded-For": "203.0.113.7"}
 
 
@@ -116,6 +119,77 @@ def test_a_proof_that_is_missing_or_of_an_ended_session_is_a_row_and_a_line_too(
     ]
     events = [line["event"] for line in audited.log() if "event" in line]
     assert events == [row[0] for row in rows]
+
+
+def test_what_is_done_by_mail_is_a_row_and_a_line_too_and_counted(
+    postgres: Server, database: str
+) -> None:
+    with (
+        running_emulator(
+            DATABASE_URL=postgres.url(database),
+            TRUSTED_PROXIES="1",
+            MAX_CLIENT_ATTEMPTS="3",
+            ENVIRONMENT="development",
+            MAIL_DELIVERY="self",
+            PUBLIC_URL="http://127.0.0.1:9",
+            SIGN_IN_BY_MAIL="true",
+            ADMIN_TOKEN=ADMIN_TOKEN,
+        ) as emulator,
+        emulator.client(headers=HEADERS) as client,
+    ):
+        user = client.post("/api/signup", json=ADA).json()
+        asked, nobody = {"email": ADA["email"]}, {"email": "nobody@example.com"}
+        change = {"newEmail": "new@example.com", "password": PASSWORD}
+        moved = user | {"email": "new@example.com"}
+        tokens = {
+            "verification": token_for(user, "verification"),
+            "login_link": token_for(user, "login_link"),
+            "email_change": token_for(user, "email_change", moved["email"]),
+            "password_reset": token_for(moved, "password_reset"),
+        }
+        calls: list[tuple[str, Any, int]] = [
+            ("/api/password/forgot", asked, 202),
+            ("/api/login/mail", nobody, 202),
+            ("/api/email/verification", {}, 202),
+            ("/api/login/mail", asked, 429),
+            ("/api/login/mail", asked, 429),
+            ("/api/email", change, 202),
+            ("/api/email/verify", {"token": tokens["verification"]}, 200),
+            ("/api/login/mail/verify", {"token": tokens["login_link"]}, 200),
+            ("/api/email/verify", {"token": tokens["email_change"]}, 200),
+            ("/api/password/reset", {"token": tokens["password_reset"], "newPassword": NEW}, 200),
+        ]
+        for path, body, status in calls:
+            assert client.post(path, json=body).status_code == status, path
+        account = {kind for kind, _, actor, _ in _rows(postgres, database) if actor}
+        operator = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        outcomes = client.get("/api/stats", headers=operator).json()["outcomes"]
+        lines = [line["event"] for line in emulator.log() if "event" in line]
+        output = emulator.output()
+    kinds = [
+        "signup",
+        "password_reset_requested",
+        "login_link_requested",
+        "verification_requested",
+        "mail_throttled",
+        "email_change_requested",
+        "email_verified",
+        "login",
+        "logout",  # The session of the sign-up, whose place that of the link takes.
+        "email_changed",
+        "password_reset",
+    ]
+    rows = _rows(postgres, database)
+    assert [row[0] for row in rows] == kinds
+    assert account == {"login_link_requested"}
+    assert {row[1] for row in rows} == {user["id"], None}
+    assert {row[3] for row in rows} == {"203.0.113.0/24"}
+    assert outcomes == dict.fromkeys(kinds, 1)
+    assert lines == [*kinds[:5], *kinds[4:8], *kinds[9:]]
+    for kind in kinds:
+        assert f"`{kind}`" in SECURITY
+    for secret in (*tokens.values(), "ada@", "nobody@", "new@", PASSWORD, NEW, "203.0.113.7"):
+        assert secret not in output
 
 
 def test_of_a_networks_flood_one_row_is_kept_and_every_line(
