@@ -22,12 +22,12 @@ def main() -> int:
         return 1
     try:
         sent = app.deliverer.deliver()
+        waiting = app.store.mail.status().waiting
     except StoreUnavailable as error:
         print(f"The outbox could not be read: {error.cause}", file=sys.stderr)
         return 1
     finally:
         app.close()
-    waiting = app.deliverer.status.waiting
     print(f"Mails delivered: {sent}. Still waiting: {waiting}.")
     return 1 if waiting else 0
 

@@ -66,7 +66,8 @@ def test_a_new_user_is_asked_to_prove_the_address_in_the_browsers_language(app: 
 
 def test_operators_see_what_waits(app: Served) -> None:
     def health() -> Any:
-        return app.send("GET", "/api/health").json["mail"]
+        found: Any = app.send("GET", "/api/health").json
+        return found["mail"]
 
     def metrics() -> str:
         return app.send("GET", "/api/metrics", [("Authorization", f"Bearer {ADMIN_TOKEN}")]).text
