@@ -35,10 +35,11 @@ class _Shown(NamedTuple):
 
 @endpoint("GET", exists=lambda settings: settings.mail.folder is not None)
 def mail_page(call: Call) -> Response:
-    """Give the newest mails of the folder: 200, and 404 to whom is not this machine's."""
+    """Give the newest mails of the folder: 200; 404 under a name that is not this machine's own."""
     folder = call.settings.mail.folder
+    assert folder is not None, "the page does not exist"
     _, _, host = call.source
-    if folder is None or not _THIS_MACHINE.fullmatch(host or ""):
+    if not _THIS_MACHINE.fullmatch(host or ""):
         raise no_such_path()
     nonce = secrets.token_urlsafe(16)
     text = rendering.template("mails.html").render(

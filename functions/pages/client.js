@@ -2,7 +2,7 @@
 // else. What the server says becomes text of the page, never markup.
 
 export const notice = document.getElementById("notice");
-export const failure = document.getElementById("failure");
+const failure = document.getElementById("failure");
 
 const locale = document.documentElement.lang;
 const application = document.querySelector("h1").textContent;
@@ -101,7 +101,7 @@ export function clear() {
 
 function tell(refusal, form, aside) {
   const input = form?.elements.namedItem(refusal.field);
-  if (!input) {
+  if (!input || input.disabled) {
     // What an outage does not mean is worth a sentence.
     const unknown = refusal.status === 503 || refusal.status === 0;
     failure.textContent = unknown ? `${refusal.message} ${aside}` : refusal.message;
