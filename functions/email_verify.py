@@ -28,7 +28,7 @@ def email_verify(call: Call) -> Response:
     user, event = call.app.mailboxes.use_link(
         call.text("token"),
         session=session,
-        password=call.optional_text("password"),
+        password=call.optional_text("password") or None,
         client=call.client,
         now=call.now,
     )
