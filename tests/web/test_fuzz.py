@@ -23,8 +23,10 @@ import main
 from shared.credentials import id_tokens
 from shared.credentials.session_tokens import SessionTokens
 from shared.credentials.signing import Signing
+from shared.model.mails import Kind
 from tests.support.emulator import UNLIMITED
 from tests.support.in_process import Served, served
+from tests.support.mails import token_for
 from tests.support.postgres import Server
 from tests.support.stores import user_of
 
@@ -49,6 +51,15 @@ METHODS = [
     "FOO",
 ]
 PROBLEM = {"type", "title", "status", "detail", "code", "request_id", "error"}
+LINKS: tuple[Kind, ...] = ("verification", "password_reset", "login_link", "email_change")
+CHANGES_USER = (
+    "logout",
+    "password",
+    "account",
+    "password_reset",
+    "email_verify",
+    "login_mail_verify",
+)
 VARYING = {"request_id", "id", "timestamp", "createdAt", "updatedAt", "events"}
 """What an answer says that is another thing on each store."""
 
@@ -73,7 +84,9 @@ class Twins:
             tokens = SessionTokens(Signing(app.settings.credentials.session_secrets))
             user = user_of(answer.json)
             fresh, stale = (tokens.issue(user, time.time() - age).text for age in (0, 3600))
-            self.words.append({"<email>": self.email, "<fresh>": fresh, "<stale>": stale})
+            words = {"<email>": self.email, "<fresh>": fresh, "<stale>": stale}
+            links = {f"<{kind}>": token_for(answer.json, kind) for kind in LINKS}
+            self.words.append(words | links)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +100,10 @@ def twins(
         "ALLOWED_ORIGINS": ORIGIN,
         "ADMIN_TOKEN": ADMIN_TOKEN,
         "GOOGLE_CLIENT_ID": "client.apps.googleusercontent.com",
+        "ENVIRONMENT": "development",
+        "MAIL_DELIVERY": "self",
+        "PUBLIC_URL": "http://127.0.0.1:9",
+        "SIGN_IN_BY_MAIL": "true",
         "TRUSTED_PROXIES": "1",
         "USERS_FILE": str(folder / "users.json"),
     }
@@ -112,7 +129,8 @@ def _providers_nowhere() -> dict[str, Any]:
     }
 
 
-# Requests. `<email>`, `<fresh>` and `<stale>` become the known user's address and tokens.
+# Requests. `<email>`, `<fresh>`, `<stale>` and each link's kind become the known user's address and
+# tokens.
 
 _any_text = st.text(st.characters(), max_size=30)
 _strings = st.one_of(
@@ -127,6 +145,7 @@ _strings = st.one_of(
             "é" * 40,
             "local@localhost",
             "<fresh>",
+            *(f"<{kind}>" for kind in LINKS),
             "true",
         ]
     ),
@@ -156,6 +175,7 @@ _strange_members = ["id", "provider", "epoch", "admin", "email", "__proto__", "\
 
 _new_addresses = st.integers(0, 10**9).map(lambda number: f"new{number}@example.com")
 _passwords = st.just(PASSWORD)
+_links = st.sampled_from([f"<{kind}>" for kind in LINKS])
 
 
 def _unverifiable_token() -> str:
@@ -176,6 +196,14 @@ MEMBERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "session": {},
     "password": {"currentPassword": _passwords, "newPassword": st.just("another horse altogether")},
     "account": {"password": _passwords},
+    "password_forgot": {"email": st.just("<email>") | _new_addresses},
+    "password_reset": {"token": _links, "newPassword": st.just("another horse altogether")},
+    "email": {"newEmail": _new_addresses, "password": _passwords},
+    "email_verification": {"email": st.just("<email>") | _new_addresses},
+    "email_verify": {"token": _links, "password": _passwords},
+    "login_mail": {"email": st.just("<email>") | _new_addresses},
+    "login_mail_verify": {"token": _links},
+    "mail_delivery": {},
     "migrate": {
         "action": st.sampled_from(["plan", "apply", "verify", "status", "rollback"]),
         "plan": st.just("0" * 64),
@@ -332,7 +360,7 @@ def test_no_request_is_a_fault_or_changes_what_it_may_not_and_both_stores_answer
             if answer.status_code >= 400 or request.method in ("GET", "HEAD", "OPTIONS"):
                 assert app.contents() == before
             answers.append(answer)
-        if name in ("logout", "password", "account") and answers[0].status_code in (200, 204):
+        if name in CHANGES_USER and answers[0].status_code in (200, 204):
             twins.meet()
         # Of the database they tell, it alone has an audit, and only into it can be imported.
         if name not in ("health", "stats", "metrics", "dashboard", "migrate"):
