@@ -21,7 +21,7 @@ from tests.support.waiting import until
 
 SETTINGS = {
     name: f"canary+{name.lower().replace('_', '-')}+K7qX2mVw9ZrT4bYd8LcN"
-    for name in ("SESSION_SECRET", "ADMIN_TOKEN", "DATABASE_PASSWORD", "WEBHOOK")
+    for name in ("SESSION_SECRET", "ADMIN_TOKEN", "DATABASE_PASSWORD", "WEBHOOK", "MAIL_PASSWORD")
 }
 SECRET = "canary+of+a+request+Hs5Gt7Jk"
 """A password, a token, a cookie: whatever is nobody's business."""
@@ -134,6 +134,10 @@ def test_on_postgres_no_secret_comes_out_whatever_fails(
         USERS_FILE=str(tmp_path / "users.json"),
         FALLBACK=fallback,
         DATABASE_SLOW_QUERY="0",
+        MAIL_URL=f"smtps://me:{quote(SETTINGS['MAIL_PASSWORD'])}@127.0.0.1:9",
+        MAIL_FROM="no-reply@example.com",
+        PUBLIC_URL="http://127.0.0.1:9",
+        SIGN_IN_BY_MAIL="true",
     ) as emulator:
         _use(emulator)
         relay.hang_up = 10**9
@@ -146,6 +150,7 @@ def test_on_postgres_no_secret_comes_out_whatever_fails(
                 "A query was slow",
                 "The database is unreachable",
                 "The webhook did not accept an alert",
+                "A mail could not be delivered yet",
             )
             until(
                 lambda: (
