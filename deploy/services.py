@@ -20,6 +20,14 @@ PUBLIC_FUNCTIONS = (
     "account",
     "health",
     "jwks",
+    "email",
+    "email_verification",
+    "email_verify",
+    "login_mail",
+    "login_mail_verify",
+    "mail_delivery",
+    "password_forgot",
+    "password_reset",
 )
 ADMIN_FUNCTIONS = ("migrate", "stats", "metrics", "dashboard")
 BASE_IMAGE = "python313"
