@@ -143,7 +143,16 @@ def _snapshot(folder: Path) -> Task:
 
     def take(name: str) -> None:
         with files.locked(file, 0):
-            entry = [f"{name}@example.com", name, f"{name}@example.com", None, "local", 0, HASH]
+            entry = [
+                f"{name}@example.com",
+                name,
+                f"{name}@example.com",
+                None,
+                "local",
+                0,
+                None,
+                HASH,
+            ]
             Snapshot(file, [SECRET], "x").write([entry], taken_at=TAKEN_AT)
 
     def is_done() -> bool:

@@ -42,7 +42,7 @@ def _snapshot(path: Path, *secrets: str, database: str = "host/name") -> Snapsho
 def _rows(*keys: str) -> list[list[Any]]:
     """Give users with these email keys, in the order of a snapshot."""
     ordered = sorted(keys, key=str.encode)
-    return [[key, str(uuid.uuid4()), key, None, "local", 0, HASH] for key in ordered]
+    return [[key, str(uuid.uuid4()), key, None, "local", 0, None, HASH] for key in ordered]
 
 
 def _write(path: Path, *keys: str, taken_at: float = NOW) -> Snapshot:
@@ -183,7 +183,7 @@ def test_another_version_s_format_is_not_believed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot_module, "_FORMAT", 2)
+        patch.setattr(snapshot_module, "_FORMAT", 1)
         snapshot = _write(path, "ada@example.com")
     with pytest.raises(StoreUnreachable, match="another version's"):
         _find(snapshot, "ada@example.com")
@@ -278,7 +278,7 @@ def test_a_user_who_was_changed_is_not_given_until_a_later_snapshot(path: Path) 
     snapshot.invalidate(found.user.id)
     assert _find(snapshot, "ada@example.com") is None
     assert _find(snapshot, "bob@example.com")
-    rows = [["ada@example.com", found.user.id, "ada@example.com", None, "local", 0, HASH]]
+    rows = [["ada@example.com", found.user.id, "ada@example.com", None, "local", 0, None, HASH]]
     snapshot.write(rows, taken_at=NOW + 1)
     assert _find(snapshot, "ada@example.com", NOW + 1)
 

@@ -50,7 +50,7 @@ def _snapshot(path: Path) -> Snapshot:
 def _write(path: Path) -> Snapshot:
     snapshot = _snapshot(path)
     key = "ada@example.com"
-    snapshot.write([[key, "1", key, None, "local", 0, HASH]], taken_at=NOW)
+    snapshot.write([[key, "1", key, None, "local", 0, None, HASH]], taken_at=NOW)
     return snapshot
 
 

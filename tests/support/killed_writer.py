@@ -89,7 +89,7 @@ class _Snapshot:
         return found is not None and found.password_hash == "new"
 
     def _write(self, password_hash: str) -> None:
-        users = [[f"user{n}@example.com", str(n), "e", None, "local", 0] for n in range(3)]
+        users = [[f"user{n}@example.com", str(n), "e", None, "local", 0, None] for n in range(3)]
         self.snapshot.write([[*user, password_hash] for user in users], taken_at=1.0)
 
 
