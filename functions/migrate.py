@@ -116,7 +116,10 @@ class _Job:
         self.bring_up_to_date()
         file = self.call.settings.store.users_file
         done = yield from reconciling.reconcile(
-            self.database, JsonFileStore(self.call.settings.store), reconciling.quarantine_of(file)
+            self.database,
+            JsonFileStore(self.call.settings.store),
+            reconciling.quarantine_of(file),
+            asks_for_proof=self.call.settings.mail.asks_for_proof,
         )
         return asdict(done)
 

@@ -2,7 +2,7 @@
 
 -- All NULL: a user from before there was this, of whom nothing is asked.
 ALTER TABLE users ADD COLUMN IF NOT EXISTS email_verified_at TIMESTAMPTZ;
-ALTER TABLE users ADD COLUMN IF NOT EXISTS verification_asked_at TIMESTAMPTZ;
+ALTER TABLE users ADD COLUMN IF NOT EXISTS unverified_since TIMESTAMPTZ;
 ALTER TABLE users ADD COLUMN IF NOT EXISTS disabled_at TIMESTAMPTZ;
 ALTER TABLE users ADD COLUMN IF NOT EXISTS locale TEXT;
 

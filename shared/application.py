@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 _ASKED: dict[str, Verification] = {
-    "off": "unasked",
+    "off": "unproved",
     "optional": "asked",
     "required": "required",
 }

@@ -40,6 +40,11 @@ class MailSettings(NamedTuple):
         """Whether mail is sent; then there are `sender` and `public_url`."""
         return self.url is not None or self.folder is not None
 
+    @property
+    def asks_for_proof(self) -> bool:
+        """Whether new users are asked by mail to prove their address."""
+        return self.enabled and self.verification != "off"
+
     @classmethod
     def read(cls, env: Environment) -> MailSettings:
         """Read them, and leave problems with the environment."""

@@ -56,8 +56,8 @@ class UserRecord(NamedTuple):
     email_verified_at: Annotated[
         int | None, Column("timestamptz", ("emailVerifiedAt", "email_verified_at"))
     ] = None
-    verification_asked_at: Annotated[
-        int | None, Column("timestamptz", ("verificationAskedAt", "verification_asked_at"))
+    unverified_since: Annotated[
+        int | None, Column("timestamptz", ("unverifiedSince", "unverified_since"))
     ] = None
     """Without this and the one before, nothing is asked of the address, nor known."""
     disabled_at: Annotated[int | None, Column("timestamptz", ("disabledAt", "disabled_at"))] = None
@@ -79,7 +79,7 @@ NULL = r"\N"
 _TAGS = "vad"
 """Of the later times in a digest, where NULL adds nothing."""
 
-_LATER_TIMES = ("email_verified_at", "verification_asked_at", "disabled_at")
+_LATER_TIMES = ("email_verified_at", "unverified_since", "disabled_at")
 _TEXTS = tuple(c.members[0] for c in COLUMNS.values() if c.members and c.type in ("uuid", "text"))
 _LATER = tuple(COLUMNS[name].members for name in _LATER_TIMES)
 _LATER_MEMBERS = frozenset({"locale"}.union(*_LATER))
@@ -294,7 +294,7 @@ def canonical_sql(epoch: str, identities: str) -> str:
         timestamptz_send(u.created_at), ',', timestamptz_send(u.updated_at), ',',
         {epoch}, {identities},
         ',v' || encode(timestamptz_send(u.email_verified_at), 'hex'),
-        ',a' || encode(timestamptz_send(u.verification_asked_at), 'hex'),
+        ',a' || encode(timestamptz_send(u.unverified_since), 'hex'),
         ',d' || encode(timestamptz_send(u.disabled_at), 'hex'),
         ',l' || length(u.locale) || ':' || u.locale
     )"""
@@ -329,7 +329,7 @@ def _cell(moment: int | None) -> str:
 
 def _later(record: UserRecord) -> tuple[int | None, ...]:
     """Give the times that the old server does not have, in the order of _LATER."""
-    return record.email_verified_at, record.verification_asked_at, record.disabled_at
+    return record.email_verified_at, record.unverified_since, record.disabled_at
 
 
 def escaped(text: str | None) -> str:

@@ -49,9 +49,10 @@ def user_from(values: Iterable[Any]) -> User:
     )
 
 
-Verification = Literal["unasked", "asked", "required", "proved"]
-"""What a new user's address is: nothing is asked of it; a mail asks for its proof, which may have
-to be given before the first login; or somebody has proved it already."""
+Verification = Literal["from_before", "unproved", "asked", "required", "proved"]
+"""What is known of a new user's address: nothing, and nothing is ever asked; that it is not proved;
+that a mail asks for its proof, which may have to be given before the first login; or that somebody
+has proved it already."""
 
 
 class ExternalIdentity(NamedTuple):

@@ -53,7 +53,7 @@ class Accounts:
         *,
         password_min_length: int,
         lockout_seconds: float,
-        verification: Verification = "unasked",
+        verification: Verification = "unproved",
     ) -> None:
         """`password_min_length` is in characters; `lockout_seconds` is only told.
 

@@ -152,13 +152,13 @@ class Users(Protocol):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        verification: Verification = "unasked",
+        verification: Verification = "from_before",
         locale: str | None = None,
     ) -> User:
         """Store a new user, whose id the caller made and whose email is its own key.
 
         Where a proof of the address is asked for, a mail asks for it. Where it is required, the
-        owner of a taken address is told by mail.
+        owner of a taken address is told by mail. Who is from before is known by an import alone.
 
         Atomic: of any number of calls with one email key, or one identity, in any process, one
         succeeds. Repeating a call whose answer was lost gives the stored user. What has counted the

@@ -99,7 +99,7 @@ class FallbackStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        verification: Verification = "unasked",
+        verification: Verification = "from_before",
         locale: str | None = None,
     ) -> User:
         """Insert or, in an outage, append to the file. A pending user's address is taken.

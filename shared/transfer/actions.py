@@ -308,7 +308,13 @@ def reconcile(command: Command, offer: bool) -> None:
             )
 
     done = command.display.run(
-        reconciling.reconcile(command.database(), users, quarantine), on_event=on_event
+        reconciling.reconcile(
+            command.database(),
+            users,
+            quarantine,
+            asks_for_proof=command.settings.mail.asks_for_proof,
+        ),
+        on_event=on_event,
     )
     command.done = "reconciliation"
     command.display.table(

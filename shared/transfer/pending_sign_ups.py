@@ -46,8 +46,7 @@ UPDATE users SET epoch = :epoch::int WHERE id = :user_id::uuid AND epoch < :epoc
 _ASK_FOR_PROOF = enqueue(
     "'verification'",
     "users u",
-    where="u.id = :user_id::uuid AND u.verification_asked_at IS NOT NULL"
-    " AND u.email_verified_at IS NULL",
+    where="u.id = :user_id::uuid AND u.email_verified_at IS NULL",
 )
 # Whoever has a session of the file's would else read as the user who has the same id here.
 _PART = """
@@ -67,11 +66,14 @@ def apply(
     operation: str,
     record: UserRecord | None,
     revoked: Sequence[tuple[str, float]] = (),
+    *,
+    asks_for_proof: bool = False,
 ) -> str:
     """Bring a user who signed up at a time, in one transaction, and tell what became of it.
 
     `record` is None where the pending user is none that could be brought. `revoked` are the user's
-    sessions that were logged out, each with its end in seconds since 1970.
+    sessions that were logged out, each with its end in seconds since 1970. `asks_for_proof` has a
+    mail sent to who is created.
 
     A repeated call gives the outcome of the first, and ends the sessions that have been ended in
     the file since. Nothing that Postgres has of a user is changed, but for what ends sessions.
@@ -91,7 +93,7 @@ def apply(
     elif record:
         outcome = _create(connection, record)
         connection.execute(_CORRECT, operation=operation, outcome=outcome)
-        if outcome == CREATED:
+        if outcome == CREATED and asks_for_proof:
             connection.execute(
                 _ASK_FOR_PROOF, mail_id=operation, user_id=user_id, sends_mail=True, client=None
             )

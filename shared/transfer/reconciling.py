@@ -81,13 +81,13 @@ def quarantine_of(users_file: Path) -> Path:
 
 
 def reconcile(
-    database: Database, users: JsonFileStore, quarantine: Path
+    database: Database, users: JsonFileStore, quarantine: Path, *, asks_for_proof: bool = False
 ) -> Generator[Event, None, Reconciled]:
     """Bring every pending operation to Postgres or into the quarantine.
 
-    What has not been done when it stops, for whatever reason, is pending still; what has been done
-    is told of before. Raises StoreUnavailable, TransferRefused where the schema is not ready, and
-    OSError.
+    `asks_for_proof` has each new user mailed, as a sign-up does. What has not been done when it
+    stops, for whatever reason, is pending still; what has been done is told of before. Raises
+    StoreUnavailable, TransferRefused where the schema is not ready, and OSError.
     """
     counts = Counter(dict.fromkeys(REASONS, 0))
     for operation in users.pending():
@@ -95,7 +95,17 @@ def reconcile(
         # Before the lock, so that whoever signs up meanwhile waits for no dialing.
         with transaction(database, write=access.RECONCILIATION) as connection:
             try:
-                users.resolve(operation, partial(_bring, database, connection, quarantine, done))
+                users.resolve(
+                    operation,
+                    partial(
+                        _bring,
+                        database,
+                        connection,
+                        quarantine,
+                        done,
+                        asks_for_proof=asks_for_proof,
+                    ),
+                )
             except _StillPending as error:
                 done.append(error.outcome)
             except (StoreUnavailable, OSError):  # Perhaps only the file could not be written.
@@ -121,6 +131,8 @@ def _bring(
     quarantine: Path,
     done: list[Outcome],
     record: dict[str, Any],
+    *,
+    asks_for_proof: bool,
 ) -> None:
     """Bring a pending user to Postgres, or into the quarantine, and add to what is `done`."""
     parsed: UserRecord | None
@@ -131,7 +143,7 @@ def _bring(
         parsed = None
     outcome = partial(Outcome, user_id=parsed and parsed.id, email=record["email"])
     try:
-        verdict = _apply(database, connection, record, parsed)
+        verdict = _apply(database, connection, record, parsed, asks_for_proof=asks_for_proof)
     except (StoreFault, StoreRefused) as error:
         refused = pending_sign_ups.REFUSED
         raise _StillPending(outcome(refused, f"{REASONS[refused]}: {error}.")) from error
@@ -141,14 +153,21 @@ def _bring(
 
 
 def _apply(
-    database: Database, connection: Connection, record: dict[str, Any], parsed: UserRecord | None
+    database: Database,
+    connection: Connection,
+    record: dict[str, Any],
+    parsed: UserRecord | None,
+    *,
+    asks_for_proof: bool,
 ) -> str:
     operation = record[PENDING]["operation"]
     revoked = revoked_sessions(record) if parsed else ()
 
     def apply(connection: Connection) -> str:
         connection.set_deadline(time.monotonic() + OPERATION_SECONDS)
-        return pending_sign_ups.apply(connection, operation, parsed, revoked)
+        return pending_sign_ups.apply(
+            connection, operation, parsed, revoked, asks_for_proof=asks_for_proof
+        )
 
     try:
         return apply(connection)

@@ -108,7 +108,7 @@ class JsonFileStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        verification: Verification = "unasked",
+        verification: Verification = "from_before",
         locale: str | None = None,
     ) -> User:
         try:
@@ -152,9 +152,10 @@ class JsonFileStore(Store):
             }
             if verification == "proved":
                 record[users_file.VERIFIED_AT] = now_iso()
-            elif verification != "unasked":
-                record[users_file.ASKED_AT] = now_iso()
-                self.mail.ask_for_proof(record, client)
+            elif verification != "from_before":
+                record[users_file.UNVERIFIED_SINCE] = now_iso()
+                if verification != "unproved":
+                    self.mail.ask_for_proof(record, client)
             if self._is_fallback:
                 record[PENDING] = {"operation": str(uuid.uuid4())}
             # The old server leaves out what a user doesn't have.

@@ -19,7 +19,7 @@ from shared.model.users import (
 )
 from shared.store.contract import Credentials
 
-VERIFIED_AT, ASKED_AT, DISABLED_AT = "emailVerifiedAt", "verificationAskedAt", "disabledAt"
+VERIFIED_AT, UNVERIFIED_SINCE, DISABLED_AT = "emailVerifiedAt", "unverifiedSince", "disabledAt"
 
 Record = dict[str, Any]
 
@@ -106,6 +106,6 @@ def user(record: Record) -> User:
     is_verified = None
     if record.get(VERIFIED_AT) is not None:
         is_verified = True
-    elif record.get(ASKED_AT) is not None:
+    elif record.get(UNVERIFIED_SINCE) is not None:
         is_verified = False
     return user_from([*map(record.get, USER_COLUMNS), is_verified])

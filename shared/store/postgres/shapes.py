@@ -80,7 +80,7 @@ TABLES: dict[str, Table] = {
             "email_key": Column(_TEXT, since=2, is_nullable=True),
             "epoch": Column(_INTEGER, since=2, default="0"),
             "email_verified_at": Column(TIME, since=11, is_nullable=True),
-            "verification_asked_at": Column(TIME, since=11, is_nullable=True),
+            "unverified_since": Column(TIME, since=11, is_nullable=True),
             "disabled_at": Column(TIME, since=11, is_nullable=True),
             "locale": Column(_TEXT, since=11, is_nullable=True),
         },

@@ -38,7 +38,7 @@ def is_verified(user: str) -> str:
     """Write whether an address is proved: NULL for who is from before that was asked."""
     return (
         f"CASE WHEN {user}email_verified_at IS NOT NULL THEN true"
-        f" WHEN {user}verification_asked_at IS NOT NULL THEN false END AS email_verified"
+        f" WHEN {user}unverified_since IS NOT NULL THEN false END AS email_verified"
     )
 
 
@@ -130,10 +130,10 @@ CREATE = Statement(
     f"""
 WITH target AS (
     INSERT INTO users AS u (id, email, email_key, password, name, provider,
-        email_verified_at, verification_asked_at, locale)
+        email_verified_at, unverified_since, locale)
     VALUES (:user_id::uuid, :email::text, :email::text, :password_hash, :name, :provider,
         CASE WHEN :is_proved::bool THEN CURRENT_TIMESTAMP END,
-        CASE WHEN :is_asked::bool THEN CURRENT_TIMESTAMP END, :locale)
+        CASE WHEN :is_unproved::bool THEN CURRENT_TIMESTAMP END, :locale)
     ON CONFLICT (email_key) DO UPDATE SET email_key = u.email_key WHERE u.id = excluded.id
     RETURNING {USER}, {_AS_SIGNED_UP}, u.email_key, u.locale
 ), taken AS (

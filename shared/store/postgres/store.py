@@ -125,7 +125,7 @@ class PostgresStore(Store):
         *,
         client: Client | None = None,
         reservation: Reservation | None = None,
-        verification: Verification = "unasked",
+        verification: Verification = "from_before",
         locale: str | None = None,
     ) -> User:
         """Insert, and let the database decide."""
@@ -140,6 +140,7 @@ class PostgresStore(Store):
                         user_id=user.id,
                         password_hash=password_hash,
                         is_proved=verification == "proved",
+                        is_unproved=verification in ("unproved", "asked", "required"),
                         is_asked=verification in ("asked", "required"),
                         tells_owner=verification == "required",
                         locale=locale,
