@@ -30,7 +30,7 @@ def test_sign_up_answers_with_the_user_and_a_session(emulator: Emulator, address
             "email": address,
             "name": "Ada",
             "provider": "local",
-            "emailVerified": None,  # Where no mail is sent, nobody is asked.
+            "emailVerified": False,
         }
         assert client.get("/api/user").json() == user
 
