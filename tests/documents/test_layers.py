@@ -17,8 +17,8 @@ from tests.support.emulator import ROOT, environment
 FLOORS = (
     ("main", "deploy"),
     ("functions",),
-    ("shared.web",),
-    ("shared.application", "shared.transfer", "shared.mail.command"),
+    ("shared.web", "shared.mail.command"),
+    ("shared.application", "shared.transfer"),
     ("shared.doctor",),
     ("shared.settings",),
     ("shared.web.settings", "shared.rules", "shared.mail"),
