@@ -42,9 +42,10 @@ RECONCILIATION: Rights = {
     "revoked_sessions": _ADD,
     "auth_events": _ADD,
     "pending_email_keys": _READ,
-    "mail_outbox": _ADD,
 }
 """What each that writes does with the tables, where nobody's key is missing."""
+MAIL: Rights = {"mail_outbox": _ADD}
+"""And a reconciliation that asks by mail for the proof of an address."""
 
 _FOUND = """
 SELECT name, found IS NULL, NOT has_table_privilege(found, 'SELECT'), quote_ident(current_user)

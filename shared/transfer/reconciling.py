@@ -93,7 +93,7 @@ def reconcile(
     for operation in users.pending():
         done: list[Outcome] = []
         # Before the lock, so that whoever signs up meanwhile waits for no dialing.
-        with transaction(database, write=access.RECONCILIATION) as connection:
+        with transaction(database, write=_rights(asks_for_proof)) as connection:
             try:
                 users.resolve(
                     operation,
@@ -175,8 +175,13 @@ def _apply(
         raise
     except (ConnectionLost, StoreUnavailable):
         # Where the answer to the COMMIT was lost, the second time finds what the first has done.
-        with transaction(database, write=access.RECONCILIATION, seconds=OPERATION_SECONDS) as fresh:
+        rights = _rights(asks_for_proof)
+        with transaction(database, write=rights, seconds=OPERATION_SECONDS) as fresh:
             return apply(fresh)
+
+
+def _rights(asks_for_proof: bool) -> access.Rights:
+    return {**access.RECONCILIATION, **(access.MAIL if asks_for_proof else {})}
 
 
 def _quarantine(path: Path, record: dict[str, Any], outcome: str) -> None:

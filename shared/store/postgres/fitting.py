@@ -17,9 +17,9 @@ _IS_NOW = re.compile(
 
 
 def foreign(
-    relation: dict[str, Any], table: Table, pending: set[int], *, is_old: bool = False
+    relation: dict[str, Any], table: Table, recorded: set[int], *, is_old: bool = False
 ) -> Iterator[str]:
-    """Say what tells that a table is somebody else's."""
+    """Say what tells that a table is somebody else's; `recorded` are the applied migrations."""
     if relation["kind"] != "r" or relation["has_parts"]:
         yield "it is no ordinary table"
         return
@@ -35,7 +35,7 @@ def foreign(
     missing = [
         name
         for name, column in table.columns.items()
-        if name not in columns and column.since not in pending
+        if name not in columns and column.since in {0, *recorded}
     ]
     if missing:
         yield f"it has no column {', '.join(missing)}"

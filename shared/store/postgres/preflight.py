@@ -227,7 +227,7 @@ class _Inspection:
                 )
             return
         is_old = name == USERS and 1 in self._pending
-        differences = [*foreign(relation, table, self._pending, is_old=is_old)]
+        differences = [*foreign(relation, table, self._recorded, is_old=is_old)]
         if differences:
             owner = "the old server's" if is_old else "this service's"
             yield Obstacle(
