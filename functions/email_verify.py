@@ -10,6 +10,7 @@ from functions.mail_responses import deliver, require_mail
 from functions.user_responses import user_answer
 from shared.errors import NotAuthenticated
 from shared.model.sessions import Session
+from shared.rules.mailboxes import is_of
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
@@ -34,6 +35,6 @@ def email_verify(call: Call) -> Response:
     )
     deliver(call)
     token = None
-    if session is not None and session.user.id == user.id:
+    if session is not None and is_of(session, user.id, user.epoch):
         token = call.app.tokens.issue(user, call.now, renews=session)
     return user_answer(call, user, event=event, token=token)

@@ -41,6 +41,6 @@ def deliver(call: Call) -> None:
     if not call.settings.mail.enabled:
         return
     if call.settings.mail.delivery == "after":
-        call.afterwards(call.app.deliver_mail)
+        call.afterwards(call.app.wake_deliverer)
     else:
         call.app.wake.send(call.now)

@@ -94,7 +94,7 @@ class Application:
         """Does the upkeep of the store after answers."""
         from shared.store.janitor import Janitor
 
-        return Janitor(self.store, self.deliver_mail)
+        return Janitor(self.store, self.wake_deliverer)
 
     @part
     def signing(self) -> Signing:
@@ -196,10 +196,10 @@ class Application:
         settings = self.settings
         return Wake(settings.credentials.session_secrets, settings.mail.public_url or "")
 
-    def deliver_mail(self) -> None:
-        """Deliver what is in the outbox, where mail is sent at all."""
+    def wake_deliverer(self) -> None:
+        """Have the outbox delivered, where mail is sent at all; nobody waits for it."""
         if self.settings.mail.enabled:
-            self.deliverer.deliver()
+            self.deliverer.wake()
 
     @part
     def sessions(self) -> Sessions:
@@ -254,6 +254,8 @@ class Application:
 
     def close(self) -> None:
         """Close connections and files. The application can be used again."""
+        if (deliverer := vars(self).get("deliverer")) is not None:
+            deliverer.close()
         if "store" in vars(self):
             self.store.close()
 

@@ -10,7 +10,7 @@ from shared.errors import StoreUnavailable
 from shared.mail.letters import compose
 from shared.mail.message import Message
 from shared.mail.transport import NotDelivered, Refused, Transport, open_transport
-from shared.model.mails import LIFETIMES, Kind, Mail, OutboxStatus, backoff
+from shared.model.mails import LEASE_SECONDS, LIFETIMES, Kind, Mail, OutboxStatus, backoff
 from shared.observe import log, metrics
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ PAGES: dict[Kind, str] = {
 }
 """What a link opens. The token stands behind the `#`, which browsers send to no server."""
 
+_SENTENCES = {
+    "refused": "A mail was refused",
+    "given_up": "A mail was given up",
+    "postponed": "A mail could not be delivered yet",
+    "away": "A mail could not be delivered yet",
+}
 BATCH = 10
 """Mails that are leased at once."""
 SEND_SECONDS = 20.0
@@ -49,65 +55,106 @@ class Deliverer:
         self._transport = transport or open_transport(settings)
         self._tokens = tokens
         self._settings = settings
-        self._delivering = threading.Lock()
+        self._delivering, self._starting = threading.Lock(), threading.Lock()
+        self._due = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_wanted = self._is_closing = False
         self.status: OutboxStatus | None = None
         """As it was after the last run."""
 
+    def wake(self) -> None:
+        """Have what is due delivered soon, by a thread of its own, so that nobody waits."""
+        with self._starting:
+            # After a fork there is none.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="mail", daemon=True)
+                self._thread.start()
+        self._due.set()
+
+    def close(self) -> None:
+        """End the thread, when it has ended its run."""
+        if self._thread is not None and self._thread.is_alive():
+            self._is_closing = True
+            self._due.set()
+            self._thread.join(SEND_SECONDS)
+        self._is_closing, self._thread = False, None
+
     def deliver(self) -> int:
-        """Send what is due, and count it. Raises StoreUnavailable."""
-        if not self._delivering.acquire(blocking=False):
-            return 0
-        try:
-            return self._deliver(time.monotonic() + RUN_SECONDS)
-        finally:
-            self._delivering.release()
+        """Send what is due, and count it. Raises StoreUnavailable.
+
+        One thread of a process is at it. Others give 0, and what they came for is seen to.
+        """
+        sent, end = 0, time.monotonic() + RUN_SECONDS
+        self._is_wanted = True
+        while self._is_wanted and self._delivering.acquire(blocking=False):
+            try:
+                self._is_wanted = False
+                sent += self._deliver(end)
+            finally:
+                self._delivering.release()
+        return sent
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._is_closing:
+                return
+            try:
+                self.deliver()
+            except Exception as error:  # noqa: BLE001  # the thread goes on, and the log tells
+                cause = error.cause if isinstance(error, StoreUnavailable) else type(error).__name__
+                log.write("WARNING", "Mails could not be delivered", cause=cause)
 
     def _deliver(self, end: float) -> int:
         sent, is_away = 0, False
         while not is_away and time.monotonic() < end:
+            # One that is begun later than this could be somebody else's before it is sent.
+            latest = min(end, time.monotonic() + LEASE_SECONDS - SEND_SECONDS)
             mails = self._outbox.lease(BATCH)
             if not mails:
                 break
             for mail in mails:
-                outcome = self._send(mail) if mail.recipient else "nobody"
-                if outcome == "postponed":
+                if time.monotonic() > latest:
+                    break
+                outcome = self._settle(mail)
+                sent += outcome == "delivered"
+                if outcome == "away":
                     is_away = True  # The rest comes with its lease's end.
                     break
-                self._outbox.delivered(mail.id)
-                sent += outcome == "delivered"
         self.status = self._outbox.status()
         return sent
 
-    def _send(self, mail: Mail) -> str:
-        """Try once; whatever goes wrong is the mail's alone."""
-        began, outcome = time.monotonic(), "delivered"
-        try:
-            self._transport.send(self._message(mail), began + SEND_SECONDS)
-        except Refused as error:
-            outcome = "refused"
-            log.write(
-                "ERROR", "A mail was refused", kind=mail.kind, mail=mail.id, cause=error.cause
-            )
-        except NotDelivered as error:
-            outcome = self._postpone(mail, error.cause)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001  # one mail must not keep the others
-            outcome = self._postpone(mail, type(error).__qualname__)
-        metrics.MAILS.record(time.monotonic() - began, mail.kind, outcome)
+    def _settle(self, mail: Mail) -> str:
+        """Send a mail, or have it wait; one that is for nobody, or too old, is forgotten."""
+        outcome, cause, began = "nobody", None, time.monotonic()
+        if mail.is_too_old:
+            outcome = "given_up"
+        elif mail.recipient:
+            outcome, cause = self._send(mail, began + SEND_SECONDS)
+        if outcome in ("postponed", "away"):
+            self._outbox.postpone(mail.id, backoff(mail.tries))
+        else:
+            self._outbox.delivered(mail.id)
+        if mail.recipient:
+            metrics.MAILS.record(time.monotonic() - began, mail.kind, outcome)
+        if sentence := _SENTENCES.get(outcome):
+            severity: log.Severity = "WARNING" if outcome in ("postponed", "away") else "ERROR"
+            facts = {"kind": mail.kind, "mail": mail.id, "tries": mail.tries, "cause": cause}
+            log.write(severity, sentence, **facts)
         return outcome
 
-    def _postpone(self, mail: Mail, cause: str) -> str:
-        is_given_up = self._outbox.postpone(mail.id, backoff(mail.tries))
-        log.write(
-            "ERROR" if is_given_up else "WARNING",
-            "A mail was given up" if is_given_up else "A mail could not be delivered yet",
-            kind=mail.kind,
-            mail=mail.id,
-            tries=mail.tries + 1,
-            cause=cause,
-        )
-        return "given_up" if is_given_up else "postponed"
+    def _send(self, mail: Mail, deadline: float) -> tuple[str, str | None]:
+        """Try once, and tell what came of it and why."""
+        try:
+            self._transport.send(self._message(mail), deadline)
+        except Refused as error:
+            return "refused", error.cause
+        except NotDelivered as error:
+            return "postponed" if error.is_of_mail else "away", error.cause
+        except Exception as error:  # noqa: BLE001  # one mail must not keep the others
+            return "postponed", type(error).__qualname__
+        return "delivered", None
 
     def _message(self, mail: Mail) -> Message:
         home = self._settings.public_url

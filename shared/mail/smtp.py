@@ -109,6 +109,10 @@ class SmtpTransport:
         return ""
 
 
+_OF_MAIL = ("RCPT", "DATA", "the message")
+"""Steps at which another mail may well be taken, where one is not."""
+
+
 class _Session:
     """A conversation with a server: commands, and what is made of their answers."""
 
@@ -241,7 +245,11 @@ class _Session:
 
     def _fail(self, complaint: str, reply: Reply | None = None) -> NoReturn:
         status = f", answer {reply.status}" if reply else ""
-        raise NotDelivered(f"The mail server {self._host} {complaint} (at {self.step}{status}).")
+        raise NotDelivered(
+            f"The mail server {self._host} {complaint} (at {self.step}{status}).",
+            # 421 says that it goes away, whatever it is the answer to.
+            is_of_mail=self.step in _OF_MAIL and reply is not None and reply.code != 421,
+        )
 
     def _send(self, data: bytes) -> None:
         assert self._socket is not None

@@ -43,9 +43,10 @@ class NotDelivered(Exception):
     other side said but its codes, because servers repeat addresses.
     """
 
-    def __init__(self, cause: str) -> None:
-        """`cause` is a sentence."""
+    def __init__(self, cause: str, *, is_of_mail: bool = False) -> None:
+        """`cause` is a sentence; `is_of_mail` tells that other mails may well leave."""
         self.cause = cause
+        self.is_of_mail = is_of_mail
         super().__init__(cause)
 
 

@@ -49,8 +49,10 @@ class Wake:
             if time.monotonic() < self._last + PAUSE:
                 return
             self._last = time.monotonic()
-        with suppress(OSError, ValueError):
-            self._write(now)
+        # In a thread, because nothing bounds how long a name server takes.
+        writing = threading.Thread(target=self._try, args=(now,), name="wake", daemon=True)
+        writing.start()
+        writing.join(SECONDS)
 
     def authorization(self, now: float) -> str:
         """Give the value of `Authorization` that a request made now has."""
@@ -68,6 +70,10 @@ class Wake:
         return any(
             hmac.compare_digest(_signature(key, moment), signature.encode()) for key in self._keys
         )
+
+    def _try(self, now: float) -> None:
+        with suppress(OSError, ValueError):
+            self._write(now)
 
     def _write(self, now: float) -> None:
         host, is_secure = self._url.hostname or "", self._url.scheme == "https"

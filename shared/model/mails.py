@@ -32,6 +32,8 @@ LIFETIMES: dict[Kind, int] = {
 """Seconds from the delivery for which the link works; other kinds have none."""
 MAX_AGE = 24 * 60 * 60
 """Seconds after which a mail is given up."""
+LEASE_SECONDS = 60
+"""For which a mail is one deliverer's; whoever is killed with one loses it then."""
 NOTICE_SECONDS = 7 * 24 * 60 * 60
 """Between two mails that tell a user of a sign-in from a network that was never seen."""
 PER_HOUR, PER_DAY = 3, 10
@@ -56,6 +58,8 @@ class Mail(NamedTuple):
     """Seconds since the Unix epoch."""
     tries: int
     """How often it was tried before."""
+    is_too_old: bool = False
+    """Whether a day has passed by the store's clock, so that it is given up."""
 
 
 class OutboxStatus(NamedTuple):

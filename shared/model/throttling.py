@@ -82,6 +82,10 @@ def sign_up_key(network: str) -> str:
     return f"sign-up {network}"
 
 
+HOME = " home"
+"""Ends the keys of mails that are asked for from a network of the owner's."""
+
+
 def mail_client_key(network: str) -> str:
     """Make the key under which the mails that a network asks for are counted."""
     return f"mail {network}"

@@ -88,6 +88,9 @@ class Accounts:
             raise InvalidInput("name", "The name may not have control characters")
         self._check_new_password(password, field="password", email=key, name=name)
         user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
+        if self._verification == "required":
+            # No session begins, and one that ended would tell that the address was free.
+            client = Client(client.address)
         with self._gate.sign_up(client):
             with self._gate.sign_ups.learning(client.network):
                 reservation = self._store.reserve_sign_up(client)

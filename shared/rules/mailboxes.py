@@ -38,6 +38,11 @@ class _Users(Users, Attempts, Protocol):
     """The part of a store that these rules need, beside what knows of mails."""
 
 
+def is_of(session: Session, user_id: str, epoch: int) -> bool:
+    """Tell whether a session is the user's, and not ended by what has raised the epoch since."""
+    return (session.user.id, session.user.epoch) == (user_id, epoch)
+
+
 class Mailboxes:
     """Asks for mails, and does what their links say. Thread-safe."""
 
@@ -84,6 +89,9 @@ class Mailboxes:
             email=proof.email,
             name=None,
         )
+        found = self._users.user(proof.user_id)
+        if found is None or found.epoch != proof.epoch:  # Before it costs a hash.
+            raise InvalidMailToken(cause="the user has changed since, or is gone")
         with self._gate.attempt(client, "password_reset"):
             user = self._store.reset_password(proof, self._hasher.hash(new), client)
         if user is None:
@@ -127,7 +135,7 @@ class Mailboxes:
         event = "email_verified"
         if proof.purpose == "email_change":
             use, event = self._store.change_email, "email_changed"
-        if session is not None and session.user.id == proof.user_id:
+        if session is not None and is_of(session, proof.user_id, proof.epoch):
             user = use(proof, sid=session.sid, client=client)
         else:
             with self._gate.attempt(client, "reauthentication"):

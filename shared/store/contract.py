@@ -333,8 +333,8 @@ class Outbox(Protocol):
         """Forget a mail that was sent, or that never will be."""
         ...
 
-    def postpone(self, mail_id: str, seconds: float) -> bool:
-        """Have it sent later; tell whether it is too old for that, and forgotten."""
+    def postpone(self, mail_id: str, seconds: float) -> None:
+        """Have it sent later, and count the try."""
         ...
 
     def status(self) -> OutboxStatus:

@@ -425,8 +425,8 @@ class _Mail(MailStore):
     def delivered(self, mail_id: str) -> None:
         self._mail.delivered(mail_id)
 
-    def postpone(self, mail_id: str, seconds: float) -> bool:
-        return self._mail.postpone(mail_id, seconds)
+    def postpone(self, mail_id: str, seconds: float) -> None:
+        self._mail.postpone(mail_id, seconds)
 
     def status(self) -> OutboxStatus:
         return self._mail.status()

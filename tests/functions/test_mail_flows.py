@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.in_process import Served, served
 from tests.support.mails import delivered, link, token
+from tests.support.waiting import until
 
 ADA, PASSWORD, OTHER = "ada@example.com", "correct horse battery", "a wholly new password"
 
@@ -48,7 +49,7 @@ def _user(app: Served, cookie: str) -> Any:
     return app.send("GET", "/api/user", [("Cookie", cookie)]).json
 
 
-def _post(app: Served, path: str, cookie: str = "", **body: str) -> Any:
+def _post(app: Served, path: str, cookie: str = "", **body: object) -> Any:
     return app.post(path, body, *([("Cookie", cookie)] if cookie else []))
 
 
@@ -78,12 +79,13 @@ def test_operators_see_what_waits(app: Served) -> None:
     assert folder is not None
     folder.write_text("Where the folder should be.")
     _sign_up(app)
+    until(health)
     assert health()["waiting"] == 1
     assert health()["oldest"] >= 0
     assert "mail_outbox_waiting 1.0\n" in metrics()
     assert "\nmail_outbox_oldest_seconds " in metrics()
-    postponed = 'mail_delivery_duration_seconds_count{kind="verification",outcome="postponed"}'
-    assert postponed in metrics()
+    away = 'mail_delivery_duration_seconds_count{kind="verification",outcome="away"}'
+    assert away in metrics()
 
 
 def test_the_session_that_asked_proves_the_address_by_the_link_alone(app: Served) -> None:
@@ -165,6 +167,17 @@ def test_who_asks_learns_nothing(app: Served, path: str) -> None:
     assert len({tuple(name for name, _ in answer.headers) for answer in answers}) == 1
 
 
+def test_a_session_that_has_ended_proves_no_account(app: Served) -> None:
+    """Nor for who has an old cookie, and a link that came to the wrong mailbox."""
+    old = _sign_up(app)
+    fresh = _cookie(_log_in(app))
+    assert _post(app, "/api/logout", fresh, everywhere=True).status_code == 200
+    fresh = _cookie(_log_in(app))
+    _post(app, "/api/email", fresh, newEmail="strangers@example.com", password=PASSWORD)
+    response = _post(app, "/api/email/verify", old, token=token(app, "strangers@example.com"))
+    assert (response.status_code, response.json["code"]) == (403, "password_required")
+
+
 PURPOSES = {
     "verification": "/api/email/verify",
     "password_reset": "/api/password/reset",
@@ -208,13 +221,26 @@ class TestRequired:
         assert [mail["To"] for mail in delivered(app)] == [ADA, ADA]
         assert "#token" not in str(delivered(app)[-1])
 
+    def test_who_is_signed_in_learns_nothing_by_a_sign_up(self, app: Served) -> None:
+        """A session that ended where the address was free would tell."""
+        app.post("/api/signup", {"email": "me@example.com", "password": PASSWORD})
+        given = token(app, "me@example.com")
+        assert _post(app, "/api/email/verify", token=given, password=PASSWORD).status_code == 200
+        cookie = _cookie(_log_in(app, email="me@example.com"))
+        for address in ("free@example.com", "me@example.com"):
+            response = _post(app, "/api/signup", cookie, email=address, password=PASSWORD)
+            assert (response.status_code, "Set-Cookie" in response.headers) == (201, False)
+            account = app.send("GET", "/api/account", [("Cookie", cookie)])
+            assert account.status_code == 200, address
+
     def test_a_login_counts_from_the_proof_on(self, app: Served) -> None:
         app.post("/api/signup", {"email": ADA, "password": PASSWORD})
         early, wrong = _log_in(app), _log_in(app, email="nobody@example.com")
         assert early.status_code == wrong.status_code == 401
         assert early.json["error"] == wrong.json["error"]
         assert "mail" in early.json["error"]
-        assert _post(app, "/api/email/verify", token=token(app, ADA), password=PASSWORD)
+        proved = _post(app, "/api/email/verify", token=token(app, ADA), password=PASSWORD)
+        assert proved.status_code == 200
         assert _log_in(app).status_code == 200
 
     def test_the_owner_of_an_address_takes_it_from_a_stranger_by_a_reset(self, app: Served) -> None:

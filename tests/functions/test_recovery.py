@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from shared.mail.wake import VALID_SECONDS
 from tests.support.in_process import Served, served
 from tests.support.mails import delivered, link, text, token
 
@@ -98,6 +100,10 @@ def test_a_new_password_is_held_to_the_rules(app: Served) -> None:
 
 
 def test_nobody_but_the_service_itself_has_mails_delivered(app: Served) -> None:
-    for value in ("", "Bearer x", "Bearer 1.2", f"Bearer 1800000000.{'0' * 64}"):
+    now = int(time.time())
+    ours = str(app.application.wake.authorization(now))
+    assert app.send("POST", "/api/mail/delivery", [("Authorization", ours)]).status_code == 204
+    old = str(app.application.wake.authorization(now - 2 * VALID_SECONDS))
+    for value in ("", "Bearer x", "Bearer 1.2", f"Bearer {now}.{'0' * 64}", old):
         headers = [("Authorization", value)] if value else []
         assert app.send("POST", "/api/mail/delivery", headers).status_code == 404

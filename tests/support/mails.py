@@ -16,6 +16,7 @@ from shared.credentials.mail_tokens import MailTokens
 from shared.credentials.signing import Signing
 from shared.model.mails import Kind, Mail, digest_of
 from tests.support.emulator import SECRET
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.support.in_process import Served
@@ -24,7 +25,9 @@ _LINK = re.compile(r"^http://localhost:8080/(\w+)#token=(\S+)$", re.MULTILINE)
 
 
 def delivered(app: Served) -> list[EmailMessage]:
-    """Read what was delivered, the oldest first."""
+    """Have what waits delivered, and read all that was, the oldest first."""
+    app.application.wake_deliverer()
+    until(lambda: app.store.mail.status().waiting == 0)
     return in_folder(app.settings.store.users_file.with_name("mail"))
 
 

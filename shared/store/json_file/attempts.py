@@ -12,6 +12,7 @@ from shared.errors import InvalidCredentials, TooManyAttempts
 from shared.model.clients import Client
 from shared.model.mails import NOTICE_SECONDS, PER_DAY, PER_HOUR
 from shared.model.throttling import (
+    HOME,
     KNOWN_SECONDS,
     Keys,
     Limits,
@@ -114,11 +115,14 @@ class MemoryAttempts:
         Raises TooManyAttempts where the network has none left.
         """
         account, now = self._pseudonyms.of(key), time.monotonic()
-        client_key = mail_client_key(self._pseudonyms.of(client.network))
+        network = self._pseudonyms.of(client.network)
+        client_key = mail_client_key(network)
         with self._counting:
             row = self._spend(client_key, self._limits.client, now)
+            login = self._rows.get(Keys.of(account, network).login)
+            home = HOME if login is not None and login.known_until > now else ""
             is_left = row.remaining >= 0 and self._count_mail(
-                kind, account if is_somebody else account[:2], now
+                kind, f"{account}{home}" if is_somebody else account[:2], now
             )
         if row.remaining < 0:
             raise TooManyAttempts(row.expires_at - now, event="mail_throttled", account=account)

@@ -16,6 +16,7 @@ from shared.model.users import User, next_epoch
 from shared.store.contract import Attempt, Credentials, MailStore
 from shared.store.json_file import users_file
 from shared.store.json_file.outbox import OutboxFolder
+from shared.store.json_file.store import unforgotten
 from shared.store.json_file.users_file import DISABLED_AT, VERIFIED_AT, Record
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class JsonFileMail(MailStore):
     def delivered(self, mail_id: str) -> None:
         self._outbox.delivered(mail_id)
 
-    def postpone(self, mail_id: str, seconds: float) -> bool:
-        return self._outbox.postpone(mail_id, seconds)
+    def postpone(self, mail_id: str, seconds: float) -> None:
+        self._outbox.postpone(mail_id, seconds)
 
     def status(self) -> OutboxStatus:
         return self._outbox.status()
@@ -67,7 +68,7 @@ class JsonFileMail(MailStore):
         def change(record: Record) -> Record | None:
             if not _is_as(record, token):
                 return None
-            self.tell("password_changed", record, client)
+            self._put("password_changed", record, None, client)  # Who has the mailbox did it.
             return {
                 "password": new,
                 "epoch": next_epoch(token.epoch),
@@ -111,14 +112,14 @@ class JsonFileMail(MailStore):
     ) -> User | None:
         """Change the record that is as the token says."""
         self._succeed(attempt)
-        owner = self._store.record(key=token.email)
-        if owner is not None and owner["id"] != token.user_id:
-            raise EmailTaken
 
         def change(record: Record) -> Record | None:
             if not _is_as(record, token) or sid in record.get(REVOKED, {}):
                 return None
-            self.tell("email_changed", record, client)
+            owner = self._store.record(key=token.email)
+            if owner is not None and owner["id"] != token.user_id:
+                raise EmailTaken
+            self._put("email_changed", record, None, client)
             return {"email": token.email, VERIFIED_AT: now_iso()}
 
         return self._store.change_as(token.user_id, change)
@@ -128,11 +129,12 @@ class JsonFileMail(MailStore):
 
         def change(record: Record) -> Record | None:
             used = record.get(REVOKED, {})
-            if not _is_as(record, token) or f"mail {token.id}" in used:
+            sid = f"mail:{token.id}"
+            if not _is_as(record, token) or sid in used:
                 return None
             self._store.attempts.log_in_by_mail(users_file.user(record))
             changes: Record = {
-                REVOKED: used | {f"mail {token.id}": token.ends_at},
+                REVOKED: unforgotten(used) | {sid: token.ends_at},
                 VERIFIED_AT: record.get(VERIFIED_AT) or now_iso(),
             }
             if users_file.user(record).email_verified is False:
@@ -170,9 +172,11 @@ class JsonFileMail(MailStore):
     def tell(self, kind: Kind, record: Record, client: Client | None) -> None:
         """Tell a user of a change, before it is made.
 
-        Whoever is killed in between has told too much, not too little.
+        Whoever is killed in between has told too much, not too little. An address that is known
+        not to be proved may be a stranger's, whom nobody is to flood with mail.
         """
-        self._put(kind, record, None, client)
+        if users_file.user(record).email_verified is not False:
+            self._put(kind, record, None, client)
 
     def forget(self, user_id: str) -> None:
         """Leave out what is still to be sent to a user who is being deleted."""

@@ -17,10 +17,8 @@ from typing import Any
 from shared import files
 from shared.errors import StoreBusy, StoreUnavailable
 from shared.formats.strict_json import InvalidJson, loads
-from shared.model.mails import MAX_AGE, Mail, OutboxStatus
+from shared.model.mails import LEASE_SECONDS, MAX_AGE, Mail, OutboxStatus
 
-LEASE_SECONDS = 60.0
-"""For which a mail is one deliverer's."""
 _LOCK_SECONDS = 3.0
 _MEMBERS = {
     "id": (str,),
@@ -35,6 +33,7 @@ _MEMBERS = {
     "tries": (int,),
     "due_at": (int, float),
 }
+_FIELDS = tuple(name for name in _MEMBERS if name != "due_at")
 
 
 class OutboxFolder:
@@ -48,7 +47,8 @@ class OutboxFolder:
         """Write a mail. Raises StoreUnavailable."""
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(mail._asdict() | {"due_at": mail.created_at})
+            row = {name: getattr(mail, name) for name in _FIELDS}
+            self._write(row | {"due_at": mail.created_at})
         except OSError as error:
             raise self._failed("written", error) from error
 
@@ -57,10 +57,12 @@ class OutboxFolder:
         now = time.time()
         leased = []
         with self._locked():
+            self._forget_unfinished(now)
             due = [row for row in self._rows() if row["due_at"] <= now]
             for row in sorted(due, key=lambda row: float(row["due_at"]))[:limit]:
-                self._write(row | {"due_at": now + LEASE_SECONDS, "tries": row["tries"] + 1})
-                leased.append(Mail(**{name: row[name] for name in Mail._fields}))
+                self._write(row | {"due_at": now + LEASE_SECONDS})
+                is_too_old = now - row["created_at"] >= MAX_AGE
+                leased.append(Mail(**{name: row[name] for name in _FIELDS}, is_too_old=is_too_old))
         return leased
 
     def delivered(self, mail_id: str) -> None:
@@ -68,21 +70,17 @@ class OutboxFolder:
         with self._locked():
             self._file(mail_id).unlink(missing_ok=True)
 
-    def postpone(self, mail_id: str, seconds: float) -> bool:
-        """Try again later; tell whether the mail is too old for that, and forgotten."""
+    def postpone(self, mail_id: str, seconds: float) -> None:
+        """Try again later, and count the try."""
         with self._locked():
             for row in self._rows():
                 if row["id"] == mail_id:
-                    if time.time() - row["created_at"] >= MAX_AGE:
-                        self._file(mail_id).unlink(missing_ok=True)
-                        return True
-                    self._write(row | {"due_at": time.time() + seconds})
-        return False
+                    self._write(row | {"due_at": time.time() + seconds, "tries": row["tries"] + 1})
 
     def status(self) -> OutboxStatus:
-        """Count what waits."""
+        """Count what waits for somebody."""
         try:
-            created = [row["created_at"] for row in self._rows()]
+            created = [row["created_at"] for row in self._rows() if row["recipient"]]
         except OSError as error:
             raise self._failed("read", error) from error
         return OutboxStatus(len(created), max(0.0, time.time() - min(created)) if created else 0.0)
@@ -94,10 +92,17 @@ class OutboxFolder:
                 if row["user_id"] == user_id:
                     self._file(row["id"]).unlink(missing_ok=True)
 
+    def _forget_unfinished(self, now: float) -> None:
+        """Delete what somebody was writing who was killed: nobody was told that it is sent."""
+        for path in self._path.glob("*.tmp"):
+            with suppress(OSError):
+                if path.lstat().st_mtime < now - LEASE_SECONDS:
+                    path.unlink()
+
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Read each mail; what is none is left alone."""
         for path in sorted(self._path.glob("*.json")) if self._path.is_dir() else ():
-            with suppress(FileNotFoundError, InvalidJson):
+            with suppress(OSError, InvalidJson):
                 row = loads(files.read(path)[0])
                 if isinstance(row, dict) and all(
                     type(row.get(name)) in kinds for name, kinds in _MEMBERS.items()

@@ -273,11 +273,9 @@ class JsonFileStore(Store):
         """Keep the sid with the user's record, and forget those that have ended anyway."""
         with self._changing() as users:
             record = users.by_id.get(session.user.id)
-            # They are kept for as long again, because the clock may run ahead, and be corrected.
             forgotten = time.time() - SESSION_SECONDS
             if record is not None and session.ends_at > forgotten:
-                known = record.get(REVOKED, {})
-                revoked = {sid: end for sid, end in known.items() if end > forgotten}
+                revoked = unforgotten(record.get(REVOKED, {}))
                 revoked[session.sid] = session.ends_at
                 self._replace(users, record, {REVOKED: revoked})
 
@@ -487,6 +485,15 @@ class JsonFileStore(Store):
 
     def _failed(self, verb: str, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(cause=f"{self._path} cannot be {verb}: {error.strerror or error}")
+
+
+def unforgotten(revoked: dict[str, float]) -> dict[str, float]:
+    """Leave out the sessions that have ended anyway.
+
+    They are kept for as long again, because the clock may run ahead, and be corrected.
+    """
+    forgotten = time.time() - SESSION_SECONDS
+    return {sid: end for sid, end in revoked.items() if end > forgotten}
 
 
 def _is_enabled(record: Record) -> bool:

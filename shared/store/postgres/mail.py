@@ -36,13 +36,15 @@ class PostgresMail(MailStore):
         store, limits = self._store, self._store.limits
         account = store.pseudonyms.of(key)
         hour_key, day_key = mail_keys(kind, account)
+        network = store.pseudonyms.of(client.network)
         nobodys_hour_key, nobodys_day_key = mail_keys(kind, account[:2])
         is_allowed, seconds = only(
             self._store.database.execute(
                 mail_statements.ASK,
                 kind=kind,
                 key=key,
-                client_key=mail_client_key(self._store.pseudonyms.of(client.network)),
+                client_key=mail_client_key(network),
+                login_key=Keys.of(account, network).login,
                 client_limit=limits.client,
                 lockout_seconds=limits.lockout_seconds,
                 hour_key=hour_key,
@@ -141,7 +143,7 @@ class PostgresMail(MailStore):
             self._store.database.execute(
                 mail_statements.LOGIN_BY_MAIL,
                 **_of(token),
-                used_sid=f"mail {token.id}",
+                used_sid=f"mail:{token.id}",
                 ends_at=timestamp(token.ends_at),
                 success_limit=limits.success,
                 lockout_seconds=limits.lockout_seconds,
@@ -162,11 +164,9 @@ class PostgresMail(MailStore):
         """Delete the row, and with it the recipient."""
         self._store.database.execute(outbox_sql.DELIVERED, mail_id=mail_id)
 
-    def postpone(self, mail_id: str, seconds: float) -> bool:
-        """Set when it is due again, or delete it after a day."""
-        return bool(
-            self._store.database.execute(outbox_sql.POSTPONE, mail_id=mail_id, seconds=seconds)
-        )
+    def postpone(self, mail_id: str, seconds: float) -> None:
+        """Set when it is due again."""
+        self._store.database.execute(outbox_sql.POSTPONE, mail_id=mail_id, seconds=seconds)
 
     def status(self) -> OutboxStatus:
         """Count the rows that are for somebody."""

@@ -7,7 +7,7 @@ nobody, and what differs is seen by the deliverer alone. A row for nobody has no
 from __future__ import annotations
 
 from shared.database.statement import Statement
-from shared.model.throttling import success_key
+from shared.model.throttling import HOME, success_key
 from shared.store.postgres.attempt_sql import after, count_success, spend
 from shared.store.postgres.outbox_sql import DAY, HOUR, count_mail, enqueue, seen
 from shared.store.postgres.statements import (
@@ -21,8 +21,9 @@ from shared.store.postgres.statements import (
 )
 
 # Counted are the network, which is told when it has asked too often, and then the address, which
-# is not: above its limits nothing is sent. Keys of addresses that nobody has are shared, so that
-# they cannot fill the table.
+# is not: above its limits nothing is sent. A network from which the user has logged in lately has
+# limits of its own, or a stranger could use up the owner's. Keys of addresses that nobody has are
+# shared, so that they cannot fill the table.
 ASK = Statement(
     "ask_for_mail",
     f"""
@@ -32,16 +33,21 @@ WITH found AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
     VALUES (:client_key, :client_limit::int - 1, {after(":lockout_seconds")})
     {spend(":client_limit")} RETURNING remaining, expires_at
+), home AS (
+    SELECT CASE WHEN EXISTS (
+        SELECT FROM auth_attempts WHERE key = :login_key AND known_until > CURRENT_TIMESTAMP
+    ) THEN '{HOME}' ELSE '' END AS home
 ), hour AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-    SELECT CASE WHEN EXISTS (SELECT FROM found) THEN :hour_key ELSE :nobodys_hour_key END,
-        :hour_limit::int - (remaining >= 0)::int, {after(HOUR)} FROM client
+    SELECT CASE WHEN EXISTS (SELECT FROM found) THEN :hour_key || home
+            ELSE :nobodys_hour_key END,
+        :hour_limit::int - (remaining >= 0)::int, {after(HOUR)} FROM client, home
     {spend(":hour_limit", HOUR, prolongs=False)} RETURNING remaining
 ), day AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-    SELECT CASE WHEN EXISTS (SELECT FROM found) THEN :day_key ELSE :nobodys_day_key END,
+    SELECT CASE WHEN EXISTS (SELECT FROM found) THEN :day_key || home ELSE :nobodys_day_key END,
         :day_limit::int - (c.remaining >= 0 AND h.remaining >= 0)::int, {after(DAY)}
-    FROM client c, hour h
+    FROM client c, hour h, home
     {spend(":day_limit", DAY, prolongs=False)} RETURNING remaining
 ), wanted AS (
     SELECT f.* FROM found f, client c, hour h, day d
@@ -168,7 +174,7 @@ VERIFY_BY_PASSWORD = Statement(
         "email_verified",
         "reauthentication",
         f"""UPDATE users u SET email_verified_at = CURRENT_TIMESTAMP
-        WHERE {AS_FOUND} AND {seen("email_key")} = :seen AND disabled_at IS NULL
+        WHERE {AS_FOUND} AND {seen("email_key")} = :seen
         AND (email_verified_at IS NULL OR EXISTS (SELECT FROM again))
         AND EXISTS (SELECT FROM allowed) RETURNING {USER}""",
         FORGET_FAILURE,
@@ -181,7 +187,7 @@ CHANGE_EMAIL_BY_PASSWORD = Statement(
         "reauthentication",
         f"""UPDATE users u SET email = :email::text, email_key = :email::text,
             email_verified_at = CURRENT_TIMESTAMP
-        WHERE {AS_FOUND} AND disabled_at IS NULL AND EXISTS (SELECT FROM allowed)
+        WHERE {AS_FOUND} AND EXISTS (SELECT FROM allowed)
         AND ({seen("email_key")} = :seen
             OR (email_key = :email::text AND EXISTS (SELECT FROM again)))
         RETURNING {USER}""",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from shared.database.statement import Statement
-from shared.model.mails import MAX_AGE
+from shared.model.mails import LEASE_SECONDS, MAX_AGE
 from shared.store.postgres.attempt_sql import after, spend
 
 HOUR, DAY = "3600", "86400"
-LEASE_SECONDS = 60
-"""For which a mail is one deliverer's; whoever is killed with one loses it then."""
 
 
 def seen(key: str) -> str:
@@ -30,6 +28,11 @@ def enqueue(
         coalesce({seen(f"{user}.email_key")}, ''), {user}.locale, :client
     FROM {source} WHERE :sends_mail::bool AND {where}
     ON CONFLICT (id) DO NOTHING"""
+
+
+def is_known_or_proved(user: str = "u") -> str:
+    """Write whether an address may be told things: one that is not proved may be a stranger's."""
+    return f"({user}.email_verified_at IS NOT NULL OR {user}.unverified_since IS NULL)"
 
 
 def count_mail(condition: str) -> str:
@@ -54,27 +57,22 @@ def count_mail(condition: str) -> str:
 LEASE = Statement(
     "lease_mails",
     f"""
-UPDATE mail_outbox SET due_at = {after(str(LEASE_SECONDS))}, tries = tries + 1
+UPDATE mail_outbox SET due_at = {after(str(LEASE_SECONDS))}
 WHERE id = ANY (ARRAY(
     SELECT id FROM mail_outbox WHERE due_at <= CURRENT_TIMESTAMP ORDER BY due_at
     LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ))
 RETURNING id::text, kind, coalesce(recipient, ''), coalesce(user_id::text, ''), coalesce(epoch, 0),
-    coalesce(seen, ''), locale, asked_from, extract(epoch FROM created_at)::float8, tries - 1
+    coalesce(seen, ''), locale, asked_from, extract(epoch FROM created_at)::float8, tries,
+    created_at <= CURRENT_TIMESTAMP - interval '{MAX_AGE} seconds'
 """,
 )
 DELIVERED = Statement("mail_delivered", "DELETE FROM mail_outbox WHERE id = :mail_id::uuid")
 POSTPONE = Statement(
     "postpone_mail",
     f"""
-WITH given_up AS (
-    DELETE FROM mail_outbox WHERE id = :mail_id::uuid
-    AND created_at <= CURRENT_TIMESTAMP - interval '{MAX_AGE} seconds' RETURNING id
-), postponed AS (
-    UPDATE mail_outbox SET due_at = {after(":seconds")} WHERE id = :mail_id::uuid
-    AND created_at > CURRENT_TIMESTAMP - interval '{MAX_AGE} seconds'
-)
-SELECT id FROM given_up
+UPDATE mail_outbox SET due_at = {after(":seconds")}, tries = tries + 1
+WHERE id = :mail_id::uuid
 """,
 )
 STATUS = Statement(

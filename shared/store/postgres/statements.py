@@ -19,7 +19,7 @@ from shared.store.postgres.attempt_sql import (
     give_back,
     spend,
 )
-from shared.store.postgres.outbox_sql import count_mail, enqueue
+from shared.store.postgres.outbox_sql import count_mail, enqueue, is_known_or_proved
 
 MAX_EVENTS = 100
 """Of the audit, in what users are told of their accounts."""
@@ -212,7 +212,7 @@ _TELL_OF_NETWORK = f""", news AS (
     enqueue(
         "'new_sign_in'",
         "news, auth_events e JOIN users u ON u.id = e.user_id",
-        where="e.id = :event::uuid",
+        where=f"e.id = :event::uuid AND {is_known_or_proved()}",
     )
 }
 )"""
@@ -233,7 +233,11 @@ FORGET_FAILURE = """, forgiven AS (
 AS_CHANGED = _unless(
     f"u.password IS DISTINCT FROM :new_hash OR u.epoch <> {next_epoch(':epoch::int')}"
 )
-AS_FOUND = "id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash"
+_IS_DONE = f"u.id IN (SELECT id FROM done) AND {is_known_or_proved()}"
+AS_FOUND = (
+    "id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash"
+    " AND disabled_at IS NULL"
+)
 # Of a row that a trigger keeps as it was, nothing else that the trigger does is to stay either.
 _UNDO = f"""WHEN NOT EXISTS (SELECT FROM done) AND EXISTS (SELECT FROM allowed)
     AND EXISTS (SELECT FROM users WHERE {AS_FOUND}) THEN current_setting('{STAYED}')::boolean"""
@@ -245,12 +249,12 @@ CHANGE_PASSWORD = Statement(
         "password_changed",
         "reauthentication",
         f"""UPDATE users u SET password = :new_hash, epoch = {next_epoch(":epoch::int")}
-        WHERE id = :user_id::uuid AND EXISTS (SELECT FROM allowed)
+        WHERE id = :user_id::uuid AND disabled_at IS NULL AND EXISTS (SELECT FROM allowed)
         AND ((epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash)
             OR (epoch = {next_epoch(":epoch::int")} AND password = :new_hash))
         RETURNING {USER}, {AS_CHANGED}""",
         f"""{FORGET_FAILURE}, mail AS (
-        {enqueue("'password_changed'", "users u", where="u.id IN (SELECT id FROM done)")}
+        {enqueue("'password_changed'", "users u", where=_IS_DONE)}
     )""",
         undo=_UNDO,
     ),
@@ -268,7 +272,7 @@ DELETE_USER = Statement(
     ), unsent AS (
         DELETE FROM mail_outbox WHERE user_id = :user_id::uuid AND EXISTS (SELECT FROM done)
     ), mail AS (
-        {enqueue("'account_deleted'", "users u", where="u.id IN (SELECT id FROM done)")}
+        {enqueue("'account_deleted'", "users u", where=_IS_DONE)}
     )""",
         """UNION ALL SELECT user_id FROM auth_events
         WHERE id = :event::uuid AND kind = 'account_deleted'""",
