@@ -7,13 +7,13 @@ error codes of the API, whose own sentences are English.
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from flask import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from shared.formats.strict_json import loads
 from shared.model.locales import DEFAULT_LOCALE, preferred_locale
 from shared.web.call import Call
 
@@ -64,7 +64,7 @@ def page(call: Call, name: str, **values: Any) -> Response:
 def _language(locale: str) -> dict[str, dict[str, str]]:
     if locale == DEFAULT_LOCALE:
         return {"words": {}, "errors": {}}
-    found: dict[str, dict[str, str]] = json.loads((PAGES / f"{locale}.json").read_bytes())
+    found: dict[str, dict[str, str]] = loads((PAGES / f"{locale}.json").read_bytes())
     return found
 
 

@@ -24,7 +24,7 @@ from shared.settings import Settings
 from tests.support.browser import axe, open_page, screenshot
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.in_process import Served, served
-from tests.support.mails import in_folder, links
+from tests.support.mails import delivered, in_folder, links
 from tests.support.postgres import Server
 from tests.support.sign_in_page import PASSWORD, is_signed_in, is_told_at, log_in, sign_up
 from tests.support.waiting import until
@@ -481,6 +481,7 @@ class TestMailOfDevelopment:
         for number in range(3):
             body = {"email": f"user{number}@example.com", "password": PASSWORD}
             assert app.post("/api/signup", body).status_code == 201
+            delivered(app)
         response = app.send("GET", "/mail")
         found = re.findall(r"To (user\d@example.com)", response.text)
         assert found == ["user2@example.com", "user1@example.com", "user0@example.com"]

@@ -73,7 +73,8 @@ def test_a_sign_up_keeps_every_old_user_and_the_old_shape(tmp_path: Path, users_
         )
     *old, new = json.loads(copy.read_text())
     assert old == USERS
-    assert list(new) == ["id", "email", "password", "provider", "createdAt", "updatedAt"]
+    old_shape = ["id", "email", "password", "provider", "createdAt", "updatedAt"]
+    assert list(new) == [*old_shape, "unverifiedSince"]
     assert copy.stat().st_mode & 0o777 == 0o600
     assert copy.read_text().startswith(DATA.joinpath("old-users.json").read_text()[:-2])
 
