@@ -178,7 +178,6 @@ class Application:
             self.mail_tokens,
             self.hasher,
             self.gate,
-            password_min_length=self.settings.credentials.password_min_length,
         )
 
     @part

@@ -58,7 +58,7 @@ class Deliverer:
         self._delivering, self._starting = threading.Lock(), threading.Lock()
         self._due = threading.Event()
         self._thread: threading.Thread | None = None
-        self._is_wanted = self._is_closing = False
+        self._is_wanted = False
         self.status: OutboxStatus | None = None
         """As it was after the last run."""
 
@@ -72,12 +72,11 @@ class Deliverer:
         self._due.set()
 
     def close(self) -> None:
-        """End the thread, when it has ended its run."""
-        if self._thread is not None and self._thread.is_alive():
-            self._is_closing = True
+        """Have the thread end with its run; waits for so long as one mail may take."""
+        ending, self._thread = self._thread, None
+        if ending is not None and ending.is_alive():
             self._due.set()
-            self._thread.join(SEND_SECONDS)
-        self._is_closing, self._thread = False, None
+            ending.join(SEND_SECONDS)
 
     def deliver(self) -> int:
         """Send what is due, and count it. Raises StoreUnavailable.
@@ -95,11 +94,8 @@ class Deliverer:
         return sent
 
     def _run(self) -> None:
-        while True:
-            self._due.wait()
+        while self._due.wait() and threading.current_thread() is self._thread:
             self._due.clear()
-            if self._is_closing:
-                return
             try:
                 self.deliver()
             except Exception as error:  # noqa: BLE001  # the thread goes on, and the log tells

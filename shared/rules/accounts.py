@@ -86,7 +86,7 @@ class Accounts:
             raise InvalidInput("name", f"The name may have at most {NAME_MAX_LENGTH} characters")
         if name and any(unicodedata.category(character) == "Cc" for character in name):
             raise InvalidInput("name", "The name may not have control characters")
-        self._check_new_password(password, field="password", email=key, name=name)
+        self.check_new_password(password, field="password", email=key, name=name)
         user = User(id=str(uuid.uuid4()), email=key, name=name or None, provider="local")
         if self._verification == "required":
             # No session begins, and one that ended would tell that the address was free.
@@ -154,7 +154,7 @@ class Accounts:
         Raises InvalidInput, PasswordUnchanged, Overloaded, and the errors of `prove_again`.
         """
         user = session.user
-        self._check_new_password(new, field="newPassword", email=user.email, name=user.name)
+        self.check_new_password(new, field="newPassword", email=user.email, name=user.name)
         # Before the proof, so that it costs no attempt; it says nothing about the password.
         if current is not None and normalized("NFC", current) == normalized("NFC", new):
             raise PasswordUnchanged("newPassword")
@@ -175,9 +175,10 @@ class Accounts:
             if not self._store.delete_user(attempt, found):
                 raise StoreBusy(cause=_UNCHANGED)
 
-    def _check_new_password(
+    def check_new_password(
         self, password: str, *, field: str, email: str, name: str | None
     ) -> None:
+        """Hold a password to the rules; the errors are those of `check_new_password`."""
         check_new_password(
             password, min_length=self._password_min_length, field=field, email=email, name=name
         )

@@ -6,19 +6,16 @@ is an account: the store counts, writes and answers alike in every case.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from shared.credentials.mail_tokens import MailToken, MailTokens
-from shared.credentials.password_policy import check_new_password
 from shared.credentials.passwords import PasswordHasher
 from shared.errors import (
     InvalidInput,
     InvalidMailToken,
+    NotAuthenticated,
     ProofRequired,
+    ReauthenticationRequired,
     SignInRequired,
     StoreBusy,
-    TooManyAttempts,
-    WrongPassword,
 )
 from shared.model.clients import Client
 from shared.model.emails import email_key, parse_new_email
@@ -27,15 +24,14 @@ from shared.model.sessions import Session
 from shared.model.users import User
 from shared.rules.accounts import Accounts
 from shared.rules.gate import Gate
-from shared.store.contract import Attempt, Attempts, Users
+from shared.store.contract import Attempt, Users
 from shared.store.contract import Mailboxes as MailboxStore
 
 _MAX_ADDRESS = 320
 """Characters: what no address is longer than (RFC 5321, section 4.5.3.1)."""
 
 
-class _Users(Users, Attempts, Protocol):
-    """The part of a store that these rules need, beside what knows of mails."""
+_CHANGED = "the user has changed since, or is gone"
 
 
 def is_of(session: Session, user_id: str, epoch: int) -> bool:
@@ -49,22 +45,19 @@ class Mailboxes:
     def __init__(
         self,
         store: MailboxStore,
-        users: _Users,
+        users: Users,
         accounts: Accounts,
         tokens: MailTokens,
         hasher: PasswordHasher,
         gate: Gate,
-        *,
-        password_min_length: int,
     ) -> None:
-        """`password_min_length` is in characters."""
+        """Ask and change nothing yet."""
         self._store = store
         self._users = users
         self._accounts = accounts
         self._tokens = tokens
         self._hasher = hasher
         self._gate = gate
-        self._password_min_length = password_min_length
 
     def ask(self, kind: AskedKind, *, email: str, locale: str | None, client: Client) -> None:
         """Have a mail sent to the address, if it is somebody's to whom it can be.
@@ -82,20 +75,14 @@ class Mailboxes:
         Raises InvalidMailToken, InvalidInput, TooManyAttempts and Overloaded.
         """
         proof = self._tokens.read(token, "password_reset", now=now)
-        check_new_password(
-            new,
-            min_length=self._password_min_length,
-            field="newPassword",
-            email=proof.email,
-            name=None,
-        )
+        self._accounts.check_new_password(new, field="newPassword", email=proof.email, name=None)
         found = self._users.user(proof.user_id)
         if found is None or found.epoch != proof.epoch:  # Before it costs a hash.
-            raise InvalidMailToken(cause="the user has changed since, or is gone")
+            raise InvalidMailToken(cause=_CHANGED)
         with self._gate.attempt(client, "password_reset"):
             user = self._store.reset_password(proof, self._hasher.hash(new), client)
         if user is None:
-            raise InvalidMailToken(cause="the user has changed since, or is gone")
+            raise InvalidMailToken(cause=_CHANGED)
         return user
 
     def request_email_change(
@@ -142,7 +129,7 @@ class Mailboxes:
                 attempt = self._prove_account(proof, password, client)
                 user = use(proof, sid="", client=client, attempt=attempt)
         if user is None:
-            raise InvalidMailToken(cause="the user has changed since, or is gone")
+            raise InvalidMailToken(cause=_CHANGED)
         return user, event
 
     def log_in(self, token: str, *, client: Client, now: float) -> User:
@@ -158,15 +145,10 @@ class Mailboxes:
             raise ProofRequired
         user = self._users.user(proof.user_id)
         if user is None or user.epoch != proof.epoch:
-            raise InvalidMailToken(cause="the user has changed since, or is gone")
-        attempt = self._users.begin_reauthentication(Session.of(user), client)
-        if attempt.locked_for is not None:
-            raise TooManyAttempts(attempt.locked_for, event="reauthentication_throttled")
-        found, event = attempt.credentials, "reauthentication_failed"
-        if found is None:
-            raise InvalidMailToken(cause="the user has changed since, or is gone")
-        if found.password_hash is None:
-            raise SignInRequired(event=event)
-        if not self._hasher.verify(password, found.password_hash):
-            raise WrongPassword("password", event=event, user_id=user.id)
-        return attempt
+            raise InvalidMailToken(cause=_CHANGED)
+        try:
+            return self._accounts.prove_again(Session.of(user), "password", password, client)[0]
+        except ReauthenticationRequired as error:  # Without a password only a session is a proof.
+            raise SignInRequired(event="reauthentication_failed") from error
+        except NotAuthenticated as error:
+            raise InvalidMailToken(cause=_CHANGED) from error
