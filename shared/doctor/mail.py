@@ -1,4 +1,4 @@
-"""Mail: whether its server or hook can be reached and lets us in. Nothing is sent."""
+"""Mail: whether its server accepts our login, or its hook can be reached. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import time
 from shared.doctor.subject import Findings, Subject, note, ok, problem
 from shared.mail.settings import MailSettings
 from shared.mail.transport import NotDelivered, open_transport
+from shared.mail.url import Hook
 
 SECONDS = 10.0
 _USELESS = ("MAIL_FROM", "MAIL_REPLY_TO", "MAIL_HOOK_SECRET")
 
 
 def look_at_mail(subject: Subject) -> Findings:
-    """Connect and log in as a delivery does."""
+    """Connect as a delivery does, and log in where there is a login."""
     if subject.settings is None:
         return
     mail = subject.settings.mail
@@ -36,4 +37,7 @@ def look_at_mail(subject: Subject) -> Findings:
 def _described(mail: MailSettings) -> str:
     if mail.url is None:
         return f"Mails are files in {mail.folder}."
-    return f"Mail leaves by {mail.url.host}, which can be reached and lets us in."
+    if isinstance(mail.url, Hook):
+        return f"The mail hook {mail.url.host} can be reached; its secret was not tried."
+    what = "accepts our login" if mail.url.user is not None else "can be reached"
+    return f"The mail server {mail.url.host} {what}."
