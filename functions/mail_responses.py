@@ -38,9 +38,7 @@ def ask(call: Call, kind: AskedKind, email: str) -> Response:
 
 def deliver(call: Call) -> None:
     """Have the outbox delivered: after the answer, or by a request of its own before it."""
-    if not call.settings.mail.enabled:
-        return
-    if call.settings.mail.delivery == "after":
-        call.afterwards(call.app.wake_deliverer)
+    if call.settings.mail.delivery == "self":
+        call.app.wake_deliverer()
     else:
-        call.app.wake.send(call.now)
+        call.afterwards(call.app.wake_deliverer)

@@ -196,8 +196,15 @@ class Application:
         return Wake(settings.credentials.session_secrets, settings.mail.public_url or "")
 
     def wake_deliverer(self) -> None:
-        """Have the outbox delivered, where mail is sent at all; nobody waits for it."""
-        if self.settings.mail.enabled:
+        """Have the outbox delivered, where mail is sent at all; nobody waits for it.
+
+        By a request to ourselves where the CPU goes with an answer.
+        """
+        if not self.settings.mail.enabled:
+            return
+        if self.settings.mail.delivery == "self":
+            self.wake.send(time.time())
+        else:
             self.deliverer.wake()
 
     @part

@@ -19,7 +19,8 @@ from shared.model.users import MAX_STORED_EPOCH, UUID
 TYPE = "ai-coder-mail+jwt"
 """The explicit `typ` (RFC 8725, section 3.11): no session's token has it."""
 ISSUER = "ai-coder-auth"
-AUDIENCE = "ai-coder"
+AUDIENCE = "ai-coder-mail"
+"""Another than a session's, for verifiers that look at no `typ`."""
 
 _CLAIMS: dict[str, type] = {
     "purpose": str,

@@ -96,7 +96,9 @@ class SmtpTransport:
             yield session
         except OSError as error:
             sentence = f"The mail server {self._server.host} {describe(error)} (at {session.step})."
-            raise NotDelivered(sentence + self._hint(session.step, error)) from None
+            raise NotDelivered(
+                sentence + self._hint(session.step, error), is_of_mail=session.step in _OF_MAIL
+            ) from None
         finally:
             session.close()
 

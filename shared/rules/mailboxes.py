@@ -75,10 +75,13 @@ class Mailboxes:
         Raises InvalidMailToken, InvalidInput, TooManyAttempts and Overloaded.
         """
         proof = self._tokens.read(token, "password_reset", now=now)
-        self._accounts.check_new_password(new, field="newPassword", email=proof.email, name=None)
         found = self._users.user(proof.user_id)
-        if found is None or found.epoch != proof.epoch:  # Before it costs a hash.
+        # Before it costs a hash; see `Mailboxes.reset_password` of the store for the unproved.
+        if found is None or (found.epoch != proof.epoch and found.email_verified is not False):
             raise InvalidMailToken(cause=_CHANGED)
+        self._accounts.check_new_password(
+            new, field="newPassword", email=proof.email, name=found.name
+        )
         with self._gate.attempt(client, "password_reset"):
             user = self._store.reset_password(proof, self._hasher.hash(new), client)
         if user is None:

@@ -284,7 +284,8 @@ class Mailboxes(Protocol):
         """Store a new hash, raise the epoch, and take the address for proved.
 
         The account's lock ends, and the user is told by mail. None where the user is not as the
-        token says, or is disabled.
+        token says, or is disabled. Of an account whose address is not proved the epoch is not
+        compared: a stranger who has signed up with it could end each link of its owner's in time.
         """
         ...
 
@@ -316,8 +317,9 @@ class Mailboxes(Protocol):
     def log_in(self, token: MailToken, client: Client) -> User | None:
         """Use a token up, and count the success as `end_login` does; the address is proved.
 
-        Who has not proved it before loses what a stranger may have set: the password, and all
-        sessions. None where the token is used up, or the user is not as it says.
+        Who has not proved it before loses what a stranger may have set: name, password and all
+        sessions. None where the token is used up, or the user is not as it says; the epoch counts
+        as in `reset_password`.
         """
         ...
 
@@ -326,7 +328,7 @@ class Outbox(Protocol):
     """The mails that are still to be sent."""
 
     def lease(self, limit: int) -> list[Mail]:
-        """Take mails that are due, for a minute; one without a recipient is for nobody."""
+        """Take mails that are due, for a minute, and forget those for nobody."""
         ...
 
     def delivered(self, mail_id: str) -> None:

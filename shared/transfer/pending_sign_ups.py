@@ -46,7 +46,8 @@ UPDATE users SET epoch = :epoch::int WHERE id = :user_id::uuid AND epoch < :epoc
 _ASK_FOR_PROOF = enqueue(
     "'verification'",
     "users u",
-    where="u.id = :user_id::uuid AND u.email_verified_at IS NULL",
+    where="u.id = :user_id::uuid AND u.email_verified_at IS NULL"
+    " AND u.unverified_since IS NOT NULL",
 )
 # Whoever has a session of the file's would else read as the user who has the same id here.
 _PART = """

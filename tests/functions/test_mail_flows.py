@@ -114,6 +114,7 @@ def test_elsewhere_the_link_wants_the_password(app: Served) -> None:
 
 def test_an_address_is_changed_by_a_link_to_the_new_one(app: Served) -> None:
     cookie, new = _sign_up(app), "new@example.com"
+    cookie = _cookie(_post(app, "/api/email/verify", cookie, token=token(app, ADA)))
     wrong = _post(app, "/api/email", cookie, newEmail=new, password="wrong")
     assert (wrong.status_code, wrong.json["code"]) == (403, "wrong_password")
     asked = _post(app, "/api/email", cookie, newEmail=new, password=PASSWORD)

@@ -99,6 +99,14 @@ def test_a_new_password_is_held_to_the_rules(app: Served) -> None:
     assert _reset(app, given).status_code == 200
 
 
+def test_a_new_password_is_not_the_name(app: Served) -> None:
+    body = {"email": ADDRESS, "password": OLD, "name": "Wilhelmina Featherstone"}
+    assert app.post("/api/signup", body).status_code == 201
+    _forget(app)
+    response = _reset(app, token(app, ADDRESS), "wilhelmina featherstone")
+    assert (response.status_code, response.json["field"]) == (400, "newPassword")
+
+
 def test_nobody_but_the_service_itself_has_mails_delivered(app: Served) -> None:
     now = int(time.time())
     ours = str(app.application.wake.authorization(now))

@@ -24,7 +24,7 @@ from shared.store.contract import Store
 from shared.store.json_file.outbox import OutboxFolder
 from shared.store.postgres.store import PostgresStore
 from tests.support.mail_servers import SETTINGS, Certificates, MailServer, url_of
-from tests.support.stores import CLIENT, opened_store
+from tests.support.stores import CLIENT, opened_store, pass_time
 from tests.support.waiting import until
 
 TOKENS = MailTokens(Signing(["x" * 32]))
@@ -181,14 +181,7 @@ def test_a_mail_is_given_up_after_a_day_and_that_is_said(
 
 def test_a_day_is_told_by_the_stores_clock(store: Store) -> None:
     _ask(store, "ada@example.com")
-    if isinstance(found := getattr(store, "_postgres", store), PostgresStore):
-        found.database.execute(
-            f"UPDATE mail_outbox SET created_at = created_at - interval '{MAX_AGE} seconds'"
-        )
-    else:
-        outbox: Any = store.mail._outbox  # type: ignore[attr-defined]
-        for row in list(outbox._rows()):
-            outbox._write(row | {"created_at": row["created_at"] - MAX_AGE})
+    pass_time(store, MAX_AGE)
     (mail,) = store.mail.lease(1)
     assert mail.is_too_old
 

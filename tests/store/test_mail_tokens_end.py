@@ -14,7 +14,7 @@ from shared.credentials.signing import Signing
 from shared.errors import InvalidMailToken
 from shared.formats.timestamps import now_iso
 from shared.model.mails import LIFETIMES, AskedKind, Kind, Mail
-from shared.model.users import User
+from shared.model.users import User, Verification
 from shared.store.contract import Store
 from shared.store.fallback import FallbackStore
 from shared.store.json_file.store import JsonFileStore
@@ -123,7 +123,7 @@ EVENTS: dict[str, Callable[[Store, User], None]] = {
     "the account is disabled": _disable,
 }
 OF_THE_TOKEN = ("the link is used", "its time is over")
-ENDS, STAYS = "ends", "stays"
+ENDS, STAYS, UNLESS_UNPROVED = "ends", "stays", "ends¹"
 
 
 def _table() -> dict[str, dict[str, str]]:
@@ -148,32 +148,56 @@ def test_the_table_has_a_cell_for_each_event_and_purpose() -> None:
     assert set(TABLE) == {*EVENTS, *OF_THE_TOKEN}
     for cells in TABLE.values():
         assert set(cells) == set(PURPOSES)
-        assert set(cells.values()) <= {ENDS, STAYS}
+        assert set(cells.values()) <= {ENDS, STAYS, UNLESS_UNPROVED}
 
 
-@pytest.fixture
-def user(store: Store) -> User:
-    """Who has signed up and not proved the address."""
+def _created(store: Store, verification: Verification) -> User:
     created = store.create_user(
         User(id=str(uuid.uuid4()), email=ADA, name=None, provider="local"),
         "hash",
         client=CLIENT,
-        verification="asked",
+        verification=verification,
     )
     _mails(store)
     return created
 
 
+@pytest.fixture
+def user(store: Store) -> User:
+    """Who has signed up and not proved the address."""
+    return _created(store, "asked")
+
+
 @pytest.mark.parametrize("purpose", PURPOSES)
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_ends_a_link_or_not(store: Store, user: User, event: str, purpose: Kind) -> None:
-    token = _token(store, purpose, user)
+    token, cell = _token(store, purpose, user), TABLE[event][purpose]
     EVENTS[event](store, user)
     _mails(store)
     used = _use(store, token)
-    assert (ENDS if used is None else STAYS) == TABLE[event][purpose]
+    assert (ENDS if used is None else STAYS) == {UNLESS_UNPROVED: STAYS}.get(cell, cell)
     if used is None:
         assert _mails(store) == []  # Nothing was told that did not happen.
+
+
+@pytest.mark.parametrize("verification", ["proved", "from_before"])
+@pytest.mark.parametrize(
+    ("event", "purpose"),
+    [
+        (event, purpose)
+        for event, cells in TABLE.items()
+        for purpose, cell in cells.items()
+        if cell == UNLESS_UNPROVED
+    ],
+)
+def test_only_a_stranger_could_end_the_links_of_an_address_that_is_not_proved(
+    store: Store, event: str, purpose: Kind, verification: Verification
+) -> None:
+    user = _created(store, verification)
+    token = _token(store, purpose, user)
+    EVENTS[event](store, user)
+    _mails(store)
+    assert _use(store, token) is None
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)

@@ -35,6 +35,9 @@ WITH attempts AS (
     FROM cast(:age AS interval) s
 ), sessions AS (
     UPDATE revoked_sessions SET ends_at = ends_at - s FROM cast(:age AS interval) s
+), mails AS (
+    UPDATE mail_outbox SET created_at = created_at - s, due_at = due_at - s
+    FROM cast(:age AS interval) s
 )
 UPDATE auth_events SET at = at - s FROM cast(:age AS interval) s
 """
@@ -68,6 +71,10 @@ def pass_time(store: Store, seconds: float) -> None:
         for row in store.attempts._rows.values():
             row.expires_at -= seconds
             row.known_until -= seconds
+        outbox = store.mail._outbox
+        for mail in list(outbox._rows()):
+            older = {name: mail[name] - seconds for name in ("created_at", "due_at")}
+            outbox._write(mail | older)
 
 
 def credentials(store: Store, key: str) -> Credentials | None:
@@ -150,3 +157,13 @@ def log_in(
 def make_gate(places: int = 2, room: int = 6) -> Gate:
     """Make a gate that nobody has passed, where nobody waits in vain because a test is slow."""
     return Gate(Bulkhead(places, room, patience=60))
+
+
+def mails_written(store: Store) -> int:
+    """Count what is in the outbox, for somebody or nobody."""
+    if isinstance(store, FallbackStore):
+        return mails_written(store._postgres)
+    if isinstance(store, PostgresStore):
+        return int(store.database.execute("SELECT count(*) FROM mail_outbox")[0][0])
+    assert isinstance(store, JsonFileStore)
+    return len(list(store.mail._outbox._rows()))

@@ -66,12 +66,12 @@ class JsonFileMail(MailStore):
         """Change the record that is as the token says."""
 
         def change(record: Record) -> Record | None:
-            if not _is_as(record, token):
+            if not _is_users_link(record, token):
                 return None
-            self._put("password_changed", record, None, client)  # Who has the mailbox did it.
+            self._tell("password_changed", record, client)  # Who has the mailbox did it.
             return {
                 "password": new,
-                "epoch": next_epoch(token.epoch),
+                "epoch": next_epoch(record.get("epoch", 0)),
                 VERIFIED_AT: record.get(VERIFIED_AT) or now_iso(),
             }
 
@@ -95,7 +95,7 @@ class JsonFileMail(MailStore):
     def request_email_change(self, attempt: Attempt, found: Credentials, email: str) -> bool:
         """Write a file for the new address, or for its owner."""
         self._store.attempts.succeed(attempt, "reauthentication")
-        record, owner = self._store.record(key=email_key(found.user.email)), None
+        record = self._store.record(key=email_key(found.user.email))
         if record is None or users_file.credentials(record) != found:
             return False
         if not self._store.attempts.count_mail("email_change", email):
@@ -119,7 +119,7 @@ class JsonFileMail(MailStore):
             owner = self._store.record(key=token.email)
             if owner is not None and owner["id"] != token.user_id:
                 raise EmailTaken
-            self._put("email_changed", record, None, client)
+            self.tell("email_changed", record, client)
             return {"email": token.email, VERIFIED_AT: now_iso()}
 
         return self._store.change_as(token.user_id, change)
@@ -130,7 +130,7 @@ class JsonFileMail(MailStore):
         def change(record: Record) -> Record | None:
             used = record.get(REVOKED, {})
             sid = f"mail:{token.id}"
-            if not _is_as(record, token) or sid in used:
+            if not _is_users_link(record, token) or sid in used:
                 return None
             self._store.attempts.log_in_by_mail(users_file.user(record))
             changes: Record = {
@@ -138,7 +138,8 @@ class JsonFileMail(MailStore):
                 VERIFIED_AT: record.get(VERIFIED_AT) or now_iso(),
             }
             if users_file.user(record).email_verified is False:
-                changes |= {"password": None, "epoch": next_epoch(token.epoch)}
+                epoch = next_epoch(record.get("epoch", 0))
+                changes |= {"name": None, "password": None, "epoch": epoch}
             return changes
 
         user = self._store.change_as(token.user_id, change)
@@ -176,7 +177,18 @@ class JsonFileMail(MailStore):
         not to be proved may be a stranger's, whom nobody is to flood with mail.
         """
         if users_file.user(record).email_verified is not False:
+            self._tell(kind, record, client)
+
+    def _tell(self, kind: Kind, record: Record, client: Client | None) -> None:
+        # What can be repeated is counted.
+        if kind != "password_changed" or self._store.attempts.count_mail(
+            kind, email_key(record["email"])
+        ):
             self._put(kind, record, None, client)
+
+    def clean_up(self) -> None:
+        """Forget what nobody delivers any more, such as where mail was switched off."""
+        self._outbox.clean_up()
 
     def forget(self, user_id: str) -> None:
         """Leave out what is still to be sent to a user who is being deleted."""
@@ -213,8 +225,20 @@ class JsonFileMail(MailStore):
 
 def _is_as(record: Record, token: MailToken) -> bool:
     """Tell whether a user is as a token says, and may do what it is for."""
-    return (
-        record.get("epoch", 0) == token.epoch
-        and digest_of(email_key(record["email"])) == token.seen
-        and record.get(DISABLED_AT) is None
+    return _has_address(record, token) and record.get("epoch", 0) == token.epoch
+
+
+def _is_users_link(record: Record, token: MailToken) -> bool:
+    """Tell the same of what the mailbox alone is enough for.
+
+    An account whose address is not proved may be a stranger's, who could end each link in time by
+    what raises the epoch.
+    """
+    return _is_as(record, token) or (
+        _has_address(record, token) and users_file.user(record).email_verified is False
     )
+
+
+def _has_address(record: Record, token: MailToken) -> bool:
+    is_same = digest_of(email_key(record["email"])) == token.seen
+    return is_same and record.get(DISABLED_AT) is None

@@ -53,12 +53,19 @@ class OutboxFolder:
             raise self._failed("written", error) from error
 
     def lease(self, limit: int) -> list[Mail]:
-        """Take mails that are due, the oldest first; whoever is killed with one loses it later."""
+        """Take mails that are due, the oldest first, and forget those for nobody.
+
+        Whoever is killed with one loses it later.
+        """
         now = time.time()
-        leased = []
+        leased, due = [], []
         with self._locked():
             self._forget_unfinished(now)
-            due = [row for row in self._rows() if row["due_at"] <= now]
+            for row in self._rows():
+                if not row["recipient"]:
+                    self._file(row["id"]).unlink(missing_ok=True)
+                elif row["due_at"] <= now:
+                    due.append(row)
             for row in sorted(due, key=lambda row: float(row["due_at"]))[:limit]:
                 self._write(row | {"due_at": now + LEASE_SECONDS})
                 is_too_old = now - row["created_at"] >= MAX_AGE
@@ -84,6 +91,13 @@ class OutboxFolder:
         except OSError as error:
             raise self._failed("read", error) from error
         return OutboxStatus(len(created), max(0.0, time.time() - min(created)) if created else 0.0)
+
+    def clean_up(self) -> None:
+        """Forget what has been due for two days: nobody delivers it."""
+        with self._locked():
+            for row in self._rows():
+                if time.time() - row["due_at"] >= 2 * MAX_AGE:
+                    self._file(row["id"]).unlink(missing_ok=True)
 
     def forget(self, user_id: str) -> None:
         """Leave out what was to be sent to a user who is being deleted."""

@@ -75,6 +75,7 @@ class JsonFileStore(Store):
         self._sends_mail = sends_mail
         self._is_fallback = is_fallback
         self._path = settings.users_file
+        self._outbox_folder = self._path.with_name(f"{self._path.name}.outbox")
         self._users = users_file.index(None, [])
         self._reading = threading.Lock()
         self._refused: tuple[tuple[int, ...], StoreUnavailable] | None = None
@@ -87,8 +88,7 @@ class JsonFileStore(Store):
         from shared.store.json_file.mail import JsonFileMail
         from shared.store.json_file.outbox import OutboxFolder
 
-        folder = self._path.with_name(f"{self._path.name}.outbox")
-        return JsonFileMail(self, OutboxFolder(folder), sends_mail=self._sends_mail)
+        return JsonFileMail(self, OutboxFolder(self._outbox_folder), sends_mail=self._sends_mail)
 
     def record(self, *, key: str) -> Record | None:
         """Find the record that holds the email key."""
@@ -342,8 +342,10 @@ class JsonFileStore(Store):
         return changed
 
     def clean_up(self) -> bool:
-        """Forget attempts; revoked sessions are forgotten by the next one of their user."""
+        """Forget attempts and mails; the next of their user forgets revoked sessions."""
         self.attempts.clean_up()
+        if self._outbox_folder.is_dir():
+            self.mail.clean_up()
         return False
 
     def statistics(self, window: Window) -> Statistics:

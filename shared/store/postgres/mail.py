@@ -77,7 +77,7 @@ class PostgresMail(MailStore):
                 account_key=keys.account,
                 login_limit=self._store.limits.login,
                 account_limit=self._store.limits.account,
-                **self._store.notice(client),
+                **self._store.new_mail("password_changed", token.email, client),
             )
         return read_user(rows[0]) if rows else None
 

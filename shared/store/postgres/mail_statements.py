@@ -9,11 +9,18 @@ from __future__ import annotations
 from shared.database.statement import Statement
 from shared.model.throttling import HOME, success_key
 from shared.store.postgres.attempt_sql import after, count_success, spend
-from shared.store.postgres.outbox_sql import DAY, HOUR, count_mail, enqueue, seen
+from shared.store.postgres.outbox_sql import (
+    DAY,
+    HOUR,
+    count_mail,
+    enqueue,
+    seen,
+)
 from shared.store.postgres.statements import (
-    AS_CHANGED,
     AS_FOUND,
     FORGET_FAILURE,
+    HAS_NEW_HASH,
+    IS_DONE,
     USER,
     end_replaced,
     is_verified,
@@ -70,16 +77,20 @@ WITH found AS (
 SELECT remaining >= 0, extract(epoch FROM expires_at - CURRENT_TIMESTAMP)::float8 FROM client
 """,
 )
+_IS_UNPROVED = "email_verified_at IS NULL AND unverified_since IS NOT NULL"
 # A link works once: what it changes is what it was made for. A repeated call finds its own hash.
+# An account whose address is not proved may be a stranger's, who could end each link in time by
+# what raises the epoch: there only the address counts, which the link proves.
 RESET_PASSWORD = Statement(
     "reset_password",
     f"""
 WITH reset AS (
-    UPDATE users u SET password = :new_hash, epoch = {next_epoch(":epoch::int")},
+    UPDATE users u SET password = :new_hash,
+        epoch = CASE WHEN password = :new_hash THEN epoch ELSE {next_epoch("epoch")} END,
         email_verified_at = coalesce(email_verified_at, CURRENT_TIMESTAMP)
     WHERE id = :user_id::uuid AND disabled_at IS NULL AND {seen("email_key")} = :seen
-    AND (epoch = :epoch::int OR (epoch = {next_epoch(":epoch::int")} AND password = :new_hash))
-    RETURNING {USER}, {AS_CHANGED}, u.email_key, u.locale
+    AND (epoch = :epoch::int OR password = :new_hash OR ({_IS_UNPROVED}))
+    RETURNING {USER}, {HAS_NEW_HASH}, u.email_key, u.locale
 ), login AS (
     UPDATE auth_attempts SET remaining = :login_limit::int
     WHERE key = :login_key AND EXISTS (SELECT FROM reset) RETURNING 1
@@ -90,22 +101,16 @@ WITH reset AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT :mail_id::uuid, CURRENT_TIMESTAMP, 'password_reset', id, :client FROM reset
     ON CONFLICT (id) DO NOTHING
-), mail AS (
-    {enqueue("'password_changed'", "reset u")}
+), {count_mail("EXISTS (SELECT FROM reset)")}, mail AS (
+    {enqueue("'password_changed'", "reset u, mail_left")}
 )
 SELECT * FROM reset
 """,
 )
 
 
-def _as_token(user: str = "u") -> str:
-    """Write whether a user is as a token says, and may do what it is for."""
-    return (
-        f"{user}.id = :user_id::uuid AND {user}.epoch = :epoch::int"
-        f" AND {seen(f'{user}.email_key')} = :seen AND {user}.disabled_at IS NULL"
-    )
-
-
+_AS_TOKEN = f"""u.id = :user_id::uuid AND u.epoch = :epoch::int
+    AND {seen("u.email_key")} = :seen AND u.disabled_at IS NULL"""
 _GOES_ON = "NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)"
 _AGAIN = "EXISTS (SELECT FROM auth_events WHERE id = :event::uuid AND user_id = :user_id::uuid)"
 # Who has proved the address has no use for the link; but for a repeated call.
@@ -114,7 +119,7 @@ VERIFY_EMAIL = Statement(
     f"""
 WITH verified AS (
     UPDATE users u SET email_verified_at = coalesce(email_verified_at, CURRENT_TIMESTAMP)
-    WHERE {_as_token()} AND {_GOES_ON} AND (email_verified_at IS NULL OR {_AGAIN})
+    WHERE {_AS_TOKEN} AND {_GOES_ON} AND (email_verified_at IS NULL OR {_AGAIN})
     RETURNING {USER}
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
@@ -150,20 +155,18 @@ REQUEST_EMAIL_CHANGE = Statement(
 CHANGE_EMAIL = Statement(
     "change_email",
     f"""
-WITH before AS (
-    SELECT * FROM users u WHERE {_as_token()} AND {_GOES_ON} FOR UPDATE
-), changed AS (
+WITH done AS (
     UPDATE users u SET email = :email::text, email_key = :email::text,
         email_verified_at = CURRENT_TIMESTAMP
-    FROM before b WHERE u.id = b.id RETURNING {USER}
+    WHERE {_AS_TOKEN} AND {_GOES_ON} RETURNING {USER}
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
-    SELECT :event::uuid, CURRENT_TIMESTAMP, 'email_changed', id, :client FROM changed
+    SELECT :event::uuid, CURRENT_TIMESTAMP, 'email_changed', id, :client FROM done
     ON CONFLICT (id) DO NOTHING
 ), mail AS (
-    {enqueue("'email_changed'", "before b, changed c", recipient="b.email", user="b")}
+    {enqueue("'email_changed'", "users u", where=IS_DONE)}
 )
-SELECT * FROM changed
+SELECT * FROM done
 UNION ALL SELECT {USER} FROM users u WHERE id = :user_id::uuid AND {_AGAIN}
 """,
 )
@@ -192,17 +195,19 @@ CHANGE_EMAIL_BY_PASSWORD = Statement(
             OR (email_key = :email::text AND EXISTS (SELECT FROM again)))
         RETURNING {USER}""",
         f"""{FORGET_FAILURE}, mail AS (
-        {enqueue("'email_changed'", "users u", where="u.id IN (SELECT id FROM done)")}
+        {enqueue("'email_changed'", "users u", where=IS_DONE)}
     )""",
     ),
 )
+_LINKS_USER = f"""u.id = :user_id::uuid AND {seen("u.email_key")} = :seen
+    AND u.disabled_at IS NULL AND (u.epoch = :epoch::int OR ({_IS_UNPROVED}))"""
 # The link is used up by its own id among the sessions that have ended. Whoever signed up with an
-# address that was not theirs to prove loses what they have set: the password and the sessions.
+# address that was not theirs to prove loses what they have set: name, password and sessions.
 LOGIN_BY_MAIL = Statement(
     "login_by_mail",
     f"""
 WITH found AS (
-    SELECT u.id, {is_verified("u.")} FROM users u WHERE {_as_token()}
+    SELECT u.id, {is_verified("u.")} FROM users u WHERE {_LINKS_USER}
     AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :used_sid)
 ), counted AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
@@ -216,8 +221,9 @@ WITH found AS (
 ), done AS (
     UPDATE users u SET email_verified_at = coalesce(email_verified_at, CURRENT_TIMESTAMP),
         password = CASE WHEN f.email_verified IS false THEN NULL ELSE u.password END,
+        name = CASE WHEN f.email_verified IS false THEN NULL ELSE u.name END,
         epoch = CASE WHEN f.email_verified IS false THEN {next_epoch("u.epoch")} ELSE u.epoch END
-    FROM found f, used WHERE u.id = f.id AND {_as_token()} RETURNING {USER}
+    FROM found f, used WHERE u.id = f.id AND {_LINKS_USER} RETURNING {USER}
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client, provider)
     SELECT :event::uuid, CURRENT_TIMESTAMP,

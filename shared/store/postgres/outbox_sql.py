@@ -14,18 +14,16 @@ def seen(key: str) -> str:
     return f"left(encode(sha256(convert_to({key}, 'UTF8')), 'hex'), 32)"
 
 
-def enqueue(
-    kind: str, source: str, *, recipient: str = "u.email", user: str = "u", where: str = "true"
-) -> str:
-    """Write the INSERT that hands the outbox a mail to each user that `source` gives, if any.
+def enqueue(kind: str, source: str, *, where: str = "true") -> str:
+    """Write the INSERT that hands the outbox a mail to each user `u` that `source` gives, if any.
 
     `kind` is an expression. Nothing is written where `:sends_mail` is false. Repeating it changes
     nothing.
     """
     return f"""INSERT INTO mail_outbox
         (id, kind, recipient, user_id, epoch, seen, locale, asked_from)
-    SELECT :mail_id::uuid, {kind}, {recipient}, {user}.id, {user}.epoch,
-        coalesce({seen(f"{user}.email_key")}, ''), {user}.locale, :client
+    SELECT :mail_id::uuid, {kind}, u.email, u.id, u.epoch,
+        coalesce({seen("u.email_key")}, ''), u.locale, :client
     FROM {source} WHERE :sends_mail::bool AND {where}
     ON CONFLICT (id) DO NOTHING"""
 
@@ -57,12 +55,18 @@ def count_mail(condition: str) -> str:
 LEASE = Statement(
     "lease_mails",
     f"""
+WITH nobodys AS (
+    DELETE FROM mail_outbox WHERE id = ANY (ARRAY(
+        SELECT id FROM mail_outbox WHERE recipient IS NULL ORDER BY due_at
+        LIMIT 1000 FOR UPDATE SKIP LOCKED
+    ))
+)
 UPDATE mail_outbox SET due_at = {after(str(LEASE_SECONDS))}
 WHERE id = ANY (ARRAY(
-    SELECT id FROM mail_outbox WHERE due_at <= CURRENT_TIMESTAMP ORDER BY due_at
-    LIMIT :limit::int FOR UPDATE SKIP LOCKED
+    SELECT id FROM mail_outbox WHERE due_at <= CURRENT_TIMESTAMP AND recipient IS NOT NULL
+    ORDER BY due_at LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ))
-RETURNING id::text, kind, coalesce(recipient, ''), coalesce(user_id::text, ''), coalesce(epoch, 0),
+RETURNING id::text, kind, recipient, coalesce(user_id::text, ''), coalesce(epoch, 0),
     coalesce(seen, ''), locale, asked_from, extract(epoch FROM created_at)::float8, tries,
     created_at <= CURRENT_TIMESTAMP - interval '{MAX_AGE} seconds'
 """,

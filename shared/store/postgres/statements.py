@@ -9,7 +9,7 @@ Each statement may be repeated. `u` is a user, `g` a given identity.
 from __future__ import annotations
 
 from shared.database.statement import Statement
-from shared.model.mails import NOTICE_SECONDS
+from shared.model.mails import MAX_AGE, NOTICE_SECONDS
 from shared.model.throttling import success_key
 from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS, USER_COLUMNS
 from shared.store.postgres.attempt_sql import (
@@ -233,7 +233,8 @@ FORGET_FAILURE = """, forgiven AS (
 AS_CHANGED = _unless(
     f"u.password IS DISTINCT FROM :new_hash OR u.epoch <> {next_epoch(':epoch::int')}"
 )
-_IS_DONE = f"u.id IN (SELECT id FROM done) AND {is_known_or_proved()}"
+HAS_NEW_HASH = _unless("u.password IS DISTINCT FROM :new_hash")
+IS_DONE = f"u.id IN (SELECT id FROM done) AND {is_known_or_proved()}"
 AS_FOUND = (
     "id = :user_id::uuid AND epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash"
     " AND disabled_at IS NULL"
@@ -253,8 +254,8 @@ CHANGE_PASSWORD = Statement(
         AND ((epoch = :epoch::int AND password IS NOT DISTINCT FROM :old_hash)
             OR (epoch = {next_epoch(":epoch::int")} AND password = :new_hash))
         RETURNING {USER}, {AS_CHANGED}""",
-        f"""{FORGET_FAILURE}, mail AS (
-        {enqueue("'password_changed'", "users u", where=_IS_DONE)}
+        f"""{FORGET_FAILURE}, {count_mail("EXISTS (SELECT FROM done)")}, mail AS (
+        {enqueue("'password_changed'", "users u, mail_left", where=IS_DONE)}
     )""",
         undo=_UNDO,
     ),
@@ -272,7 +273,7 @@ DELETE_USER = Statement(
     ), unsent AS (
         DELETE FROM mail_outbox WHERE user_id = :user_id::uuid AND EXISTS (SELECT FROM done)
     ), mail AS (
-        {enqueue("'account_deleted'", "users u", where=_IS_DONE)}
+        {enqueue("'account_deleted'", "users u", where=IS_DONE)}
     )""",
         """UNION ALL SELECT user_id FROM auth_events
         WHERE id = :event::uuid AND kind = 'account_deleted'""",
@@ -418,6 +419,8 @@ def _expired(table: str, key: str, condition: str) -> str:
     )) RETURNING 1"""
 
 
+_ABANDONED = f"due_at <= CURRENT_TIMESTAMP - interval '{2 * MAX_AGE} seconds'"
+"""Mails that nobody delivers any more, such as where mail was switched off."""
 _OLD = "at <= CURRENT_TIMESTAMP - :audit_seconds::float8 * interval '1 second'"
 CLEAN_UP = Statement(
     "clean_up",
@@ -428,9 +431,11 @@ WITH attempts AS (
     {_expired("revoked_sessions", "sid", f"ends_at <= {_FORGOTTEN}")}
 ), events AS (
     {_expired("auth_events", "id", _OLD)}
+), mails AS (
+    {_expired("mail_outbox", "id", _ABANDONED)}
 )
 SELECT greatest((SELECT count(*) FROM attempts), (SELECT count(*) FROM sessions),
-    (SELECT count(*) FROM events))
+    (SELECT count(*) FROM events), (SELECT count(*) FROM mails))
 """,
     is_prepared=False,
 )

@@ -291,7 +291,7 @@ class PostgresStore(Store):
                 attempt,
                 found,
                 new_hash=new,
-                **self.notice(attempt.client),
+                **self.new_mail("password_changed", email_key(found.user.email), attempt.client),
             )
         return None if row[0] is None else read_user(row)
 
