@@ -112,6 +112,7 @@ def running_emulator(
     stack: str = "",
     files: str = "",
     redirection: str = "",
+    port: str = "",
     **settings: str,
 ) -> Iterator[Emulator]:
     """Start functions-framework with the settings, and stop it afterwards.
@@ -125,9 +126,9 @@ def running_emulator(
     )
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
         path = Path(output or f"{folder}/output")
-        port = free_port()
+        port = port or str(free_port())
         arguments = ["--source", source, "--target", target]
-        arguments += ["--host", "127.0.0.1", "--port", str(port)]
+        arguments += ["--host", "127.0.0.1", "--port", port]
         variables = environment(**settings)
         process: Forked | subprocess.Popen[bytes]
         if limits or redirection or {"HOME", "PYTHONPATH"} & settings.keys():
