@@ -481,12 +481,13 @@ class TestMailOfDevelopment:
         for number in range(3):
             body = {"email": f"user{number}@example.com", "password": PASSWORD}
             assert app.post("/api/signup", body).status_code == 201
-            delivered(app)
+            assert len(delivered(app)) == number + 1
         response = app.send("GET", "/mail")
         found = re.findall(r"To (user\d@example.com)", response.text)
         assert found == ["user2@example.com", "user1@example.com", "user0@example.com"]
         assert response.text.count('<a href="http://localhost:8080/verify#token=') == 3
         assert "Please confirm your email address" in response.text
+        assert "</a>\nThe link works" in response.text  # A line of its own, and one below it.
         assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; style-")
 
     def test_it_shows_text_and_never_markup(self, app: Served) -> None:
