@@ -65,6 +65,9 @@ def announce(settings: Settings, host: str, port: int) -> None:
         f"  sign-in    {url}/"
         if settings.web.sign_in_page
         else "  sign-in    off: set SIGN_IN_PAGE=true",
+        f"  mail       leaves by {settings.mail.url.host}"
+        if settings.mail.url is not None
+        else f"  mail       {url}/mail (none leaves this machine)",
         f"  dashboard  {url}/api/dashboard (any name; the password is ADMIN_TOKEN)"
         if settings.administrators.token
         else "  dashboard  off: set ADMIN_TOKEN (openssl rand -base64 48)",

@@ -88,10 +88,12 @@ def test_a_developer_is_told_when_it_serves_and_where_everything_is(
             f"Serving on {emulator.url} (Ctrl-C ends it)",
             f"  users      in the file {users}",
             f"  sign-in    {emulator.url}/",
+            f"  mail       {emulator.url}/mail (none leaves this machine)",
             "  dashboard  off: set ADMIN_TOKEN (openssl rand -base64 48)",
         ]
     url = "postgresql://ada:canary@db.example.com/auth"
     variables = {"DATABASE_URL": url, "ADMIN_TOKEN": TOKEN, "SIGN_IN_PAGE": "no"}
+    variables |= {"MAIL_URL": "smtps://ada:canary@smtp.example.com", "MAIL_FROM": "a@example.com"}
     settings = Settings.from_env(variables | {"SESSION_SECRET": SECRET})
     for host, shown in (("0.0.0.0", "localhost"), ("::", "localhost"), ("::1", "[::1]")):  # noqa: S104
         here = f"http://{shown}:8080"
@@ -100,5 +102,6 @@ def test_a_developer_is_told_when_it_serves_and_where_everything_is(
             f"Serving on {here} (Ctrl-C ends it)",
             "  users      in the database auth of db.example.com",
             "  sign-in    off: set SIGN_IN_PAGE=true",
+            "  mail       leaves by smtp.example.com",
             f"  dashboard  {here}/api/dashboard (any name; the password is ADMIN_TOKEN)",
         ]
