@@ -95,10 +95,12 @@ class PasswordUnchanged(InvalidInput):
 
 
 class ReauthenticationRequired(AuthError):
-    """The account has no password, and the session is not fresh from its provider."""
+    """The account has no password, and the session is not fresh from its provider or a link."""
 
     code = "reauthentication_required"
-    sentence = "Please sign in with Google again first"
+    sentence = (
+        "You have no password yet. Please log out, sign in again, and do this within ten minutes."
+    )
 
 
 class TooManyAttempts(AuthError):

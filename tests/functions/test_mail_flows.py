@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from shared.model.sessions import FRESH_SECONDS
 from tests.support.in_process import Served, served
 from tests.support.mails import delivered, link, token
+from tests.support.stores import TOKENS, user_of
 from tests.support.waiting import until
 
 ADA, PASSWORD, OTHER = "ada@example.com", "correct horse battery", "a wholly new password"
@@ -154,6 +157,18 @@ def test_a_link_signs_in_and_drops_what_a_stranger_has_set(app: Served) -> None:
     changed = _post(app, "/api/password", owners, newPassword=OTHER)
     assert changed.status_code == 200, changed.text
     assert _log_in(app, OTHER).status_code == 200
+
+
+def test_who_signed_in_by_a_link_long_ago_is_not_told_to_use_google(app: Served) -> None:
+    _sign_up(app)
+    _post(app, "/api/login/mail", email=ADA)
+    found = _post(app, "/api/login/mail/verify", token=token(app, ADA))
+    user, long_ago = user_of(found.json)._replace(epoch=1), time.time() - FRESH_SECONDS - 1
+    cookie = f"session={TOKENS.issue(user, long_ago, method='mail').text}"
+    response = _post(app, "/api/email", cookie, newEmail="new@example.com")
+    assert (response.status_code, response.json["code"]) == (403, "reauthentication_required")
+    assert "log out, sign in again" in response.json["error"]
+    assert "Google" not in response.json["error"]
 
 
 @pytest.mark.parametrize(
