@@ -129,3 +129,22 @@ def test_nobody_shares_an_account_with_a_stranger_who_was_first(
             cookie = ("Cookie", response.headers["Set-Cookie"].partition(";")[0])
             account: Any = app.send("GET", "/api/account", [cookie]).json
             assert (account["email"], account["emailVerified"]) == (victim, True), way
+
+
+def test_a_strangers_account_does_not_become_that_of_who_follows_its_link(
+    store_settings: dict[str, str],
+) -> None:
+    """A link that changes the address of an account leads to a mailbox of somebody else."""
+    with served(**SETTINGS | store_settings) as app:
+        cookies = []
+        for email, password in (("stranger@example.com", STRANGERS), ("me@example.com", OWNERS)):
+            answer = app.post("/api/signup", {"email": email, "password": password})
+            cookies.append(("Cookie", answer.headers["Set-Cookie"].partition(";")[0]))
+        strangers, owners = cookies
+        body = {"newEmail": "second@example.com", "password": STRANGERS}
+        assert app.post("/api/email", body, strangers).status_code == 202
+        link = {"token": token(app, "second@example.com")}
+        for headers in ([], [owners]):
+            for more, code in (({}, "password_required"), ({"password": OWNERS}, "wrong_password")):
+                response: Any = app.post("/api/email/verify", link | more, *headers)
+                assert (response.status_code, response.json["code"]) == (403, code)
