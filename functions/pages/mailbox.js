@@ -34,6 +34,7 @@ function open(input, isOpen) {
 /** Ask for what else shows that the account is theirs: the password, a session, or nothing. */
 function askFor(proof) {
   open(element("use-password"), proof === "password");
+  element("forgotten").hidden = proof !== "password";
   element("sign-in-first").hidden = proof !== "session";
   element("with-link").hidden = proof === "session";
 }

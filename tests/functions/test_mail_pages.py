@@ -257,9 +257,12 @@ def test_elsewhere_the_password_is_asked_for(page: Page, on_json: Site, address:
     page.context.clear_cookies()
     _open(page, on_json.link(address))
     expect(_field(page, "Password")).to_have_count(0)
+    expect(page.get_by_role("link", name="Forgot your password?")).to_have_count(0)
     page.get_by_role("button", name="Confirm").click()
     expect(page.get_by_role("status")).to_contain_text("Please enter your password")
     expect(_field(page, "Password")).to_be_focused()
+    # It proves the address as well, for whom somebody else has signed up.
+    expect(page.get_by_role("link", name="Forgot your password?")).to_be_visible()
     _looks_well(page, "elsewhere")
     page.get_by_role("button", name="Confirm").click()
     is_told_at(page, "Password", "Please fill in this field")
