@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -23,7 +24,6 @@ from tests.support.waiting import until
 
 PASSWORD, OTHER, SLOWER = "correct horse battery", "a wholly new password", "the slower of two"
 CLICKS = 3
-Headers = list[tuple[str, str]]
 
 
 @pytest.fixture
@@ -61,10 +61,8 @@ class User(NamedTuple):
         return self.app.post(path, body, *([("Cookie", self.cookie)] if signed_in else []))
 
     def log_in(self, password: str) -> int:
-        return int(self.app.post("/api/login", self._with(password)).status_code)
-
-    def _with(self, password: str) -> dict[str, str]:
-        return {"email": self.email, "password": password}
+        body = {"email": self.email, "password": password}
+        return int(self.app.post("/api/login", body).status_code)
 
     def link(self, purpose: Kind) -> str:
         """Have a link sent, and give its token."""
@@ -109,12 +107,12 @@ def _held_up(app: Served) -> Iterator[Callable[[], int]]:
         connection.run("COMMIT")
 
 
-def _at_once(app: Served, act: Callable[[int], Any], number: int = CLICKS) -> list[Any]:
-    """Do something so often, and have all wait to change the user before one can."""
-    with ThreadPoolExecutor(number) as threads:
+def _at_once(app: Served, acts: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do several things, and have all wait to change the user before one can."""
+    with ThreadPoolExecutor(len(acts)) as threads:
         with _held_up(app) as waiting:
-            answers = [threads.submit(act, index) for index in range(number)]
-            until(lambda: waiting() == number)
+            answers = [threads.submit(act) for act in acts]
+            until(lambda: waiting() == len(acts))
         return [answer.result() for answer in answers]
 
 
@@ -135,19 +133,20 @@ def test_each_purpose_is_clicked() -> None:
 
 
 def test_of_clicks_at_once_one_wins(app: Served) -> None:
-    for number, (way, (purpose, signed_in)) in enumerate(WAYS.items()):
+    for number, (way, (purpose, in_session)) in enumerate(WAYS.items()):
         user, doors = User.new(app, f"user{number}"), _doors(app)
         if "proved" in way:
             user.post(doors["verification"], {"token": user.link("verification")})
         given, path = user.link(purpose), doors[purpose]
         sent = len(delivered(app))
 
-        def click(index: int, user: User = user, path: str = path, given: str = given) -> Any:
-            password = f"{OTHER} {index}" if path == "/api/password/reset" else PASSWORD
-            body = {"token": given, "password": PASSWORD, "newPassword": password}
-            return user.post(path, body, signed_in=signed_in)  # noqa: B023
-
-        answers = _at_once(app, click)
+        bodies = [
+            {"token": given, "password": PASSWORD, "newPassword": f"{OTHER} {index}"}
+            for index in range(CLICKS)
+        ]
+        answers = _at_once(
+            app, [partial(user.post, path, body, signed_in=in_session) for body in bodies]
+        )
         statuses = [answer.status_code for answer in answers]
         assert sorted(statuses) == [200, *[400] * (CLICKS - 1)], way
         codes = {answer.json.get("code") for answer in answers}
@@ -183,12 +182,12 @@ def test_of_a_reset_and_a_change_of_the_password_at_once_one_wins(app: Served) -
     user = User.new(app, "ada")
     given = user.link("password_reset")
 
-    def act(index: int) -> Any:
-        if index:
-            return user.post("/api/password/reset", {"token": given, "newPassword": SLOWER})
-        return user.post("/api/password", {"currentPassword": PASSWORD, "newPassword": OTHER})
-
-    changed, reset = (answer.status_code == 200 for answer in _at_once(app, act, 2))
+    change = {"currentPassword": PASSWORD, "newPassword": OTHER}
+    acts = [
+        partial(user.post, "/api/password", change),
+        partial(user.post, "/api/password/reset", {"token": given, "newPassword": SLOWER}),
+    ]
+    changed, reset = (answer.status_code == 200 for answer in _at_once(app, acts))
     assert changed is not reset
     for password, counts in ((OTHER, changed), (SLOWER, reset)):
         assert user.log_in(password) == (200 if counts else 401)
@@ -206,7 +205,7 @@ def _doors(app: Served) -> dict[Kind, str]:
 def _members(path: str) -> set[str]:
     """Find what an endpoint reads of a body."""
     source = ROOT / "functions" / f"{main.ROUTES[path]}.py"
-    return set(re.findall(r'\btext\("(\w+)"\)', source.read_text())) | {"token"}
+    return set(re.findall(r'text\("(\w+)"\)', source.read_text())) | {"token"}
 
 
 def _known(response: Any) -> tuple[int, str]:
