@@ -77,14 +77,23 @@ def test_a_command_within_a_sentence_has_only_flags_that_gcloud_has() -> None:
         parse(words if "…" in words or "--" in text else [*words, "a-name"])
 
 
-def test_hosting_sends_every_path_to_the_service_and_a_page_of_its_own_nowhere() -> None:
+_NOT_THE_SERVICES = {
+    "/": "the front end's",
+    "/sign-in.js": "of that page",
+    "/mail": "development's",
+}
+
+
+def test_hosting_sends_every_path_of_the_service_to_it_and_no_other() -> None:
     import main
 
     (text,) = re.findall(r"^```json\n(.*?)```", DOCUMENT, re.DOTALL | re.MULTILINE)
     rewrites = json.loads(text)["hosting"]["rewrites"]
     sources = [rewrite["source"].replace("**", "*") for rewrite in rewrites]
-    for path in main.ROUTES:
-        assert any(fnmatch.fnmatch(path, source) for source in sources)
+    paths = {*main.ROUTES, *main.PAGES}
+    sent = {path for path in paths if any(fnmatch.fnmatch(path, source) for source in sources)}
+    assert paths - sent == {*_NOT_THE_SERVICES}
+    assert [source for source in sources if not fnmatch.filter(paths, source)] == []
     assert {rewrite["run"]["serviceId"] for rewrite in rewrites} == {"ai-coder-auth"}
 
 
