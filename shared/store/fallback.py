@@ -263,7 +263,7 @@ class FallbackStore(Store):
             if found is None:
                 self._pending(user_id=user_id)  # Raises where the file cannot be read.
             return found
-        if sid in record.get(REVOKED, {}):
+        if sid in record.get(REVOKED, {}) or not users_file.is_enabled(record):
             return None
         operation = record[PENDING]["operation"]
         if found is None and self._postgres.is_revoked_or_reconciled(sid, operation):

@@ -6,6 +6,8 @@ derived from the session secret and the database's name. Nothing of it is believ
 checked. It is searched where it lies, so that a million users take no memory; and it is read, not
 mapped, because a mapped file that somebody cuts off would end the process.
 
+Of who is disabled the line has no password: nobody logs in, or signs up with the address.
+
 Its age is the greater of what the clock says and of what has passed since this process took it or
 first believed it, so that it is believed for no longer because the clock was set back. Of one that
 was taken in the future only the process that took it knows the age; nobody else believes it.
@@ -31,7 +33,7 @@ from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads
 from shared.model.users import USER_COLUMNS, user_from
 from shared.store.contract import Credentials
-from shared.store.postgres.statements import is_verified
+from shared.store.postgres.statements import STORED_HASH, is_verified
 from shared.store.settings import StoreSettings
 
 SKEW_SECONDS = 60.0
@@ -59,8 +61,8 @@ _BEGIN = (
 )
 _USERS = f"""
 DECLARE users NO SCROLL CURSOR FOR
-SELECT email_key, id::text, {", ".join(USER_COLUMNS[1:])}, {is_verified("")}, password FROM users
-WHERE email_key IS NOT NULL AND disabled_at IS NULL ORDER BY email_key COLLATE "C"
+SELECT email_key, id::text, {", ".join(USER_COLUMNS[1:])}, {is_verified("")}, {STORED_HASH}
+FROM users u WHERE email_key IS NOT NULL ORDER BY email_key COLLATE "C"
 """
 
 

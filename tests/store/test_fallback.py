@@ -19,7 +19,7 @@ from tests.support.certificates import Authority
 from tests.support.emulator import environment
 from tests.support.outage import PASSWORD, Site, new_user, running_site, stale, token_of
 from tests.support.postgres import Server
-from tests.support.stores import CLIENT, TOKENS
+from tests.support.stores import CLIENT, TOKENS, disable
 
 ADA, BOB, EVE = "ada@example.com", "bob@example.com", "eve@example.com"
 MODES = ("full", "readonly", "off")
@@ -419,6 +419,41 @@ def test_a_login_from_the_snapshot_is_short_and_good_for_nothing_else(
         assert refused.status_code == 401
     assert site.call("GET", "/api/user", token).status_code == 200
     assert site.call("POST", "/api/logout", token).status_code == 200
+
+
+@pytest.mark.parametrize("mode", ["full", "readonly"])
+def test_who_was_disabled_before_the_snapshot_has_no_way_in(
+    start: Callable[..., Site], mode: str
+) -> None:
+    site = start(mode)
+    user = site.sign_up(ADA).json or {}
+    disable(site.app.store, user["id"])
+    site.take_snapshot()
+    site.leave()
+    assert without_id(site.log_in(ADA)) == without_id(site.log_in(ADA, "a wrong password"))
+    assert site.log_in(ADA).status_code == 503
+    # Nor as somebody new.
+    assert site.sign_up(ADA).status_code == (409 if mode == "full" else 503)
+
+
+def test_who_is_pending_can_be_disabled_in_the_file(start: Callable[..., Site]) -> None:
+    site = start("full")
+    site.leave()
+    answer = site.sign_up(ADA)
+    token, (record,) = token_of(answer), site.pending()
+    site.file.write_text(json.dumps([record | {"disabledAt": "2026-11-27T00:00:00.000Z"}]))
+    assert without_id(site.log_in(ADA)) == without_id(site.log_in(BOB))
+    site.come_back()
+    assert site.log_in(ADA).status_code == 401
+    assert site.call("GET", "/api/user", stale(token)).status_code == 401
+    assert site.call("GET", "/api/account", token).status_code == 401
+
+
+def without_id(answer: TestResponse) -> tuple[int, dict[str, object]]:
+    """Give what two refusals may be compared by."""
+    return answer.status_code, {
+        name: value for name, value in (answer.json or {}).items() if name != "request_id"
+    }
 
 
 def test_readonly_takes_no_sign_ups_and_writes_no_users(start: Callable[..., Site]) -> None:

@@ -12,16 +12,11 @@ import pytest
 from shared.credentials.mail_tokens import MailToken, MailTokens
 from shared.credentials.signing import Signing
 from shared.errors import InvalidMailToken
-from shared.formats.timestamps import now_iso
 from shared.model.mails import LIFETIMES, AskedKind, Kind, Mail
 from shared.model.users import User, Verification
 from shared.store.contract import Store
-from shared.store.fallback import FallbackStore
-from shared.store.json_file.store import JsonFileStore
-from shared.store.json_file.users_file import DISABLED_AT
-from shared.store.postgres.store import PostgresStore
 from tests.support.emulator import ROOT
-from tests.support.stores import CLIENT, session_of
+from tests.support.stores import CLIENT, disable, session_of
 
 ADA, NEW = "ada@example.com", "countess@example.com"
 TOKENS = MailTokens(Signing(["x" * 32]))
@@ -100,16 +95,7 @@ def _delete(store: Store, user: User) -> None:
 
 
 def _disable(store: Store, user: User) -> None:
-    if isinstance(store, FallbackStore):
-        store = store._postgres
-    if isinstance(store, PostgresStore):
-        store.database.execute(
-            "UPDATE users SET disabled_at = CURRENT_TIMESTAMP WHERE id = cast(:id AS uuid)",
-            id=user.id,
-        )
-    else:
-        assert isinstance(store, JsonFileStore)
-        store.change_as(user.id, lambda _: {DISABLED_AT: now_iso()})
+    disable(store, user.id)
 
 
 EVENTS: dict[str, Callable[[Store, User], None]] = {

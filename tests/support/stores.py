@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -9,6 +10,7 @@ from shared.application import open_store
 from shared.credentials.passwords import PasswordHasher
 from shared.credentials.session_tokens import SessionTokens
 from shared.credentials.signing import Signing
+from shared.formats.timestamps import now_iso
 from shared.model.clients import Client
 from shared.model.sessions import Session
 from shared.model.users import IdToken, User
@@ -75,6 +77,22 @@ def pass_time(store: Store, seconds: float) -> None:
         for mail in list(outbox._rows()):
             older = {name: mail[name] - seconds for name in ("created_at", "due_at")}
             outbox._write(mail | older)
+
+
+def disable(store: Store, user_id: str) -> None:
+    """Disable a user as an operator does: in psql, or in the file."""
+    if isinstance(store, FallbackStore):
+        store = store._postgres
+    if isinstance(store, PostgresStore):
+        statement = "UPDATE users SET disabled_at = now() WHERE id = cast(:id AS uuid)"
+        store.database.execute(statement, id=user_id)
+        return
+    assert isinstance(store, JsonFileStore)
+    records = json.loads(store._path.read_bytes())
+    for record in records:
+        if record["id"] == user_id:
+            record["disabledAt"] = now_iso()
+    store._path.write_text(json.dumps(records))
 
 
 def credentials(store: Store, key: str) -> Credentials | None:

@@ -17,7 +17,7 @@ from shared.store.contract import Attempt, Credentials, MailStore
 from shared.store.json_file import users_file
 from shared.store.json_file.outbox import OutboxFolder
 from shared.store.json_file.store import unforgotten
-from shared.store.json_file.users_file import DISABLED_AT, VERIFIED_AT, Record
+from shared.store.json_file.users_file import VERIFIED_AT, Record
 
 if TYPE_CHECKING:
     from shared.credentials.mail_tokens import MailToken
@@ -57,7 +57,7 @@ class JsonFileMail(MailStore):
         is_wanted = (
             record is not None
             and is_allowed
-            and record.get(DISABLED_AT) is None
+            and users_file.is_enabled(record)
             and (kind != "verification" or record.get(VERIFIED_AT) is None)
         )
         self._put(kind, record if is_wanted else None, locale, client)
@@ -96,14 +96,14 @@ class JsonFileMail(MailStore):
         """Write a file for the new address, or for its owner."""
         self._store.attempts.succeed(attempt, "reauthentication")
         record = self._store.record(key=email_key(found.user.email))
-        if record is None or users_file.credentials(record) != found:
+        if not users_file.is_as_found(record, found):
             return False
         if not self._store.attempts.count_mail("email_change", email):
             return True
         owner = self._store.record(key=email)
         if owner is None:
             self._put("email_change", record, None, attempt.client, recipient=email)
-        elif owner.get(DISABLED_AT) is None:
+        elif users_file.is_enabled(owner):
             self._put("address_taken", owner, None, attempt.client)
         return True
 
@@ -160,7 +160,7 @@ class JsonFileMail(MailStore):
         """Tell the owner of an address that somebody wanted to sign up with it."""
         owner = self._store.record(key=key)
         if self._store.attempts.count_mail("verification", key):
-            is_told = owner is not None and owner.get(DISABLED_AT) is None
+            is_told = owner is not None and users_file.is_enabled(owner)
             self._put("address_taken", owner if is_told else None, locale, client)
 
     def tell_of_network(self, attempt: Attempt) -> None:
@@ -241,4 +241,4 @@ def _is_users_link(record: Record, token: MailToken) -> bool:
 
 def _has_address(record: Record, token: MailToken) -> bool:
     is_same = digest_of(email_key(record["email"])) == token.seen
-    return is_same and record.get(DISABLED_AT) is None
+    return is_same and users_file.is_enabled(record)

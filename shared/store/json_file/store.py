@@ -221,7 +221,7 @@ class JsonFileStore(Store):
         self.attempts.succeed(attempt, "reauthentication")
         with self._changing() as users:
             record = users.by_id.get(found.user.id)
-            if record is None or users_file.credentials(record) != found:
+            if not users_file.is_as_found(record, found):
                 return False
             self.mail.forget(found.user.id)
             self.mail.tell("account_deleted", record, attempt.client)
@@ -239,11 +239,15 @@ class JsonFileStore(Store):
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         record = self._read().by_id.get(user_id)
         is_there = record and sid not in record.get(REVOKED, {})
-        return users_file.user(record) if record and is_there and _is_enabled(record) else None
+        return (
+            users_file.user(record)
+            if record and is_there and users_file.is_enabled(record)
+            else None
+        )
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         record = self._read().by_id.get(user_id)
-        if record is None or sid in record.get(REVOKED, {}) or not _is_enabled(record):
+        if record is None or not _goes_on(record, sid):
             return None
         return Account(
             user=users_file.user(record),
@@ -301,7 +305,7 @@ class JsonFileStore(Store):
         record = linked[0] if linked else users.by_key.get(key)
         if record is None:
             return None
-        if not _is_enabled(record):
+        if not users_file.is_enabled(record):
             raise self.attempts.refused("login_disabled")
         known = users_file.identities(record)
         has_all = len(linked) == len(identities) or len(known) >= MAX_IDENTITIES
@@ -361,7 +365,11 @@ class JsonFileStore(Store):
     def _record_of(self, users: Users, session: Session) -> Record | None:
         """Find the user of a session that has not ended."""
         record = users.by_id.get(session.user.id)
-        if record is None or session.sid in record.get(REVOKED, {}) or not _is_enabled(record):
+        if (
+            record is None
+            or session.sid in record.get(REVOKED, {})
+            or not users_file.is_enabled(record)
+        ):
             return None
         return record if record.get("epoch", 0) == session.user.epoch else None
 
@@ -374,7 +382,7 @@ class JsonFileStore(Store):
         """Change a record that is as it was found, unless an identity is somebody else's."""
         with self._changing() as users:
             record = users.by_id.get(found.user.id)
-            if record is None or users_file.credentials(record) != found:
+            if not users_file.is_as_found(record, found):
                 return None
             if any(users.by_identity.get(i, record) is not record for i in identities):
                 return None
@@ -498,8 +506,9 @@ def unforgotten(revoked: dict[str, float]) -> dict[str, float]:
     return {sid: end for sid, end in revoked.items() if end > forgotten}
 
 
-def _is_enabled(record: Record) -> bool:
-    return record.get(users_file.DISABLED_AT) is None
+def _goes_on(record: Record, sid: str) -> bool:
+    """Tell whether a session was not revoked, and its user may come in."""
+    return sid not in record.get(REVOKED, {}) and users_file.is_enabled(record)
 
 
 def _patience() -> float:

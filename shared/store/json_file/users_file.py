@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from shared.formats.strict_json import InvalidJson, loads
 from shared.model.emails import email_key
@@ -97,8 +97,17 @@ def with_identities(
 
 def credentials(record: Record) -> Credentials:
     """Give what a login needs."""
-    is_enabled = record.get(DISABLED_AT) is None
-    return Credentials(user(record), record.get("password") if is_enabled else None)
+    return Credentials(user(record), record.get("password") if is_enabled(record) else None)
+
+
+def is_as_found(record: Record | None, found: Credentials) -> TypeGuard[Record]:
+    """Tell whether a user is as they were found, who could come in then, and can now."""
+    return record is not None and is_enabled(record) and credentials(record) == found
+
+
+def is_enabled(record: Record) -> bool:
+    """Tell whether the user may come in."""
+    return record.get(DISABLED_AT) is None
 
 
 def user(record: Record) -> User:

@@ -46,7 +46,7 @@ USER = ", ".join([*(f"u.{column}" for column in USER_COLUMNS), is_verified("u.")
 """What `rows.read_user` reads."""
 
 # A column that pads, char(n), gives its text without the blanks.
-_STORED_HASH = "CASE WHEN u.disabled_at IS NULL THEN u.password::text END AS password"
+STORED_HASH = "CASE WHEN u.disabled_at IS NULL THEN u.password::text END AS password"
 _FORGOTTEN = f"CURRENT_TIMESTAMP - interval '{KEPT_HOURS} hours'"
 
 
@@ -176,12 +176,12 @@ WHERE attrelid = 'users'::regclass AND typcategory = 'S'
 )
 BEGIN_LOGIN = Statement(
     "begin_login",
-    count_attempt(f"SELECT {USER}, {_STORED_HASH} FROM users u WHERE email_key = :key", "login"),
+    count_attempt(f"SELECT {USER}, {STORED_HASH} FROM users u WHERE email_key = :key", "login"),
 )
 BEGIN_REAUTHENTICATION = Statement(
     "begin_reauthentication",
     count_attempt(
-        f"""SELECT {USER}, {_STORED_HASH} FROM users u
+        f"""SELECT {USER}, {STORED_HASH} FROM users u
         WHERE id = :user_id::uuid AND epoch = :epoch::int AND disabled_at IS NULL
         AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)""",
         "reauthentication",
@@ -382,7 +382,7 @@ WITH matched AS (
 ){end_replaced("EXISTS (SELECT FROM event, success WHERE remaining >= 0)")}
 SELECT t.remaining < 0, u.disabled_at IS NOT NULL, CASE WHEN s.remaining < 0
         THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
-    {USER}, {_STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
+    {USER}, {STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
     EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP
 FROM token t CROSS JOIN complete LEFT JOIN success s ON true
     LEFT JOIN users u ON u.id = (SELECT id FROM found)
