@@ -107,7 +107,8 @@ def check(row: Any, *, strict: bool) -> tuple[Any, ...]:
     """Check a row of a users file, and give its texts in the order of COLUMNS. Raises InvalidRow.
 
     Without `strict` it serves the JSON mode, whose file may be the old server's own: members have
-    their types, so that nobody who reads one fails, and that is all. An id and an email are there.
+    their types, so that nobody who reads one fails, and that is all. An id and an email are there;
+    `with_later_times` is for the rest.
 
     With `strict` it can be brought to Postgres: each value fits its column, the user can log in,
     and no identity is there twice. An id may be missing, and null is as good as missing. The times
@@ -132,6 +133,24 @@ def check(row: Any, *, strict: bool) -> tuple[Any, ...]:
     if PENDING in row:
         _check_pending(row[PENDING], strict=strict)
     return texts
+
+
+def with_later_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Check the times that the old server does not have, and give a row that has them by one name.
+
+    They decide who may come in: what is none must not be taken for one. Raises InvalidRow.
+    """
+    if _LATER_MEMBERS.isdisjoint(row):
+        return row
+    for camel, snake in _LATER:
+        value = row.get(camel)
+        if snake in row:
+            _moment(row, camel, snake)
+            row = row | {camel: row[snake] if value is None else value}
+            del row[snake]
+        elif value is not None and from_iso(value) is None:  # A fraction of what a moment costs.
+            _moment(row, camel, snake)
+    return row
 
 
 def _check_texts(

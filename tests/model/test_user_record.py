@@ -85,6 +85,9 @@ def test_a_time_may_be_written_in_any_of_these_ways(
         ({"updatedAt": 10**18}, "updatedAt"),
         ({"updatedAt": True}, "updatedAt"),
         ({"createdAt": 1749491652721, "created_at": 1749491652722}, "contradict"),
+        ({"disabledAt": 1749491652721, "disabled_at": 1749491652722}, "contradict"),
+        ({"locale": 1}, "locale is not a text"),
+        ({"locale": "d" * 36}, "locale is longer"),
         ({"epoch": -1}, "epoch"),
         ({"epoch": "0"}, "epoch"),
         ({"epoch": 2**31}, "epoch"),
@@ -127,7 +130,7 @@ def test_a_row_that_cannot_be_brought_over_says_why_and_quotes_nothing(
         float("inf"), float("nan"), {"$date": "2023-08-08T12:00:00Z"}, ["2023-08-08"], False,
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("name", ["createdAt", "updated_at"])
+@pytest.mark.parametrize("name", ["createdAt", "updated_at", "disabledAt", "email_verified_at"])
 def test_what_has_no_one_meaning_as_a_time_is_none(name: str, value: Any) -> None:
     """Digits alone may be seconds, milliseconds or a date, and a small number may be seconds."""
     with pytest.raises(InvalidRow, match="is not a time: write it like"):

@@ -191,6 +191,47 @@ def test_a_damaged_file_is_refused_and_never_overwritten(path: Path, content: by
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["emailVerifiedAt", "unverified_since", "disabledAt"])
+@pytest.mark.parametrize("value", ["", "yes", False, True, 0, 1764201600, [], "2026-11-27T24:00Z"])
+def test_what_decides_who_may_come_in_is_a_time_or_the_file_is_refused(
+    path: Path, name: str, value: object
+) -> None:
+    ada = {"id": "1", "email": "ada@example.com", "password": "hash"}
+    path.write_text(
+        json.dumps([ada | {"id": "2", "email": "eve@example.com"}, ada | {name: value}])
+    )
+    with pytest.raises(StoreUnavailable) as caught:
+        _store(path).user("1")
+    camel = "unverifiedSince" if name == "unverified_since" else name
+    assert f"Entry 2: {camel} is not a time: write it like 2025-06-09" in str(caught.value)
+
+
+def test_such_a_time_may_be_called_as_its_column_and_null_is_as_good_as_missing(
+    path: Path,
+) -> None:
+    time = "2026-11-27T00:00:00.000Z"
+    ada = {"id": "1", "email": "ada@example.com", "password": "hash", "team": "blue"}
+    for more, is_enabled, is_verified in (
+        ({"disabled_at": time}, False, None),
+        ({"disabledAt": time, "disabled_at": None}, False, None),
+        ({"disabledAt": None, "disabled_at": None}, True, None),
+        ({"email_verified_at": time, "unverified_since": time}, True, True),
+        ({"unverified_since": 1764201600000}, True, False),
+    ):
+        path.write_text(json.dumps([ada | more]))
+        user = _store(path).user("1")
+        assert (user is not None) == is_enabled, more
+        assert user is None or user.email_verified is is_verified, more
+    store = _store(path)
+    assert store.replace_password_hash("1", "hash", "another")
+    (record,) = json.loads(path.read_text())
+    assert record.pop("updatedAt")
+    assert record == ada | {"password": "another", "unverifiedSince": 1764201600000}
+    path.write_text(json.dumps([ada | {"disabledAt": time, "disabled_at": f"{time[:-1]}+01:00"}]))
+    with pytest.raises(StoreUnavailable, match="Entry 1: disabledAt and disabled_at contradict"):
+        store.user("1")
+
+
 def test_a_file_that_gets_damaged_later_is_noticed(path: Path) -> None:
     store = _store(path)
     user = _user()

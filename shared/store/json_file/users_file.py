@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from shared.formats.strict_json import InvalidJson, loads
 from shared.model.emails import email_key
-from shared.model.user_record import PENDING, InvalidRow, check
+from shared.model.user_record import PENDING, InvalidRow, check, with_later_times
 from shared.model.users import (
     EPOCH_PROBLEM,
     USER_COLUMNS,
@@ -46,6 +46,10 @@ def parse(data: bytes) -> list[Record]:
             check(record, strict=False)
         except InvalidRow as error:
             raise InvalidJson(f"Entry {number} is not a user.") from error
+        try:
+            records[number - 1] = with_later_times(record)
+        except InvalidRow as error:
+            raise InvalidJson(f"Entry {number}: {error}") from error
         # Of who is pending, a reconciliation will tell, and put them into the quarantine.
         if PENDING not in record and not is_epoch(record.get("epoch", 0)):
             raise InvalidJson(f"Entry {number}: {EPOCH_PROBLEM}")
