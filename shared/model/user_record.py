@@ -91,6 +91,9 @@ _NO_ADDRESS = "The email is missing or not an address."
 # Wider than for a new user: whoever the old server let in comes along.
 _EMAIL = re.compile(r"[^\s@\x00-\x20\x7f]+@[^\s@\x00-\x20\x7f]+")
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
 _BITS = struct.Struct(">q").pack
 _HEX = "\\x"  # As PostgreSQL begins bytes.
 _SID = re.compile(r"[\x21-\x7e]{1,255}")
@@ -359,7 +362,8 @@ def escaped(text: str | None) -> str:
 def to_json(record: UserRecord) -> dict[str, Any]:
     """Write the record as the old server does: its order of members, nothing that is absent.
 
-    A time that ISO 8601 has no four digits of a year for is null.
+    A time that ISO 8601 has no four digits of a year for is null, or, of those that decide who may
+    come in, the nearest one that it has.
     """
     name = {} if record.name is None else {"name": record.name}
     provider = {} if record.provider is None else {"provider": record.provider}
@@ -378,7 +382,7 @@ def to_json(record: UserRecord) -> dict[str, Any]:
         row["epoch"] = record.epoch
     for (member, _), moment in zip(_LATER, _later(record), strict=True):
         if moment is not None:
-            row[member] = _iso(moment)
+            row[member] = _iso(_nearest(moment))
     if record.locale is not None:
         row["locale"] = record.locale
     return row
@@ -408,12 +412,24 @@ def _moment(row: dict[str, Any], camel: str, snake: str) -> int | None:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def without_unwritable_times(record: UserRecord) -> UserRecord:
-    """Give the record as `to_json` writes it: without the times that are null there."""
+def as_written(record: UserRecord) -> UserRecord:
+    """Give the record as `to_json` writes it: itself, but for times that cannot be written."""
+    times = record.created_at, record.updated_at, *_later(record)
+    if all(moment is None or _FIRST <= moment <= _LAST for moment in times):
+        return record
+    verified, asked, disabled = map(_nearest, _later(record))
     return record._replace(
         created_at=None if _iso(record.created_at) is None else record.created_at,
         updated_at=None if _iso(record.updated_at) is None else record.updated_at,
+        email_verified_at=verified,
+        unverified_since=asked,
+        disabled_at=disabled,
     )
+
+
+def _nearest(moment: int | None) -> int | None:
+    """Give the time that can be written and is nearest: null would say what is not true."""
+    return None if moment is None else min(max(moment, _FIRST), _LAST)
 
 
 def _iso(microseconds: int | None) -> str | None:

@@ -12,9 +12,9 @@ from shared.errors import TransferRefused
 from shared.model.user_record import (
     REVOKED,
     UserRecord,
+    as_written,
     digest,
     to_json,
-    without_unwritable_times,
 )
 from shared.store.postgres.rows import parse_json
 from shared.transfer import access, staging
@@ -73,8 +73,10 @@ def export(
                     f"User {record.id} arrived differently from how it is stored."
                 )
             row = to_json(record)
+            written = as_written(record)
+            if written is not record:
+                row_digest = digest(written)
             if None in (row.get("createdAt", ""), row.get("updatedAt", "")):
-                row_digest = digest(without_unwritable_times(record))
                 yield Outcome(WITHOUT_TIME, _WITHOUT_TIME_REASON, user_id=record.id)
             digests.update(row_digest)
             if revoked:

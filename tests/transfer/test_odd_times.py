@@ -110,6 +110,29 @@ def test_such_a_user_is_exported_with_null_and_named_and_hinders_no_other_comman
     assert nonzero(copy.verify(exported)[0].counts) == {"identical": len(rows)}
 
 
+def test_who_is_disabled_for_ever_is_so_after_an_export_and_an_import(
+    target: Target, copy: Target, tmp_path: Path
+) -> None:
+    target.apply([user(number) for number in range(len(TIMES))])
+    for number, time in enumerate(TIMES):
+        target.run(
+            f"UPDATE users SET disabled_at = '{time}', email_verified_at = '{time}'"
+            f" WHERE email = 'user{number}@example.com'"
+        )
+    variables = environment(DATABASE_URL=target.server.url(target.name), SESSION_SECRET=SECRET)
+    file = tmp_path / "export.json"
+    ended = invoke(("export", "--json", "--output", str(file)), variables)
+    assert ended.code == 0, ended.error
+    exported = json.loads(file.read_text())
+    assert {type(row[name]) for row in exported for name in ("disabledAt", "emailVerifiedAt")} == {
+        str
+    }
+    brought, _ = copy.apply(exported)
+    assert brought.plan.users_sha256 == json.loads(ended.output.splitlines()[-1])["users_sha256"]
+    assert nonzero(copy.verify(exported)[0].counts) == {"identical": len(TIMES)}
+    assert copy.run("SELECT count(*) FROM users WHERE disabled_at IS NULL") == [[0]]
+
+
 def test_a_rollback_restores_such_times(target: Target) -> None:
     rows = [user(number) for number in range(len(TIMES))]
     target.apply(rows)
