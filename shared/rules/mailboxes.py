@@ -112,8 +112,10 @@ class Mailboxes:
         password: str | None,
         client: Client,
         now: float,
-    ) -> tuple[User, str]:
-        """Prove an address, or change it, by a link; give the user and the event.
+    ) -> tuple[User, str, bool]:
+        """Prove an address, or change it, by a link; give the user, the event, and what goes on.
+
+        That is whether the session does, as no other one where the address has changed.
 
         Whoever opens the link reads the mailbox; that the account is theirs, too, is shown by its
         session or its password. A stranger who signed up with somebody's address must not be
@@ -125,7 +127,8 @@ class Mailboxes:
         event = "email_verified"
         if proof.purpose == "email_change":
             use, event = self._store.change_email, "email_changed"
-        if session is not None and is_of(session, proof.user_id, proof.epoch):
+        goes_on = session is not None and is_of(session, proof.user_id, proof.epoch)
+        if session is not None and goes_on:
             user = use(proof, sid=session.sid, client=client)
         else:
             with self._gate.attempt(client, "reauthentication"):
@@ -133,7 +136,7 @@ class Mailboxes:
                 user = use(proof, sid="", client=client, attempt=attempt)
         if user is None:
             raise InvalidMailToken(cause=_CHANGED)
-        return user, event
+        return user, event, goes_on
 
     def log_in(self, token: str, *, client: Client, now: float) -> User:
         """Sign in by a link. Raises InvalidMailToken and TooManyAttempts."""

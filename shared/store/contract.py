@@ -308,7 +308,7 @@ class Mailboxes(Protocol):
     def change_email(
         self, token: MailToken, *, sid: str, client: Client, attempt: Attempt | None = None
     ) -> User | None:
-        """Give the user the address that the token proves, and tell the old one.
+        """Give the user the address that the token proves, raise the epoch, and tell the old one.
 
         The rest is as in `verify_email`. Raises EmailTaken.
         """

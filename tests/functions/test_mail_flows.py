@@ -118,6 +118,7 @@ def test_elsewhere_the_link_wants_the_password(app: Served) -> None:
 def test_an_address_is_changed_by_a_link_to_the_new_one(app: Served) -> None:
     cookie, new = _sign_up(app), "new@example.com"
     cookie = _cookie(_post(app, "/api/email/verify", cookie, token=token(app, ADA)))
+    elsewhere = _cookie(_log_in(app))
     wrong = _post(app, "/api/email", cookie, newEmail=new, password="wrong")
     assert (wrong.status_code, wrong.json["code"]) == (403, "wrong_password")
     asked = _post(app, "/api/email", cookie, newEmail=new, password=PASSWORD)
@@ -125,6 +126,9 @@ def test_an_address_is_changed_by_a_link_to_the_new_one(app: Served) -> None:
     assert _log_in(app, email=new).status_code == 401
     response = _post(app, "/api/email/verify", cookie, token=token(app, new))
     assert (response.status_code, response.json["email"]) == (200, new)
+    for session, status in ((_cookie(response), 200), (cookie, 401), (elsewhere, 401)):
+        account = app.send("GET", "/api/account", [("Cookie", session)])
+        assert account.status_code == status
     assert _log_in(app, email=new).status_code == 200
     assert _log_in(app).status_code == 401
     assert delivered(app)[-1]["To"] == ADA

@@ -73,12 +73,21 @@ def _log_out_everywhere(store: Store, user: User) -> None:
     assert store.revoke_all_sessions(session_of(user), CLIENT)
 
 
-def _change_address(store: Store, user: User) -> None:
+def _change_address(store: Store, user: User, to: str = "third@example.com") -> User:
     attempt = _attempt(store, user)
-    assert store.mail.request_email_change(attempt, attempt.credentials, "third@example.com")
+    assert store.mail.request_email_change(attempt, attempt.credentials, to)
     (mail,) = _mails(store)
     now = time.time()
-    assert _use(store, TOKENS.read(TOKENS.issue(mail, now), "email_change", now=now))
+    changed = _use(store, TOKENS.read(TOKENS.issue(mail, now), "email_change", now=now))
+    assert changed is not None
+    assert changed.email == to
+    return changed
+
+
+def _change_address_and_back(store: Store, user: User) -> None:
+    changed = _change_address(store, user)
+    _mails(store)
+    _change_address(store, changed, user.email)
 
 
 def _prove_address(store: Store, user: User) -> None:
@@ -98,11 +107,12 @@ def _disable(store: Store, user: User) -> None:
     disable(store, user.id)
 
 
-EVENTS: dict[str, Callable[[Store, User], None]] = {
+EVENTS: dict[str, Callable[[Store, User], object]] = {
     "the password is changed": _change_password,
     "the password is reset": _reset_password,
     "log out everywhere": _log_out_everywhere,
     "the address is changed": _change_address,
+    "the address is changed, and changed back": _change_address_and_back,
     "the address is proved": _prove_address,
     "signed in by a link, on an unproved address": _log_in_by_link,
     "the account is deleted": _delete,

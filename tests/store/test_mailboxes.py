@@ -245,7 +245,9 @@ def test_a_new_address_counts_from_its_proof_on_and_the_old_one_is_told(store: S
     assert (mail.kind, mail.recipient) == ("email_change", "new@example.com")
     token = _token(mail)
     changed = store.mail.change_email(token, sid="", client=CLIENT)
-    assert changed == user._replace(email="new@example.com", email_verified=True)
+    assert changed == user._replace(
+        email="new@example.com", email_verified=True, epoch=user.epoch + 1
+    )
     assert credentials(store, ADA) is None
     assert _found(store, "new@example.com").user == changed
     (notice,) = _mails(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 import pytest
 
 from shared.application import open_store
+from shared.credentials.mail_tokens import MailToken
 from shared.database.connection import Row
 from shared.database.pool import Database
 from shared.database.statement import Statement, Value
 from shared.model.clients import Client
+from shared.model.mails import Kind, digest_of
 from shared.model.users import ExternalIdentity, User
 from shared.settings import Settings
 from shared.store.contract import Store
@@ -71,6 +74,43 @@ def test_what_was_done_at_the_first_time_is_the_answer_to_the_second(
         "logout_everywhere": 1,
         "account_deleted": 1,
     }
+
+
+def test_what_a_link_does_is_done_once(forgetful: Store, postgres: Server, database: str) -> None:
+    mail = forgetful.mail
+    user = User(str(uuid.uuid4()), "ada@example.com", None, "local")
+    forgetful.create_user(user, "hash", client=CLIENT)
+
+    def token(purpose: Kind, found: User | None, to: str = "") -> MailToken:
+        assert found is not None
+        seen, ends_at = digest_of(found.email), int(time.time()) + 600
+        to = to or found.email
+        return MailToken(str(uuid.uuid4()), purpose, found.id, found.epoch, seen, to, ends_at)
+
+    proved = mail.verify_email(token("verification", user), sid="", client=CLIENT)
+    change = token("email_change", proved, "new@example.com")
+    changed = mail.change_email(change, sid="", client=CLIENT)
+    assert changed is not None
+    attempt, _ = stored(forgetful, changed)
+    change = token("email_change", changed, user.email)
+    again = mail.change_email(change, sid="", client=CLIENT, attempt=attempt)
+    assert again == user._replace(email_verified=True, epoch=2)
+    assert mail.log_in(token("login_link", again), CLIENT) == again
+    assert mail.reset_password(token("password_reset", again), "new", CLIENT)
+    kinds = Counter(row[0] for row in postgres.run("SELECT kind FROM auth_events", database))
+    assert {kind: count for kind, count in kinds.items() if not kind.endswith("_failed")} == {
+        "signup": 1,
+        "email_verified": 1,
+        "email_changed": 2,
+        "login": 1,
+        "password_reset": 1,
+    }
+    mails = postgres.run("SELECT kind, recipient FROM mail_outbox ORDER BY 1, 2", database)
+    assert mails == [
+        ["email_changed", "ada@example.com"],
+        ["email_changed", "new@example.com"],
+        ["password_changed", "ada@example.com"],
+    ]
 
 
 def test_a_success_gives_a_network_its_attempt_back_once(

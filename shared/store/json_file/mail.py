@@ -120,7 +120,11 @@ class JsonFileMail(MailStore):
             if owner is not None and owner["id"] != token.user_id:
                 raise EmailTaken
             self.tell("email_changed", record, client)
-            return {"email": token.email, VERIFIED_AT: now_iso()}
+            return {
+                "email": token.email,
+                "epoch": next_epoch(token.epoch),
+                VERIFIED_AT: now_iso(),
+            }
 
         return self._store.change_as(token.user_id, change)
 

@@ -151,13 +151,14 @@ REQUEST_EMAIL_CHANGE = Statement(
     )""",
     ),
 )
-# What a call has done whose answer was lost is found by its event.
+# The epoch rises with a new address, or an address that is changed back would revive what was sent
+# before. What a call has done whose answer was lost is found by its event.
 CHANGE_EMAIL = Statement(
     "change_email",
     f"""
 WITH done AS (
     UPDATE users u SET email = :email::text, email_key = :email::text,
-        email_verified_at = CURRENT_TIMESTAMP
+        email_verified_at = CURRENT_TIMESTAMP, epoch = {next_epoch("u.epoch")}
     WHERE {_AS_TOKEN} AND {_GOES_ON} RETURNING {USER}
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
@@ -189,10 +190,12 @@ CHANGE_EMAIL_BY_PASSWORD = Statement(
         "email_changed",
         "reauthentication",
         f"""UPDATE users u SET email = :email::text, email_key = :email::text,
-            email_verified_at = CURRENT_TIMESTAMP
-        WHERE {AS_FOUND} AND EXISTS (SELECT FROM allowed)
-        AND ({seen("email_key")} = :seen
-            OR (email_key = :email::text AND EXISTS (SELECT FROM again)))
+            email_verified_at = CURRENT_TIMESTAMP, epoch = {next_epoch(":epoch::int")}
+        WHERE id = :user_id::uuid AND password IS NOT DISTINCT FROM :old_hash
+        AND disabled_at IS NULL AND EXISTS (SELECT FROM allowed)
+        AND ((epoch = :epoch::int AND {seen("email_key")} = :seen)
+            OR (epoch = {next_epoch(":epoch::int")} AND email_key = :email::text
+                AND EXISTS (SELECT FROM again)))
         RETURNING {USER}""",
         f"""{FORGET_FAILURE}, mail AS (
         {enqueue("'email_changed'", "users u", where=IS_DONE)}
