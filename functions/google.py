@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
+from functions.mail_responses import deliver
 from functions.user_responses import begin_session
 from shared.errors import NotAuthenticated
 from shared.rules import account_linking
@@ -20,12 +21,14 @@ def google(call: Call) -> Response:
         session = call.app.sessions.read(call.session_token, call.now)
     except NotAuthenticated:
         session = None
-    user, event = account_linking.sign_in(
+    user, event, is_told = account_linking.sign_in(
         call.app.store,
         identity,
         session,
         client=call.client,
     )
+    if is_told:
+        deliver(call)
     return begin_session(
         call,
         user,

@@ -13,10 +13,14 @@ from shared.web.endpoint import endpoint
 def login(call: Call) -> Response:
     """Check an address and a password and begin a session: 200."""
     call.afterwards(call.app.janitor.run)
-    user = call.app.accounts.log_in(
+    user, is_told = call.app.accounts.log_in(
         email=call.text("email"),
         password=call.text("password"),
         client=call.client,
     )
+    if is_told:
+        from functions.mail_responses import deliver  # Most logins have no news.
+
+        deliver(call)
     call.log["offline"] = user.is_degraded or None
     return begin_session(call, user, event="login")

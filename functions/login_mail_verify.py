@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
+from functions.mail_responses import deliver
 from functions.user_responses import begin_session
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
@@ -14,4 +15,5 @@ def login_mail_verify(call: Call) -> Response:
     """Sign in by the token of a mail: 200."""
     call.afterwards(call.app.janitor.run)
     user = call.app.mailboxes.log_in(call.text("token"), client=call.client, now=call.now)
+    deliver(call)
     return begin_session(call, user, event="login", method="mail")

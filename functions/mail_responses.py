@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import Response
 
 from shared.errors import MailNotConfigured
@@ -38,7 +40,7 @@ def ask(call: Call, kind: AskedKind, email: str) -> Response:
 
 def deliver(call: Call) -> None:
     """Have the outbox delivered: after the answer, or by a request of its own before it."""
-    if call.settings.mail.delivery == "self":
+    if call.settings.mail.delivery == "self" or call.is_streaming:
         call.app.wake_deliverer()
     else:
         call.afterwards(call.app.wake_deliverer)

@@ -15,6 +15,7 @@ from typing import Any
 
 from flask import Response
 
+from functions.mail_responses import deliver
 from shared.database.pool import Database
 from shared.errors import InvalidInput, TransferRefused
 from shared.store.json_file.store import JsonFileStore
@@ -121,6 +122,7 @@ class _Job:
             reconciling.quarantine_of(file),
             asks_for_proof=self.call.settings.mail.asks_for_proof,
         )
+        deliver(self.call)
         return asdict(done)
 
     def bring_up_to_date(self) -> None:

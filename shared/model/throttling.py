@@ -99,9 +99,9 @@ def mail_keys(kind: str, account: str) -> tuple[str, str]:
     return f"mail {kind} {account}", f"mails {kind} {account}"
 
 
-def notice_key(account: str) -> str:
-    """Make the key under which it is kept that an account was told of a new network."""
-    return f"notice {account}"
+def notice_key(user_id: str) -> str:
+    """Make the key under which it is kept that a user was told of a new network."""
+    return f"notice {user_id}"
 
 
 def success_key(user_id: str) -> str:

@@ -34,8 +34,10 @@ def sign_in(
     session: Session | None,
     *,
     client: Client,
-) -> tuple[User, str]:
+) -> tuple[User, str, bool]:
     """Give the user of a verified identity, and the event: signup, login or identity_linked.
+
+    Tell as well whether there may be a mail of it now.
 
     `session` is the caller's, if any. An attacker may have planted it in the browser, so it counts
     as a proof only under the conditions of `_is_proven`.
@@ -60,13 +62,13 @@ def sign_in(
                     reservation=reservation,
                     verification="proved",
                 )
-                return created, "signup"
+                return created, "signup", False
             except EmailTaken as error:
                 taken = error
                 continue
         found = match.credentials
         if match.is_linked and match.has_all:
-            return found.user, "login"
+            return found.user, "login", match.is_told
         if match.has_all:
             raise EmailTaken(cause="the account has the maximum number of identities")
         drops_password = not match.is_linked and not _is_proven(store, session, found, match.at)
@@ -82,7 +84,7 @@ def sign_in(
             proves_address=key == email_key(found.user.email),
         )
         if linked is not None:
-            return linked, "identity_linked"
+            return linked, "identity_linked", True
         taken = None
     raise taken or StoreBusy(cause="the user changed in every attempt to link an identity")
 

@@ -104,8 +104,8 @@ class Accounts:
             )
             return created, reservation.is_offline
 
-    def log_in(self, *, email: str, password: str, client: Client) -> User:
-        """Verify an address and a password and give their user.
+    def log_in(self, *, email: str, password: str, client: Client) -> tuple[User, bool]:
+        """Verify an address and a password; give their user, and whether a mail may tell of it.
 
         Raises InvalidCredentials, with the same answer after the same work, for an unknown address,
         a wrong password, and an account without a usable hash or an attempt left; TooManyAttempts
@@ -143,8 +143,7 @@ class Accounts:
                 except (StoreUnavailable, StoreFault) as error:
                     # The login is valid; the next one tries again.
                     log.write("WARNING", "A password hash could not be renewed", cause=str(error))
-            store.end_login(attempt)
-            return found.user
+            return found.user, store.end_login(attempt)
 
     def change_password(
         self, session: Session, *, current: str | None, new: str, client: Client

@@ -81,6 +81,8 @@ class ExternalMatch(NamedTuple):
     """Whether the user has any identity."""
     at: float
     """When this was so, by the store's clock, in seconds since the Unix epoch."""
+    is_told: bool = False
+    """Whether a mail tells the user of the sign-in, because its network is new."""
 
 
 class Account(NamedTuple):
@@ -196,13 +198,16 @@ class Attempts(Protocol):
         """
         ...
 
-    def end_login(self, attempt: Attempt) -> None:
+    def end_login(self, attempt: Attempt) -> bool:
         """Count the success, and forget the attempts on the account; the network is known now.
 
         Raises TooManyAttempts where the account has had too many successes, as do `change_password`
         and `delete_user`, which then do nothing. The session that the client has ends with the
         success, as it does in whatever else begins a new one. Where it cannot be ended, only the
         browser forgets it.
+
+        Who has other networks is told by mail of one that is new, once a week at most, here and by
+        whatever else begins a session. Gives whether there may be such a mail now.
         """
         ...
 

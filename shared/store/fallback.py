@@ -190,17 +190,19 @@ class FallbackStore(Store):
                 raise
             return found
 
-    def end_login(self, attempt: Attempt) -> None:
+    def end_login(self, attempt: Attempt) -> bool:
         """Count where the attempt is, and forget it there; memory may have counted it as well."""
+        is_told = False
         if attempt.is_offline:
             with _offline():
                 self._file.attempts.succeed(attempt, "login")
         else:
             try:
-                self._postgres.end_login(attempt)
+                is_told = self._postgres.end_login(attempt)
             finally:  # The password was right, whatever becomes of the rest.
                 self._file.attempts.forget(attempt.keys)
         self._end_replaced(attempt.client, is_offline=attempt.is_offline)
+        return is_told
 
     def _end_replaced(self, client: Client | None, *, is_offline: bool = False) -> None:
         """End the session that a client had in the file, too, where its user is pending."""

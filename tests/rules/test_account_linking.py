@@ -46,7 +46,7 @@ def _authoritative(identity: Identity) -> Identity:
 
 def _sign_in(store: Store, identity: Identity, session: Session | None = None) -> tuple[User, bool]:
     """Give the user, and whether they are new."""
-    user, event = account_linking.sign_in(store, identity, session, client=CLIENT)
+    user, event, _ = account_linking.sign_in(store, identity, session, client=CLIENT)
     return user, event == "signup"
 
 

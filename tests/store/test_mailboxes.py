@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 
@@ -11,12 +12,20 @@ from shared.credentials.mail_tokens import MailToken, MailTokens
 from shared.credentials.signing import Signing
 from shared.errors import EmailTaken, TooManyAttempts
 from shared.model.clients import Client
-from shared.model.mails import MAX_AGE, PER_DAY, PER_HOUR, AskedKind, Mail
-from shared.model.users import User, Verification
+from shared.model.mails import MAX_AGE, NOTICE_SECONDS, PER_DAY, PER_HOUR, AskedKind, Mail
+from shared.model.users import ExternalIdentity, User, Verification
 from shared.store.contract import Credentials, Store
-from tests.support.stores import CLIENT, credentials, mails_written, pass_time, session_of
+from tests.support.stores import (
+    CLIENT,
+    credentials,
+    id_token,
+    mails_written,
+    pass_time,
+    session_of,
+)
 
 ADA = "ada@example.com"
+GOOGLE, OTHER = (ExternalIdentity("https://accounts.google.com", name) for name in "12")
 TOKENS = MailTokens(Signing(["x" * 32]))
 
 
@@ -362,9 +371,70 @@ def test_the_owner_is_told_of_what_changes_an_account(store: Store) -> None:
     assert (mail.kind, mail.recipient) == ("account_deleted", ADA)
 
 
-def test_a_sign_in_from_a_new_network_is_told_once_a_week_to_who_has_known_ones(
-    store: Store,
+def _by_password(store: Store, client: Client) -> bool:
+    attempt = store.begin_login(ADA, client)
+    assert attempt.credentials
+    return store.end_login(attempt)
+
+
+def _by_link(store: Store, client: Client) -> bool:
+    assert store.mail.log_in(_asked(store, "login_link"), client)
+    return True
+
+
+def _by_identity(store: Store, client: Client) -> bool:
+    match = store.find_external((GOOGLE,), ADA, id_token(), client)
+    assert match is not None
+    return match.is_told
+
+
+def _by_linking(store: Store, client: Client) -> bool:
+    match = store.find_external((OTHER,), ADA, id_token(), client)
+    assert match is not None
+    found = match.credentials
+    assert store.link(found, (OTHER,), provider="local", drops_password=False, client=client)
+    return True
+
+
+WAYS_IN = (_by_password, _by_link, _by_identity, _by_linking)
+
+
+@pytest.mark.parametrize("sign_in", WAYS_IN)
+def test_a_sign_in_from_a_new_network_is_told_to_who_has_known_ones(
+    store: Store, sign_in: Callable[[Store, Client], bool]
 ) -> None:
+    user = User(id=str(uuid.uuid4()), email=ADA, name=None, provider="local")
+    store.create_user(user, "hash", (GOOGLE,), client=CLIENT)
+    elsewhere = Client("192.0.2.1")
+    assert sign_in(store, elsewhere)  # Or nothing would have the mail delivered.
+    (mail,) = _mails(store)
+    assert (mail.kind, mail.recipient) == ("new_sign_in", ADA)
+    assert mail.asked_from == elsewhere.coarse
+    for way in WAYS_IN[:-1]:
+        for known in (CLIENT, elsewhere):
+            assert way(store, known) == (way is _by_link)
+            assert _mails(store) == []
+
+
+@pytest.mark.parametrize("sign_in", WAYS_IN)
+def test_the_first_network_is_no_news_and_an_unproved_address_is_not_told(
+    store: Store, sign_in: Callable[[Store, Client], bool]
+) -> None:
+    user = User(id=str(uuid.uuid4()), email=ADA, name=None, provider="local")
+    store.create_user(user, "hash", (GOOGLE,))
+    sign_in(store, CLIENT)
+    assert _mails(store) == []
+    attempt = store.begin_reauthentication(session_of(user), CLIENT)
+    assert attempt.credentials
+    assert store.delete_user(attempt, attempt.credentials)
+    _mails(store)
+    strangers = User(id=str(uuid.uuid4()), email=ADA, name=None, provider="local")
+    store.create_user(strangers, "hash", (GOOGLE,), client=CLIENT, verification="unproved")
+    sign_in(store, Client("192.0.2.1"))
+    assert _mails(store) == []
+
+
+def test_new_networks_are_told_of_once_a_week(store: Store) -> None:
     _create(store)
     for address, kinds in (
         ("198.51.100.1", []),  # The first is not compared with anything.
@@ -373,10 +443,11 @@ def test_a_sign_in_from_a_new_network_is_told_once_a_week_to_who_has_known_ones(
         ("192.0.2.1", []),
         ("203.0.113.99", []),  # The week is not over.
     ):
-        attempt = store.begin_login(ADA, Client(address))
-        assert attempt.credentials
-        store.end_login(attempt)
+        assert _by_password(store, Client(address)) == bool(kinds)
         assert [mail.kind for mail in _mails(store)] == kinds, address
+    pass_time(store, NOTICE_SECONDS)
+    assert _by_password(store, Client("203.0.114.99"))
+    assert [mail.kind for mail in _mails(store)] == ["new_sign_in"]
 
 
 def test_what_nobody_delivers_any_more_is_forgotten(store: Store) -> None:

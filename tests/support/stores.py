@@ -73,6 +73,8 @@ def pass_time(store: Store, seconds: float) -> None:
         for row in store.attempts._rows.values():
             row.expires_at -= seconds
             row.known_until -= seconds
+        for networks in store.attempts._networks.values():
+            networks.update({name: until - seconds for name, until in networks.items()})
         outbox = store.mail._outbox
         for mail in list(outbox._rows()):
             older = {name: mail[name] - seconds for name in ("created_at", "due_at")}
@@ -169,7 +171,8 @@ def log_in(
     client: Client = CLIENT,
 ) -> User:
     accounts = accounts_of(store, hasher, gate)
-    return accounts.log_in(email=email, password=password, client=client)
+    user, _ = accounts.log_in(email=email, password=password, client=client)
+    return user
 
 
 def make_gate(places: int = 2, room: int = 6) -> Gate:

@@ -56,7 +56,7 @@ def _on_postgres(target: Target) -> Store:
 
 
 def _sign_in(store: Store, identity: Identity) -> tuple[User, bool]:
-    user, event = account_linking.sign_in(store, identity, None, client=CLIENT)
+    user, event, _ = account_linking.sign_in(store, identity, None, client=CLIENT)
     return user, event == "signup"
 
 

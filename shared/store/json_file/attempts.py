@@ -29,6 +29,8 @@ from shared.store.attempt_outcomes import ACCOUNT, CLIENT, succeeded, too_many, 
 from shared.store.contract import Attempt, Credentials
 
 HOUR = 3600.0
+MAX_NETWORKS = 20
+"""Of one user, from which they have signed in lately."""
 MAX_ROWS = 20_000
 """Whoever has that many networks can make memory forget the oldest."""
 
@@ -41,6 +43,8 @@ class MemoryAttempts:
         self._limits = limits
         self._pseudonyms = pseudonyms
         self._rows: dict[str, _Row] = {}
+        self._networks: dict[str, dict[str, float]] = {}
+        """Of each user who has signed in, and until when each is known."""
         self._counting = threading.Lock()
 
     def begin(self, kind: str, found: Credentials | None, key: str, client: Client) -> Attempt:
@@ -146,32 +150,34 @@ class MemoryAttempts:
             if account := self._rows.get(keys.account):
                 account.remaining = self._limits.account
 
-    def succeed(self, attempt: Attempt, kind: str) -> bool:
-        """Count a success, and forget the attempts before it; tell whether the network is new.
-
-        Raises TooManyAttempts.
-        """
+    def succeed(self, attempt: Attempt, kind: str) -> None:
+        """Count a success, and forget the attempts before it. Raises TooManyAttempts."""
         user, now = succeeded(attempt), time.monotonic()
         with self._counting:
-            login = self._rows.get(attempt.keys.login)
-            is_new = login is None or login.known_until <= now
             row = self._spend(success_key(user.id), self._limits.success, now, prolongs=False)
             self._forget(attempt.keys, now, gives_back=row.remaining >= 0)
         if row.remaining < 0:
             raise too_many(row.expires_at - now, kind, user, attempt.account)
-        return is_new
 
-    def count_notice(self, attempt: Attempt) -> bool:
-        """Tell whether the user has other networks, and was told of none for a week; count it."""
-        now, key = time.monotonic(), notice_key(attempt.account)
-        prefix = f"login {attempt.account} "
+    def is_news(self, user_id: str, client: Client) -> bool:
+        """Note from where a user signs in.
+
+        Tell whether that is new, others are known, and none was told of for a week.
+        """
+        now, network = time.monotonic(), self._pseudonyms.of(client.coarse)
         with self._counting:
-            has_others = any(
-                name.startswith(prefix) and name != attempt.keys.login and row.known_until > now
-                for name, row in self._rows.items()
-            )
-            if not has_others:
+            known = self._networks.pop(user_id, {})
+            known = {name: until for name, until in known.items() if until > now}
+            is_new = bool(known) and network not in known
+            known.pop(network, None)  # To be the latest of them.
+            while len(known) >= MAX_NETWORKS:
+                del known[next(iter(known))]
+            while len(self._networks) >= MAX_ROWS:
+                del self._networks[next(iter(self._networks))]
+            self._networks[user_id] = known | {network: now + KNOWN_SECONDS}
+            if not is_new:
                 return False
+            key = notice_key(user_id)
             row = self._spend(key, 1, now, seconds=NOTICE_SECONDS, prolongs=False)
         return row.remaining >= 0
 

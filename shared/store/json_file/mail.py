@@ -137,6 +137,7 @@ class JsonFileMail(MailStore):
             if not _is_users_link(record, token) or sid in used:
                 return None
             self._store.attempts.log_in_by_mail(users_file.user(record))
+            self.tell_of_network(record, client)
             changes: Record = {
                 REVOKED: unforgotten(used) | {sid: token.ends_at},
                 VERIFIED_AT: record.get(VERIFIED_AT) or now_iso(),
@@ -167,12 +168,14 @@ class JsonFileMail(MailStore):
             is_told = owner is not None and users_file.is_enabled(owner)
             self._put("address_taken", owner if is_told else None, locale, client)
 
-    def tell_of_network(self, attempt: Attempt) -> None:
-        """Tell who has logged in from a network that is new, if others are known."""
-        if attempt.credentials and self._store.attempts.count_notice(attempt):
-            record = self._store.record(key=email_key(attempt.credentials.user.email))
-            if record is not None:
-                self.tell("new_sign_in", record, attempt.client)
+    def tell_of_network(self, record: Record, client: Client | None) -> bool:
+        """Tell who signs in from a network that is new, if others are known; tell if that is so."""
+        if client is None:
+            return False
+        is_news = self._store.attempts.is_news(record["id"], client)
+        if is_news:
+            self.tell("new_sign_in", record, client)
+        return is_news
 
     def tell(self, kind: Kind, record: Record, client: Client | None) -> None:
         """Tell a user of a change, before it is made.

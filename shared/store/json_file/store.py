@@ -38,6 +38,7 @@ from shared.model.users import (
     next_epoch,
 )
 from shared.observe import log, request_context
+from shared.store.attempt_outcomes import succeeded
 from shared.store.contract import Account, Attempt, Credentials, ExternalMatch, Reservation, Store
 from shared.store.json_file import editing, users_file
 from shared.store.json_file.attempts import MemoryAttempts
@@ -161,6 +162,8 @@ class JsonFileStore(Store):
             # The old server leaves out what a user doesn't have.
             record = {name: value for name, value in record.items() if value not in (None, [])}
             self._write(users, None, record)
+            if self._sends_mail:
+                self.mail.tell_of_network(record, client)  # It is the first one known.
             return users_file.user(record)
 
     def pending(self) -> list[str]:
@@ -201,11 +204,13 @@ class JsonFileStore(Store):
         record = self._read().by_key.get(key)
         return users_file.credentials(record) if record else None
 
-    def end_login(self, attempt: Attempt) -> None:
-        is_new = self.attempts.succeed(attempt, "login")
-        if is_new:
-            self.mail.tell_of_network(attempt)
+    def end_login(self, attempt: Attempt) -> bool:
+        self.attempts.succeed(attempt, "login")
+        is_told = False
+        if self._sends_mail and (record := self._read().by_id.get(succeeded(attempt).id)):
+            is_told = self.mail.tell_of_network(record, attempt.client)
         self.end_replaced(attempt.client)
+        return is_told
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         self.attempts.succeed(attempt, "reauthentication")
@@ -309,7 +314,9 @@ class JsonFileStore(Store):
             raise self.attempts.refused("login_disabled")
         known = users_file.identities(record)
         has_all = len(linked) == len(identities) or len(known) >= MAX_IDENTITIES
+        is_told = False
         if linked and has_all:
+            is_told = self._sends_mail and self.mail.tell_of_network(record, client)
             self.end_replaced(client)
         return ExternalMatch(
             credentials=users_file.credentials(record),
@@ -317,6 +324,7 @@ class JsonFileStore(Store):
             has_all=has_all,
             has_identities=bool(known),
             at=time.time(),
+            is_told=is_told,
         )
 
     def link(
@@ -338,6 +346,8 @@ class JsonFileStore(Store):
                 changes |= {"password": None, "epoch": next_epoch(found.user.epoch)}
             if proves_address:
                 changes[users_file.VERIFIED_AT] = record.get(users_file.VERIFIED_AT) or now_iso()
+            if self._sends_mail:
+                self.mail.tell_of_network(record, client)
             return changes
 
         changed = self._change(found, change, identities)

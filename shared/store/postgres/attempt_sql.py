@@ -97,7 +97,13 @@ def count_attempt(found: str, kind: str) -> str:
 
 
 def count_success(
-    kind: str, begun: str, then: str, more: str = "", also: str = "", undo: str = ""
+    kind: str,
+    begun: str,
+    then: str,
+    more: str = "",
+    also: str = "",
+    undo: str = "",
+    gives: str = "d.*",
 ) -> str:
     """Write the SQL that counts a success, and does what follows unless there were too many.
 
@@ -108,7 +114,7 @@ def count_success(
     `kind`, and of `begun` that it was throttled where it was not allowed. `more` comes after the
     rest, and `also` finds what a first call did whose answer was lost. `undo` is a WHEN that fails,
     where nothing at all is to be done. Gives whether it was allowed, for how many seconds the count
-    still lasts, and the row of `then`.
+    still lasts, and the row of `then`, or what else it `gives`.
     """
     is_allowed = "EXISTS (SELECT FROM allowed)"
     return f"""
@@ -142,7 +148,7 @@ def count_success(
         AND (EXISTS (SELECT FROM done) OR NOT EXISTS (SELECT FROM allowed)) RETURNING 1
     ) {more}
     SELECT {f"CASE {undo} ELSE {is_allowed} END" if undo else is_allowed},
-        extract(epoch FROM c.expires_at - CURRENT_TIMESTAMP)::float8, d.*
+        extract(epoch FROM c.expires_at - CURRENT_TIMESTAMP)::float8, {gives}
     FROM counted c LEFT JOIN (SELECT * FROM done {also}) d ON true
     """
 

@@ -147,8 +147,8 @@ class PostgresMail(MailStore):
                 ends_at=timestamp(token.ends_at),
                 success_limit=limits.success,
                 lockout_seconds=limits.lockout_seconds,
-                client=client.coarse,
                 **replaced(client),
+                **self._store.notice(client),
             )
         )
         if is_denied:

@@ -25,6 +25,7 @@ from shared.store.postgres.statements import (
     end_replaced,
     is_verified,
     next_epoch,
+    tell_of_network,
 )
 
 # Counted are the network, which is told when it has asked too often, and then the address, which
@@ -233,7 +234,7 @@ WITH found AS (
         CASE WHEN remaining < 0 THEN 'login_throttled' ELSE 'login' END, f.id, :client, 'local'
     FROM found f, counted WHERE remaining = -1 OR EXISTS (SELECT FROM done)
     ON CONFLICT (id) DO NOTHING
-){end_replaced("EXISTS (SELECT FROM done)")}
+){end_replaced("EXISTS (SELECT FROM done)")}{tell_of_network("SELECT id FROM done")}
 SELECT c.remaining < 0, extract(epoch FROM c.expires_at - CURRENT_TIMESTAMP)::float8, d.*
 FROM (VALUES (1)) one LEFT JOIN counted c ON true LEFT JOIN (
     SELECT * FROM done

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from shared.database.statement import Statement
 from shared.model.mails import MAX_AGE, NOTICE_SECONDS
-from shared.model.throttling import success_key
+from shared.model.throttling import notice_key, success_key
 from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS, USER_COLUMNS
 from shared.store.postgres.attempt_sql import (
     after,
@@ -174,6 +174,9 @@ FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
 WHERE attrelid = 'users'::regclass AND typcategory = 'S'
 """,
 )
+_SIGN_INS = "('login', 'signup', 'identity_linked')"
+"""Of the audit, by whom a network is the user's."""
+_IS_TOLD = "EXISTS (SELECT FROM news)"
 BEGIN_LOGIN = Statement(
     "begin_login",
     count_attempt(f"SELECT {USER}, {STORED_HASH} FROM users u WHERE email_key = :key", "login"),
@@ -187,44 +190,54 @@ BEGIN_REAUTHENTICATION = Statement(
         "reauthentication",
     ),
 )
-# A network from which the user has logged in lately costs one look at its own count, and no other.
-_TELL_OF_NETWORK = f""", news AS (
+
+
+def tell_of_network(who: str, unless: str = "false") -> str:
+    """Write what tells users by mail, once a week, of a sign-in from a network that is new.
+
+    `who` selects the `id` of who has signed in, and whoever has no other network is not told.
+    """
+    seen_there = f"""FROM auth_events k WHERE k.user_id = w.id AND k.kind IN {_SIGN_INS}"""
+    return f""", news AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
-    SELECT :notice_key, 0, {after(str(NOTICE_SECONDS))}
-    FROM auth_events e WHERE :sends_mail::bool AND e.id = :event::uuid
-    AND EXISTS (SELECT FROM allowed)
-    AND NOT EXISTS (
-        SELECT FROM auth_attempts WHERE key = :login_key AND known_until > CURRENT_TIMESTAMP
-    )
-    AND NOT EXISTS (
-        SELECT FROM auth_events k WHERE k.user_id = e.user_id AND k.client = :client
-        AND k.kind IN ('login', 'signup')
-    )
-    AND EXISTS (
-        SELECT FROM auth_events k WHERE k.user_id = e.user_id AND k.client IS NOT NULL
-        AND k.kind IN ('login', 'signup')
-    )
+    SELECT '{notice_key("")}' || w.id, 0, {after(str(NOTICE_SECONDS))}
+    FROM ({who}) w WHERE NOT {unless}
+    AND NOT EXISTS (SELECT {seen_there} AND k.client = :client)
+    AND EXISTS (SELECT {seen_there} AND k.client IS NOT NULL)
     ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at
         WHERE a.expires_at <= CURRENT_TIMESTAMP
     RETURNING 1
-), mail AS (
+), notice AS (
     {
-    enqueue(
-        "'new_sign_in'",
-        "news, auth_events e JOIN users u ON u.id = e.user_id",
-        where=f"e.id = :event::uuid AND {is_known_or_proved()}",
-    )
-}
+        enqueue(
+            "'new_sign_in'",
+            f"news, ({who}) w JOIN users u USING (id)",
+            where=is_known_or_proved(),
+        )
+    }
 )"""
-END_LOGIN = Statement(
-    "end_login",
-    count_success(
-        "login",
-        "login",
-        "SELECT 1 FROM allowed",
-        end_replaced("EXISTS (SELECT FROM allowed)") + _TELL_OF_NETWORK,
-    ),
-)
+
+
+def _end_login(*, tells: bool) -> Statement:
+    more = end_replaced("EXISTS (SELECT FROM allowed)")
+    if tells:
+        # A network from which the user has logged in lately costs one look at its own count.
+        more += tell_of_network(
+            """SELECT user_id AS id FROM auth_events
+            WHERE id = :event::uuid AND EXISTS (SELECT FROM allowed)""",
+            """EXISTS (SELECT FROM auth_attempts
+            WHERE key = :login_key AND known_until > CURRENT_TIMESTAMP)""",
+        )
+    return Statement(
+        "end_login",
+        count_success(
+            "login", "login", "SELECT 1 FROM allowed", more, gives=_IS_TOLD if tells else "false"
+        ),
+    )
+
+
+END_LOGIN, END_LOGIN_TELLING = _end_login(tells=False), _end_login(tells=True)
+"""Where no mail is sent, nothing is asked of networks."""
 # Where the user is not as they were found, the password was right all the same.
 FORGET_FAILURE = """, forgiven AS (
     DELETE FROM auth_events WHERE id = :event::uuid AND kind = 'reauthentication_failed'
@@ -347,12 +360,21 @@ WITH raised AS (
 SELECT id FROM raised UNION ALL SELECT user_id FROM auth_events WHERE id = :event::uuid
 """,
 )
+
+
 # The token's row is locked first, then that of the successes, which others lock alone or first. It
 # ends by what the first instance to see the token says, and is judged by what any may have said:
 # two whose clocks differ would else take turns in beginning the count anew.
-FIND_EXTERNAL = Statement(
-    "find_external",
-    f"""
+def _find_external(*, tells: bool) -> Statement:
+    more = end_replaced("EXISTS (SELECT FROM event, success WHERE remaining >= 0)")
+    if tells:
+        more += tell_of_network(
+            """SELECT id FROM linked
+            WHERE EXISTS (SELECT FROM event, success WHERE remaining >= 0)"""
+        )
+    return Statement(
+        "find_external",
+        f"""
 WITH matched AS (
     SELECT i.user_id, n FROM {_GIVEN} JOIN identities i USING (issuer, subject)
 ), linked AS (
@@ -379,18 +401,28 @@ WITH matched AS (
     FROM linked JOIN users USING (id), complete, success
     WHERE disabled_at IS NULL AND (remaining = -1 OR (remaining >= 0 AND has_all))
     ON CONFLICT (id) DO NOTHING RETURNING id
-){end_replaced("EXISTS (SELECT FROM event, success WHERE remaining >= 0)")}
+){more}
 SELECT t.remaining < 0, u.disabled_at IS NOT NULL, CASE WHEN s.remaining < 0
         THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
     {USER}, {STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
-    EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP
+    EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP,
+    {_IS_TOLD if tells else "false"}
 FROM token t CROSS JOIN complete LEFT JOIN success s ON true
     LEFT JOIN users u ON u.id = (SELECT id FROM found)
 """,
-)
-LINK = Statement(
-    "link",
-    f"""
+    )
+
+
+FIND_EXTERNAL, FIND_EXTERNAL_TELLING = _find_external(tells=False), _find_external(tells=True)
+
+
+def _link(*, tells: bool) -> Statement:
+    more = end_replaced("EXISTS (SELECT FROM target)")
+    if tells:
+        more += tell_of_network("SELECT id FROM target")
+    return Statement(
+        "link",
+        f"""
 WITH target AS (
     UPDATE users u SET provider = :provider,
         epoch = CASE WHEN :drops_password::bool THEN {next_epoch("epoch")} ELSE epoch END,
@@ -405,10 +437,13 @@ WITH target AS (
     INSERT INTO auth_events (id, at, kind, user_id, client)
     SELECT :event::uuid, CURRENT_TIMESTAMP, 'identity_linked', id, :client FROM target
     ON CONFLICT (id) DO NOTHING
-){end_replaced("EXISTS (SELECT FROM target)")}
+){more}
 SELECT {_HAS_ALL}, t.* FROM target t
 """,
-)
+    )
+
+
+LINK, LINK_TELLING = _link(tells=False), _link(tells=True)
 
 
 def _expired(table: str, key: str, condition: str) -> str:

@@ -35,7 +35,6 @@ from shared.model.throttling import (
     Pseudonyms,
     id_token_key,
     mail_keys,
-    notice_key,
     sign_up_key,
     success_key,
 )
@@ -270,17 +269,14 @@ class PostgresStore(Store):
             event=str(event or ""),
         )
 
-    def end_login(self, attempt: Attempt) -> None:
+    def end_login(self, attempt: Attempt) -> bool:
         """Count, fill up the other counts, and correct the event."""
         client = attempt.client
-        self._succeed(
-            statements.END_LOGIN,
-            "login",
-            attempt,
-            notice_key=notice_key(attempt.account),
-            **replaced(client),
-            **self.notice(client),
+        statement = statements.END_LOGIN_TELLING if self.sends_mail else statements.END_LOGIN
+        (is_told,) = self._succeed(
+            statement, "login", attempt, **replaced(client), **self._news(client)
         )
+        return bool(is_told)
 
     def change_password(self, attempt: Attempt, found: Credentials, new: str) -> User | None:
         """Update where the row is as it was found, and do the rest of a login."""
@@ -335,6 +331,10 @@ class PostgresStore(Store):
             "sends_mail": self.sends_mail,
             "client": client.coarse if client else None,
         }
+
+    def _news(self, client: Client) -> dict[str, Value]:
+        """Give the parameters of a sign-in, which tells of a new network if mail is sent."""
+        return self.notice(client) if self.sends_mail else {"client": client.coarse}
 
     def new_mail(self, kind: str, key: str, client: Client | None) -> dict[str, Value]:
         """Give those of a mail to an address, whose mails of this kind are counted."""
@@ -473,12 +473,12 @@ class PostgresStore(Store):
     ) -> ExternalMatch | None:
         """Look into `identities` first, and for the address only where nobody is there."""
         limits = self.limits
-        is_used_up, is_disabled, seconds, *columns, is_linked, has_all, has_identities, at = only(
+        telling = statements.FIND_EXTERNAL_TELLING
+        is_used_up, is_disabled, seconds, *columns, is_linked, has_all, has_any, at, is_told = only(
             self.database.execute(
-                statements.FIND_EXTERNAL,
+                telling if self.sends_mail else statements.FIND_EXTERNAL,
                 identities=_pairs(identities),
                 key=key,
-                client=client.coarse,
                 event=str(uuid.uuid4()),
                 token_key=id_token_key(token.id),
                 token_limit=limits.id_token,
@@ -486,6 +486,7 @@ class PostgresStore(Store):
                 success_limit=limits.success,
                 lockout_seconds=limits.lockout_seconds,
                 **replaced(client),
+                **self._news(client),
             )
         )
         if is_used_up:
@@ -497,7 +498,7 @@ class PostgresStore(Store):
         found = _credentials(columns)
         if seconds is not None:
             raise too_many(seconds, "login", found.user)
-        return ExternalMatch(found, is_linked, has_all, has_identities, at.timestamp())
+        return ExternalMatch(found, is_linked, has_all, has_any, at.timestamp(), is_told)
 
     def link(
         self,
@@ -514,7 +515,7 @@ class PostgresStore(Store):
         try:
             with self.explained({"provider": provider}):
                 rows = self.database.execute(
-                    statements.LINK,
+                    statements.LINK_TELLING if self.sends_mail else statements.LINK,
                     identities=_pairs(identities),
                     user_id=user.id,
                     epoch=user.epoch,
@@ -522,9 +523,9 @@ class PostgresStore(Store):
                     provider=provider,
                     drops_password=drops_password,
                     proves_address=proves_address,
-                    client=client.coarse,
                     event=str(uuid.uuid4()),
                     **replaced(client),
+                    **self._news(client),
                 )
         except StoreFault as error:
             if self.is_taken(error, user.id, None, identities):
