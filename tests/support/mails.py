@@ -61,8 +61,9 @@ def links(mails: Iterable[EmailMessage], to: str) -> list[tuple[str, str]]:
     return [link(mail) for mail in mails if mail["To"] == to and _LINK.search(text(mail))]
 
 
-def token_for(user: dict[str, Any], kind: Kind, to: str = "") -> str:
-    """Make the token of a mail to a user of the first epoch, as an answer has them."""
+def token_for(user: dict[str, Any], kind: Kind, to: str = "", epoch: int = 0) -> str:
+    """Make the token of a mail to a user, as an answer has them."""
     ids, address, now = (str(uuid.uuid4()), user["id"]), user["email"], time.time()
-    mail = Mail(ids[0], kind, to or address, ids[1], 0, digest_of(address), None, None, now, 0)
+    to, seen = to or address, digest_of(address)
+    mail = Mail(ids[0], kind, to, ids[1], epoch, seen, None, None, now, 0)
     return MailTokens(Signing([SECRET])).issue(mail, now)
