@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from flask import Response
 
 from shared.errors import MailNotConfigured

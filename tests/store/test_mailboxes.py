@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
+from types import FrameType
 
 import pytest
 
@@ -18,6 +21,7 @@ from shared.store.contract import Credentials, Store
 from tests.support.stores import (
     CLIENT,
     credentials,
+    disable,
     id_token,
     mails_written,
     pass_time,
@@ -82,6 +86,33 @@ def test_who_asks_for_an_address_that_nobody_has_is_answered_alike(store: Store)
     assert store.mail.status().waiting == 0
     assert store.mail.lease(10) == []
     assert mails_written(store) == 0
+
+
+def test_whoever_is_asked_for_the_same_is_done(store: Store) -> None:
+    """Told by the calls of our functions, which no other work on the machine makes more or less."""
+    for email in (ADA, "throttled@example.com", "disabled@example.com"):
+        _create(store, email)
+    disable(store, _found(store, "disabled@example.com").user.id)
+    for _ in range(PER_HOUR):
+        _ask(store, key="throttled@example.com")
+    called: dict[str, Counter[str]] = {}
+    for key in (ADA, "throttled@example.com", "disabled@example.com", "nobody@example.com"):
+        _ask(store, key=key)  # The first time its counts are made, and a statement is prepared.
+        counts = called[key] = Counter()
+
+        def count(frame: FrameType, event: str, _: object, counts: Counter[str] = counts) -> None:
+            if event == "call" and "/shared/" in frame.f_code.co_filename:
+                counts[frame.f_code.co_qualname] += 1
+
+        sys.setprofile(count)
+        try:
+            _ask(store, key=key)
+        finally:
+            sys.setprofile(None)
+    assert called[ADA].total() > 10
+    more = {key: (counts - called[ADA], called[ADA] - counts) for key, counts in called.items()}
+    assert more == dict.fromkeys(called, (Counter(), Counter()))
+    assert [mail.recipient for mail in _mails(store)] == ["throttled@example.com"] * 3 + [ADA] * 2
 
 
 def test_of_a_kind_an_address_gets_so_many_mails_an_hour_and_nobody_is_told(store: Store) -> None:

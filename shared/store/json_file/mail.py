@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from shared.store.json_file.store import JsonFileStore
 
 NOBODY = ""
-"""The recipient of a mail that is written so that nobody can tell that there is nobody."""
+"""The recipient of a mail that is written so that nobody can tell that there is nobody.
+
+All of it is made as for somebody, which takes as long.
+"""
 
 
 class JsonFileMail(MailStore):
@@ -52,15 +55,17 @@ class JsonFileMail(MailStore):
         self, kind: AskedKind, key: str, *, locale: str | None, client: Client
     ) -> None:
         """Count in memory, and write a file for the user, or for nobody."""
-        record = self._store.record(key=key)
-        is_allowed = self._store.attempts.ask_for_mail(kind, key, client, is_somebody=bool(record))
-        is_wanted = (
-            record is not None
-            and is_allowed
-            and users_file.is_enabled(record)
-            and (kind != "verification" or record.get(VERIFIED_AT) is None)
+        found = self._store.record(key=key)
+        record, is_somebody = found or {"id": NOBODY, "email": key}, found is not None
+        is_wanted = all(
+            (
+                self._store.attempts.ask_for_mail(kind, key, client, is_somebody=is_somebody),
+                is_somebody,
+                users_file.is_enabled(record),
+                kind != "verification" or record.get(VERIFIED_AT) is None,
+            )
         )
-        self._put(kind, record if is_wanted else None, locale, client)
+        self._put(kind, record, locale, client, is_wanted=is_wanted)
 
     def reset_password(self, token: MailToken, new: str, client: Client) -> User | None:
         """Change the record that is as the token says."""
@@ -166,7 +171,8 @@ class JsonFileMail(MailStore):
         owner = self._store.record(key=key)
         if self._store.attempts.count_mail("verification", key):
             is_told = owner is not None and users_file.is_enabled(owner)
-            self._put("address_taken", owner if is_told else None, locale, client)
+            owner = owner or {"id": NOBODY, "email": key}
+            self._put("address_taken", owner, locale, client, is_wanted=is_told)
 
     def tell_of_network(self, record: Record, client: Client | None) -> bool:
         """Tell who signs in from a network that is new, if others are known; tell if that is so."""
@@ -205,29 +211,31 @@ class JsonFileMail(MailStore):
     def _put(
         self,
         kind: Kind,
-        record: Record | None,
+        record: Record,
         locale: str | None,
         client: Client | None,
         *,
         recipient: str | None = None,
+        is_wanted: bool = True,
     ) -> None:
         if not self._sends_mail:
             return
-        user = users_file.user(record) if record else None
-        self._outbox.put(
-            Mail(
-                id=str(uuid.uuid4()),
-                kind=kind,
-                recipient=recipient or (user.email if user else NOBODY),
-                user_id=user.id if user else "",
-                epoch=user.epoch if user else 0,
-                seen=digest_of(email_key(user.email)) if user else "",
-                locale=(record or {}).get("locale") or locale,
-                asked_from=client.coarse if client else None,
-                created_at=time.time(),
-                tries=0,
-            )
+        user = users_file.user(record)
+        mail = Mail(
+            id=str(uuid.uuid4()),
+            kind=kind,
+            recipient=recipient or user.email,
+            user_id=user.id,
+            epoch=user.epoch,
+            seen=digest_of(email_key(user.email)),
+            locale=record.get("locale") or locale,
+            asked_from=client.coarse if client else None,
+            created_at=time.time(),
+            tries=0,
         )
+        if not is_wanted:
+            mail = mail._replace(recipient=NOBODY, user_id=NOBODY, epoch=0, seen="")
+        self._outbox.put(mail)
 
 
 def _is_as(record: Record, token: MailToken) -> bool:

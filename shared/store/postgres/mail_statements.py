@@ -31,12 +31,13 @@ from shared.store.postgres.statements import (
 # Counted are the network, which is told when it has asked too often, and then the address, which
 # is not: above its limits nothing is sent. A network from which the user has logged in lately has
 # limits of its own, or a stranger could use up the owner's. Keys of addresses that nobody has are
-# shared, so that they cannot fill the table.
+# shared, so that they cannot fill the table. The digest is made whoever is asked for.
 ASK = Statement(
     "ask_for_mail",
     f"""
 WITH found AS (
-    SELECT u.* FROM users u WHERE email_key = :key
+    SELECT id, email, epoch, locale, disabled_at, email_verified_at FROM users
+    WHERE email_key = :key
 ), client AS (
     INSERT INTO auth_attempts AS a (key, remaining, expires_at)
     VALUES (:client_key, :client_limit::int - 1, {after(":lockout_seconds")})
@@ -61,11 +62,13 @@ WITH found AS (
     SELECT f.* FROM found f, client c, hour h, day d
     WHERE c.remaining >= 0 AND h.remaining >= 0 AND d.remaining >= 0 AND disabled_at IS NULL
     AND (:kind <> 'verification' OR email_verified_at IS NULL)
+), digest AS MATERIALIZED (
+    SELECT {seen(":key::text")} AS seen
 ), mail AS (
     INSERT INTO mail_outbox (id, kind, recipient, user_id, epoch, seen, locale, asked_from)
-    SELECT :mail_id::uuid, :kind, w.email, w.id, w.epoch, {seen("w.email_key")},
+    SELECT :mail_id::uuid, :kind, w.email, w.id, w.epoch, CASE WHEN w.id IS NOT NULL THEN seen END,
         coalesce(w.locale, :locale), :client
-    FROM client LEFT JOIN wanted w ON true WHERE remaining >= 0
+    FROM client CROSS JOIN digest LEFT JOIN wanted w ON true WHERE remaining >= 0
     ON CONFLICT (id) DO NOTHING
 ), event AS (
     INSERT INTO auth_events (id, at, kind, user_id, actor, client)
