@@ -243,12 +243,7 @@ class JsonFileStore(Store):
 
     def user(self, user_id: str, *, sid: str = "") -> User | None:
         record = self._read().by_id.get(user_id)
-        is_there = record and sid not in record.get(REVOKED, {})
-        return (
-            users_file.user(record)
-            if record and is_there and users_file.is_enabled(record)
-            else None
-        )
+        return users_file.user(record) if record and _goes_on(record, sid) else None
 
     def account(self, user_id: str, *, sid: str) -> Account | None:
         record = self._read().by_id.get(user_id)
@@ -375,11 +370,7 @@ class JsonFileStore(Store):
     def _record_of(self, users: Users, session: Session) -> Record | None:
         """Find the user of a session that has not ended."""
         record = users.by_id.get(session.user.id)
-        if (
-            record is None
-            or session.sid in record.get(REVOKED, {})
-            or not users_file.is_enabled(record)
-        ):
+        if record is None or not _goes_on(record, session.sid):
             return None
         return record if record.get("epoch", 0) == session.user.epoch else None
 
