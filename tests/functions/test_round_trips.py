@@ -69,6 +69,7 @@ def mailing(postgres: Server, database: str, relay: Relay, tmp_path: Path) -> It
         MAIL_DELIVERY="self",
         PUBLIC_URL="http://127.0.0.1:9",
         SIGN_IN_BY_MAIL="true",
+        TRUSTED_PROXIES="1",
     ) as running:
         yield running
 
@@ -155,9 +156,12 @@ def test_each_function_makes_its_round_trips_and_those_of_a_new_connection_and_n
             )
 
 
-def test_what_is_mailed_costs_no_round_trip(mailing: Emulator, relay: Relay, dial: int) -> None:
+def test_what_is_mailed_costs_no_round_trip(
+    mailing: Emulator, postgres: Server, database: str, relay: Relay, dial: int
+) -> None:
     ada = {"email": "ada@example.com", "password": PASSWORD}
-    with mailing.client() as client:
+    home, elsewhere = {"X-Forwarded-For": "198.51.100.1"}, {"X-Forwarded-For": "192.0.2.1"}
+    with mailing.client(headers=home) as client:
         user = client.post("/api/signup", json=ada).json()
         until(lambda: relay.flights >= dial + SCHEMA_CHECK + SIGN_UP + CLEAN_UP)
 
@@ -187,6 +191,12 @@ def test_what_is_mailed_costs_no_round_trip(mailing: Emulator, relay: Relay, dia
             answer = client.post(path, json=body)
             assert answer.status_code == status, answer.text
             assert (path, relay.connections, relay.flights) == (path, 0, round_trips)
+        relay.reset()
+        changed = ada | {"password": new["newPassword"]}
+        assert client.post("/api/login", json=changed, headers=elsewhere).status_code == 200
+        assert (relay.connections, relay.flights) == (0, 2)
+    told = "SELECT count(*) FROM mail_outbox WHERE kind = 'new_sign_in'"
+    assert postgres.run(told, database) == [[1]]
 
 
 @pytest.mark.parametrize("watched", ["300"], indirect=True)
