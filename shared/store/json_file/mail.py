@@ -6,13 +6,14 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from shared.errors import EmailTaken
+from shared.errors import EmailTaken, StoreUnavailable
 from shared.formats.timestamps import now_iso
 from shared.model.clients import Client
 from shared.model.emails import email_key
 from shared.model.mails import AskedKind, Kind, Mail, OutboxStatus, digest_of
 from shared.model.user_record import REVOKED
 from shared.model.users import User, next_epoch
+from shared.observe import log
 from shared.store.contract import Attempt, Credentials, MailStore
 from shared.store.json_file import users_file
 from shared.store.json_file.outbox import OutboxFolder
@@ -204,9 +205,14 @@ class JsonFileMail(MailStore):
         self._outbox.clean_up()
 
     def forget(self, user_id: str) -> None:
-        """Leave out what is still to be sent to a user who is being deleted."""
-        if self._sends_mail:
+        """Leave out what is still to be sent to a user who has just been deleted."""
+        if not self._sends_mail:
+            return
+        try:
             self._outbox.forget(user_id)
+        except StoreUnavailable as error:
+            sentence = "Mails to a deleted user could not be left out, and will be sent"
+            log.write("WARNING", sentence, cause=error.cause)
 
     def _put(
         self,

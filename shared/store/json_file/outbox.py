@@ -2,6 +2,7 @@
 
 A mail is written before the change that it tells of, under the lock of the users file: whoever is
 killed in between has sent a mail too many, and its token is for a state that the user never left.
+For the same reason mails of a user who is deleted are left out after the deletion.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from shared import files
 from shared.errors import StoreBusy, StoreUnavailable
-from shared.formats.strict_json import InvalidJson, loads
+from shared.formats.strict_json import loads
 from shared.model.mails import LEASE_SECONDS, MAX_AGE, Mail, OutboxStatus
 
 _LOCK_SECONDS = 3.0
@@ -100,10 +101,10 @@ class OutboxFolder:
                     self._file(row["id"]).unlink(missing_ok=True)
 
     def forget(self, user_id: str) -> None:
-        """Leave out what was to be sent to a user who is being deleted."""
+        """Leave out what was to be sent to a user, but for the mail that tells of the deletion."""
         with self._locked():
             for row in self._rows():
-                if row["user_id"] == user_id:
+                if row["user_id"] == user_id and row["kind"] != "account_deleted":
                     self._file(row["id"]).unlink(missing_ok=True)
 
     def _forget_unfinished(self, now: float) -> None:
@@ -116,11 +117,12 @@ class OutboxFolder:
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Read each mail; what is none is left alone."""
         for path in sorted(self._path.glob("*.json")) if self._path.is_dir() else ():
-            with suppress(OSError, InvalidJson):
+            with suppress(OSError, ValueError):
                 row = loads(files.read(path)[0])
-                if isinstance(row, dict) and all(
+                is_mail = isinstance(row, dict) and all(
                     type(row.get(name)) in kinds for name, kinds in _MEMBERS.items()
-                ):
+                )
+                if is_mail and self._file(row["id"]) == path:  # And no copy of one.
                     yield row
 
     def _write(self, row: Mapping[str, Any]) -> None:

@@ -228,9 +228,9 @@ class JsonFileStore(Store):
             record = users.by_id.get(found.user.id)
             if not users_file.is_as_found(record, found):
                 return False
-            self.mail.forget(found.user.id)
             self.mail.tell("account_deleted", record, attempt.client)
             self._write(users, record, None)
+            self.mail.forget(found.user.id)
             return True
 
     def replace_password_hash(self, user_id: str, old: str, new: str) -> bool:
