@@ -16,6 +16,7 @@ import pytest
 from shared.credentials.mail_tokens import MailTokens
 from shared.credentials.signing import Signing
 from shared.environment import Environment
+from shared.mail import delivery
 from shared.mail.delivery import Deliverer
 from shared.mail.settings import MailSettings
 from shared.model.mails import MAX_AGE, Mail
@@ -23,7 +24,17 @@ from shared.model.users import User
 from shared.store.contract import Store
 from shared.store.json_file.outbox import OutboxFolder
 from shared.store.postgres.store import PostgresStore
-from tests.support.mail_servers import SETTINGS, Certificates, MailServer, url_of
+from tests.support.mail_servers import (
+    SETTINGS,
+    Answer,
+    Certificates,
+    MailServer,
+    RudeServer,
+    hang,
+    hang_up,
+    url_of,
+)
+from tests.support.postgres import free_port
 from tests.support.stores import CLIENT, opened_store, pass_time
 from tests.support.waiting import until
 
@@ -38,8 +49,8 @@ def store(store_settings: dict[str, str]) -> Iterator[Store]:
     opened.close()
 
 
-def _deliverer(store: Store, port: int) -> Deliverer:
-    settings = MailSettings.read(Environment(SETTINGS | {"MAIL_URL": url_of(port)}))
+def _deliverer(store: Store, port: int, scheme: str = "smtp") -> Deliverer:
+    settings = MailSettings.read(Environment(SETTINGS | {"MAIL_URL": url_of(port, scheme)}))
     return Deliverer(store.mail, TOKENS, settings)
 
 
@@ -60,13 +71,30 @@ def _due(store: Store) -> None:
             outbox._write(row | {"due_at": 0})
 
 
+def _clock_and_due(store: Store, mail_id: str) -> tuple[float, float]:
+    """Give the time by the store's clock, and when it tries a mail again."""
+    if isinstance(found := getattr(store, "_postgres", store), PostgresStore):
+        ((now, due),) = found.database.execute(
+            "SELECT extract(epoch FROM clock_timestamp())::float8, extract(epoch FROM due_at)"
+            "::float8 FROM mail_outbox WHERE id = :id::uuid",
+            id=mail_id,
+        )
+        return now, due
+    outbox: OutboxFolder = store.mail._outbox  # type: ignore[attr-defined]
+    (row,) = [row for row in outbox._rows() if row["id"] == mail_id]
+    return time.time(), row["due_at"]
+
+
+def _message_id(content: bytes) -> str:
+    return str(email.message_from_bytes(content)["Message-ID"])
+
+
 def _received(server: MailServer) -> list[tuple[str, str]]:
     """Give recipient and Message-ID of what a server took."""
     found = []
     for envelope in server.received:
         assert isinstance(envelope.content, bytes)
-        message = email.message_from_bytes(envelope.content)
-        found.append((envelope.rcpt_tos[0], message["Message-ID"]))
+        found.append((envelope.rcpt_tos[0], _message_id(envelope.content)))
     return found
 
 
@@ -104,6 +132,70 @@ def test_a_server_that_is_away_delays_mail_and_loses_none(
     output = capsys.readouterr().out
     assert "A mail could not be delivered yet" in output
     assert "example.com" not in output.replace("mail.example.com", "")
+
+
+AWAY: dict[str, dict[str, Answer] | None] = {
+    "refuses the connection": None,
+    "hangs at the greeting": {"greeting": hang},
+    "hangs after the message": {"message": hang},
+    "cuts at the greeting": {"greeting": hang_up},
+    "cuts at the message": {"DATA": hang_up},
+    "cuts after the message": {"message": hang_up},
+    "goes away": {"greeting": b"421 4.3.2 later\r\n"},
+    "serves nobody": {"greeting": b"554 5.7.1 no\r\n"},
+    "lets nobody in": {"AUTH": b"535 5.7.8 no\r\n"},
+    "lets nobody in for now": {"AUTH": b"454 4.7.0 later\r\n"},
+    "takes no sender": {"MAIL": b"550 5.7.1 not yours\r\n"},
+    "relays nothing": {"RCPT": b"554 5.7.1 denied\r\n"},
+    "is full": {"message": b"452 4.3.1 full\r\n"},
+}
+"""What a mail server does that has nothing to do with the mail; None where there is none."""
+
+
+@pytest.mark.parametrize("fault", AWAY)
+def test_a_server_that_comes_back_gets_each_mail_and_twice_only_what_it_did_not_answer(
+    store: Store, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    addresses, port, answers = ["ada@example.com", "bob@example.com"], free_port(), AWAY[fault]
+    _ask(store, *addresses)
+    deliverer = _deliverer(store, port, "smtps")
+    had: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "SEND_SECONDS", 1.5 if "hangs" in fault else 20.0)
+        if answers is None:
+            assert deliverer.deliver() == 0
+        else:
+            with RudeServer(certificates.context(), answers, port).running() as rude:
+                assert deliverer.deliver() == 0
+            said = [text for conversation in rude.conversations for text in conversation.heard]
+            had = [_message_id(text) for text in said if b"Message-ID" in text]
+    assert store.mail.status().waiting == 2
+    _due(store)
+    with MailServer(certificates.context(), direct_tls=True, port=port).running() as server:
+        assert deliverer.deliver() == 2
+        assert sorted(to for to, _ in _received(server)) == addresses
+        again = {message_id for _, message_id in _received(server)}
+    assert store.mail.status() == (0, 0)
+    assert bool(had) == (fault in ("hangs after the message", "cuts after the message", "is full"))
+    assert set(had) <= again
+
+
+@pytest.mark.parametrize("answer", ["421 4.3.2 later", "450 4.2.0 greylisted"])
+def test_a_mail_waits_twice_as_long_each_time_up_to_an_hour(
+    store: Store, certificates: Certificates, answer: str
+) -> None:
+    _ask(store, "ada@example.com")
+    (mail,) = store.mail.lease(1)
+    with _server(certificates, MAIL=answer, RCPT=answer) as server:
+        deliverer = _deliverer(store, server.port)
+        for seconds in (30, 60, 120, 240, 480, 960, 1920, 3600, 3600):
+            _due(store)
+            before, _ = _clock_and_due(store, mail.id)
+            assert deliverer.deliver() == 0
+            after, due = _clock_and_due(store, mail.id)
+            assert before + seconds <= due <= after + seconds
+            assert store.mail.lease(1) == []
+        assert server.received == []
 
 
 def test_a_mail_that_is_not_taken_holds_up_no_other(

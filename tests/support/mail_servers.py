@@ -68,13 +68,17 @@ class MailServer:
     """Keeps what it took; `answers` are said to the commands that they are for, in place of yes."""
 
     def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
-        """`options` are those of aiosmtpd's SMTP; `direct_tls` means ahead of any word."""
+        """`options` are those of aiosmtpd's SMTP; `direct_tls` means ahead of any word.
+
+        `address` and `port` are where it listens.
+        """
         self.received: list[Envelope] = []
         self.answers: dict[str, str] = {}
         self.logins: list[str] = []
         self.greeted: list[str] = []
         direct = options.pop("direct_tls", False)
         self._host = options.pop("address", "127.0.0.1")
+        self.port = options.pop("port", 0)
         self._ssl = context if direct else None
         self._options = {
             "hostname": "mail.test",
@@ -85,7 +89,6 @@ class MailServer:
             "authenticator": self._authenticate,
             "timeout": 30,
         } | options
-        self.port = 0
 
     def _authenticate(self, *call: Any) -> AuthResult:
         _, _, _, mechanism, data = call
@@ -120,7 +123,7 @@ class MailServer:
         async def serve() -> None:
             loop, is_over = asyncio.get_running_loop(), asyncio.Event()
             make = functools.partial(SMTP, self, loop=loop, **self._options)
-            server = await loop.create_server(make, self._host, 0, ssl=self._ssl)
+            server = await loop.create_server(make, self._host, self.port, ssl=self._ssl)
             port = server.sockets[0].getsockname()[1]
             started.put((port, functools.partial(loop.call_soon_threadsafe, is_over.set)))
             await is_over.wait()
@@ -216,10 +219,12 @@ class RudeServer:
     Without one it speaks in clear, and TLS begins where STARTTLS is answered by `begin_tls`.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, answers: Mapping[str, Answer]) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, answers: Mapping[str, Answer], port: int = 0
+    ) -> None:
         self._context = context
         self._answers = POLITE | dict(answers)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self.conversations: list[Conversation] = []
         self.is_left = threading.Event()
