@@ -262,6 +262,8 @@ class Application:
         """Close connections and files. The application can be used again."""
         if (deliverer := vars(self).get("deliverer")) is not None:
             deliverer.close()
+        if (wake := vars(self).get("wake")) is not None:
+            wake.close()
         if "store" in vars(self):
             self.store.close()
 

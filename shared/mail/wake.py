@@ -54,6 +54,12 @@ class Wake:
         writing.start()
         writing.join(SECONDS)
 
+    def close(self) -> None:
+        """Let go of the last one's connection."""
+        if self._written is not None:
+            self._written.close()
+            self._written = None
+
     def authorization(self, now: float) -> str:
         """Give the value of `Authorization` that a request made now has."""
         moment = str(int(now))
@@ -96,8 +102,7 @@ class Wake:
         except BaseException:
             connection.close()
             raise
-        if self._written is not None:
-            self._written.close()
+        self.close()
         self._written = connection
 
 
