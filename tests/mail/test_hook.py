@@ -7,12 +7,8 @@ import hashlib
 import hmac
 import json
 import re
-import ssl
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -21,49 +17,11 @@ from shared.environment import Environment
 from shared.mail.settings import MailSettings
 from shared.mail.transport import NotDelivered, Refused, open_transport
 from tests.support.connect_proxy import ConnectProxy
-from tests.support.mail_servers import MESSAGE, SETTINGS, Certificates
-from tests.support.serving import serving
+from tests.support.mail_servers import HOOK_PATH, MESSAGE, SETTINGS, Certificates, MailHook
 
 KEYS = (b"k" * 32, b"new" * 16)
 SECRETS = ", ".join(f"whsec_{base64.b64encode(key).decode()}" for key in KEYS)
-PATH = "/mail?key=canary"
 SECONDS = 20.0
-
-
-class MailHook:
-    """Keeps what it was posted."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.received: list[tuple[dict[str, str], bytes]] = []
-        self.status = 204
-        self.body = b""
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == PATH
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                outer.may_answer.wait(30)
-                self.send_response(outer.status)
-                self.send_header("Location", outer.url)
-                self.end_headers()
-                self.wfile.write(outer.body)
-
-            def log_message(self, *args: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        self.url = f"https://localhost:{self.port}{PATH}"
-
-    @contextmanager
-    def running(self) -> Iterator[MailHook]:
-        with serving(self._server):
-            yield self
 
 
 @pytest.fixture
@@ -176,9 +134,9 @@ def test_a_hook_that_does_not_answer_ends_with_the_deadline(hook: MailHook) -> N
 def test_a_hook_that_is_away_or_is_somebody_else_is_told(
     certificates: Certificates, hook: MailHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "refuses connections" in _cause(NotDelivered, f"https://localhost:1{PATH}")
-    assert "by its name" in _cause(NotDelivered, f"https://hook.invalid{PATH}")
-    wrong_name = f"https://127.0.0.1:{hook.port}{PATH}"
+    assert "refuses connections" in _cause(NotDelivered, f"https://localhost:1{HOOK_PATH}")
+    assert "by its name" in _cause(NotDelivered, f"https://hook.invalid{HOOK_PATH}")
+    wrong_name = f"https://127.0.0.1:{hook.port}{HOOK_PATH}"
     assert "certificate that is not valid for this host" in _cause(NotDelivered, wrong_name)
     monkeypatch.delenv("SSL_CERT_FILE")
     assert "certificate that is not valid for this host" in _cause(NotDelivered, hook.url)

@@ -1,4 +1,4 @@
-"""Mail servers: aiosmtpd's, which is a real one, and one that can be as rude as a test likes."""
+"""Mail servers: aiosmtpd's, a real one, one that can be as rude as a test likes, and a hook."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +21,9 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 from shared.mail.message import Message
 from tests.support.certificates import Authority
+from tests.support.serving import serving
 
+HOOK_PATH = "/mail?key=canary"
 USER, PASSWORD = "ada@example.com", "p@ss/wörd:canary"
 MESSAGE = Message(
     id="0d0f48c9-28f2-4e6c-b6a7-4ec1ed2b0a0f",
@@ -223,7 +226,7 @@ class RudeServer:
         self, context: ssl.SSLContext | None, answers: Mapping[str, Answer], port: int = 0
     ) -> None:
         self._context = context
-        self._answers = POLITE | dict(answers)
+        self.answers = POLITE | dict(answers)
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self.conversations: list[Conversation] = []
@@ -256,13 +259,13 @@ class RudeServer:
         try:
             if self._context is not None:
                 conversation.say(begin_tls(self._context))
-            conversation.say(self._answers["greeting"])
+            conversation.say(self.answers["greeting"])
             while True:
                 verb = conversation.hear().split(b" ")[0].decode()
-                conversation.say(self._answers.get(verb, b"502 5.5.1 no such thing\r\n"))
-                if verb == "DATA" and self._answers["DATA"] == POLITE["DATA"]:
+                conversation.say(self.answers.get(verb, b"502 5.5.1 no such thing\r\n"))
+                if verb == "DATA" and self.answers["DATA"] == POLITE["DATA"]:
                     conversation.hear(b"\r\n.\r\n")
-                    conversation.say(self._answers["message"])
+                    conversation.say(self.answers["message"])
         except (OSError, EOFError):
             pass
         finally:
@@ -278,3 +281,40 @@ def begin_tls(context: ssl.SSLContext, first: bytes = b"") -> Behave:
         conversation.connection = context.wrap_socket(conversation.connection, server_side=True)
 
     return behave
+
+
+class MailHook:
+    """A hook; it keeps what it was posted, and answers with `status` and `body`."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        self.status = 204
+        self.body = b""
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == HOOK_PATH
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                outer.may_answer.wait(30)
+                self.send_response(outer.status)
+                self.send_header("Location", outer.url)
+                self.end_headers()
+                self.wfile.write(outer.body)
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_address[1]
+        self.url = f"https://localhost:{self.port}{HOOK_PATH}"
+
+    @contextmanager
+    def running(self) -> Iterator[MailHook]:
+        """Listen."""
+        with serving(self._server):
+            yield self
