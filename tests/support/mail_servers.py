@@ -290,6 +290,8 @@ class MailHook:
         self.received: list[tuple[dict[str, str], bytes]] = []
         self.status = 204
         self.body = b""
+        self.repeats = False
+        """Whether the body is what was posted."""
         self.may_answer = threading.Event()
         self.may_answer.set()
         outer = self
@@ -303,7 +305,7 @@ class MailHook:
                 self.send_response(outer.status)
                 self.send_header("Location", outer.url)
                 self.end_headers()
-                self.wfile.write(outer.body)
+                self.wfile.write(body if outer.repeats else outer.body)
 
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
