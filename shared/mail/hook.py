@@ -22,6 +22,8 @@ from shared.mail.url import Hook
 
 _UNPROCESSABLE = 422
 """The one status that means the recipient; others mean us, the hook, or the moment."""
+_OF_MAIL = (400, 413, 500)
+"""Statuses that may well mean this mail alone, so that others are tried."""
 
 
 class HookTransport:
@@ -89,7 +91,8 @@ class HookTransport:
         if status == _UNPROCESSABLE:
             raise Refused(self._sentence(f"refuses the recipient (status {status})"))
         if status // 100 != 2:  # One with a long body is delivered.
-            raise NotDelivered(self._sentence(f"did not take the mail (status {status})"))
+            sentence = self._sentence(f"did not take the mail (status {status})")
+            raise NotDelivered(sentence, is_of_mail=status in _OF_MAIL)
 
     def _sentence(self, predicate: str) -> str:
         return f"The mail hook {self._hook.host} {predicate}."

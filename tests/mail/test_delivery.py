@@ -28,6 +28,7 @@ from tests.support.mail_servers import (
     SETTINGS,
     Answer,
     Certificates,
+    MailHook,
     MailServer,
     RudeServer,
     hang,
@@ -211,6 +212,20 @@ def test_a_mail_that_is_not_taken_holds_up_no_other(
         _due(store)
         server.answers = {}
         assert deliverer.deliver() == 2
+
+
+@pytest.mark.parametrize(("status", "others"), [(400, 1), (413, 1), (500, 1), (429, 0), (503, 0)])
+def test_a_mail_at_which_a_hook_fails_holds_up_no_other_unless_the_hook_is_away(
+    store: Store, certificates: Certificates, status: int, others: int
+) -> None:
+    _ask(store, "ada@example.com", "bob@example.com")
+    with MailHook(certificates.context()).running() as hook:
+        hook.statuses = {"ada@example.com": status}
+        secret = {"MAIL_HOOK_SECRET": f"whsec_{'k' * 32}", "MAIL_URL": hook.url}
+        settings = MailSettings.read(Environment(SETTINGS | secret))
+        assert Deliverer(store.mail, TOKENS, settings).deliver() == others
+        assert len(hook.received) == 1 + others
+    assert store.mail.status().waiting == 2 - others
 
 
 def test_a_recipient_who_is_refused_is_told_loudly_and_forgotten(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import queue
 import socket
 import ssl
@@ -289,6 +290,8 @@ class MailHook:
     def __init__(self, context: ssl.SSLContext) -> None:
         self.received: list[tuple[dict[str, str], bytes]] = []
         self.status = 204
+        self.statuses: dict[str, int] = {}
+        """Of mails to some, in place of `status`."""
         self.body = b""
         self.repeats = False
         """Whether the body is what was posted."""
@@ -302,7 +305,8 @@ class MailHook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 outer.may_answer.wait(30)
-                self.send_response(outer.status)
+                to = json.loads(body)["data"]["to"]
+                self.send_response(outer.statuses.get(to, outer.status))
                 self.send_header("Location", outer.url)
                 self.end_headers()
                 self.wfile.write(body if outer.repeats else outer.body)
