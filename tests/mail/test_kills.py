@@ -128,6 +128,15 @@ def _asked(mails: Mails) -> list[str]:
     return addresses
 
 
+def _places_of_a_delivery(mails: Mails) -> list[str]:
+    """Give the functions of the lines of one that is not the first, which makes a file of locks."""
+    for _ in range(2):
+        _asked(mails)
+        places = mails.killed.places("deliver")
+        mails.nothing_is_left()
+    return places
+
+
 def _killed_at(mails: Mails, number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Kill a delivery of two mails, and have another finish it.
 
@@ -161,9 +170,7 @@ def _some(first: int, end: int, count: int) -> list[int]:
 def test_a_delivery_that_is_killed_loses_nothing_and_sends_twice_only_what_nobody_knows_of(
     mails: Mails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _asked(mails)
-    places = mails.killed.places("deliver")
-    mails.nothing_is_left()
+    places = _places_of_a_delivery(mails)
     # Two mails are begun, sent in pieces, and forgotten.
     begun = [run[0] for run in _runs(places, "_settle")]
     sent = sorted(sorted(_runs(places, "_send"), key=len)[-2:])
@@ -197,10 +204,10 @@ def test_a_delivery_that_is_killed_loses_nothing_and_sends_twice_only_what_nobod
 def test_a_delivery_that_is_killed_wherever_it_is_loses_nothing(
     mails: Mails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _asked(mails)
-    last = len(mails.killed.places("deliver"))
-    found = [_killed_at(mails, number, monkeypatch) for number in range(1, last - 5, 3)]
-    assert set(found) == {(0, 2), (1, 2), (1, 1), (2, 1), (2, 0)}
+    last = len(_places_of_a_delivery(mails))
+    found = [_killed_at(mails, number, monkeypatch) for number in range(1, last, 5)]
+    assert {(0, 2), (1, 1), (2, 0)} <= set(found)
+    assert set(found) <= {(0, 2), (1, 2), (1, 1), (2, 1), (2, 0)}
 
 
 def _is_there(mails: Mails, address: str) -> bool:
@@ -211,7 +218,7 @@ def _is_there(mails: Mails, address: str) -> bool:
     return address in [user["email"] for user in users]
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.long)])
 def test_a_sign_up_that_is_killed_leaves_no_user_without_the_mail(
     mails: Mails, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -238,7 +245,7 @@ def test_a_sign_up_that_is_killed_leaves_no_user_without_the_mail(
     assert {(False, False), (True, True)} <= set(seen)
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.long)])
 def test_a_deletion_that_is_killed_takes_no_mail_from_a_user_who_stays(
     mails: Mails, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
