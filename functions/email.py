@@ -10,7 +10,7 @@ from shared.web.endpoint import endpoint
 from shared.web.responses import answer
 
 _REQUESTED = (
-    "We have sent a message to the new address. The change counts once you have followed the link "
+    "We have sent a message to the new address. The change takes effect once you follow the link "
     "in it."
 )
 

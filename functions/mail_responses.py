@@ -11,8 +11,8 @@ from shared.web.call import Call
 from shared.web.responses import answer
 
 _ASKED = (
-    "If there is an account with this address, we have sent a message to it. Please look in your "
-    "mail, and in the folder for spam."
+    "If there is an account with this address, we have sent it an email. Please check your inbox "
+    "and your spam folder."
 )
 
 

@@ -12,8 +12,8 @@ from shared.web.endpoint import endpoint
 from shared.web.responses import answer
 
 _CREATED = (
-    "We have sent you a message. Please follow the link in it, and then log in. If you have an "
-    "account already, the message says so."
+    "We have sent you an email. Please follow the link in it, then log in. If you already have an "
+    "account, the email says so."
 )
 
 

@@ -69,7 +69,10 @@ class InvalidCredentials(AuthError):
         wait = _in_words(lockout_seconds)
         sentence = f"Invalid email or password. If you have tried several times, wait {wait}."
         if asks_for_proof:
-            sentence += " If you have just signed up, please follow the link in your mail first."
+            sentence += (
+                " If you have just signed up, please first follow the link in the email that we "
+                "sent you."
+            )
         super().__init__(sentence, **facts)
 
 
@@ -198,7 +201,7 @@ class InvalidMailToken(AuthError):
     """The token of a mail is used, has ended, is another's, or none of ours: one answer for all."""
 
     code = "invalid_mail_token"
-    sentence = "This link is not valid any more. Please ask for a new one."
+    sentence = "This link is no longer valid. Please request a new one."
 
 
 class ProofRequired(AuthError):
@@ -219,7 +222,7 @@ class MailNotConfigured(AuthError):
     """No mail can be sent from here."""
 
     code = "mail_not_configured"
-    sentence = "Mails are not sent from here. Please contact support."
+    sentence = "This service does not send email. Please contact support."
 
 
 class GoogleNotConfigured(AuthError):

@@ -115,7 +115,7 @@ const FORMS = {
     showSent(
       say(
         "A message is on its way to you, unless you have had several within the hour. Please " +
-          "look in the folder for spam, too.",
+          "check your spam folder, too.",
       ),
     );
   },

@@ -93,7 +93,7 @@ async function signIn(path, body) {
   document.getElementById("signed-in-heading").focus();
   if (path === "/api/signup" && answer.emailVerified === false) {
     notice.textContent = say(
-      "We have sent you a message. Please confirm your address by the link in it.",
+      "We have sent you a message. Please use the link in it to confirm your address.",
     );
   }
   tellOfOutage(path);

@@ -97,7 +97,7 @@ class Mailboxes:
         """
         key = parse_new_email(email, field="newEmail")
         if key == email_key(session.user.email):
-            raise InvalidInput("newEmail", "This is your address already")
+            raise InvalidInput("newEmail", "This is already your address")
         with self._gate.attempt(client, "reauthentication"):
             attempt, found = self._accounts.prove_again(session, "password", password, client)
             done = self._store.request_email_change(attempt, found, key)

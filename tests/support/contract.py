@@ -35,7 +35,7 @@ MORE_THAN_A_SCHEMA_TELLS = (
     "Please enter your current password",  # unless the account has none
     "Please name the batch",  # of a rollback
     "The action must be one of",  # in the query, once there is one
-    "This link is not valid any more.",  # as that of an example
+    "This link is no longer valid.",  # as that of an example
     "The file cannot be read:",  # which the users in a body are called
 )
 """What a body that fits its schema may yet be refused for: how the sentence begins."""
