@@ -24,7 +24,7 @@ def main() -> int:
         sent = app.deliverer.deliver()
         waiting = app.store.mail.status().waiting
     except StoreUnavailable as error:
-        print(f"The outbox could not be read: {error.cause}", file=sys.stderr)
+        print(f"Cannot read the outbox: {error.cause}", file=sys.stderr)
         return 1
     finally:
         app.close()

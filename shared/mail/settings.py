@@ -31,7 +31,8 @@ class MailSettings(NamedTuple):
     """What the links in mails begin with: an origin, without a slash at its end."""
     application: str = "AI-Coder"
     delivery: Delivery = "after"
-    """After an answer, or in a request of the service to itself, where the CPU goes with it."""
+    """`after`: after an answer. `self`: by a request of the service to itself, where the platform
+    stops the CPU with the answer."""
     verification: Verification = "off"
     sign_in_by_mail: bool = False
 
@@ -109,7 +110,7 @@ def _default_sender(env: Environment, application: str) -> Mailbox | None:
     if env.text("MAIL_URL") is not None:
         if env.text("MAIL_FROM") is None:
             env.problems.append(
-                "MAIL_FROM is missing: mail needs an address that it comes from, such as "
+                "MAIL_FROM is missing: set the sender's address, such as "
                 "AI-Coder <no-reply@example.com>."
             )
         return None
@@ -136,7 +137,9 @@ def _public_url(env: Environment) -> str | None:
     try:
         origin = origins.parse_written(text.removesuffix("/"))
     except origins.InvalidOrigin as error:
-        env.problems.append(f"PUBLIC_URL must be such as https://app.example.com: {error}.")
+        env.problems.append(
+            f"PUBLIC_URL must be an origin, such as https://app.example.com: {error}."
+        )
         return None
     if env.secure and origin.scheme != "https":
         env.problems.append("PUBLIC_URL must begin with https:// in production.")
@@ -147,7 +150,7 @@ def _application(env: Environment) -> str:
     name = env.text("APPLICATION_NAME") or MailSettings().application
     if not name.isprintable() or len(name) > _NAME_MAX_LENGTH:
         env.problems.append(
-            f"APPLICATION_NAME must be at most {_NAME_MAX_LENGTH} characters that can be printed."
+            f"APPLICATION_NAME must be at most {_NAME_MAX_LENGTH} printable characters."
         )
     return name
 

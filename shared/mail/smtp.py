@@ -153,7 +153,7 @@ class _Session:
         if not recipient.isascii():
             parameters += " SMTPUTF8"
         reply = self._command(f"MAIL FROM:<{sender}>{parameters}", "MAIL")
-        self._expect(reply, 250, "does not take the address of MAIL_FROM for a sender")
+        self._expect(reply, 250, "does not accept the MAIL_FROM address as the sender")
         reply = self._command(f"RCPT TO:<{recipient}>", "RCPT")
         if reply.code // 100 == 5 and not _OURS.match(reply.status):
             raise Refused(f"The mail server {self._host} refuses the recipient ({reply.status}).")
@@ -223,7 +223,7 @@ class _Session:
         for answer in encoded:
             if reply.code == 334:
                 reply = self._command(answer, "AUTH")
-        self._expect(reply, 235, "does not let us in: check user and password in MAIL_URL")
+        self._expect(reply, 235, "rejects the login: check user and password in MAIL_URL")
 
     def _command(self, line: str, step: str = "") -> Reply:
         """Send a line and give the answer; `step` is what may be told of the line."""

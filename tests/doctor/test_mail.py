@@ -34,7 +34,7 @@ def test_a_server_that_does_not_is_a_problem_without_its_password(server: MailSe
     with server.running():
         url = url_of(server.port).replace("ada", "eve")
         (problem,) = told(look("mail", **SETTINGS, MAIL_URL=url), "problem")
-    assert "does not let us in: check user and password in MAIL_URL" in problem
+    assert "rejects the login: check user and password in MAIL_URL" in problem
     assert "When mail does not leave" in problem
     assert PASSWORD not in problem
     assert "eve" not in problem

@@ -168,13 +168,13 @@ def test_what_mail_needs_is_asked_for_all_at_once() -> None:
     [
         ("MAIL_FROM", "AI-Coder", "MAIL_FROM must be an address"),
         ("MAIL_REPLY_TO", "a@b@", "MAIL_REPLY_TO must be an address"),
-        ("PUBLIC_URL", "app.example.com", "PUBLIC_URL must be such as https://app.example.com"),
+        ("PUBLIC_URL", "app.example.com", "PUBLIC_URL must be an origin, such as https://"),
         ("PUBLIC_URL", "https://app.example.com/auth", "ends after the host"),
         ("PUBLIC_URL", "http://app.example.com", "must begin with https:// in production"),
         ("EMAIL_VERIFICATION", "yes", "must be one of off, optional, required"),
         ("SIGN_IN_BY_MAIL", "maybe", "must be true or false"),
-        ("APPLICATION_NAME", "a\tb", "that can be printed"),
-        ("APPLICATION_NAME", "a" * 65, "at most 64 characters"),
+        ("APPLICATION_NAME", "a\tb", "printable characters"),
+        ("APPLICATION_NAME", "a" * 65, "at most 64 printable"),
     ],
 )
 def test_another_setting_that_cannot_be_used_is_one_sentence(
