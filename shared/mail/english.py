@@ -55,20 +55,20 @@ ENGLISH = Language(
         ),
         "password_reset": Letter(
             subject="Choose a new password for $application",
-            opening="A new password was requested for your $application account. With this link "
-            "you choose it:",
+            opening="A new password was requested for your $application account. Use this link "
+            "to choose one:",
             button="Choose a new password",
-            if_it_was_you="The link works for $lifetime, and only once. Afterwards, sign in again "
+            if_it_was_you="The link works once, within $lifetime. Afterwards, sign in again "
             "with the new password on all your devices.",
             if_it_was_not="The request was made $asked. If it was not you, you can ignore this "
             f"message: your password stays as it is. {_TO_NOBODY}",
         ),
         "login_link": Letter(
             subject="Your link to sign in to $application",
-            opening="A link to sign in was requested for your $application account. With it you "
-            "need no password:",
+            opening="A link to sign in was requested for your $application account. It lets "
+            "you sign in without a password:",
             button="Sign in",
-            if_it_was_you="The link works for $lifetime, and only once.",
+            if_it_was_you="The link works once, within $lifetime.",
             if_it_was_not="The request was made $asked. If it was not you, you can ignore this "
             f"message: the request alone lets nobody into your account. {_TO_NOBODY}",
         ),
@@ -91,7 +91,7 @@ ENGLISH = Language(
             if_it_was_not="If it was not you, there is nothing you need to do.",
         ),
         "password_changed": Letter(
-            subject="Your password for $application was changed",
+            subject="Your $application password was changed",
             opening="The password of your $application account was changed $asked. All other "
             "devices were signed out.",
             if_it_was_you=_NOTHING_TO_DO,
@@ -115,8 +115,8 @@ ENGLISH = Language(
         ),
         "new_sign_in": Letter(
             subject="New sign-in to your $application account",
-            opening="Somebody signed in to your $application account $asked. Your account was not "
-            "used from there before.",
+            opening="Somebody signed in to your $application account $asked. Your account had not "
+            "been used from there before.",
             if_it_was_you="If it was you, for example while travelling or with a new phone, there "
             "is nothing you need to do.",
             if_it_was_not=f"{_SOMEBODY_ELSE} {_RESET}",
