@@ -10,7 +10,7 @@ _MISTYPED = (
     "jemand bei der Adresse vertippt, und Sie brauchen sonst nichts zu tun."
 )
 _TO_NOBODY = "Geben Sie den Link an niemanden weiter, ganz gleich, wer danach fragt."
-_SOMEBODY_ELSE = "Wenn Sie das nicht waren, hat vielleicht jemand anders Zugang zu Ihrem Konto."
+_SOMEBODY_ELSE = "Wenn Sie das nicht waren, hat vielleicht jemand anders Zugriff auf Ihr Konto."
 _RESET = (
     "Gehen Sie bitte sofort auf $home und wählen Sie dort „Passwort vergessen?“. Sobald Sie ein "
     "neues Passwort gewählt haben, sind alle anderen abgemeldet."
@@ -22,7 +22,8 @@ _ELSEWHERE = (
 
 GERMAN = Language(
     greeting="Guten Tag!",
-    address="Falls der Knopf nicht funktioniert, kopieren Sie diese Adresse in Ihren Browser:",
+    address="Falls die Schaltfläche nicht funktioniert, kopieren Sie diese Adresse in Ihren "
+    "Browser:",
     footer="Diese Nachricht wurde automatisch von $application verschickt.",
     time="am $day. $month $year um $clock Uhr UTC (Ihre Ortszeit kann abweichen)",
     network=", von einem Internetanschluss aus, dessen IP-Adresse mit $addresses beginnt",
@@ -62,8 +63,8 @@ GERMAN = Language(
             button="Neues Passwort wählen",
             if_it_was_you="Der Link gilt $lifetime lang und lässt sich nur einmal benutzen. Melden "
             "Sie sich danach auf allen Ihren Geräten mit dem neuen Passwort wieder an.",
-            if_it_was_not="Die Anforderung kam $asked. Wenn Sie das nicht waren, können Sie diese "
-            f"Nachricht ignorieren: Ihr Passwort bleibt, wie es ist. {_TO_NOBODY}",
+            if_it_was_not="Angefordert wurde der Link $asked. Wenn Sie das nicht waren, können "
+            f"Sie diese Nachricht ignorieren: Ihr Passwort bleibt, wie es ist. {_TO_NOBODY}",
         ),
         "login_link": Letter(
             subject="Ihr Link zur Anmeldung bei $application",
@@ -71,9 +72,9 @@ GERMAN = Language(
             "Damit brauchen Sie kein Passwort:",
             button="Anmelden",
             if_it_was_you="Der Link gilt $lifetime lang und lässt sich nur einmal benutzen.",
-            if_it_was_not="Die Anforderung kam $asked. Wenn Sie das nicht waren, können Sie diese "
-            "Nachricht ignorieren: Durch die Anforderung allein kommt niemand in Ihr Konto. "
-            f"{_TO_NOBODY}",
+            if_it_was_not="Angefordert wurde der Link $asked. Wenn Sie das nicht waren, können "
+            "Sie diese Nachricht ignorieren: Durch die Anforderung allein kommt niemand in Ihr "
+            f"Konto. {_TO_NOBODY}",
         ),
         "email_change": Letter(
             subject="Bitte bestätigen Sie Ihre neue E-Mail-Adresse für $application",
@@ -114,7 +115,7 @@ GERMAN = Language(
             opening="Ihr Konto bei $application wurde gelöscht. Dies ist die letzte Nachricht "
             "dazu. Sie können sich jederzeit neu registrieren.",
             if_it_was_you=_NOTHING_TO_DO,
-            if_it_was_not="Wenn Sie das nicht waren, hatte jemand anders Zugang zu Ihrem Konto. "
+            if_it_was_not="Wenn Sie das nicht waren, hatte jemand anders Zugriff auf Ihr Konto. "
             f"{_CONTACT}. {_ELSEWHERE}",
         ),
         "new_sign_in": Letter(

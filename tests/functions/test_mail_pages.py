@@ -139,7 +139,7 @@ RESET = {
         "told": "Falls es ein Konto mit dieser Adresse gibt",
         "title": "Neues Passwort wählen",
         "new": "Neues Passwort",
-        "common": "zu kurz, zu häufig",
+        "common": "zu kurz, zu verbreitet",
         "change": "Passwort ändern",
         "done": "Ihr Passwort wurde geändert",
         "log in": "Anmelden",
