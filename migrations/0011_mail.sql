@@ -1,6 +1,6 @@
--- Whose address is proved, who may not come in, in which language, and the mails that are still to be sent.
+-- Email verification, disabled accounts, the language of mails, and the outbox.
 
--- All NULL: a user from before there was this, of whom nothing is asked.
+-- All NULL: the user predates verification, and is never asked for it.
 ALTER TABLE users ADD COLUMN IF NOT EXISTS email_verified_at TIMESTAMPTZ;
 ALTER TABLE users ADD COLUMN IF NOT EXISTS unverified_since TIMESTAMPTZ;
 ALTER TABLE users ADD COLUMN IF NOT EXISTS disabled_at TIMESTAMPTZ;
