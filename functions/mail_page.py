@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email
 import re
-import secrets
 from contextlib import suppress
 from datetime import datetime
 from email import policy
@@ -42,20 +41,10 @@ def mail_page(call: Call) -> Response:
     _, _, host = call.source
     if not _THIS_MACHINE.fullmatch(host or ""):
         raise no_such_path()
-    nonce = secrets.token_urlsafe(16)
-    text = rendering.template("mails.html").render(
-        nonce=nonce,
-        css=(rendering.PAGES / "sign-in.css").read_text(encoding="utf-8"),
-        folder=folder,
-        mails=_newest(folder),
-        shown=SHOWN,
+    mails = _newest(folder)
+    return rendering.styled_page(
+        "mails.html", "sign-in.css", folder=folder, mails=mails, shown=SHOWN
     )
-    response = Response(text, content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
-    )
-    return response
 
 
 def _newest(folder: Path) -> list[_Shown]:

@@ -7,6 +7,7 @@ error codes of the API, whose own sentences are English.
 from __future__ import annotations
 
 import functools
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from shared.model.locales import DEFAULT_LOCALE, preferred_locale
 from shared.web.call import Call
 
 PAGES = Path(__file__).parent
+_HTML = "text/html; charset=utf-8"
 _TYPES = {".css": "text/css", ".js": "text/javascript"}
 
 
@@ -28,7 +30,7 @@ def _environment() -> Environment:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
 
 
-def template(name: str) -> Template:
+def _template(name: str) -> Template:
     """Give a template, whose values are escaped."""
     return _environment().get_template(name)
 
@@ -50,7 +52,7 @@ def page(call: Call, name: str, **values: Any) -> Response:
     def say(sentence: str, **parts: object) -> str:
         return language["words"].get(sentence, sentence).format(**parts)
 
-    text = template(name).render(
+    text = _template(name).render(
         _=say,
         application=call.settings.mail.application,
         language=language,
@@ -58,7 +60,19 @@ def page(call: Call, name: str, **values: Any) -> Response:
         password_min_length=call.settings.credentials.password_min_length,
         **values,
     )
-    return Response(text, content_type="text/html; charset=utf-8")
+    return Response(text, content_type=_HTML)
+
+
+def styled_page(name: str, css: str, **values: Any) -> Response:
+    """Answer with a page that loads nothing and has no script; its style stands in it."""
+    nonce = secrets.token_urlsafe(16)
+    style = (PAGES / css).read_text(encoding="utf-8")
+    text = _template(name).render(nonce=nonce, css=style, **values)
+    response = Response(text, content_type=_HTML)
+    response.headers["Content-Security-Policy"] = policy(
+        script_src="'none'", style_src=f"'nonce-{nonce}'", connect_src="'none'"
+    )
+    return response
 
 
 def _language(locale: str) -> dict[str, dict[str, str]]:

@@ -254,7 +254,7 @@ def test_a_browser_is_not_asked_for_the_token_where_something_changes(full: Emul
         assert migrate.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
-def test_its_policy_allows_its_own_style_and_nothing_else(full: Emulator) -> None:
+def test_its_policy_allows_its_own_style_and_nothing_that_is_loaded(full: Emulator) -> None:
     with full.client(auth=("me", TOKEN)) as client:
         answers = [client.get("/api/dashboard") for _ in range(2)]
     policies = [answer.headers["Content-Security-Policy"] for answer in answers]
@@ -262,8 +262,9 @@ def test_its_policy_allows_its_own_style_and_nothing_else(full: Emulator) -> Non
     for answer, policy in zip(answers, policies, strict=True):
         (nonce,) = re.findall(r'<style nonce="([\w-]{22})">', answer.text)
         assert policy == (
-            f"default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'"
+            f"default-src 'none'; script-src 'none'; style-src 'nonce-{nonce}'; "
+            "connect-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
         )
         assert answer.headers["Cache-Control"] == "no-store"
 

@@ -491,7 +491,9 @@ class TestMailOfDevelopment:
         assert response.text.count('<a href="http://localhost:8080/verify#token=') == 3
         assert "Please confirm your email address" in response.text
         assert "</a>\nThe link works" in response.text  # A line of its own, and one below it.
-        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; style-")
+        assert response.headers["Content-Security-Policy"].startswith(
+            "default-src 'none'; script-src 'none'; style-src 'nonce-"
+        )
 
     def test_it_shows_text_and_never_markup(self, app: Served) -> None:
         folder = app.settings.mail.folder
