@@ -17,6 +17,10 @@ _RESET = (
 )
 _CONTACT = "Please get in touch with us through $home right away"
 _ELSEWHERE = "If you use the password of this account anywhere else, change it there, too."
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
 
 ENGLISH = Language(
     greeting="Hello,",
@@ -24,20 +28,7 @@ ENGLISH = Language(
     footer="This message was sent automatically by $application.",
     time="on $day $month $year at $clock UTC (your local time may differ)",
     network=", from an internet connection whose IP address begins with $addresses",
-    months=(
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ),
+    months=_MONTHS,
     units=(
         (24 * 60 * 60, "one day", "days"),
         (60 * 60, "one hour", "hours"),

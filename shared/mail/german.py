@@ -19,6 +19,10 @@ _CONTACT = "Bitte melden Sie sich über $home sofort bei uns"
 _ELSEWHERE = (
     "Falls Sie das Passwort dieses Kontos auch anderswo benutzen, ändern Sie es dort ebenfalls."
 )
+_MONTHS = (
+    "Januar", "Februar", "März", "April", "Mai", "Juni", "Juli", "August", "September", "Oktober",
+    "November", "Dezember",
+)  # fmt: skip
 
 GERMAN = Language(
     greeting="Guten Tag!",
@@ -27,20 +31,7 @@ GERMAN = Language(
     footer="Diese Nachricht wurde automatisch von $application verschickt.",
     time="am $day. $month $year um $clock Uhr UTC (Ihre Ortszeit kann abweichen)",
     network=", von einem Internetanschluss aus, dessen IP-Adresse mit $addresses beginnt",
-    months=(
-        "Januar",
-        "Februar",
-        "März",
-        "April",
-        "Mai",
-        "Juni",
-        "Juli",
-        "August",
-        "September",
-        "Oktober",
-        "November",
-        "Dezember",
-    ),
+    months=_MONTHS,
     units=(
         (24 * 60 * 60, "einen Tag", "Tage"),
         (60 * 60, "eine Stunde", "Stunden"),
