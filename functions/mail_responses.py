@@ -5,7 +5,6 @@ from __future__ import annotations
 from flask import Response
 
 from shared.errors import MailNotConfigured
-from shared.model.locales import preferred_locale
 from shared.model.mails import AskedKind
 from shared.web.call import Call
 from shared.web.responses import answer
@@ -22,15 +21,10 @@ def require_mail(call: Call) -> None:
         raise MailNotConfigured
 
 
-def locale(call: Call) -> str | None:
-    """Give the one of our languages that the caller prefers."""
-    return preferred_locale(call.request.headers.get("Accept-Language"))
-
-
 def ask(call: Call, kind: AskedKind, email: str) -> Response:
     """Have a mail sent to an address, if it is somebody's: 202 in every case."""
     require_mail(call)
-    call.app.mailboxes.ask(kind, email=email, locale=locale(call), client=call.client)
+    call.app.mailboxes.ask(kind, email=email, locale=call.locale, client=call.client)
     call.log["event"] = f"{kind}_requested"
     deliver(call)
     return answer({"message": _ASKED}, 202)

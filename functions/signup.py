@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from functions.mail_responses import deliver, locale
+from functions.mail_responses import deliver
 from functions.user_responses import begin_session
 from shared.errors import EmailTaken
 from shared.web.call import Call
@@ -32,7 +32,7 @@ def signup(call: Call) -> Response:
             password=call.text("password"),
             name=call.optional_text("name"),
             client=call.client,
-            locale=locale(call),
+            locale=call.locale,
         )
     except EmailTaken as error:
         if not is_proof_required:

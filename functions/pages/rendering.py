@@ -15,7 +15,7 @@ from flask import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from shared.formats.strict_json import loads
-from shared.model.locales import DEFAULT_LOCALE, preferred_locale
+from shared.model.locales import DEFAULT_LOCALE
 from shared.web.call import Call
 
 PAGES = Path(__file__).parent
@@ -44,7 +44,7 @@ def file(name: str) -> Response:
 
 def page(call: Call, name: str, **values: Any) -> Response:
     """Answer with a page in the caller's language; its script has the same words."""
-    locale = preferred_locale(call.request.headers.get("Accept-Language")) or DEFAULT_LOCALE
+    locale = call.locale or DEFAULT_LOCALE
     language = _language(locale)
     if call.settings.mail.verification == "required":
         _say_that_an_address_may_need_proof(language)

@@ -84,6 +84,13 @@ class Call:
         headers = self.request.headers
         return headers.get("Origin"), headers.get("Sec-Fetch-Site"), headers.get("Host")
 
+    @property
+    def locale(self) -> str | None:
+        """The one of our languages that the browser prefers; None if it names none of them."""
+        from shared.model.locales import preferred_locale  # Most requests write to nobody.
+
+        return preferred_locale(self.request.headers.get("Accept-Language"))
+
     def afterwards(self, function: Callable[[], None]) -> None:
         """Call a function after the answer has been sent. Its errors are only logged.
 
