@@ -46,8 +46,9 @@ def page(call: Call, name: str, **values: Any) -> Response:
     """Answer with a page in the caller's language; its script has the same words."""
     locale = call.locale or DEFAULT_LOCALE
     language = _language(locale)
-    if call.settings.mail.verification == "required":
-        _say_that_an_address_may_need_proof(language)
+    unverified = language["errors"].pop("invalid_credentials unverified", None)
+    if unverified and call.settings.mail.verification == "required":
+        language["errors"]["invalid_credentials"] = unverified
 
     def say(sentence: str, **parts: object) -> str:
         return language["words"].get(sentence, sentence).format(**parts)
@@ -80,13 +81,6 @@ def _language(locale: str) -> dict[str, dict[str, str]]:
         return {"words": {}, "errors": {}}
     found: dict[str, dict[str, str]] = loads((PAGES / f"{locale}.json").read_bytes())
     return found
-
-
-def _say_that_an_address_may_need_proof(language: dict[str, dict[str, str]]) -> None:
-    """Add to the sentence of a login that failed what the API's own has there, too."""
-    errors = language["errors"]
-    if hint := errors.get("invalid_credentials, or no proof"):
-        errors["invalid_credentials"] += f" {hint}"
 
 
 def policy(**sources: str) -> str:
