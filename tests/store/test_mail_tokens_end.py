@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from shared.credentials.mail_tokens import MailToken, MailTokens
-from shared.credentials.signing import Signing
+from shared.credentials.mail_tokens import MailToken
 from shared.errors import InvalidMailToken
 from shared.model.mails import LIFETIMES, AskedKind, Kind, Mail
 from shared.model.users import User, Verification
-from shared.store.contract import Store
+from shared.store.contract import Credentials, Store
 from tests.support.emulator import ROOT
-from tests.support.stores import CLIENT, disable, session_of
+from tests.support.mails import TOKENS, taken, token_of
+from tests.support.stores import CLIENT, credentials, disable, session_of
 
 ADA, NEW = "ada@example.com", "countess@example.com"
-TOKENS = MailTokens(Signing(["x" * 32]))
 PURPOSES: tuple[Kind, ...] = ("verification", "password_reset", "login_link", "email_change")
 
 
@@ -29,13 +27,6 @@ def _attempt(store: Store, user: User) -> Any:
     return attempt
 
 
-def _mails(store: Store) -> list[Mail]:
-    found = store.mail.lease(100)
-    for mail in found:
-        store.mail.delivered(mail.id)
-    return found
-
-
 def _token(store: Store, purpose: Kind, user: User) -> MailToken:
     """Have a mail sent as a user does, and give what its link says."""
     if purpose == "email_change":
@@ -43,10 +34,9 @@ def _token(store: Store, purpose: Kind, user: User) -> MailToken:
         assert store.mail.request_email_change(attempt, attempt.credentials, NEW)
     else:
         store.mail.ask_for_mail(cast("AskedKind", purpose), ADA, locale=None, client=CLIENT)
-    (mail,) = _mails(store)
+    (mail,) = taken(store)
     assert mail.kind == purpose
-    now = time.time()
-    return TOKENS.read(TOKENS.issue(mail, now), purpose, now=now)
+    return token_of(mail)
 
 
 def _use(store: Store, token: MailToken) -> User | None:
@@ -58,6 +48,11 @@ def _use(store: Store, token: MailToken) -> User | None:
     if token.purpose == "password_reset":
         return mail.reset_password(token, f"hash {uuid.uuid4()}", CLIENT)
     return mail.log_in(token, CLIENT)
+
+
+def _account(store: Store, user: User) -> Credentials | None:
+    found = store.user(user.id)
+    return found and credentials(store, found.email)
 
 
 def _change_password(store: Store, user: User) -> None:
@@ -76,9 +71,8 @@ def _log_out_everywhere(store: Store, user: User) -> None:
 def _change_address(store: Store, user: User, to: str = "third@example.com") -> User:
     attempt = _attempt(store, user)
     assert store.mail.request_email_change(attempt, attempt.credentials, to)
-    (mail,) = _mails(store)
-    now = time.time()
-    changed = _use(store, TOKENS.read(TOKENS.issue(mail, now), "email_change", now=now))
+    (mail,) = taken(store)
+    changed = _use(store, token_of(mail))
     assert changed is not None
     assert changed.email == to
     return changed
@@ -86,7 +80,7 @@ def _change_address(store: Store, user: User, to: str = "third@example.com") -> 
 
 def _change_address_and_back(store: Store, user: User) -> None:
     changed = _change_address(store, user)
-    _mails(store)
+    taken(store)
     _change_address(store, changed, user.email)
 
 
@@ -154,7 +148,7 @@ def _created(store: Store, verification: Verification) -> User:
         client=CLIENT,
         verification=verification,
     )
-    _mails(store)
+    taken(store)
     return created
 
 
@@ -169,11 +163,13 @@ def user(store: Store) -> User:
 def test_an_event_ends_a_link_or_not(store: Store, user: User, event: str, purpose: Kind) -> None:
     token, cell = _token(store, purpose, user), TABLE[event][purpose]
     EVENTS[event](store, user)
-    _mails(store)
+    taken(store)
+    before = _account(store, user)
     used = _use(store, token)
     assert (ENDS if used is None else STAYS) == {UNLESS_UNPROVED: STAYS}.get(cell, cell)
     if used is None:
-        assert _mails(store) == []  # Nothing was told that did not happen.
+        assert _account(store, user) == before
+        assert taken(store) == []  # Nothing was told that did not happen.
 
 
 @pytest.mark.parametrize("verification", ["proved", "from_before"])
@@ -192,7 +188,7 @@ def test_only_a_stranger_could_end_the_links_of_an_address_that_is_not_proved(
     user = _created(store, verification)
     token = _token(store, purpose, user)
     EVENTS[event](store, user)
-    _mails(store)
+    taken(store)
     assert _use(store, token) is None
 
 
@@ -200,7 +196,9 @@ def test_only_a_stranger_could_end_the_links_of_an_address_that_is_not_proved(
 def test_a_link_that_was_used_has_ended(store: Store, user: User, purpose: Kind) -> None:
     token = _token(store, purpose, user)
     assert _use(store, token)
+    before = _account(store, user)
     assert _use(store, token) is None
+    assert _account(store, user) == before
     assert TABLE["the link is used"][purpose] == ENDS
 
 

@@ -1,4 +1,4 @@
-"""What tests read of the mails that a served application has delivered into its folder."""
+"""What tests read of the mails in an outbox, and of those that were delivered into a folder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,32 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.credentials.mail_tokens import MailTokens
+from shared.credentials.mail_tokens import MailToken, MailTokens
 from shared.credentials.signing import Signing
 from shared.model.mails import Kind, Mail, digest_of
 from tests.support.emulator import SECRET
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    from shared.store.contract import Store
     from tests.support.in_process import Served
 
+TOKENS = MailTokens(Signing(["x" * 32]))
 _LINK = re.compile(r"^http://localhost:8080/(\w+)#token=(\S+)$", re.MULTILINE)
+
+
+def taken(store: Store) -> list[Mail]:
+    """Take all mails out of the outbox."""
+    found = store.mail.lease(100)
+    for mail in found:
+        store.mail.delivered(mail.id)
+    return found
+
+
+def token_of(mail: Mail) -> MailToken:
+    """Give what the link of a mail says that is sent now."""
+    now = time.time()
+    return TOKENS.read(TOKENS.issue(mail, now), mail.kind, now=now)
 
 
 def delivered(app: Served) -> list[EmailMessage]:
