@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
-import re
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from shared.environment import Environment
+from shared.mail.message import Message
 from shared.mail.settings import MailSettings
-from shared.mail.transport import NotDelivered, Refused, open_transport
+from shared.mail.transport import NotDelivered, Refused
 from tests.support.connect_proxy import ConnectProxy
-from tests.support.mail_servers import HOOK_PATH, MESSAGE, SETTINGS, Certificates, MailHook
+from tests.support.mail_servers import (
+    HOOK_PATH,
+    MESSAGE,
+    SECONDS,
+    Certificates,
+    MailHook,
+    failure,
+    transport,
+)
 
 KEYS = (b"k" * 32, b"new" * 16)
 SECRETS = ", ".join(f"whsec_{base64.b64encode(key).decode()}" for key in KEYS)
-SECONDS = 20.0
+_opened = functools.partial(transport, MAIL_HOOK_SECRET=SECRETS, MAIL_REPLY_TO="me@x.example")
 
 
 @pytest.fixture
@@ -31,25 +39,8 @@ def hook(certificates: Certificates) -> Iterator[MailHook]:
         yield running
 
 
-def _send(url: str, message: Any = MESSAGE, seconds: float = SECONDS) -> None:
-    env = Environment(
-        SETTINGS | {"MAIL_URL": url, "MAIL_HOOK_SECRET": SECRETS, "MAIL_REPLY_TO": "me@x.example"}
-    )
-    transport = open_transport(MailSettings.read(env))
-    assert env.problems == []
-    transport.send(message, time.monotonic() + seconds)
-
-
-def _cause(
-    kind: type[NotDelivered | Refused], url: str, message: Any = MESSAGE, seconds: float = SECONDS
-) -> str:
-    with pytest.raises(kind) as caught:
-        _send(url, message, seconds)
-    cause = str(caught.value)
-    assert "canary" not in repr(caught.value)
-    assert re.fullmatch(r"[A-Z].*[^.]\.", cause)
-    assert caught.value.__cause__ is None
-    return cause
+def _send(url: str, message: Message = MESSAGE) -> None:
+    _opened(url).send(message, time.monotonic() + SECONDS)
 
 
 def test_a_hook_gets_the_mail_as_json_signed_by_every_secret(hook: MailHook) -> None:
@@ -81,9 +72,9 @@ def test_a_signature_is_that_of_the_specifications_example() -> None:
 
     keys = parse_hook_secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     settings = MailSettings.read(Environment({}))
-    transport = HookTransport(Hook("x", "https://x", keys), settings)
+    opened = HookTransport(Hook("x", "https://x", keys), settings)
     signed = b'msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{"test": 2432232314}'
-    assert transport._signatures(signed) == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert opened._signatures(signed) == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
@@ -116,7 +107,7 @@ def test_only_422_is_final_and_no_redirect_is_followed(
 ) -> None:
     hook.status = status
     assert f"The mail hook localhost {'refuses' if kind is Refused else 'did not'}" in (
-        cause := _cause(kind, hook.url)
+        cause := failure(_opened(hook.url), kind=kind)
     )
     assert f"(status {status})" in cause
     assert len(hook.received) == 1
@@ -125,7 +116,7 @@ def test_only_422_is_final_and_no_redirect_is_followed(
 def test_a_hook_that_does_not_answer_ends_with_the_deadline(hook: MailHook) -> None:
     hook.may_answer.clear()
     began = time.monotonic()
-    cause = _cause(NotDelivered, hook.url, seconds=0.5)
+    cause = failure(_opened(hook.url), seconds=0.5)
     hook.may_answer.set()
     assert time.monotonic() - began < SECONDS / 2
     assert "localhost did not answer in time" in cause
@@ -134,17 +125,19 @@ def test_a_hook_that_does_not_answer_ends_with_the_deadline(hook: MailHook) -> N
 def test_a_hook_that_is_away_or_is_somebody_else_is_told(
     certificates: Certificates, hook: MailHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "refuses connections" in _cause(NotDelivered, f"https://localhost:1{HOOK_PATH}")
-    assert "by its name" in _cause(NotDelivered, f"https://hook.invalid{HOOK_PATH}")
+    assert "refuses connections" in failure(_opened(f"https://localhost:1{HOOK_PATH}"))
+    assert "by its name" in failure(_opened(f"https://hook.invalid{HOOK_PATH}"))
     wrong_name = f"https://127.0.0.1:{hook.port}{HOOK_PATH}"
-    assert "certificate that is not valid for this host" in _cause(NotDelivered, wrong_name)
+    assert "certificate that is not valid for this host" in failure(_opened(wrong_name))
     monkeypatch.delenv("SSL_CERT_FILE")
-    assert "certificate that is not valid for this host" in _cause(NotDelivered, hook.url)
+    assert "certificate that is not valid for this host" in failure(_opened(hook.url))
     assert hook.received == []
 
 
 def test_an_address_that_is_none_is_refused_and_not_posted(hook: MailHook) -> None:
-    _cause(Refused, hook.url, MESSAGE._replace(recipient="bob.canary\r\n@example.com"))
+    failure(
+        _opened(hook.url), MESSAGE._replace(recipient="bob.canary\r\n@example.com"), kind=Refused
+    )
     assert hook.received == []
 
 
@@ -159,6 +152,5 @@ def test_a_hook_is_called_through_the_proxy(
 
 
 def test_to_reach_a_hook_is_to_post_nothing(hook: MailHook) -> None:
-    env = Environment(SETTINGS | {"MAIL_URL": hook.url, "MAIL_HOOK_SECRET": SECRETS})
-    open_transport(MailSettings.read(env)).reach(time.monotonic() + SECONDS)
+    _opened(hook.url).reach(time.monotonic() + SECONDS)
     assert hook.received == []

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import queue
+import re
 import socket
 import ssl
 import threading
@@ -15,14 +16,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
+from shared.environment import Environment
 from shared.mail.message import Message
+from shared.mail.settings import MailSettings
+from shared.mail.transport import NotDelivered, Refused, Transport, open_transport
 from tests.support.certificates import Authority
 from tests.support.serving import serving
+
+if TYPE_CHECKING:
+    from shared.mail.folder import FolderTransport
+    from shared.mail.hook import HookTransport
+    from shared.mail.smtp import SmtpTransport
 
 HOOK_PATH = "/mail?key=canary"
 USER, PASSWORD = "ada@example.com", "p@ss/wörd:canary"
@@ -35,6 +45,8 @@ MESSAGE = Message(
     text="Hello,\n\nhttps://app.example.com/reset#token-canary\n\n.\n..two\nGrüße\n",
     html="<p>Hello, <a href='https://app.example.com/reset#token-canary'>click</a></p>\n",
 )
+SECONDS = 20.0
+"""No deadline that any mail would reach."""
 LINK = "https://app.example.com/reset#token-canary"
 SETTINGS: dict[str, Any] = {
     "ENVIRONMENT": "test",
@@ -47,6 +59,34 @@ def url_of(port: int, scheme: str = "smtp", host: str = "localhost", user: str =
     """Write a URL with the right password."""
     login = f"{quote(user)}:{quote(PASSWORD, safe='')}@" if user else ""
     return f"{scheme}://{login}{host}:{port}"
+
+
+def transport(url: str, **more: str) -> SmtpTransport | HookTransport | FolderTransport:
+    """Open the one that a URL names, with further settings."""
+    env = Environment(SETTINGS | {"MAIL_URL": url} | more)
+    opened = open_transport(MailSettings.read(env))
+    assert env.problems == []
+    return opened
+
+
+def failure(
+    opened: Transport,
+    message: Message = MESSAGE,
+    *,
+    kind: type[NotDelivered | Refused] = NotDelivered,
+    seconds: float = SECONDS,
+) -> str:
+    """Send what does not leave, and give the cause: a sentence that quotes nothing."""
+    with pytest.raises(kind) as caught:
+        opened.send(message, time.monotonic() + seconds)
+    found = caught.value
+    assert isinstance(found, NotDelivered | Refused)
+    for secret in ("canary", USER, PASSWORD, "bob"):
+        assert secret not in repr(found)
+    assert str(found) == found.cause
+    assert re.fullmatch(r"[A-Z].*[^.]\.", found.cause)
+    assert found.__cause__ is None
+    return found.cause
 
 
 class Certificates:
