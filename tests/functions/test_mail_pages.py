@@ -32,6 +32,8 @@ from tests.support.waiting import until
 WIDTH = 360
 NEW = "a wholly new password"
 DEVELOPMENT = {"ENVIRONMENT": "development", "SIGN_IN_BY_MAIL": "true"}
+LANGUAGES = ("en-US", "de-DE")
+GERMAN = json.loads((PAGES / "de.json").read_text())
 MAILBOX = ("/reset", "/verify", "/link", "/email")
 
 
@@ -115,40 +117,6 @@ def _is_verified(page: Page) -> bool | None:
     return found
 
 
-RESET = {
-    "en-US": {
-        "forgot": "Forgot your password?",
-        "email": "Email address",
-        "send": "Send me a link",
-        "sent": "Please check your mail",
-        "told": "If there is an account with this address",
-        "title": "Choose a new password",
-        "new": "New password",
-        "common": "among the most common ones",
-        "change": "Change the password",
-        "done": "Your password has been changed",
-        "log in": "Log in",
-        "password": "Password",
-        "signed in": "You are signed in",
-    },
-    "de-DE": {
-        "forgot": "Passwort vergessen?",
-        "email": "E-Mail-Adresse",
-        "send": "Link zuschicken",
-        "sent": "Bitte sehen Sie in Ihrem Postfach nach",
-        "told": "Falls es ein Konto mit dieser Adresse gibt",
-        "title": "Neues Passwort wählen",
-        "new": "Neues Passwort",
-        "common": "zu kurz, zu verbreitet",
-        "change": "Passwort ändern",
-        "done": "Ihr Passwort wurde geändert",
-        "log in": "Anmelden",
-        "password": "Passwort",
-        "signed in": "Sie sind angemeldet",
-    },
-}
-
-
 @pytest.mark.parametrize(
     ("store", "locale"),
     [
@@ -161,7 +129,12 @@ RESET = {
 def test_who_has_forgotten_the_password_chooses_a_new_one_and_signs_in(
     request: pytest.FixtureRequest, browser: Browser, address: str, store: str, locale: str
 ) -> None:
-    words = RESET[locale]
+    is_german = locale == "de-DE"
+    too_common = GERMAN["errors"]["invalid_input newPassword"] if is_german else "most common ones"
+
+    def say(english: str) -> str:
+        return str(GERMAN["words"][english]) if is_german else english
+
     site: Site = request.getfixturevalue(f"on_{store}")
     look = _looks_well if store == "json" else screenshot
     with _phone(browser, site, locale) as page:
@@ -169,30 +142,30 @@ def test_who_has_forgotten_the_password_chooses_a_new_one_and_signs_in(
         page.context.clear_cookies()
         page.goto("/")
         assert page.evaluate("document.documentElement.lang") == locale[:2]
-        page.get_by_role("link", name=words["forgot"]).click()
-        _heading(page, words["forgot"])
+        page.get_by_role("link", name=say("Forgot your password?")).click()
+        _heading(page, say("Forgot your password?"))
         look(page, f"forgot-{locale}")
-        _field(page, words["email"]).fill(address)
-        page.get_by_role("button", name=words["send"]).click()
-        _heading(page, words["sent"])
-        expect(page.get_by_role("heading", name=words["sent"])).to_be_focused()
-        expect(page.locator("#sent-message")).to_contain_text(words["told"])
+        _field(page, say("Email address")).fill(address)
+        page.get_by_role("button", name=say("Send me a link")).click()
+        _heading(page, say("Please check your mail"))
+        expect(page.get_by_role("heading", name=say("Please check your mail"))).to_be_focused()
+        expect(page.locator("#sent-message")).to_contain_text(say(mail_responses._ASKED))
         look(page, f"sent-{locale}")
         _open(page, site.link(address, 2))
-        _heading(page, words["title"])
-        _field(page, words["new"]).fill("password")
-        page.get_by_role("button", name=words["change"]).click()
-        is_told_at(page, words["new"], words["common"])
+        _heading(page, say("Choose a new password"))
+        _field(page, say("New password")).fill("password")
+        page.get_by_role("button", name=say("Change the password")).click()
+        is_told_at(page, say("New password"), too_common)
         look(page, f"reset-{locale}")
-        _field(page, words["new"]).fill(NEW)
+        _field(page, say("New password")).fill(NEW)
         page.keyboard.press("Enter")
-        _heading(page, words["done"])
+        _heading(page, say("Your password has been changed"))
         look(page, f"changed-{locale}")
-        page.get_by_role("link", name=words["log in"]).click()
-        _field(page, words["email"]).fill(address)
-        _field(page, words["password"]).fill(NEW)
-        page.get_by_role("button", name=words["log in"]).locator("visible=true").click()
-        expect(page.get_by_role("region", name=words["signed in"])).to_contain_text(address)
+        page.get_by_role("link", name=say("Log in")).click()
+        _field(page, say("Email address")).fill(address)
+        _field(page, say("Password")).fill(NEW)
+        page.get_by_role("button", name=say("Log in")).locator("visible=true").click()
+        expect(page.get_by_role("region", name=say("You are signed in"))).to_contain_text(address)
         page.go_back()
         assert "#" not in page.url
 
@@ -397,7 +370,7 @@ def test_where_the_address_has_to_be_proved_a_sign_up_says_so(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("locale", RESET)
+@pytest.mark.parametrize("locale", LANGUAGES)
 @pytest.mark.parametrize("path", [*MAILBOX, *(f"{path}#token=x" for path in MAILBOX), "/", "/mail"])
 def test_in_the_dark_nothing_is_serious_or_cut_off(
     browser: Browser, on_json: Site, address: str, locale: str, path: str
@@ -536,9 +509,8 @@ def test_the_german_has_every_sentence_of_the_pages_and_no_other() -> None:
         text = re.sub(r'"\s*\+\s*"', "", (PAGES / name).read_text())
         found |= set(re.findall(r'\bsay\(\s*"([^"]+)"', text))
     found |= {mail_responses._ASKED, signup._CREATED, email_function._REQUESTED, logout._UNREAD}
-    words = json.loads((PAGES / "de.json").read_text())["words"]
-    assert words.keys() == found
-    for english, german in words.items():
+    assert GERMAN["words"].keys() == found
+    for english, german in GERMAN["words"].items():
         assert re.findall(r"\{\w+\}", english) == re.findall(r"\{\w+\}", german)
 
 
@@ -566,5 +538,4 @@ def test_the_german_has_a_sentence_for_every_error_that_the_pages_can_get() -> N
         for kind in kinds(errors.AuthError)
         if hasattr(kind, "code") and not issubclass(kind, errors.Unavailable)  # 503 has its own
     }
-    german = json.loads((PAGES / "de.json").read_text())["errors"]
-    assert codes - OF_OTHERS <= {key.partition(" ")[0] for key in german}
+    assert codes - OF_OTHERS <= {key.partition(" ")[0] for key in GERMAN["errors"]}
