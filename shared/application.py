@@ -234,7 +234,7 @@ class Application:
         return database.fallback().away if database is not None else None
 
     def outbox_status(self) -> OutboxStatus | None:
-        """Give what waited when this process last delivered, or None; does not query the store."""
+        """Give what waits as far as this process knows by delivering; does not query the store."""
         deliverer: Deliverer | None = vars(self).get("deliverer")
         return deliverer.status if deliverer is not None else None
 
@@ -273,7 +273,7 @@ def _outbox_gauges(outbox: OutboxStatus) -> list[Gauge]:
 
     return [
         Gauge("mail_outbox_waiting", "Mails that waited after the last delivery.", outbox.waiting),
-        Gauge("mail_outbox_oldest_seconds", "How long the oldest of them waited.", outbox.oldest),
+        Gauge("mail_outbox_oldest_seconds", "For how long the oldest has.", outbox.oldest),
     ]
 
 

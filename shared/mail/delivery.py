@@ -63,8 +63,17 @@ class Deliverer:
         self._due = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_wanted = False
-        self.status: OutboxStatus | None = None
-        """As it was after the last run."""
+        self._seen: tuple[OutboxStatus, float] | None = None
+        """After the last run, and when that was."""
+
+    @property
+    def status(self) -> OutboxStatus | None:
+        """What waited after the last run, which has grown older since; None before the first."""
+        if self._seen is None:
+            return None
+        status, at = self._seen
+        aged = status.oldest + time.monotonic() - at
+        return status._replace(oldest=aged if status.waiting else 0.0)
 
     def wake(self) -> None:
         """Have what is due delivered soon, by a thread of its own, so that nobody waits."""
@@ -129,7 +138,7 @@ class Deliverer:
                 if outcome == "away":
                     is_away = True  # The rest comes with its lease's end.
                     break
-        self.status = self._outbox.status()
+        self._seen = self._outbox.status(), time.monotonic()
         return sent
 
     def _settle(self, mail: Mail) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shared.model.sessions import FRESH_SECONDS
+from shared.observe.alerts import MAIL_SECONDS
 from tests.support.in_process import Served, served
 from tests.support.mails import delivered, link, token
 from tests.support.stores import TOKENS, user_of
@@ -68,27 +70,44 @@ def test_a_new_user_is_asked_to_prove_the_address_in_the_browsers_language(app: 
     assert "bestätigen" in mail["Subject"]
 
 
-def test_operators_see_what_waits(app: Served) -> None:
-    def health() -> Any:
-        found: Any = app.send("GET", "/api/health").json
-        return found["mail"]
+def _administrators(app: Served, path: str) -> str:
+    return app.send("GET", path, [("Authorization", f"Bearer {ADMIN_TOKEN}")]).text
 
-    def metrics() -> str:
-        return app.send("GET", "/api/metrics", [("Authorization", f"Bearer {ADMIN_TOKEN}")]).text
 
-    assert health() is None  # Nobody has looked yet.
-    assert "mail_outbox_waiting " not in metrics()
+def _block_delivery(app: Served) -> None:
     folder = app.settings.mail.folder
     assert folder is not None
     folder.write_text("Where the folder should be.")
+
+
+def test_operators_see_what_waits(app: Served) -> None:
+    def metrics() -> str:
+        return _administrators(app, "/api/metrics")
+
+    assert "mail_outbox_waiting " not in metrics()  # Nobody has looked yet.
+    _block_delivery(app)
     _sign_up(app)
-    until(health)
-    assert health()["waiting"] == 1
-    assert health()["oldest"] >= 0
-    assert "mail_outbox_waiting 1.0\n" in metrics()
+    until(lambda: "mail_outbox_waiting 1.0\n" in metrics())
     assert "\nmail_outbox_oldest_seconds " in metrics()
     away = 'mail_delivery_duration_seconds_count{kind="verification",outcome="away"}'
     assert away in metrics()
+
+
+def test_what_waits_grows_older_where_nobody_looks(
+    app: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert that waits for another try would never come where there is none."""
+    _block_delivery(app)
+    _sign_up(app)
+    until(app.application.outbox_status)
+    assert "mail_stuck" not in _firing(app)
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + MAIL_SECONDS + 1, time=time.time)
+    monkeypatch.setattr("shared.mail.delivery.time", later)
+    assert "mail_stuck" in _firing(app)
+
+
+def _firing(app: Served) -> set[str]:
+    return {alert.name for alert in app.application.judge_alerts() if alert.is_firing}
 
 
 def test_the_session_that_asked_proves_the_address_by_the_link_alone(app: Served) -> None:
