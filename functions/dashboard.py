@@ -40,6 +40,7 @@ def dashboard(call: Call) -> Response:
         database=_database(call),
         latencies=_latencies(),
         **_figures(call),
+        mail=_mail(call),
     )
 
 
@@ -52,6 +53,7 @@ def _alerts(call: Call) -> list[dict[str, Any]]:
             "since": alert.since and _moment(alert.since),
         }
         for alert in call.app.judge_alerts()
+        if alert.name != "mail_stuck" or call.app.outbox_status() is not None
     ]
 
 
@@ -77,6 +79,26 @@ def _database(call: Call) -> list[tuple[str, str]]:
     return found
 
 
+def _mail(call: Call) -> list[tuple[str, str]]:
+    """Give what waits in the outbox, and what came of the mails of this process.
+
+    The outbox is asked, because the process that serves administrators may deliver none.
+    """
+    if not call.settings.mail.enabled:
+        return []
+    try:
+        status = call.app.store.mail.status()
+    except (StoreUnavailable, StoreFault) as error:
+        call.log["cause"] = str(error)
+        found = [("waiting", "unknown")]
+    else:
+        found = [("waiting", f"{status.waiting:,}")]
+        if status.waiting:
+            found.append(("the oldest for", f"{status.oldest / 60:.0f} minutes"))
+    outcomes = sorted(metrics.MAILS.by_label(1).items())
+    return [*found, *((f"{name} here", f"{series.number:,}") for name, series in outcomes)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Latency:
     name: str
@@ -95,6 +117,7 @@ def _latencies() -> list[_Latency]:
         ("database statements", metrics.QUERIES),
         ("database connects", metrics.CONNECTS),
         ("waits for a connection", metrics.WAITS),
+        ("deliveries of a mail", metrics.MAILS),
     ):
         series = histogram.all()
         if series.number:

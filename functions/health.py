@@ -37,9 +37,6 @@ def health(call: Call) -> Response:
             "pending": fallback.pending,
             "snapshot": _iso(fallback.snapshot),
         }
-    if call.settings.mail.enabled:
-        outbox = call.app.outbox_status()
-        members["mail"] = None if outbox is None else outbox._asdict()
     return answer(members)
 
 

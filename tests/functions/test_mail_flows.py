@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import pytest
 
 from shared.model.sessions import FRESH_SECONDS
+from shared.model.users import User
 from shared.observe.alerts import MAIL_SECONDS
 from tests.support.in_process import Served, served
 from tests.support.mails import delivered, link, token
-from tests.support.stores import TOKENS, user_of
+from tests.support.stores import CLIENT, TOKENS, user_of
 from tests.support.waiting import until
 
 ADA, PASSWORD, OTHER = "ada@example.com", "correct horse battery", "a wholly new password"
@@ -91,6 +94,33 @@ def test_operators_see_what_waits(app: Served) -> None:
     assert "\nmail_outbox_oldest_seconds " in metrics()
     away = 'mail_delivery_duration_seconds_count{kind="verification",outcome="away"}'
     assert away in metrics()
+
+
+def test_strangers_do_not_see_that_a_mail_waits(app: Served) -> None:
+    """Or they would learn of an address that it is somebody's, by asking for a mail to it."""
+    _block_delivery(app)
+    _sign_up(app)
+    until(app.application.outbox_status)
+    health = app.send("GET", "/api/health").json
+    assert health is not None
+    assert health.keys() <= {"status", "timestamp", "database", "environment", "fallback"}
+
+
+def test_the_dashboard_tells_what_waits_where_others_deliver(app: Served) -> None:
+    """As in the private service, whose process delivers no mail."""
+
+    def shown() -> dict[str, str]:
+        page = _administrators(app, "/api/dashboard")
+        assert "No mail is waiting" not in page  # This process knows nothing of that.
+        return dict(re.findall("<dt>(.+?)</dt><dd>(.+?)</dd>", page))
+
+    assert shown()["waiting"] == "0"
+    assert "the oldest for" not in shown()
+    app.store.create_user(User(str(uuid.uuid4()), ADA, None, "local"), "hash")
+    for address in (ADA, "nobody@example.com"):
+        app.store.mail.ask_for_mail("password_reset", address, locale=None, client=CLIENT)
+    assert shown()["waiting"] == "1"
+    assert shown()["the oldest for"] == "0 minutes"
 
 
 def test_what_waits_grows_older_where_nobody_looks(
