@@ -9,7 +9,7 @@ from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
 
-@endpoint("POST", body="required", exists=lambda settings: settings.mail.sign_in_by_mail)
+@endpoint("POST", body="required", exists=lambda call: call.settings.mail.sign_in_by_mail)
 def login_mail(call: Call) -> Response:
     """Have a link sent that signs in: 202, whoever has the address."""
     return ask(call, "login_link", call.text("email"))

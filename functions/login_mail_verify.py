@@ -10,7 +10,7 @@ from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
 
-@endpoint("POST", body="required", exists=lambda settings: settings.mail.sign_in_by_mail)
+@endpoint("POST", body="required", exists=lambda call: call.settings.mail.sign_in_by_mail)
 def login_mail_verify(call: Call) -> Response:
     """Sign in by the token of a mail: 200."""
     call.afterwards(call.app.janitor.run)

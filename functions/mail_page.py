@@ -33,7 +33,7 @@ class _Shown(NamedTuple):
     """Of the text; each second one is a link."""
 
 
-@endpoint("GET", exists=lambda settings: settings.mail.folder is not None)
+@endpoint("GET", exists=lambda call: call.settings.mail.folder is not None)
 def mail_page(call: Call) -> Response:
     """Give the newest mails of the folder: 200; 404 under a name that is not this machine's own."""
     folder = call.settings.mail.folder

@@ -16,7 +16,7 @@ from shared.web.responses import no_such_path
 _PAGES = ("reset", "verify", "link", "email")
 
 
-@endpoint("GET", exists=lambda settings: settings.web.sign_in_page and settings.mail.enabled)
+@endpoint("GET", exists=lambda call: call.settings.web.sign_in_page and call.settings.mail.enabled)
 def mailbox_page(call: Call) -> Response:
     """Give the page that the path names: 200."""
     name = call.request.path.removeprefix("/")

@@ -18,7 +18,7 @@ _FILES = ("/sign-in.css", "/sign-in.js", "/mailbox.js", "/client.js")
 _GOOGLE = "https://accounts.google.com/gsi"
 
 
-@endpoint("GET", exists=lambda settings: settings.web.sign_in_page)
+@endpoint("GET", exists=lambda call: call.settings.web.sign_in_page)
 def page(call: Call) -> Response:
     """Give the page, or what the pages load: 200."""
     path = call.request.path

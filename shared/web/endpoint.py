@@ -10,7 +10,6 @@ from flask import Request, Response
 
 from shared.errors import HttpError
 from shared.model import clients
-from shared.settings import Settings
 from shared.web import cors, exchange, request_body
 from shared.web.call import Call
 from shared.web.responses import no_content, no_such_path
@@ -41,7 +40,7 @@ def endpoint(
     body: Body = "none",
     admin: bool = False,
     basic: bool = False,
-    exists: Callable[[Settings], bool] = lambda _: True,
+    exists: Callable[[Call], bool] = lambda _: True,
 ) -> Callable[[Callable[[Call], Response]], Endpoint]:
     """Make an endpoint of a function that answers a Call.
 
@@ -49,14 +48,15 @@ def endpoint(
     preflight of an allowed origin. `body` says whether other methods expect a JSON object, or that
     the function reads `call.stream` itself. `admin` endpoints are 404 if no administrator is
     configured, and check the credentials before they read the body. `basic`, for what is only read,
-    also accepts the token as a password of HTTP Basic. `exists` decides whether the path exists.
+    also accepts the token as a password of HTTP Basic. `exists` decides, before all
+    else, whether the path exists for the caller.
     """
     if "GET" in methods:
         methods = (*methods, "HEAD")
 
     def decorate(function: Callable[[Call], Response]) -> Endpoint:
         def checked(call: Call) -> Response:
-            if not exists(call.settings) or (admin and not call.settings.administrators.exist):
+            if not exists(call) or (admin and not call.settings.administrators.exist):
                 raise no_such_path()
             _warn_of_origin(call)
             _warn_of_proxies(call)
