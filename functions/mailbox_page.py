@@ -1,4 +1,4 @@
-"""GET /reset, /verify and /link, to which mails lead, and GET /email.
+"""GET /reset, /verify and /link, to which mails lead, and GET /email: wherever mail is sent.
 
 Whoever only fetches a page, as what scans mails for links does, changes nothing: the token of a
 link stands behind its `#`, and the page's script sends it when somebody clicks.
@@ -16,7 +16,7 @@ from shared.web.responses import no_such_path
 _PAGES = ("reset", "verify", "link", "email")
 
 
-@endpoint("GET", exists=lambda call: call.settings.web.sign_in_page and call.settings.mail.enabled)
+@endpoint("GET", exists=lambda call: call.settings.mail.enabled)
 def mailbox_page(call: Call) -> Response:
     """Give the page that the path names: 200."""
     name = call.request.path.removeprefix("/")

@@ -15,10 +15,17 @@ from shared.web.call import Call
 from shared.web.endpoint import endpoint
 
 _FILES = ("/sign-in.css", "/sign-in.js", "/mailbox.js", "/client.js")
+_OF_MAILS = ("/sign-in.css", "/mailbox.js", "/client.js")
+"""What the pages to which mails lead load; they exist without the sign-in page."""
 _GOOGLE = "https://accounts.google.com/gsi"
 
 
-@endpoint("GET", exists=lambda call: call.settings.web.sign_in_page)
+def _exists(call: Call) -> bool:
+    is_of_mails = call.settings.mail.enabled and call.request.path in _OF_MAILS
+    return is_of_mails or call.settings.web.sign_in_page
+
+
+@endpoint("GET", exists=_exists)
 def page(call: Call) -> Response:
     """Give the page, or what the pages load: 200."""
     path = call.request.path

@@ -34,6 +34,16 @@ NEW = "a wholly new password"
 DEVELOPMENT = {"ENVIRONMENT": "development", "SIGN_IN_BY_MAIL": "true"}
 LANGUAGES = ("en-US", "de-DE")
 GERMAN = json.loads((PAGES / "de.json").read_text())
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "USE_DATABASE": "false",
+    "BCRYPT_ROUNDS": "10",
+    "MAIL_URL": "smtp://127.0.0.1:9",
+    "MAIL_FROM": "no-reply@example.com",
+    "PUBLIC_URL": "https://app.example.com",
+    "SIGN_IN_BY_MAIL": "true",
+}
+"""With everything else as it is by default."""
 MAILBOX = ("/reset", "/verify", "/link", "/email")
 
 
@@ -420,9 +430,10 @@ def test_fields_say_what_a_password_manager_needs(on_json: Site) -> None:
     ("settings", "missing"),
     [
         ({"ENVIRONMENT": "test", "SIGN_IN_PAGE": "true"}, {*MAILBOX, "/mail"}),
-        ({"ENVIRONMENT": "development", "SIGN_IN_PAGE": "false"}, {*MAILBOX}),
+        ({"ENVIRONMENT": "development", "SIGN_IN_PAGE": "false"}, {"/link"}),
         ({"ENVIRONMENT": "development"}, {"/link"}),
         (DEVELOPMENT, set()),
+        (PRODUCTION, {"/mail"}),
     ],
 )
 def test_a_page_exists_where_what_it_is_for_does(
@@ -435,6 +446,26 @@ def test_a_page_exists_where_what_it_is_for_does(
             home = app.send("GET", "/").text
             assert ('href="/reset"' in home) == ("/reset" not in missing)
             assert ('href="/link"' in home) == ("/link" not in missing)
+
+
+@pytest.mark.parametrize("path", MAILBOX)
+def test_in_production_a_mails_page_has_all_that_it_loads_and_there_is_no_sign_in_page(
+    tmp_path: Path, path: str
+) -> None:
+    with served(**PRODUCTION, USERS_FILE=f"{tmp_path}/users.json") as app:
+        loaded = re.findall(
+            r'<(?:link rel="stylesheet"|script)[^>]* (?:href|src)="([^"]+)"',
+            app.send("GET", path).text,
+        )
+        assert len(loaded) == 2
+        for name in loaded:
+            response = app.send("GET", name)
+            assert response.status_code == 200, name
+            loaded += [f"/{found}" for found in re.findall(r'from "\./(.+?)";', response.text)]
+        assert set(loaded) == {"/sign-in.css", "/mailbox.js", "/client.js"}
+        for missing in ("/", "/sign-in.js"):
+            assert app.send("GET", missing).status_code == 404
+            assert app.send("POST", missing).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/any/path", "/mailbox.js", "/../reset"])
