@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,15 @@ from tests.support.in_process import Served, served
 from tests.support.mails import delivered, link, text, token
 
 ADDRESS, OLD, NEW = "ada@example.com", "correct horse battery", "a wholly new password"
+DELIVERY = "/api/mail/delivery"
+ALLOWING = {"ENVIRONMENT": "development", "ALLOWED_ORIGINS": "https://app.example.com"}
+ORIGINS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("Sec-Fetch-Site", "cross-site"),),
+    (("Sec-Fetch-Site", "same-origin"),),
+    (("Origin", "https://evil.example"),),
+    (("Origin", "https://app.example.com"), ("Access-Control-Request-Method", "POST")),
+)
 
 
 @pytest.fixture
@@ -110,8 +120,33 @@ def test_a_new_password_is_not_the_name(app: Served) -> None:
 def test_nobody_but_the_service_itself_has_mails_delivered(app: Served) -> None:
     now = int(time.time())
     ours = str(app.application.wake.authorization(now))
-    assert app.send("POST", "/api/mail/delivery", [("Authorization", ours)]).status_code == 204
+    assert app.send("POST", DELIVERY, [("Authorization", ours)]).status_code == 204
     old = str(app.application.wake.authorization(now - 2 * VALID_SECONDS))
     for value in ("", "Bearer x", "Bearer 1.2", f"Bearer {now}.{'0' * 64}", old):
         headers = [("Authorization", value)] if value else []
-        assert app.send("POST", "/api/mail/delivery", headers).status_code == 404
+        assert app.send("POST", DELIVERY, headers).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "FOO"])
+@pytest.mark.parametrize("origin", ORIGINS, ids=str)
+def test_to_anybody_else_there_is_no_such_path(
+    tmp_path: Path, method: str, origin: tuple[tuple[str, str], ...]
+) -> None:
+    with served(**ALLOWING, USERS_FILE=f"{tmp_path}/users.json") as app:
+        found = [_shown(app, method, path, origin) for path in (DELIVERY, "/api/nothing")]
+        assert found[0] == found[1]
+        assert found[0][0] == 404
+
+
+def test_where_no_mail_is_sent_there_is_no_delivery(tmp_path: Path) -> None:
+    with served(USERS_FILE=f"{tmp_path}/users.json") as app:
+        ours = ("Authorization", app.application.wake.authorization(time.time()))
+        for method in ("GET", "POST"):
+            assert _shown(app, method, DELIVERY, [ours])[0] == 404
+
+
+def _shown(app: Served, method: str, path: str, headers: Iterable[tuple[str, str]]) -> Any:
+    """Give all of an answer but what identifies the request."""
+    response = app.send(method, path, headers, b"not JSON" if method == "POST" else b"")
+    request_id = response.headers.pop("X-Request-Id")
+    return response.status_code, [*response.headers], response.text.replace(request_id, "")
