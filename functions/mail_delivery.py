@@ -1,26 +1,34 @@
-"""POST /api/mail/delivery: the service's request to itself."""
+"""POST /api/mail/delivery: the service's request to itself, or a scheduler's."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from flask import Response
 
+from shared.errors import AuthError
 from shared.mail.delivery import RUN_SECONDS, SEND_SECONDS
 from shared.mail.wake import PAUSE
 from shared.observe import request_context
 from shared.web.call import Call
-from shared.web.endpoint import endpoint
+from shared.web.endpoint import authenticate_admin, endpoint
 from shared.web.responses import no_content
 
 
-def _is_ours(call: Call) -> bool:
+def _may_ask(call: Call) -> bool:
+    """Tell whether it is the service itself that asks, or a scheduler of an administrator's."""
     if not call.settings.mail.enabled:
         return False
-    return call.app.wake.is_ours(call.request.headers.get("Authorization"), call.now)
+    if call.app.wake.is_ours(call.request.headers.get("Authorization"), call.now):
+        return True
+    if call.settings.administrators.exist:
+        with suppress(AuthError):
+            authenticate_admin(call)
+    return bool(call.admin)
 
 
-@endpoint("POST", exists=_is_ours)
+@endpoint("POST", exists=_may_ask)
 def mail_delivery(call: Call) -> Response:
     """Deliver what is in the outbox: 204; to anybody else there is no such path.
 

@@ -66,7 +66,7 @@ def endpoint(
             _check(call, methods)
             if admin:
                 call.takes_basic = basic
-                _authenticate_admin(call)
+                authenticate_admin(call)
             if call.request.method in _SAFE:
                 request_body.read_json(call.request, "none")
             elif body == "stream":
@@ -117,7 +117,8 @@ def _warn_of_proxies(call: Call) -> None:
         call.app.notices.warn(doubt)
 
 
-def _authenticate_admin(call: Call) -> None:
+def authenticate_admin(call: Call) -> None:
+    """Name the call's administrator. Raises as `administrators.authenticate` does."""
     from shared.rules import administrators  # Loaded only for administrators.
 
     call.admin = call.log["admin"] = administrators.authenticate(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import pytest
 
 from shared.mail.wake import VALID_SECONDS
+from shared.model.users import User
 from tests.support.in_process import Served, served
 from tests.support.mails import delivered, link, text, token
+from tests.support.stores import CLIENT
 
 ADDRESS, OLD, NEW = "ada@example.com", "correct horse battery", "a wholly new password"
+ADMIN_TOKEN = "QWRtaW4gb2YgdGhlIG1haWxzLCBhbmQgb2Ygbm9ib2R5IGVsc2U"
 DELIVERY = "/api/mail/delivery"
 ALLOWING = {"ENVIRONMENT": "development", "ALLOWED_ORIGINS": "https://app.example.com"}
 ORIGINS: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -143,6 +148,22 @@ def test_where_no_mail_is_sent_there_is_no_delivery(tmp_path: Path) -> None:
         ours = ("Authorization", app.application.wake.authorization(time.time()))
         for method in ("GET", "POST"):
             assert _shown(app, method, DELIVERY, [ours])[0] == 404
+
+
+def test_an_administrators_scheduler_has_mails_delivered(store_settings: dict[str, str]) -> None:
+    settings = store_settings | {"ENVIRONMENT": "development", "MAIL_DELIVERY": "self"}
+    with served(ADMIN_TOKEN=ADMIN_TOKEN, PUBLIC_URL="http://127.0.0.1:9", **settings) as app:
+        app.store.create_user(User(str(uuid.uuid4()), ADDRESS, None, "local"), "hash")
+        app.store.mail.ask_for_mail("password_reset", ADDRESS, locale=None, client=CLIENT)
+        for given, status in ((ADMIN_TOKEN[::-1], 404), (ADMIN_TOKEN, 204)):
+            assert app.store.mail.status().waiting == 1
+            headers = [("Authorization", f"Bearer {given}")]
+            assert app.send("POST", DELIVERY, headers).status_code == status
+        assert app.store.mail.status().waiting == 0
+        # A browser sends it with a form of any page.
+        basic = base64.b64encode(f"me:{ADMIN_TOKEN}".encode()).decode()
+        refused = app.send("POST", DELIVERY, [("Authorization", f"Basic {basic}")])
+        assert refused.status_code == 404
 
 
 def _shown(app: Served, method: str, path: str, headers: Iterable[tuple[str, str]]) -> Any:

@@ -90,6 +90,29 @@ def test_googles_token_for_a_configured_service_account_lets_in(guarded: Emulato
     assert token not in guarded.output()
 
 
+def test_a_scheduler_with_googles_token_has_mails_delivered(
+    google: CertificateServer, tmp_path: Path
+) -> None:
+    with (
+        running_emulator(
+            source=SOURCE,
+            ENVIRONMENT="development",
+            TEST_CERTIFICATES_URL=google.url,
+            SSL_CERT_FILE=str(google.authority.certificate),
+            USERS_FILE=str(tmp_path / "users.json"),
+            **BY_GOOGLE,
+        ) as emulator,
+        emulator.client() as client,
+    ):
+        for claims, status in (
+            ({}, 204),
+            ({"email": "evil@project.iam.gserviceaccount.com"}, 404),
+            ({"aud": "https://other.example"}, 404),
+        ):
+            headers = {"Authorization": f"Bearer {KEY.token(claims)}"}
+            assert client.post("/api/mail/delivery", headers=headers).status_code == status, claims
+
+
 def _refused() -> dict[str, str | bytes | None]:
     now = int(time.time())
     wrong: dict[str, dict[str, Any]] = {
