@@ -14,9 +14,29 @@ function begin() {
   if (page === "email") return attempt(showAccount);
   if (found) {
     token = found;
+    element("of-whom").textContent = ofWhom(addressIn(found));
     if (page === "verify") askFor(null);
   }
   show(token ? "use" : "ask");
+}
+
+/** Whose mailbox a token was sent to, by its own word: what is changed in it, the server refuses. */
+function addressIn(text) {
+  try {
+    const claims = text.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const bytes = Uint8Array.from(atob(claims), (character) => character.charCodeAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes)).email;
+  } catch {
+    return null;
+  }
+}
+
+/** In whose name a click acts: whoever sends others a link of their own is seen before it. */
+function ofWhom(email) {
+  if (!email) return "";
+  if (page === "reset") return say("The new password is for the account of {email}.", { email });
+  if (page === "verify") return say("You are confirming the address {email}.", { email });
+  return say("You will be signed in as {email}. Is that you?", { email });
 }
 
 function showSent(message) {

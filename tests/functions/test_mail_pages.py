@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,11 +21,12 @@ from functions.mailbox_page import mailbox_page
 from functions.pages.rendering import PAGES
 from shared import errors
 from shared.application import Application
+from shared.model.mails import Kind
 from shared.settings import Settings
 from tests.support.browser import axe, open_page, screenshot
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.in_process import Served, served
-from tests.support.mails import delivered, in_folder, links
+from tests.support.mails import delivered, in_folder, links, token_for
 from tests.support.postgres import Server
 from tests.support.sign_in_page import PASSWORD, is_signed_in, is_told_at, log_in, sign_up
 from tests.support.waiting import until
@@ -45,6 +47,24 @@ PRODUCTION = {
 }
 """With everything else as it is by default."""
 MAILBOX = ("/reset", "/verify", "/link", "/email")
+PAGE_OF: dict[Kind, str] = {
+    "password_reset": "/reset",
+    "verification": "/verify",
+    "email_change": "/verify",
+    "login_link": "/link",
+}
+OF_WHOM = {
+    "en-US": {
+        "reset": "The new password is for the account of {}.",
+        "verify": "You are confirming the address {}.",
+        "link": "You will be signed in as {}. Is that you?",
+    },
+    "de-DE": {
+        "reset": "Das neue Passwort gilt für das Konto von {}.",
+        "verify": "Sie bestätigen die Adresse {}.",
+        "link": "Sie werden als {} angemeldet. Sind Sie das?",
+    },
+}
 
 
 class Site:
@@ -230,7 +250,7 @@ def test_who_signs_up_is_told_of_the_mail_and_confirms_the_address(
     _looks_well(page, "confirm")
     page.get_by_role("button", name="Confirm").click()
     _heading(page, "Your email address is confirmed")
-    expect(page.get_by_text(address)).to_be_visible()
+    expect(page.locator("#confirmed")).to_contain_text(address)
     page.goto("/email")
     expect(page.get_by_text("The address is confirmed.")).to_be_visible()
 
@@ -317,6 +337,28 @@ def test_a_link_signs_in_once_and_without_a_password_the_session_is_the_proof(
     _looks_well(page, "sign-in-first")
     page.get_by_role("link", name="Log in").click()
     _heading(page, "Log in")
+
+
+@pytest.mark.parametrize("locale", OF_WHOM)
+@pytest.mark.parametrize("kind", PAGE_OF)
+def test_who_opens_a_link_sees_whose_it_is_before_the_click(
+    browser: Browser, on_json: Site, locale: str, kind: Kind
+) -> None:
+    """Or somebody who sends a link of their own would have others act in their account."""
+    name = PAGE_OF[kind].removeprefix("/")
+    with _phone(browser, on_json, locale) as page:
+        for address in ("stranger@example.com", "jörg+ß@example.com", "<b>x</b>@example.com"):
+            token = token_for({"id": str(uuid.uuid4()), "email": address}, kind)
+            page.goto("about:blank")
+            _open(page, f"{PAGE_OF[kind]}#token={token}")
+            expect(page.locator("#of-whom")).to_have_text(OF_WHOM[locale][name].format(address))
+        _looks_well(page, f"of-whom-{kind}-{locale}")
+        # On the same page: another link, and one that says nothing.
+        another = token_for({"id": str(uuid.uuid4()), "email": "another@example.com"}, kind)
+        for given, shown in ((another, "another@example.com"), ("a.b.c", None)):
+            page.evaluate("token => { location.hash = `token=${token}` }", given)
+            expected = OF_WHOM[locale][name].format(shown) if shown else ""
+            expect(page.locator("#of-whom")).to_have_text(expected)
 
 
 def test_a_link_that_is_opened_on_its_own_page_counts(
