@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment, running_emulator
 from tests.support.google import SIGN_IN_SOURCE, Providers
+from tests.support.mail_servers import Certificates, MailServer, url_of
 from tests.support.outage import ADMIN, PASSWORD, RECOVERY_SECONDS, stale
 from tests.support.outages import FAULTS, Fault, Instance
 from tests.support.postgres import PgBouncer, Server, running_pgbouncer, running_postgres
@@ -56,14 +58,21 @@ def pooler(server: Server, pgbouncer_program: str) -> Iterator[PgBouncer]:
 def instances(
     server: Server, providers: Providers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Instance]]:
-    """One instance of each policy."""
+    """One instance of each policy, and a mail server for all."""
+    folder = tmp_path_factory.mktemp("mail")
+    certificates = Certificates(folder)
+    roots = folder / "roots.pem"
+    files = (providers.settings["SSL_CERT_FILE"], certificates.roots)
+    roots.write_text("".join(Path(file).read_text() for file in files))
     with ExitStack() as stack:
+        mail_server = stack.enter_context(MailServer(certificates.context()).running())
         running = []
         for mode in MODES:
             database = f"outages_{mode}"
             server.run(f"CREATE DATABASE {database} OWNER app")
             bring_up_to_date(DatabaseUrl.parse(server.url(database)), DatabaseSettings())
             relay = stack.enter_context(Relay(server.port))
+            mail = stack.enter_context(Relay(mail_server.port))
             variables = {
                 "DATABASE_URL": server.url(database, port=relay.port),
                 "USERS_FILE": str(tmp_path_factory.mktemp(mode) / "users.json"),
@@ -73,14 +82,20 @@ def instances(
                 "DATABASE_CONNECT_TIMEOUT": str(CONNECT),
                 "DATABASE_STATEMENT_TIMEOUT": str(STATEMENT),
                 "SNAPSHOT_INTERVAL": "0",
-                "ENVIRONMENT": "development",  # Where mails are delivered into a folder.
+                "ENVIRONMENT": "development",
+                "MAIL_URL": url_of(mail.port),
+                "MAIL_FROM": "no-reply@example.com",
             } | providers.settings
+            variables["SSL_CERT_FILE"] = str(roots)
             emulator = stack.enter_context(running_emulator(source=SIGN_IN_SOURCE, **variables))
             settings = Settings.from_env(environment(**variables))
             running.append(
-                Instance(mode, emulator, relay, server, database, settings, providers.google_token)
+                Instance(
+                    mode, emulator, relay, mail, server, database, settings, providers.google_token
+                )
             )
         yield running
+        assert mail_server.received
         for instance in running:
             instance.client.close()
 

@@ -23,11 +23,12 @@ from tests.support.stores import snapshot_of
 
 @dataclass
 class Instance:
-    """One emulator with one policy, its database, and the line between them."""
+    """One emulator with one policy, its database, and the lines to that and to the mail server."""
 
     mode: str
     emulator: Emulator
     relay: Relay
+    mail: Relay
     server: Server
     database: str
     settings: Settings
@@ -81,19 +82,19 @@ class Fault:
 
 
 @contextmanager
-def _relayed(instance: Instance, mode: Mode, *, cut: bool = True) -> Iterator[None]:
-    instance.relay.mode = mode
+def _on(line: Relay, mode: Mode, *, cut: bool = True) -> Iterator[None]:
+    line.mode = mode
     if cut:
-        instance.relay.cut()
+        line.cut()
     try:
         yield
     finally:
-        instance.relay.mode = relays.FORWARD
-        instance.relay.cut()
+        line.mode = relays.FORWARD
+        line.cut()
 
 
 def _relay(mode: Mode, *, cut: bool = True) -> Callable[[Instance], AbstractContextManager[None]]:
-    return lambda instance: _relayed(instance, mode, cut=cut)
+    return lambda instance: _on(instance.relay, mode, cut=cut)
 
 
 @contextmanager
@@ -172,4 +173,6 @@ FAULTS = (
         waits="the first request, until the statement's deadline",
         is_of_pooler=True,
     ),
+    Fault("the mail server is away", lambda instance: _on(instance.mail, relays.REFUSE)),
+    Fault("the mail server hangs", lambda instance: _on(instance.mail, relays.BLACK_HOLE)),
 )
