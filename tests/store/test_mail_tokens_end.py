@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -11,13 +12,18 @@ import pytest
 from shared.credentials.mail_tokens import MailToken
 from shared.errors import InvalidMailToken
 from shared.model.mails import LIFETIMES, AskedKind, Kind, Mail
-from shared.model.users import User, Verification
+from shared.model.users import ExternalIdentity, User, Verification
 from shared.store.contract import Credentials, Store
+from shared.transfer import rollback
 from tests.support.emulator import ROOT
 from tests.support.mails import TOKENS, taken, token_of
-from tests.support.stores import CLIENT, credentials, disable, session_of
+from tests.support.postgres import Server
+from tests.support.stores import CLIENT, credentials, disable, opened_store, session_of
+from tests.support.transfers import HASH, Target, finish
+from tests.support.transfers import user as imported
 
 ADA, NEW = "ada@example.com", "countess@example.com"
+OTHER_HASH = f"{HASH[:-1]}a"
 PURPOSES: tuple[Kind, ...] = ("verification", "password_reset", "login_link", "email_change")
 
 
@@ -92,6 +98,12 @@ def _log_in_by_link(store: Store, user: User) -> None:
     assert _use(store, _token(store, "login_link", user))
 
 
+def _join(store: Store, user: User) -> None:
+    found = _attempt(store, user).credentials
+    google = [ExternalIdentity("https://accounts.google.com", "1")]
+    assert store.link(found, google, provider="google", drops_password=True, client=CLIENT)
+
+
 def _delete(store: Store, user: User) -> None:
     attempt = _attempt(store, user)
     assert store.delete_user(attempt, attempt.credentials)
@@ -109,9 +121,11 @@ EVENTS: dict[str, Callable[[Store, User], object]] = {
     "the address is changed, and changed back": _change_address_and_back,
     "the address is proved": _prove_address,
     "signed in by a link, on an unproved address": _log_in_by_link,
+    "a sign-in with Google joined or adopted the account": _join,
     "the account is deleted": _delete,
     "the account is disabled": _disable,
 }
+OF_IMPORTS = "an import or a rollback changed or removed the password, or removed an identity"
 OF_THE_TOKEN = ("the link is used", "its time is over")
 ENDS, STAYS, UNLESS_UNPROVED = "ends", "stays", "ends¹"
 
@@ -127,7 +141,7 @@ def _table() -> dict[str, dict[str, str]]:
     ]
     head = next(row for row in rows if row[0] == "after")
     columns = [cell.strip("`") for cell in head[1:]]
-    names = (*EVENTS, *OF_THE_TOKEN)
+    names = (*EVENTS, OF_IMPORTS, *OF_THE_TOKEN)
     return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows if row[0] in names}
 
 
@@ -135,7 +149,7 @@ TABLE = _table()
 
 
 def test_the_table_has_a_cell_for_each_event_and_purpose() -> None:
-    assert set(TABLE) == {*EVENTS, *OF_THE_TOKEN}
+    assert set(TABLE) == {*EVENTS, OF_IMPORTS, *OF_THE_TOKEN}
     for cells in TABLE.values():
         assert set(cells) == set(PURPOSES)
         assert set(cells.values()) <= {ENDS, STAYS, UNLESS_UNPROVED}
@@ -190,6 +204,27 @@ def test_only_a_stranger_could_end_the_links_of_an_address_that_is_not_proved(
     EVENTS[event](store, user)
     taken(store)
     assert _use(store, token) is None
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize("takes_back", [False, True])
+def test_an_import_or_a_rollback_that_changes_the_password_ends_a_link(
+    postgres: Server, target: Target, takes_back: bool, purpose: Kind
+) -> None:
+    url = postgres.url(target.name)
+    with closing(opened_store(ENVIRONMENT="development", DATABASE_URL=url)) as store:
+        row = imported(1, email=ADA)
+        target.apply([row])
+        change = target.apply([row | {"password": OTHER_HASH}])[0] if takes_back else None
+        found = store.user(row["id"])
+        assert found
+        token = _token(store, purpose, found)
+        if change:
+            finish(rollback.roll_back(target.database, str(change.batch), run_by="test"))
+        else:
+            target.apply([row | {"password": OTHER_HASH}])
+        assert _use(store, token) is None
+    assert TABLE[OF_IMPORTS][purpose] == ENDS
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)
