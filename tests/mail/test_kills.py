@@ -22,8 +22,9 @@ from shared.store.json_file import outbox
 from shared.store.postgres.store import PostgresStore
 from tests.conftest import STORES
 from tests.support.emulator import environment
-from tests.support.killed_mail import CLIENT, Killed, create
+from tests.support.killed_mail import Killed, create
 from tests.support.mail_servers import SETTINGS, Certificates, MailServer, url_of
+from tests.support.stores import CLIENT
 from tests.support.waiting import until
 
 _numbers = itertools.count(1)
@@ -113,15 +114,15 @@ def mails(
         app.close()
 
 
-def _addresses() -> list[str]:
-    """Give two that nobody has."""
-    return [f"user{next(_numbers)}@example.com" for _ in range(2)]
+def _address() -> str:
+    """Give one that nobody has."""
+    return f"user{next(_numbers)}@example.com"
 
 
 def _asked(mails: Mails) -> list[str]:
     """Have two mails in the outbox, and the server forget others; give the recipients."""
     mails.server.received.clear()
-    addresses = _addresses()
+    addresses = [_address(), _address()]
     for address in addresses:
         create(mails.app.store, address)
     assert sorted(mails.rows().values()) == sorted(addresses)
@@ -223,13 +224,13 @@ def test_a_sign_up_that_is_killed_leaves_no_user_without_the_mail(
     mails: Mails, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """A mail too many may be left by the JSON store; its link is of nobody."""
-    create(mails.app.store, _addresses()[0])
+    create(mails.app.store, _address())
     mails.deliver_later(monkeypatch)
-    last = len(mails.killed.places("sign_up", _addresses()[0]))
+    last = len(mails.killed.places("sign_up", _address()))
     mails.deliver_later(monkeypatch)
     seen = []
     for number in _some(1, last, count):
-        address = _addresses()[0]
+        address = _address()
         place = mails.kill(number, "sign_up", address)
         rows, is_there = list(mails.rows().values()), _is_there(mails, address)
         assert rows in ([], [address]), place
@@ -237,7 +238,7 @@ def test_a_sign_up_that_is_killed_leaves_no_user_without_the_mail(
         assert mails.database is None or is_there == bool(rows), place
         seen.append((bool(rows), is_there))
         # Nothing of it is in anybody's way: the next one is served at once.
-        other = _addresses()[0]
+        other = _address()
         create(mails.app.store, other)
         assert mails.deliver_later(monkeypatch) == len(rows) + 1, place
         mails.nothing_is_left()
@@ -252,7 +253,7 @@ def test_a_deletion_that_is_killed_takes_no_mail_from_a_user_who_stays(
     """Who stays has what they had asked for, and who is gone was told so."""
 
     def asked() -> tuple[str, str]:
-        address = _addresses()[0]
+        address = _address()
         create(mails.app.store, address, "from_before")
         mails.app.store.mail.ask_for_mail("password_reset", address, locale=None, client=CLIENT)
         (mail_id,) = mails.rows()

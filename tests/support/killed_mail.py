@@ -23,7 +23,6 @@ from shared import files
 from shared.application import Application
 from shared.database import connection
 from shared.mail import delivery, smtp
-from shared.model.clients import Client
 from shared.model.users import User, Verification
 from shared.settings import Settings
 from shared.store.contract import Store
@@ -33,9 +32,8 @@ from shared.store.json_file import store as json_store
 from shared.store.postgres import mail as postgres_mail
 from shared.store.postgres import store as postgres_store
 from tests.support.emulator import ROOT, environment
-from tests.support.stores import stored
+from tests.support.stores import CLIENT, credentials, stored
 
-CLIENT = Client("203.0.113.7")
 _WATCHED = {
     module.__file__: module.__name__.removeprefix("shared.")
     for module in (
@@ -73,14 +71,10 @@ def create(store: Store, address: str, verification: Verification = "asked") -> 
 
 def delete(app: Application, address: str) -> None:
     """Delete a user, who is told."""
-    attempt, found = stored(app.store, _user(app, address))
+    known = credentials(app.store, address)
+    assert known
+    attempt, found = stored(app.store, known.user)
     assert app.store.delete_user(attempt, found)
-
-
-def _user(app: Application, address: str) -> User:
-    attempt = app.store.begin_login(address, CLIENT)
-    assert attempt.credentials
-    return attempt.credentials.user
 
 
 _TASKS = {task.__name__: task for task in (deliver, sign_up, delete)}
