@@ -48,8 +48,8 @@ def endpoint(
     preflight of an allowed origin. `body` says whether other methods expect a JSON object, or that
     the function reads `call.stream` itself. `admin` endpoints are 404 if no administrator is
     configured, and check the credentials before they read the body. `basic`, for what is only read,
-    also accepts the token as a password of HTTP Basic. `exists` decides, before all
-    else, whether the path exists for the caller.
+    also accepts the token as a password of HTTP Basic. `exists` decides, before all else,
+    whether the path exists for the caller.
     """
     if "GET" in methods:
         methods = (*methods, "HEAD")

@@ -177,11 +177,12 @@ def test_in_an_outage_it_says_so_and_shows_what_the_process_knows(
 def test_on_the_json_store_it_shows_users_and_no_logins(browser: Browser, tmp_path: Path) -> None:
     settings = {"USERS_FILE": str(tmp_path / "users.json"), "ADMIN_TOKEN": TOKEN}
     with (
-        running_emulator(**settings) as emulator,
+        running_emulator(**settings, ENVIRONMENT="development") as emulator,
         open_page(browser, emulator.url, http_credentials=ADMIN) as page,
     ):
         page.goto("/api/dashboard")
         assert _number(page, "users") == "0"
+        assert _number(page, "waiting") == "0"  # Of the mails.
         expect(page.get_by_text("The JSON store has no audit")).to_be_visible()
         assert axe(page) == []
 
