@@ -26,6 +26,7 @@ def google(call: Call) -> Response:
         identity,
         session,
         client=call.client,
+        locale=call.locale,
     )
     if is_told:
         deliver(call)

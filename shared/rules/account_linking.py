@@ -34,13 +34,15 @@ def sign_in(
     session: Session | None,
     *,
     client: Client,
+    locale: str | None = None,
 ) -> tuple[User, str, bool]:
     """Give the user of a verified identity, and the event: signup, login or identity_linked.
 
     Tell as well whether there may be a mail of it now.
 
-    `session` is the caller's, if any. An attacker may have planted it in the browser, so it counts
-    as a proof only under the conditions of `_is_proven`.
+    `locale` is the language of a new user's mails. `session` is the caller's, if any. An attacker
+    may have planted it in the browser, so it counts as a proof only under the conditions of
+    `_is_proven`.
     Raises LinkRequired and EmailTaken if an account has the address and may not be linked,
     InvalidIdentityToken if the token was used too often, TooManyAttempts for too many sign-ins
     of the user or sign-ups from the client's network, and StoreBusy if others always were faster.
@@ -61,6 +63,7 @@ def sign_in(
                     client=client,
                     reservation=reservation,
                     verification="proved",
+                    locale=locale,
                 )
                 return created, "signup", False
             except EmailTaken as error:

@@ -126,6 +126,17 @@ def test_what_may_have_written_a_mail_wakes_the_service_and_nothing_else_does(
     assert (response.status_code, _calls(listener)) == (204, WOKEN)
 
 
+def test_who_signs_up_with_google_gets_mails_in_the_browsers_language(
+    app: Served, providers: Providers
+) -> None:
+    body = {"idToken": providers.google_token(email="eve@gmail.com", sub="eve")}
+    for client in (HOME, ELSEWHERE):
+        headers = [("X-Forwarded-For", client), ("Accept-Language", "de-AT,de")]
+        assert app.post("/api/auth/google", body, *headers).status_code < 300
+    (mail,) = app.store.mail.lease(10)
+    assert (mail.kind, mail.locale) == ("new_sign_in", "de")
+
+
 def test_so_does_a_reset(app: Served, listener: socket.socket) -> None:
     user = _send(app, "/api/signup", {"email": ADA, "password": PASSWORD}).json
     assert _calls(listener) == WOKEN
