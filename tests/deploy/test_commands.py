@@ -182,7 +182,7 @@ def test_every_function_is_known_to_be_public_or_for_administrators() -> None:
     for_administrators = {
         path.stem
         for path in (ROOT / "functions").glob("*.py")
-        if "admin" in path.read_text().lower() and path.stem in known
+        if "admin=True" in path.read_text() and path.stem in known
     }
     assert for_administrators == {*services.ADMIN_FUNCTIONS}
 

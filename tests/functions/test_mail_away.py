@@ -86,6 +86,7 @@ def test_no_request_connects_to_the_mail_server_or_waits_for_who_does(
         for path, status, expected in _ask_for_everything(app):
             assert status == expected, path
             if path == "signup":  # From now on somebody is delivering.
+                app.application.deliverer.wake()
                 until(lambda: any(connect.port == mail_port for connect in heard))
             assert not goes_on.is_set()
         ours = {c.port for c in heard if c.thread is threading.current_thread()}

@@ -115,8 +115,8 @@ def mails(
 
 
 def _address() -> str:
-    """Give one that nobody has."""
-    return f"user{next(_numbers)}@example.com"
+    """Give one that nobody has. Each is as long, so that a message goes in as many pieces."""
+    return f"user{next(_numbers):04}@example.com"
 
 
 def _asked(mails: Mails) -> list[str]:

@@ -101,7 +101,9 @@ def _log_in_by_link(store: Store, user: User) -> None:
 def _join(store: Store, user: User) -> None:
     found = _attempt(store, user).credentials
     google = [ExternalIdentity("https://accounts.google.com", "1")]
-    assert store.link(found, google, provider="google", drops_password=True, client=CLIENT)
+    assert store.link(
+        found, google, provider="google", drops_password=True, client=CLIENT, proves_address=True
+    )
 
 
 def _delete(store: Store, user: User) -> None:
