@@ -39,7 +39,7 @@ SEND_SECONDS = 20.0
 """For one mail, from the resolution of the server's name to its last answer. Less than a lease."""
 RUN_SECONDS = 25.0
 """After which no other mail is begun. With the last one it is less than a request may take."""
-HIDING_SECONDS = 2.0
+HIDING_SECONDS = 1.0
 """For which a delivery waits at most, at random: or the time of the answers that follow would tell
 whether there was something to deliver."""
 
@@ -114,8 +114,8 @@ class Deliverer:
 
     def _run(self) -> None:
         while self._due.wait() and threading.current_thread() is self._thread:
-            self.hide()
             self._due.clear()
+            self.hide()
             try:
                 self.deliver()
             except Exception as error:  # noqa: BLE001  # the thread goes on, and the log tells

@@ -73,7 +73,7 @@ def service(settings: dict[str, str], tmp_path: Path) -> Iterator[Service]:
                 user = {"email": ADA, "password": PASSWORD}
                 assert client.post("/api/signup", json=user).status_code == 201
             until(lambda: found.recipients() == [ADA])
-            until(lambda: len(found.deliveries()) == 1)
+            until(lambda: len(found.deliveries()) >= 1)
             server.received.clear()
             yield found
 
@@ -89,11 +89,11 @@ def test_who_forgot_a_password_gets_the_mail_by_a_request_of_the_service_to_itse
     with service.emulator.client() as client:
         assert _forget(client, ADA).status_code == 202
     until(lambda: service.recipients() == [ADA])
-    until(lambda: len(service.deliveries()) == 2)
+    until(lambda: len(service.deliveries()) >= 2)
     time.sleep(PAUSE)
     with service.emulator.client() as client:
         assert _forget(client, "nobody@example.com").status_code == 202
-    until(lambda: len(service.deliveries()) == 3)
+    until(lambda: len(service.deliveries()) >= 3)
     assert service.recipients() == [ADA]
 
 

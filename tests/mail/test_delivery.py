@@ -317,3 +317,13 @@ def test_nobody_who_asks_for_a_delivery_is_forgotten(
         goes_on.set()
         until(lambda: len(server.received) == 2)
         deliverer.close()
+
+
+def test_who_closes_waits_for_no_other_run(store: Store, certificates: Certificates) -> None:
+    with _server(certificates) as server:
+        deliverer = _deliverer(store, server.port)
+        deliverer.wake()
+        thread = deliverer._thread
+        assert thread is not None
+        deliverer.close()
+        assert not thread.is_alive()
