@@ -6,7 +6,7 @@ ALTER TABLE users ADD COLUMN IF NOT EXISTS unverified_since TIMESTAMPTZ;
 ALTER TABLE users ADD COLUMN IF NOT EXISTS disabled_at TIMESTAMPTZ;
 ALTER TABLE users ADD COLUMN IF NOT EXISTS locale TEXT;
 
--- A mail is deleted when it is delivered. It has neither a token nor a text, which are made then; `epoch` and `seen`,
+-- A mail is deleted when it is delivered. It has neither a token nor a text, which are made then; `epoch` and `email_digest`,
 -- a digest of the address, are of the user as the request saw them. A row without a recipient is for nobody:
 -- whoever asks for a mail cannot tell by the time whether there is somebody. No foreign key: a deleted user is told.
 CREATE TABLE mail_outbox (
@@ -15,7 +15,7 @@ CREATE TABLE mail_outbox (
     recipient TEXT,
     user_id UUID,
     epoch INTEGER,
-    seen TEXT,
+    email_digest TEXT,
     locale TEXT,
     asked_from TEXT,
     created_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP,

@@ -1,7 +1,8 @@
 """The tokens in links that are mailed: each for one purpose, one user, and one state of the user.
 
 No table keeps them. What a token proves is that somebody reads the mailbox; it ends by what it
-changes, and by every other change of the password, the address or the sessions (`epoch`, `seen`).
+changes, and by every other change of the password, the address or the sessions: `epoch` and
+`email_digest`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _CLAIMS: dict[str, type] = {
     "purpose": str,
     "sub": str,
     "epoch": int,
-    "seen": str,
+    "email_digest": str,
     "email": str,
     "jti": str,
     "iat": int,
     "exp": int,
 }
-_SEEN = re.compile(r"[0-9a-f]{32}")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 class MailToken(NamedTuple):
@@ -43,7 +44,7 @@ class MailToken(NamedTuple):
     purpose: Kind
     user_id: str
     epoch: int
-    seen: str
+    email_digest: str
     """The digest of the user's address as the request saw it."""
     email: str
     """Whose mailbox it was sent to, as an email key."""
@@ -68,7 +69,7 @@ class MailTokens:
                 "purpose": mail.kind,
                 "sub": mail.user_id,
                 "epoch": mail.epoch,
-                "seen": mail.seen,
+                "email_digest": mail.email_digest,
                 "email": mail.recipient,
                 "jti": mail.id,
                 "iat": int(now),
@@ -92,7 +93,7 @@ class MailTokens:
             purpose=claims["purpose"],
             user_id=claims["sub"],
             epoch=claims["epoch"],
-            seen=claims["seen"],
+            email_digest=claims["email_digest"],
             email=claims["email"],
             ends_at=claims["exp"],
         )
@@ -115,5 +116,5 @@ def _check(claims: dict[str, object]) -> None:
     assert isinstance(epoch, int)
     if not claims["email"]:
         raise InvalidToken("claim email is empty")
-    if not _SEEN.fullmatch(str(claims["seen"])) or not 0 <= epoch <= MAX_STORED_EPOCH:
-        raise InvalidToken("claim seen or epoch is out of range")
+    if not _DIGEST.fullmatch(str(claims["email_digest"])) or not 0 <= epoch <= MAX_STORED_EPOCH:
+        raise InvalidToken("claim email_digest or epoch is out of range")

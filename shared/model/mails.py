@@ -1,8 +1,8 @@
 """Mails about accounts, as the outbox keeps them, and how long what they ask for works.
 
 A row holds neither a token nor a text: both are made when it is delivered, so that no secret lies
-in the outbox. `seen` and `epoch` are of the user as the request saw them: whatever changed since
-ends the token.
+in the outbox. `email_digest` and `epoch` are of the user as the request saw them: whatever changed
+since ends the token.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Mail(NamedTuple):
     recipient: str
     user_id: str
     epoch: int
-    seen: str
+    email_digest: str
     """The digest of the user's address as the request saw it."""
     locale: str | None
     asked_from: str | None
@@ -72,7 +72,7 @@ class OutboxStatus(NamedTuple):
 
 
 def digest_of(key: str) -> str:
-    """Give 128 bits of an email key's SHA-256 in hexadecimal; `outbox_sql.seen` is the twin."""
+    """Give 128 bits of an email key's SHA-256 in hexadecimal; `outbox_sql.digest` is the twin."""
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

@@ -28,14 +28,14 @@ MAIL = Mail(
     recipient=ADDRESS,
     user_id="a63472b0-a053-5c05-a7e6-582ae2e0bd53",
     epoch=3,
-    seen=digest_of(ADDRESS),
+    email_digest=digest_of(ADDRESS),
     locale=None,
     asked_from=None,
     created_at=NOW - 60.0,
     tries=0,
 )
 PURPOSES: tuple[Kind, ...] = ("verification", "password_reset", "login_link", "email_change")
-CLAIMS = ("iss", "aud", "purpose", "sub", "epoch", "seen", "email", "jti", "iat", "exp")
+CLAIMS = ("iss", "aud", "purpose", "sub", "epoch", "email_digest", "email", "jti", "iat", "exp")
 
 
 @pytest.fixture(params=SIGNERS, scope="module")
@@ -67,7 +67,11 @@ def _is_refused(tokens: MailTokens, text: str, *purposes: Kind, now: float = NOW
 def test_a_token_says_what_for_whom_and_to_which_mailbox(tokens: MailTokens, text: str) -> None:
     token = tokens.read(text, "password_reset", now=NOW)
     assert (token.id, token.purpose, token.email) == (MAIL.id, MAIL.kind, ADDRESS)
-    assert (token.user_id, token.epoch, token.seen) == (MAIL.user_id, MAIL.epoch, MAIL.seen)
+    assert (token.user_id, token.epoch, token.email_digest) == (
+        MAIL.user_id,
+        MAIL.epoch,
+        MAIL.email_digest,
+    )
     assert token.ends_at == NOW + LIFETIMES["password_reset"]
 
 
@@ -138,10 +142,10 @@ def test_each_claim_has_to_be_there_and_of_its_type(
         {"jti": MAIL.id.upper()},
         {"epoch": -1},
         {"epoch": MAX_STORED_EPOCH + 1},
-        {"seen": "0" * 31},
-        {"seen": "0" * 33},
-        {"seen": "G" * 32},
-        {"seen": ("0" * 32) + "\n"},
+        {"email_digest": "0" * 31},
+        {"email_digest": "0" * 33},
+        {"email_digest": "G" * 32},
+        {"email_digest": ("0" * 32) + "\n"},
         {"email": "\ud800"},
         {"email": "a\x00b"},
     ],
@@ -191,11 +195,15 @@ def test_what_is_issued_is_read_again(
         epoch=epoch,
         id=str(ids[0]),
         user_id=str(ids[1]),
-        seen=digest_of(recipient),
+        email_digest=digest_of(recipient),
     )
     for signer in SIGNERS.values():
         tokens = MailTokens(signer.signing)
         token = tokens.read(tokens.issue(mail, now), kind, now=now)
         assert (token.id, token.purpose, token.user_id) == (mail.id, kind, mail.user_id)
-        assert (token.epoch, token.seen, token.email) == (epoch, mail.seen, recipient)
+        assert (token.epoch, token.email_digest, token.email) == (
+            epoch,
+            mail.email_digest,
+            recipient,
+        )
         assert token.ends_at == now + LIFETIMES[kind]

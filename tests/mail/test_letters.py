@@ -41,7 +41,7 @@ def written(
         recipient="ada.lovelace@example.org",
         user_id="user-of-the-mail",
         epoch=7,
-        seen="digest-of-the-address",
+        email_digest="digest-of-the-address",
         locale=locale,
         asked_from="192.0.2.0/24",
         created_at=1_795_738_039.5,
@@ -254,7 +254,7 @@ def test_whose_language_we_do_not_write_gets_english(locale: str | None) -> None
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mail_without_the_link_that_it_needs_is_not_written(kind: Kind) -> None:
-    mail = Mail("id", kind, "a@example.org", "user", 0, "seen", "en", None, 0.0, 0)
+    mail = Mail("id", kind, "a@example.org", "user", 0, "email_digest", "en", None, 0.0, 0)
     link = None if kind in LIFETIMES else LINK
     with pytest.raises(ValueError, match=rf"A {kind} mail (needs a|takes no) link\.") as caught:
         compose(mail, link=link, application="AI-Coder", home=HOME)

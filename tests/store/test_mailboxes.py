@@ -150,7 +150,7 @@ def test_a_token_is_good_for_nobody_else(store: Store) -> None:
         token._replace(user_id=other.id),
         token._replace(user_id=str(uuid.uuid4())),
         token._replace(epoch=1),
-        token._replace(seen="0" * 32),
+        token._replace(email_digest="0" * 32),
     ):
         assert store.mail.reset_password(changed, "stolen", CLIENT) is None
     assert [_found(store, key).password_hash for key in (ADA, other.email)] == ["hash", "hash"]

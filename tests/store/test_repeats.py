@@ -83,9 +83,11 @@ def test_what_a_link_does_is_done_once(forgetful: Store, postgres: Server, datab
 
     def token(purpose: Kind, found: User | None, to: str = "") -> MailToken:
         assert found is not None
-        seen, ends_at = digest_of(found.email), int(time.time()) + 600
+        email_digest, ends_at = digest_of(found.email), int(time.time()) + 600
         to = to or found.email
-        return MailToken(str(uuid.uuid4()), purpose, found.id, found.epoch, seen, to, ends_at)
+        return MailToken(
+            str(uuid.uuid4()), purpose, found.id, found.epoch, email_digest, to, ends_at
+        )
 
     proved = mail.verify_email(token("verification", user), sid="", client=CLIENT)
     change = token("email_change", proved, "new@example.com")

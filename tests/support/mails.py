@@ -80,6 +80,6 @@ def links(mails: Iterable[EmailMessage], to: str) -> list[tuple[str, str]]:
 def token_for(user: dict[str, Any], kind: Kind, to: str = "", epoch: int = 0) -> str:
     """Make the token of a mail to a user, as an answer has them."""
     ids, address, now = (str(uuid.uuid4()), user["id"]), user["email"], time.time()
-    to, seen = to or address, digest_of(address)
-    mail = Mail(ids[0], kind, to, ids[1], epoch, seen, None, None, now, 0)
+    to, email_digest = to or address, digest_of(address)
+    mail = Mail(ids[0], kind, to, ids[1], epoch, email_digest, None, None, now, 0)
     return MailTokens(Signing([SECRET])).issue(mail, now)

@@ -233,14 +233,14 @@ class JsonFileMail(MailStore):
             recipient=recipient or user.email,
             user_id=user.id,
             epoch=user.epoch,
-            seen=digest_of(email_key(user.email)),
+            email_digest=digest_of(email_key(user.email)),
             locale=record.get("locale") or locale,
             asked_from=client.coarse if client else None,
             created_at=time.time(),
             tries=0,
         )
         if not is_wanted:
-            mail = mail._replace(recipient=NOBODY, user_id=NOBODY, epoch=0, seen="")
+            mail = mail._replace(recipient=NOBODY, user_id=NOBODY, epoch=0, email_digest="")
         self._outbox.put(mail)
 
 
@@ -261,5 +261,5 @@ def _is_users_link(record: Record, token: MailToken) -> bool:
 
 
 def _has_address(record: Record, token: MailToken) -> bool:
-    is_same = digest_of(email_key(record["email"])) == token.seen
+    is_same = digest_of(email_key(record["email"])) == token.email_digest
     return is_same and users_file.is_enabled(record)

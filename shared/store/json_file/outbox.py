@@ -27,7 +27,7 @@ _MEMBERS = {
     "recipient": (str,),
     "user_id": (str,),
     "epoch": (int,),
-    "seen": (str,),
+    "email_digest": (str,),
     "locale": (str, type(None)),
     "asked_from": (str, type(None)),
     "created_at": (int, float),

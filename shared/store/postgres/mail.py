@@ -71,7 +71,7 @@ class PostgresMail(MailStore):
                 mail_statements.RESET_PASSWORD,
                 user_id=token.user_id,
                 epoch=token.epoch,
-                seen=token.seen,
+                email_digest=token.email_digest,
                 new_hash=new,
                 login_key=keys.login,
                 account_key=keys.account,
@@ -86,7 +86,9 @@ class PostgresMail(MailStore):
     ) -> User | None:
         """Update where the row is as the token says."""
         if attempt is not None:
-            return self._by_password(mail_statements.VERIFY_BY_PASSWORD, attempt, seen=token.seen)
+            return self._by_password(
+                mail_statements.VERIFY_BY_PASSWORD, attempt, email_digest=token.email_digest
+            )
         rows = self._store.database.execute(
             mail_statements.VERIFY_EMAIL, **_of(token), sid=sid, client=client.coarse
         )
@@ -119,7 +121,7 @@ class PostgresMail(MailStore):
                     return self._by_password(
                         mail_statements.CHANGE_EMAIL_BY_PASSWORD,
                         attempt,
-                        seen=token.seen,
+                        email_digest=token.email_digest,
                         email=token.email,
                         **self._store.notice(client),
                     )
@@ -178,6 +180,6 @@ def _of(token: MailToken) -> dict[str, Value]:
     return {
         "user_id": token.user_id,
         "epoch": token.epoch,
-        "seen": token.seen,
+        "email_digest": token.email_digest,
         "event": str(uuid.uuid4()),
     }

@@ -13,8 +13,8 @@ from shared.store.postgres.outbox_sql import (
     DAY,
     HOUR,
     count_mail,
+    digest,
     enqueue,
-    seen,
 )
 from shared.store.postgres.statements import (
     AS_FOUND,
@@ -63,10 +63,11 @@ WITH found AS (
     WHERE c.remaining >= 0 AND h.remaining >= 0 AND d.remaining >= 0 AND disabled_at IS NULL
     AND (:kind <> 'verification' OR email_verified_at IS NULL)
 ), digest AS MATERIALIZED (
-    SELECT {seen(":key::text")} AS seen
+    SELECT {digest(":key::text")} AS email_digest
 ), mail AS (
-    INSERT INTO mail_outbox (id, kind, recipient, user_id, epoch, seen, locale, asked_from)
-    SELECT :mail_id::uuid, :kind, w.email, w.id, w.epoch, CASE WHEN w.id IS NOT NULL THEN seen END,
+    INSERT INTO mail_outbox (id, kind, recipient, user_id, epoch, email_digest, locale, asked_from)
+    SELECT :mail_id::uuid, :kind, w.email, w.id, w.epoch,
+        CASE WHEN w.id IS NOT NULL THEN email_digest END,
         coalesce(w.locale, :locale), :client
     FROM client CROSS JOIN digest LEFT JOIN wanted w ON true WHERE remaining >= 0
     ON CONFLICT (id) DO NOTHING
@@ -92,7 +93,7 @@ WITH reset AS (
     UPDATE users u SET password = :new_hash,
         epoch = CASE WHEN password = :new_hash THEN epoch ELSE {next_epoch("epoch")} END,
         email_verified_at = coalesce(email_verified_at, CURRENT_TIMESTAMP)
-    WHERE id = :user_id::uuid AND disabled_at IS NULL AND {seen("email_key")} = :seen
+    WHERE id = :user_id::uuid AND disabled_at IS NULL AND {digest("email_key")} = :email_digest
     AND (epoch = :epoch::int OR password = :new_hash OR ({_IS_UNPROVED}))
     RETURNING {USER}, {HAS_NEW_HASH}, u.email_key, u.locale
 ), login AS (
@@ -114,7 +115,7 @@ SELECT * FROM reset
 
 
 _AS_TOKEN = f"""u.id = :user_id::uuid AND u.epoch = :epoch::int
-    AND {seen("u.email_key")} = :seen AND u.disabled_at IS NULL"""
+    AND {digest("u.email_key")} = :email_digest AND u.disabled_at IS NULL"""
 _GOES_ON = "NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)"
 _AGAIN = "EXISTS (SELECT FROM auth_events WHERE id = :event::uuid AND user_id = :user_id::uuid)"
 # Who has proved the address has no use for the link; but for a repeated call.
@@ -145,10 +146,11 @@ REQUEST_EMAIL_CHANGE = Statement(
         f"""{FORGET_FAILURE}, {count_mail("EXISTS (SELECT FROM done)")}, owner AS (
         SELECT * FROM users WHERE email_key = :email::text
     ), mail AS (
-        INSERT INTO mail_outbox (id, kind, recipient, user_id, epoch, seen, locale, asked_from)
+        INSERT INTO mail_outbox
+            (id, kind, recipient, user_id, epoch, email_digest, locale, asked_from)
         SELECT :mail_id::uuid, CASE WHEN o.id IS NULL THEN 'email_change' ELSE 'address_taken' END,
             coalesce(o.email, :email::text), coalesce(o.id, u.id), coalesce(o.epoch, u.epoch),
-            {seen("u.email_key")}, coalesce(o.locale, u.locale), :client
+            {digest("u.email_key")}, coalesce(o.locale, u.locale), :client
         FROM mail_left, done d JOIN users u USING (id) LEFT JOIN owner o ON true
         WHERE o.disabled_at IS NULL
         ON CONFLICT (id) DO NOTHING
@@ -182,7 +184,7 @@ VERIFY_BY_PASSWORD = Statement(
         "email_verified",
         "reauthentication",
         f"""UPDATE users u SET email_verified_at = CURRENT_TIMESTAMP
-        WHERE {AS_FOUND} AND {seen("email_key")} = :seen
+        WHERE {AS_FOUND} AND {digest("email_key")} = :email_digest
         AND (email_verified_at IS NULL OR EXISTS (SELECT FROM again))
         AND EXISTS (SELECT FROM allowed) RETURNING {USER}""",
         FORGET_FAILURE,
@@ -197,7 +199,7 @@ CHANGE_EMAIL_BY_PASSWORD = Statement(
             email_verified_at = CURRENT_TIMESTAMP, epoch = {next_epoch(":epoch::int")}
         WHERE id = :user_id::uuid AND password IS NOT DISTINCT FROM :old_hash
         AND disabled_at IS NULL AND EXISTS (SELECT FROM allowed)
-        AND ((epoch = :epoch::int AND {seen("email_key")} = :seen)
+        AND ((epoch = :epoch::int AND {digest("email_key")} = :email_digest)
             OR (epoch = {next_epoch(":epoch::int")} AND email_key = :email::text
                 AND EXISTS (SELECT FROM again)))
         RETURNING {USER}""",
@@ -206,7 +208,7 @@ CHANGE_EMAIL_BY_PASSWORD = Statement(
     )""",
     ),
 )
-_LINKS_USER = f"""u.id = :user_id::uuid AND {seen("u.email_key")} = :seen
+_LINKS_USER = f"""u.id = :user_id::uuid AND {digest("u.email_key")} = :email_digest
     AND u.disabled_at IS NULL AND (u.epoch = :epoch::int OR ({_IS_UNPROVED}))"""
 # The link is used up by its own id among the sessions that have ended. Whoever signed up with an
 # address that was not theirs to prove loses what they have set: name, password and sessions.

@@ -9,7 +9,7 @@ from shared.store.postgres.attempt_sql import after, spend
 HOUR, DAY = "3600", "86400"
 
 
-def seen(key: str) -> str:
+def digest(key: str) -> str:
     """Write the digest of an email key; the twin of `shared.model.mails.digest_of`."""
     return f"left(encode(sha256(convert_to({key}, 'UTF8')), 'hex'), 32)"
 
@@ -21,9 +21,9 @@ def enqueue(kind: str, source: str, *, where: str = "true") -> str:
     nothing.
     """
     return f"""INSERT INTO mail_outbox
-        (id, kind, recipient, user_id, epoch, seen, locale, asked_from)
+        (id, kind, recipient, user_id, epoch, email_digest, locale, asked_from)
     SELECT :mail_id::uuid, {kind}, u.email, u.id, u.epoch,
-        coalesce({seen("u.email_key")}, ''), u.locale, :client
+        coalesce({digest("u.email_key")}, ''), u.locale, :client
     FROM {source} WHERE :sends_mail::bool AND {where}
     ON CONFLICT (id) DO NOTHING"""
 
@@ -67,7 +67,7 @@ WHERE id = ANY (ARRAY(
     ORDER BY due_at LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ))
 RETURNING id::text, kind, recipient, coalesce(user_id::text, ''), coalesce(epoch, 0),
-    coalesce(seen, ''), locale, asked_from, extract(epoch FROM created_at)::float8, tries,
+    coalesce(email_digest, ''), locale, asked_from, extract(epoch FROM created_at)::float8, tries,
     created_at <= CURRENT_TIMESTAMP - interval '{MAX_AGE} seconds'
 """,
 )

@@ -190,7 +190,7 @@ TABLES: dict[str, Table] = {
             "recipient": _NULLABLE_TEXT,
             "user_id": _NULLABLE_UUID,
             "epoch": Column(_INTEGER, is_nullable=True),
-            "seen": _NULLABLE_TEXT,
+            "email_digest": _NULLABLE_TEXT,
             "locale": _NULLABLE_TEXT,
             "asked_from": _NULLABLE_TEXT,
             "created_at": _MADE_AT,
