@@ -97,6 +97,9 @@ def test_who_forgot_a_password_gets_the_mail_by_a_request_of_the_service_to_itse
     assert service.recipients() == [ADA]
 
 
+@pytest.mark.parametrize(
+    "settings", ["json", pytest.param("postgres", marks=pytest.mark.long)], indirect=True
+)
 def test_many_who_ask_at_once_cause_a_request_a_second_and_each_gets_the_mail(
     service: Service,
 ) -> None:
@@ -116,6 +119,9 @@ def test_many_who_ask_at_once_cause_a_request_a_second_and_each_gets_the_mail(
     assert len(service.deliveries()) - before - 1 <= seconds / PAUSE + 1
 
 
+@pytest.mark.parametrize(
+    "settings", ["json", pytest.param("postgres", marks=pytest.mark.long)], indirect=True
+)
 def test_a_delivery_causes_no_further_one(service: Service) -> None:
     before = len(service.deliveries())
     for _ in range(2):  # What the first had caused would have ended before the second.

@@ -153,6 +153,11 @@ AWAY: dict[str, dict[str, Answer] | None] = {
 """What a mail server does that has nothing to do with the mail; None where there is none."""
 
 
+@pytest.mark.parametrize(
+    "store_settings",
+    ["json", "postgres", pytest.param("fallback", marks=pytest.mark.long)],
+    indirect=True,
+)
 @pytest.mark.parametrize("fault", AWAY)
 def test_a_server_that_comes_back_gets_each_mail_and_twice_only_what_it_did_not_answer(
     store: Store, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, fault: str

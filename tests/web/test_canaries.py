@@ -332,7 +332,17 @@ def _use_link(app: Served, token: str) -> str:
     return "".join(answer.text for answer in answers if answer.status_code != 200)
 
 
-@pytest.mark.parametrize("way", [_smtp, _hook])
+@pytest.mark.parametrize(
+    ("store_settings", "way"),
+    [
+        ("json", _smtp),
+        ("postgres", _hook),
+        pytest.param("json", _hook, marks=pytest.mark.long),
+        pytest.param("postgres", _smtp, marks=pytest.mark.long),
+        pytest.param("fallback", _smtp, marks=pytest.mark.long),
+    ],
+    indirect=["store_settings"],
+)
 def test_of_a_mail_nothing_comes_out_whatever_its_server_does_and_says(
     store_settings: dict[str, str],
     tmp_path: Path,
