@@ -144,7 +144,27 @@ def store_settings(
 @pytest.fixture
 def store(store_settings: dict[str, str]) -> Iterator[Store]:
     """An empty store, of each kind in turn."""
-    settings = {"SESSION_SECRET": "x" * 32} | UNLIMITED | store_settings
+    yield from _opened(store_settings)
+
+
+@pytest.fixture(scope="module", params=(*STORES, "fallback"))
+def shared_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
+    """A store of each kind that the tests of a module share."""
+    variables = {"USERS_FILE": str(tmp_path_factory.mktemp("store") / "users.json")}
+    if request.param == "json":
+        yield from _opened({"USE_DATABASE": "false"} | variables)
+        return
+    server: Server = request.getfixturevalue("postgres")
+    name = request.getfixturevalue("make_database")()
+    variables |= {"FALLBACK": "full" if request.param == "fallback" else "off"}
+    yield from _opened({"DATABASE_URL": server.url(name)} | variables)
+    server.drop_database(name)
+
+
+def _opened(variables: dict[str, str]) -> Iterator[Store]:
+    settings = {"SESSION_SECRET": "x" * 32} | UNLIMITED | variables
     opened = open_store(Settings.from_env(settings))
     yield opened
     opened.close()
