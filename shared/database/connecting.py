@@ -14,12 +14,12 @@ import time
 from typing import NoReturn
 
 from shared.database import system_roots
-from shared.database.connection import Connection, DeadlineSocket, remaining
+from shared.database.connection import Connection, DeadlineSocket
 from shared.database.faults import GARBLED, ConnectRetryable, describe
-from shared.database.happy_eyeballs import Address, Preferences
 from shared.database.url import DatabaseUrl
-from shared.deadlines import call_within
+from shared.deadlines import call_within, remaining
 from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
+from shared.happy_eyeballs import Address, Preferences
 from shared.observe import metrics
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)

@@ -30,6 +30,7 @@ from shared.database.faults import (
 )
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
+from shared.deadlines import remaining
 from shared.errors import StoreFault, StoreRefused
 from shared.formats.strict_json import loads
 from shared.observe import metrics
@@ -539,14 +540,6 @@ def _no_channel_binding() -> StoreRefused:
     return StoreRefused(
         cause="channel_binding=require, but the server did not offer it; no password was sent"
     )
-
-
-def remaining(deadline: float) -> float:
-    """Give the seconds until a reading of `time.monotonic()`. Raises TimeoutError past it."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the deadline has passed")
-    return left
 
 
 _create_message = pg8000.core._create_message

@@ -26,7 +26,6 @@ from shared.database.connection import (
     Row,
 )
 from shared.database.faults import ConnectionLost, ConnectRetryable, NameRefused
-from shared.database.happy_eyeballs import Preferences
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
@@ -38,6 +37,7 @@ from shared.errors import (
     StoreUnavailable,
     StoreUnreachable,
 )
+from shared.happy_eyeballs import Preferences
 from shared.observe import log, metrics, request_context
 from shared.observe.metrics import Gauge
 

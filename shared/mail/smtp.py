@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn
 
 from shared.deadlines import call_within, remaining
+from shared.happy_eyeballs import Preferences
 from shared.mail import mime
 from shared.mail.message import Message
 from shared.mail.settings import MailSettings
@@ -175,24 +176,8 @@ class _Session:
     def _connected(self, port: int) -> socket.socket:
         look_up = functools.partial(socket.getaddrinfo, self._host, port, type=socket.SOCK_STREAM)
         found = call_within(remaining(self._deadline), look_up)
-        failure = OSError("the host has no address")
-        for number, (family, kind, protocol, _, where) in enumerate(found):
-            try:
-                connection = socket.socket(family, kind, protocol)
-            except OSError as error:  # A family that this machine does not have.
-                failure = error
-                continue
-            try:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # One that leads nowhere leaves time for the others.
-                connection.settimeout(remaining(self._deadline) / (len(found) - number))
-                connection.connect(where)
-            except OSError as error:
-                connection.close()
-                failure = error
-            else:
-                return connection
-        raise failure
+        connection, _ = Preferences().connect(self._host, found, self._deadline)
+        return connection
 
     def _begin_tls(self, context: ssl.SSLContext) -> None:
         assert self._socket is not None

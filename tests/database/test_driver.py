@@ -67,7 +67,7 @@ def test_the_hash_of_a_certificates_signature_is_what_a_whole_parser_finds(
 FIRST_CONNECTION = """
 import sys, time
 from shared.database.connecting import connect, make_tls_context
-from shared.database.happy_eyeballs import Preferences
+from shared.happy_eyeballs import Preferences
 from shared.database.url import DatabaseUrl
 url = DatabaseUrl.parse(sys.argv[1])
 connection = connect(url, make_tls_context(url), time.monotonic() + 30, Preferences())

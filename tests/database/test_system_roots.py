@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from shared.database.connecting import connect, make_tls_context
-from shared.database.happy_eyeballs import Preferences
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused
+from shared.happy_eyeballs import Preferences
 from tests.support.certificates import Authority
 from tests.support.postgres import Server
 

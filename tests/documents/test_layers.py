@@ -26,7 +26,13 @@ FLOORS = (
     ("shared.database", "shared.credentials"),
     ("shared.observe",),
     ("shared.model",),
-    ("shared.files", "shared.https", "shared.environment", "shared.env_file"),
+    (
+        "shared.files",
+        "shared.https",
+        "shared.environment",
+        "shared.env_file",
+        "shared.happy_eyeballs",
+    ),
     ("shared.errors", "shared.deadlines", "shared.console", "shared.formats", "shared.ports"),
     ("shared",),
 )

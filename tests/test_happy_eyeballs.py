@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from shared.database.happy_eyeballs import ATTEMPT_DELAY
 from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreUnreachable
+from shared.happy_eyeballs import ATTEMPT_DELAY
 from tests.support.postgres import Server, free_port
 from tests.support.relay import BLACK_HOLE, FORWARD, HANG_UP, REFUSE, Relay
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any
 
-from shared.database.connection import remaining
+from shared.deadlines import remaining
 
 ATTEMPT_DELAY = 0.25
 """Seconds for which an address is tried before the next one is tried beside it (section 5)."""
