@@ -20,12 +20,16 @@ function begin() {
   show(token ? "use" : "ask");
 }
 
-/** Whose mailbox a token was sent to, by its own word: what is changed in it, the server refuses. */
+/**
+ * Whose mailbox a token was sent to, by its own word: what is changed in it, the server refuses.
+ * What has not the form of an address is somebody's text, and not shown.
+ */
 function addressIn(text) {
   try {
     const claims = text.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
     const bytes = Uint8Array.from(atob(claims), (character) => character.charCodeAt(0));
-    return JSON.parse(new TextDecoder().decode(bytes)).email;
+    const { email } = JSON.parse(new TextDecoder().decode(bytes));
+    return /^[^\s@\p{C}]{1,64}@[^\s@\p{C}]{1,255}$/u.test(email) ? email : null;
   } catch {
     return null;
   }

@@ -234,10 +234,16 @@ class Snapshot:
                 raise self._refused("it is being changed") from error
 
     def taken_at(self) -> float | None:
-        """Tell when the snapshot was taken, as it says itself: nothing is verified."""
+        """Tell when the snapshot was taken, as it says itself: nothing is verified.
+
+        None where there is none, or another release's, which would be refused.
+        """
         try:
             with files.open_regular(self._path) as file:
-                taken_at = float(loads(file.readline(200))["taken_at"])
+                header = loads(file.readline(200))
+            if header["format"] != _FORMAT:
+                return None
+            taken_at = float(header["taken_at"])
         except (OSError, ValueError, TypeError, KeyError, OverflowError):
             return None
         return taken_at if 0 <= taken_at <= _LAST_DATE else None

@@ -354,8 +354,11 @@ def test_who_opens_a_link_sees_whose_it_is_before_the_click(
             expect(page.locator("#of-whom")).to_have_text(OF_WHOM[locale][name].format(address))
         _looks_well(page, f"of-whom-{kind}-{locale}")
         # On the same page: another link, and one that says nothing.
-        another = token_for({"id": str(uuid.uuid4()), "email": "another@example.com"}, kind)
-        for given, shown in ((another, "another@example.com"), ("a.b.c", None)):
+        another, a_text = (
+            token_for({"id": str(uuid.uuid4()), "email": address}, kind)
+            for address in ("another@example.com", "Support, please call us. me@x")
+        )
+        for given, shown in ((another, "another@example.com"), ("a.b.c", None), (a_text, None)):
             page.evaluate("token => { location.hash = `token=${token}` }", given)
             expected = OF_WHOM[locale][name].format(shown) if shown else ""
             expect(page.locator("#of-whom")).to_have_text(expected)

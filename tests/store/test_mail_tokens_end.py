@@ -135,7 +135,7 @@ EVENTS: dict[str, Callable[[Store, User], object]] = {
     "signed in by a link, on an unproved address": _log_in_by_link,
     "a sign-in with Google joined or adopted the account": _join,
     "the account is deleted": _delete,
-    "the account is disabled": _disable,
+    "the account is disabled³": _disable,
 }
 OF_IMPORTS = "an import or a rollback changed or removed the password, or removed an identity"
 OF_THE_TOKEN = ("the link is used", "its time is over")

@@ -187,6 +187,7 @@ def test_another_version_s_format_is_not_believed(
         snapshot = _write(path, "ada@example.com")
     with pytest.raises(StoreUnreachable, match="another version's"):
         _find(snapshot, "ada@example.com")
+    assert snapshot.taken_at() is None, "so that it is taken anew at once"
 
 
 def test_a_disk_that_cannot_be_read_is_no_answer_and_the_next_read_is(path: Path) -> None:
@@ -304,7 +305,7 @@ def test_what_the_file_says_of_its_time_is_told_unverified(path: Path) -> None:
         path.write_bytes(content)
         assert snapshot.taken_at() is None
     for number in ("NaN", "Infinity", "-1", "1e12", "1" * 150):
-        path.write_text(f'{{"taken_at": {number}}}')
+        path.write_text(f'{{"format": {snapshot_module._FORMAT}, "taken_at": {number}}}')
         assert snapshot.taken_at() is None, "it is no date"
 
 
