@@ -100,6 +100,11 @@ WAYS: dict[str, tuple[str, Callable[[Served, str, Providers], Any], int]] = {
 """What the owner of the address does, and the answer: 200 where they are in."""
 
 
+@pytest.mark.parametrize(
+    "store_settings",
+    ["json", "postgres", pytest.param("fallback", marks=pytest.mark.long)],
+    indirect=True,
+)
 @pytest.mark.parametrize("verification", ["off", "optional", "required"])
 def test_nobody_shares_an_account_with_a_stranger_who_was_first(
     store_settings: dict[str, str],
