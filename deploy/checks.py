@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from deploy import commands, services
 from deploy.gcloud import Gcloud, NotFound, Refused
@@ -15,6 +16,8 @@ from deploy.services import Place, Service
 from shared.database.url import NEONS_DIRECT_HOST, POOLED_INSTEAD, DatabaseUrl, InvalidDatabaseUrl
 from shared.environment import InvalidSettings
 from shared.settings import Settings
+
+_REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 
 
 @dataclass
@@ -77,6 +80,7 @@ def check(
     for service in deployed:
         _check_settings(service, place, env, findings)
     _check_database(place, findings)
+    _check_redis(findings)
     if findings.dry_run and not findings.problems:
         _assume_secrets(deployed, env, findings)
     findings.problems[:] = dict.fromkeys(findings.problems)
@@ -209,6 +213,15 @@ def _platform_problems(parsed: Settings, place: Place, env: Mapping[str, str]) -
             f"HASH_CONCURRENCY ({hashes}), or logins occupy every thread."
         )
     return problems
+
+
+def _check_redis(findings: Findings) -> None:
+    pinned = _REQUIREMENTS.read_text(encoding="utf-8")
+    if "REDIS_URL" in findings.versions and "\nredis==" not in pinned:
+        findings.problems.append(
+            "REDIS_URL needs the package redis, and a build installs requirements.txt alone: run "
+            "`cat requirements-redis.txt >> requirements.txt`."
+        )
 
 
 def _check_database(place: Place, findings: Findings) -> None:

@@ -61,7 +61,7 @@ def _database(call: Call) -> list[tuple[str, str]]:
     """Give the process's view of the database; does not query it."""
     database = call.app.store.database_status
     if database is None:
-        return [("store", "JSON file")]
+        return [("store", "JSON file"), *_revocations(call)]
     pool, fallback = database.pool(), database.fallback()
     found = [
         (
@@ -76,7 +76,15 @@ def _database(call: Call) -> list[tuple[str, str]]:
     ]
     if fallback.mode != "off":
         found.append(("snapshot", _moment(fallback.snapshot) if fallback.snapshot else "none"))
-    return found
+    return [*found, *_revocations(call)]
+
+
+def _revocations(call: Call) -> list[tuple[str, str]]:
+    """Give the process's view of Redis; does not ask it."""
+    if call.settings.revocations.url is None:
+        return []
+    since = call.app.revocations.since
+    return [("list of revocations", f"Away since {_moment(since)}" if since else "Connected")]
 
 
 def _mail(call: Call) -> list[tuple[str, str]]:
@@ -118,6 +126,7 @@ def _latencies() -> list[_Latency]:
         ("database connects", metrics.CONNECTS),
         ("waits for a connection", metrics.WAITS),
         ("deliveries of a mail", metrics.MAILS),
+        ("reads and writes of the list of revocations", metrics.REVOCATIONS),
     ):
         series = histogram.all()
         if series.number:

@@ -37,6 +37,9 @@ def health(call: Call) -> Response:
             "pending": fallback.pending,
             "snapshot": _iso(fallback.snapshot),
         }
+    if call.settings.revocations.url is not None:
+        is_there = call.app.revocations.reach()
+        members["revocations"] = {"status": "connected" if is_there else "disconnected"}
     return answer(members)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shared.model.users import Verification
     from shared.observe.alerts import Alert, Alerts
     from shared.observe.metrics import Gauge
+    from shared.revocations.redis_list import Revocations
     from shared.rules.accounts import Accounts
     from shared.rules.gate import Gate
     from shared.rules.mailboxes import Mailboxes
@@ -87,7 +88,21 @@ class Application:
     @part
     def store(self) -> Store:
         """Where the users are."""
-        return open_store(self.settings)
+        store = open_store(self.settings)
+        if self.settings.revocations.url is None:
+            return store
+        from shared.store.announcing import AnnouncingStore
+
+        return AnnouncingStore(store, lambda *ended: self.revocations.add(*ended))
+
+    @part
+    def revocations(self) -> Revocations:
+        """The list in Redis of what was revoked; only where REDIS_URL is set."""
+        from shared.revocations.redis_list import Revocations
+
+        url = self.settings.revocations.url
+        assert url is not None, "nobody asks for a list that is not there"
+        return Revocations(url, self.settings.credentials.session_secrets)
 
     @part
     def janitor(self) -> Janitor:
@@ -212,7 +227,9 @@ class Application:
         """The rules of sessions. A fresh one is read without the store, which is not made then."""
         from shared.rules.sessions import Sessions
 
-        return Sessions(lambda: self.store, self.tokens)
+        if self.settings.revocations.url is None:
+            return Sessions(lambda: self.store, self.tokens)
+        return Sessions(lambda: self.store, self.tokens, lambda one: self.revocations.has(one))
 
     @part
     def alerts(self) -> Alerts:
@@ -255,6 +272,8 @@ class Application:
         database = self.store.database_status
         if database is not None:
             found += [*database.pool().gauges(), *database.fallback().gauges()]
+        if (revocations := vars(self).get("revocations")) is not None:
+            found += revocations.gauges()
         outbox = self.outbox_status()
         return found if outbox is None else [*found, *_outbox_gauges(outbox)]
 
@@ -264,6 +283,8 @@ class Application:
             deliverer.close()
         if (wake := vars(self).get("wake")) is not None:
             wake.close()
+        if (revocations := vars(self).get("revocations")) is not None:
+            revocations.close()
         if "store" in vars(self):
             self.store.close()
 

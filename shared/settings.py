@@ -12,6 +12,7 @@ from shared.database.settings import DatabaseSettings
 from shared.environment import Environment, InvalidSettings
 from shared.mail.settings import MailSettings
 from shared.observe.settings import AlertSettings
+from shared.revocations.settings import RevocationSettings
 from shared.rules.settings import AdministratorSettings
 from shared.store.settings import DATA, StoreSettings
 from shared.web.settings import WebSettings
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
     web: WebSettings = WebSettings()
     alerts: AlertSettings = AlertSettings()
     mail: MailSettings = MailSettings()
+    revocations: RevocationSettings = RevocationSettings()
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str] | None = None) -> Settings:
@@ -58,6 +60,7 @@ class Settings(NamedTuple):
             web=WebSettings.read(env),
             alerts=AlertSettings.read(env),
             mail=MailSettings.read(env),
+            revocations=RevocationSettings.read(env),
         )
 
     @classmethod

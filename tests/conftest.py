@@ -223,6 +223,12 @@ def openssl_program() -> str:
 
 
 @pytest.fixture(scope="session")
+def redis_program() -> str:
+    """The path of redis-server."""
+    return _installed("redis-server")
+
+
+@pytest.fixture(scope="session")
 def strace_program() -> str:
     """The path of strace."""
     return _installed("strace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shared.doctor import configuration, database, google, machine, mail
+from shared.doctor import configuration, database, google, machine, mail, redis
 from shared.doctor.database import of_database
 from shared.doctor.subject import Finding, Findings, Subject, problem
 
@@ -21,6 +21,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("clock", of_database(database.look_at_clock)),
     ("google", google.look_at_google),
     ("mail", mail.look_at_mail),
+    ("redis", redis.look_at_redis),
     ("files", machine.look_at_files),
     ("port", machine.look_at_port),
 )

@@ -13,13 +13,17 @@ from shared.formats.counts import count
 from shared.settings import Settings
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+OF_REDIS = REQUIREMENTS.with_name("requirements-redis.txt")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s#]+)", re.MULTILINE)
 
 
-def look_at_packages(_: Subject) -> Findings:
+def look_at_packages(subject: Subject) -> Findings:
     """Compare what is installed with what is required."""
     wrong = []
-    for name, required in _PINNED.findall(REQUIREMENTS.read_text(encoding="utf-8")):
+    pinned = _PINNED.findall(REQUIREMENTS.read_text(encoding="utf-8"))
+    if subject.variables.get("REDIS_URL", "").strip() and OF_REDIS.exists():
+        pinned += _PINNED.findall(OF_REDIS.read_text(encoding="utf-8"))
+    for name, required in pinned:
         try:
             installed = metadata.version(name)
         except metadata.PackageNotFoundError:

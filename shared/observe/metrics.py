@@ -202,6 +202,12 @@ MAILS = Histogram(
     "kind",
     "outcome",
 )
+REVOCATIONS = Histogram(
+    "revocation_list_operation_duration_seconds",
+    "Duration of reads and writes of the list in Redis, by outcome.",
+    "operation",
+    "outcome",
+)
 CONNECTS = Histogram(
     "db_client_connection_create_time_seconds",
     "Time to connect, including TLS and login, by outcome.",

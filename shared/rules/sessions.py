@@ -8,20 +8,30 @@ from contextlib import suppress
 from shared.credentials import express_sessions
 from shared.credentials.session_tokens import IssuedToken, SessionTokens
 from shared.credentials.signing import InvalidToken
-from shared.errors import NotAuthenticated
+from shared.errors import NotAuthenticated, StoreFault, StoreUnavailable
 from shared.model.clients import Client
 from shared.model.sessions import SESSION_SECONDS, Session
 from shared.model.users import User
+from shared.observe import log
 from shared.store.contract import Account, Store
 
 
 class Sessions:
     """Reads, renews and ends sessions. Thread-safe."""
 
-    def __init__(self, store: Callable[[], Store], tokens: SessionTokens) -> None:
-        """`store` is called only when the token alone is not enough."""
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        tokens: SessionTokens,
+        is_listed: Callable[[Session], bool] | None = None,
+    ) -> None:
+        """`store` is called only when the token alone is not enough.
+
+        That is also where `is_listed` tells that a session may just have been revoked.
+        """
         self._store = store
         self._tokens = tokens
+        self._is_listed = is_listed
 
     def read(self, token: str | None, now: float) -> Session:
         """Verify a token without the store. Raises NotAuthenticated.
@@ -62,9 +72,9 @@ class Sessions:
     ) -> tuple[User, IssuedToken | None]:
         """Give the session's user and, if the session is renewed or exchanged, its new token.
 
-        The signature alone proves a fresh session. A stale one costs one query, and so does
-        exchanging the old server's session `express_sid`, which has no token yet. Raises
-        NotAuthenticated, and StoreUnavailable if a session cannot be looked up.
+        The signature alone proves a fresh session, unless it is listed. A stale or a listed one
+        costs one query, and so does exchanging the old server's session `express_sid`, which has no
+        token yet. Raises NotAuthenticated, and StoreUnavailable if a session cannot be looked up.
         """
         if token is None:
             if express_sid is None:
@@ -78,11 +88,27 @@ class Sessions:
             return user, self._tokens.issue(user, now, method="express", sid=sid)
         session = self._read(token, now)
         if session.is_fresh(now):
+            if self._is_listed is not None and self._is_listed(session):
+                self._check_listed(session)
             return session.user, None
         user = self._store().user(session.user.id, sid=session.sid)
         if user is None or user.epoch != session.user.epoch:
             raise NotAuthenticated(cause="the user is gone or ended this session")
         return user, self._tokens.issue(user, now, renews=session)
+
+    def _check_listed(self, session: Session) -> None:
+        """Raise NotAuthenticated where the store, which decides, knows that it was revoked.
+
+        While the store is away the signature is enough, as it is without a list. It is not renewed:
+        a degraded session must stay one.
+        """
+        try:
+            user = self._store().user(session.user.id, sid=session.sid)
+        except (StoreUnavailable, StoreFault) as error:
+            log.write("WARNING", "A session on the list was not looked up", cause=str(error))
+            return
+        if user is None or user.epoch != session.user.epoch:
+            raise NotAuthenticated(cause="the session was revoked")
 
     def account(self, session: Session) -> Account:
         """Give all data stored about the session's user. Raises NotAuthenticated."""

@@ -132,6 +132,18 @@ def test_mail_is_checked_as_the_service_would_whoever_may_read_its_secret(
     assert variables_of(flags)["MAIL_FROM"] == "AI <a@example.com>"
 
 
+def test_redis_needs_its_package_in_the_file_that_a_build_installs(gcloud: Gcloud) -> None:
+    set_secret(gcloud, "REDIS_URL", "rediss://:canary@redis.example.com")
+    (problem,) = problems_of(gcloud.run("apply", **WHERE))
+    assert problem.startswith("REDIS_URL needs the package redis, and a build installs")
+    set_secret(gcloud, "REDIS_URL", "redis://:canary@redis.example.com")
+    problems = problems_of(gcloud.run("apply", **WHERE))
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "REDIS_URL must begin with rediss",
+        "REDIS_URL needs the package redis, and a build installs requirements.txt alone",
+    ]
+
+
 def test_what_gcloud_cannot_see_is_told_in_its_words(gcloud: Gcloud) -> None:
     asked = "secrets versions describe latest --secret=SESSION_SECRET "
     gcloud.say(asked, error="PERMISSION_DENIED: the API is disabled")

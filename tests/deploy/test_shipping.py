@@ -141,7 +141,8 @@ print(json.dumps(sorted({d for name in top for d in known.get(name, [])})))
 
 
 def test_every_module_gets_along_with_the_packages_of_requirements_txt(tmp_path: Path) -> None:
-    lines = (ROOT / "requirements.txt").read_text().lower().replace("_", "-")
+    files = (ROOT / "requirements.txt", ROOT / "requirements-redis.txt")
+    lines = "\n".join(path.read_text() for path in files).lower().replace("_", "-")
     pinned = set(re.findall(r"^([a-z0-9-]+)==", lines, re.MULTILINE))
     loaded = json.loads(_run(_ship(tmp_path), EVERYTHING))
     needed = {name.lower().replace("_", "-") for name in loaded}

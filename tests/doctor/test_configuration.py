@@ -101,3 +101,14 @@ def test_packages_that_are_not_the_required_ones_are_named(
     (problem,) = told(look("packages"), "problem")
     assert "pg8000 is 1." in problem
     assert "not 0.1; no-such-package is missing." in problem
+
+
+def test_what_redis_needs_is_looked_at_where_redis_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required = tmp_path / "requirements-redis.txt"
+    required.write_text("redis==0.1\n")
+    monkeypatch.setattr(configuration, "OF_REDIS", required)
+    assert [it.verdict for it in look("packages")] == ["ok"]
+    (problem,) = told(look("packages", REDIS_URL="rediss://host"), "problem")
+    assert "not 0.1." in problem

@@ -23,7 +23,7 @@ FLOORS = (
     ("shared.settings",),
     ("shared.web.settings", "shared.rules", "shared.mail"),
     ("shared.store",),
-    ("shared.database", "shared.credentials"),
+    ("shared.database", "shared.credentials", "shared.revocations"),
     ("shared.observe",),
     ("shared.model",),
     (
@@ -138,6 +138,11 @@ def test_pg8000_is_known_to_the_connection_and_to_what_its_faults_mean() -> None
         "shared.database.connection",
         "shared.database.faults",
     }
+
+
+def test_redis_is_known_to_one_module_which_nothing_loads_before_a_list_is_used() -> None:
+    assert _users_of("redis") == {"shared.revocations.redis_list"}
+    assert not any("shared.revocations.redis_list" in _loaded(name) for name in MODULES)
 
 
 def test_google_auth_is_known_to_two_modules_and_loaded_by_the_first_token() -> None:

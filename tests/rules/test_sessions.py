@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from shared.credentials.passwords import PasswordHasher
-from shared.errors import NotAuthenticated, StoreUnavailable
-from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS
+from shared.errors import NotAuthenticated, StoreFault, StoreUnavailable
+from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.model.users import User
+from shared.rules.sessions import Sessions
 from shared.store.contract import Store
 from shared.store.json_file.store import JsonFileStore
 from shared.store.settings import StoreSettings
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
-from tests.support.stores import NOW, TOKENS, log_in, sessions_of
+from tests.support.stores import CLIENT, NOW, TOKENS, log_in, sessions_of
 
 
 def _signed_up(store: Store) -> User:
@@ -54,6 +55,62 @@ def test_a_stale_session_ends_with_its_user_or_its_epoch(store: Store) -> None:
         token = TOKENS.issue(stale, NOW).text
         with pytest.raises(NotAuthenticated):
             sessions_of(store).current_user(token, NOW + FRESH_SECONDS)
+
+
+def _on_a_list(store: Store) -> Sessions:
+    """Give the rules where whatever is asked of is on the list of revocations."""
+    return Sessions(lambda: store, TOKENS, lambda _: True)
+
+
+def test_a_fresh_session_on_the_list_is_looked_up_and_goes_on_as_it_is(store: Store) -> None:
+    user = _signed_up(store)
+    outdated = user._replace(name="Old", is_degraded=True)
+    token = TOKENS.issue(outdated, NOW).text
+    assert _on_a_list(store).current_user(token, NOW + 1) == (outdated, None)
+
+
+def test_a_fresh_session_on_the_list_has_ended_if_the_store_says_so(store: Store) -> None:
+    user = _signed_up(store)
+    gone = User(id=str(uuid.uuid4()), email="x@example.com", name=None, provider="local")
+    for ended in (gone, user._replace(epoch=7)):
+        token = TOKENS.issue(ended, NOW).text
+        with pytest.raises(NotAuthenticated):
+            _on_a_list(store).current_user(token, NOW + 1)
+    token = TOKENS.issue(user, NOW).text
+    store.revoke_session(TOKENS.read(token, NOW), CLIENT)
+    with pytest.raises(NotAuthenticated):
+        _on_a_list(store).current_user(token, NOW + 1)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable(), StoreFault("XX000", "it is broken")])
+def test_a_fresh_session_on_the_list_goes_on_where_the_store_cannot_tell(
+    store: Store, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = _signed_up(store)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "user", fail)
+    token = TOKENS.issue(user, NOW).text
+    assert _on_a_list(store).current_user(token, NOW + 1) == (user, None)
+    with pytest.raises(type(error)):
+        _on_a_list(store).current_user(token, NOW + FRESH_SECONDS)
+
+
+def test_only_a_fresh_session_is_asked_for_on_the_list(store: Store) -> None:
+    asked: list[Session] = []
+
+    def is_listed(session: Session) -> bool:
+        asked.append(session)
+        return False
+
+    sessions = Sessions(lambda: store, TOKENS, is_listed)
+    token = TOKENS.issue(_signed_up(store), NOW).text
+    sessions.current_user(token, NOW + FRESH_SECONDS)
+    assert asked == []
+    sessions.current_user(token, NOW + FRESH_SECONDS - 1)
+    assert len(asked) == 1
 
 
 def test_a_session_is_not_renewed_beyond_its_end(store: Store) -> None:
