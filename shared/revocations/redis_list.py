@@ -47,10 +47,13 @@ Command = tuple[str | int, ...]
 class Revocations:
     """Reads and writes the list. Its methods raise nothing. Thread-safe."""
 
-    def __init__(self, url: RedisUrl, secrets: Sequence[str], *, seconds: float = SECONDS) -> None:
-        """Connect to nothing yet. Of the secrets the first names sessions and users in keys."""
+    def __init__(self, url: RedisUrl, secrets: Sequence[str], *, seconds: float = 0) -> None:
+        """Connect to nothing yet. Of the secrets the first names sessions and users in keys.
+
+        A command gives more `seconds` than requests have.
+        """
         self._url = url
-        self._seconds = seconds
+        self._seconds = seconds or SECONDS
         self._pseudonyms = Pseudonyms(secrets)
         self._context = (
             ssl.create_default_context(cafile=url.root_certificates) if url.tls else None

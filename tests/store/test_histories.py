@@ -19,26 +19,41 @@ from hypothesis.stateful import run_state_machine_as_test
 import shared.database.pool
 from shared.database import breaker
 from shared.model.sessions import SESSION_SECONDS
-from tests.support.histories import SNAPSHOT_MAX_AGE, Histories, World
+from shared.revocations import redis_list
+from tests.support.histories import SNAPSHOT_MAX_AGE, Histories, RedisLine, World
 from tests.support.outage import ADMIN, running_site
 from tests.support.postgres import Server
+from tests.support.redis_servers import running_redis
+from tests.support.relay import Relay
 
 HISTORIES = int(os.environ.get("HISTORIES", "15"))
 STEPS = 40
 
 
-@pytest.mark.parametrize(("mode", "histories"), [("full", HISTORIES), ("readonly", HISTORIES // 5)])
+@pytest.mark.parametrize(
+    ("mode", "histories", "has_redis"),
+    [
+        ("full", HISTORIES, False),
+        ("readonly", HISTORIES // 5, False),
+        ("full", HISTORIES // 2, True),
+    ],
+)
 def test_in_every_history_all_that_was_acknowledged_holds(
     mode: str,
     histories: int,
+    has_redis: bool,
     postgres: Server,
     database: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr(shared.database.pool, "CONNECT_BACKOFF", 0.001)
     monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(breaker, "PAUSE_MAX", 0.02)
+    # Of who waits for how long other tests tell.
+    monkeypatch.setattr(redis_list, "SECONDS", 5)
+    monkeypatch.setattr(redis_list, "PAUSE", 0)
     options = {
         "FALLBACK": mode,
         "ADMIN_TOKEN": ADMIN,
@@ -46,14 +61,18 @@ def test_in_every_history_all_that_was_acknowledged_holds(
         "SNAPSHOT_MAX_AGE": str(SNAPSHOT_MAX_AGE),
     }
     with ExitStack() as stack:
-        sites = []
+        sites, redis = [], None
+        if has_redis:
+            server = stack.enter_context(running_redis(request.getfixturevalue("redis_program")))
+            redis = RedisLine(server, stack.enter_context(Relay(server.port)))
+            options["REDIS_URL"] = server.url.replace(str(server.port), str(redis.port))
         for name in ("a", "b"):
             folder = tmp_path / name
             folder.mkdir()
             site = running_site(postgres, database, folder, **options)
             sites.append(stack.enter_context(site))
         connection = stack.enter_context(postgres.connect(database))
-        Histories.world = world = World(mode, connection, sites)
+        Histories.world = world = World(mode, connection, sites, redis)
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + world.offset)
         run_state_machine_as_test(

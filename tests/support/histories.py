@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,8 @@ from shared.model.sessions import FRESH_SECONDS
 from shared.store.json_file.store import JsonFileStore
 from shared.transfer.reconciling import quarantine_of
 from tests.support.outage import ADMIN, Site, token_of
+from tests.support.redis_servers import RedisServer
+from tests.support.relay import FORWARD, HANG_UP, Relay
 from tests.support.stores import TOKENS
 
 SNAPSHOT_MAX_AGE = 3600
@@ -51,15 +53,49 @@ class Login:
     expires_at: float
     ends_at: float
     is_degraded: bool
+    epoch: int
     ended_on: set[int] = field(default_factory=set)
     """The instances on which its end was acknowledged and has to be known."""
 
 
-class World:
-    """Two instances with a file each, on one database."""
+class RedisLine:
+    """The line to a Redis, which can be cut, and what has to be on the list there."""
 
-    def __init__(self, mode: str, connection: Any, sites: list[Site]) -> None:
+    def __init__(self, server: RedisServer, relay: Relay) -> None:
+        self._server, self._relay = server, relay
+        self.port = relay.port
+        self.listed: set[str | tuple[str, int]] = set()
+        """Ids of sessions, and users with their epochs."""
+
+    @property
+    def is_away(self) -> bool:
+        return self._relay.mode is not FORWARD
+
+    def leave(self) -> None:
+        self._relay.mode = HANG_UP
+        self._relay.cut()
+
+    def come_back(self) -> None:
+        self._relay.mode = FORWARD
+
+    def flush(self) -> None:
+        self._server.run("FLUSHALL")
+        self.listed.clear()
+
+    def add(self, ended: str | tuple[str, int]) -> None:
+        """Remember what was ended while nothing keeps it from being told."""
+        if not self.is_away:
+            self.listed.add(ended)
+
+
+class World:
+    """Two instances with a file each, on one database, and perhaps with a list in Redis."""
+
+    def __init__(
+        self, mode: str, connection: Any, sites: list[Site], redis: RedisLine | None = None
+    ) -> None:
         self.mode, self._connection, self.sites = mode, connection, sites
+        self.redis = redis
         self.offset = 0.0
         self.away = [False, False]
 
@@ -75,6 +111,9 @@ class World:
             " auth_events, import_batches, import_records"
         )
         self.offset = 0.0
+        if self.redis is not None:
+            self.redis.come_back()
+            self.redis.flush()
 
     def leave(self, number: int) -> None:
         self.sites[number].leave()
@@ -88,6 +127,20 @@ class World:
     def crash(self, number: int) -> None:
         """End the process, and start another one."""
         self.sites[number].restart()
+
+    def is_listed(self, login: Login) -> bool:
+        """Tell whether everybody has to know at once that a session has ended."""
+        redis = self.redis
+        return (
+            redis is not None
+            and not redis.is_away
+            and not redis.listed.isdisjoint({login.sid, (login.user_id, login.epoch)})
+        )
+
+    def announce(self, login: Login, *, everywhere: bool) -> None:
+        """Expect it to be told that a session has ended, or all of its user's of its epoch."""
+        if self.redis is not None:
+            self.redis.add((login.user_id, login.epoch) if everywhere else login.sid)
 
     def stored(self) -> dict[str, dict[str, Any]]:
         """Read the users of Postgres, by id."""
@@ -191,6 +244,8 @@ class Histories(RuleBasedStateMachine):
         assert answer.status_code in ((200, 401, 503) if everywhere else (200, 503))
         if answer.status_code == 503:
             assert self.world.away[number]
+        if answer.status_code == 200:
+            self.world.announce(login, everywhere=everywhere)
         if answer.status_code != 200 or self._has_ended(login):
             return
         # In an outage the file keeps it, until a reconciliation brings it to everybody.
@@ -200,6 +255,7 @@ class Histories(RuleBasedStateMachine):
             ended = [one for one in self.logins if one.user_id == login.user_id]
         for one in ended:
             one.ended_on |= known
+        self._look_everywhere(login)
 
     @precondition(lambda self: self.logins)
     @rule(number=INSTANCES, which=ANY, password=PASSWORDS)
@@ -221,12 +277,14 @@ class Histories(RuleBasedStateMachine):
             assert not login.is_degraded
             assert not self._has_ended(login)
             assert number not in login.ended_on
+            self.world.announce(login, everywhere=True)
             user.old_passwords.append(user.password)
             user.password = password
             for one in self.logins:
                 if one.user_id == login.user_id:
                     one.ended_on |= {0, 1}
             self._begin(token_of(answer), login.user_id)
+            self._look_everywhere(login)
 
     @precondition(lambda self: self.logins)
     @rule(number=INSTANCES, which=ANY)
@@ -255,7 +313,9 @@ class Histories(RuleBasedStateMachine):
             assert not login.is_degraded
             assert number not in login.ended_on
             user.is_deleted = True
+            self.world.announce(login, everywhere=True)
             assert login.user_id not in self.world.stored()
+            self._look_everywhere(login)
 
     # What operators do
 
@@ -317,6 +377,12 @@ class Histories(RuleBasedStateMachine):
     def crash(self, number: int) -> None:
         self.world.crash(number)
 
+    @precondition(lambda self: self.world.redis)
+    @rule(happens=st.sampled_from([RedisLine.leave, RedisLine.come_back, RedisLine.flush]))
+    def change_redis(self, happens: Callable[[RedisLine], None]) -> None:
+        assert self.world.redis is not None
+        happens(self.world.redis)
+
     @rule(seconds=st.sampled_from([FRESH_SECONDS + 1, SNAPSHOT_MAX_AGE + 1]))
     def wait(self, seconds: int) -> None:
         self.world.offset += seconds
@@ -362,6 +428,7 @@ class Histories(RuleBasedStateMachine):
                 session.expires_at,
                 session.ends_at,
                 session.user.is_degraded,
+                session.user.epoch,
             )
         )
 
@@ -373,6 +440,9 @@ class Histories(RuleBasedStateMachine):
         if answer.status_code == 200:
             assert found["id"] == login.user_id, "another user's row"
             if now < login.expires_at:
+                has_ended = number in login.ended_on or self._has_ended(login)
+                if has_ended and not self.world.away[number]:
+                    assert not self.world.is_listed(login), "it is known at once"
                 return
             assert number not in login.ended_on, "what was revoked stays revoked"
             assert not self._has_ended(login)
@@ -384,7 +454,10 @@ class Histories(RuleBasedStateMachine):
             assert renewed.sid == login.sid
             login.token, login.expires_at = token_of(answer), renewed.expires_at
             return
-        assert now >= login.expires_at - 1, "a fresh session goes on"
+        if self.world.redis is not None and answer.status_code == 401:
+            assert now >= login.expires_at - 1 or self._was_ended(login), "nobody is kept out"
+        else:
+            assert now >= login.expires_at - 1, "a fresh session goes on"
         if now >= login.ends_at - 1:
             assert answer.status_code == 401
         elif self.world.away[number]:
@@ -393,9 +466,20 @@ class Histories(RuleBasedStateMachine):
             assert answer.status_code == 401
             assert login.ended_on or self._is_unknown(number, login.user_id)
 
+    def _look_everywhere(self, login: Login) -> None:
+        """Ask with a session that has just ended, where there is a list."""
+        if self.world.redis is not None:
+            for number in (0, 1):
+                self._look(number, login)
+
     def _has_ended(self, login: Login) -> bool:
         user = self.users.get(login.user_id)
         return len(login.ended_on) == 2 or bool(user and user.is_deleted)
+
+    def _was_ended(self, login: Login) -> bool:
+        """Tell whether anybody was told that it has ended."""
+        user = self.users.get(login.user_id)
+        return bool(login.ended_on or (user and user.is_deleted))
 
     def _is_unknown(self, number: int, user_id: str) -> bool:
         return user_id not in self.world.stored() and user_id not in self.world.pending(number)
