@@ -38,6 +38,8 @@ KEPT_SECONDS = FRESH_SECONDS + SKEW_SECONDS
 """A token was issued before its revocation, by a clock that is ahead by no more than the skew."""
 MAX_IDLE = 30.0
 """Seconds after which an idle connection may have been forgotten on the way."""
+_MAX_ANSWER = 64 * 1024
+"""Bytes that an exchange may receive, of a few dozen."""
 _MAX_CONNECTIONS = 64
 """That are kept idle: more than a process has threads."""
 
@@ -251,7 +253,7 @@ class _Connection(Connection):
     def prolong(self, deadline: float) -> None:
         """Begin another exchange."""
         assert self._socket is not None, "it is connected"
-        self._socket.deadline = deadline
+        self._socket.begin(deadline)
 
     def has_news(self) -> bool:
         """Tell whether something has come unasked, such as the end."""
@@ -263,16 +265,24 @@ class _Socket:
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock = sock
-        self.deadline = deadline
+        self.begin(deadline)
         self.shutdown, self.close = sock.shutdown, sock.close
 
+    def begin(self, deadline: float) -> None:
+        """Begin an exchange, which ends with its deadline."""
+        self._deadline, self._left = deadline, _MAX_ANSWER
+
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(remaining(self.deadline))
+        self._sock.settimeout(remaining(self._deadline))
         self._sock.sendall(data)
 
     def recv(self, size: int) -> bytes:
-        self._sock.settimeout(remaining(self.deadline))
-        return self._sock.recv(size)
+        self._sock.settimeout(remaining(self._deadline))
+        data = self._sock.recv(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError("the answer does not end")
+        return data
 
     def has_news(self) -> bool:
         poll = select.poll()

@@ -233,6 +233,9 @@ def test_a_first_login_loads_nothing_that_only_later_requests_or_a_migration_nee
     later = {
         "shared.database.sql_script",
         "shared.model.statistics",
+        "shared.revocations.redis_list",
+        "shared.revocations.url",
+        "shared.store.announcing",
         "shared.store.postgres.email_keys",
         "shared.store.postgres.preflight",
         "shared.store.postgres.statistics",

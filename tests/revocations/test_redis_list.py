@@ -259,6 +259,11 @@ def _trickle(taken: socket.socket) -> None:
         time.sleep(0.01)
 
 
+def _flood(taken: socket.socket) -> None:
+    while True:
+        taken.sendall(b"x" * 65536)
+
+
 def _reset(taken: socket.socket) -> None:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     taken.close()
@@ -280,6 +285,7 @@ LIES: dict[str, bytes | Callable[[socket.socket], None]] = {
     "a number without end": b":" + b"9" * 100_000,
     "a number of digits": b":" + b"9" * 10_000 + b"\r\n",
     "a trickle": _trickle,
+    "a flood": _flood,
     "the end": lambda taken: taken.shutdown(socket.SHUT_RDWR),
     "a reset": _reset,
 }
