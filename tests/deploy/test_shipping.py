@@ -146,7 +146,9 @@ def test_every_module_gets_along_with_the_packages_of_requirements_txt(tmp_path:
     pinned = set(re.findall(r"^([a-z0-9-]+)==", lines, re.MULTILINE))
     loaded = json.loads(_run(_ship(tmp_path), EVERYTHING))
     needed = {name.lower().replace("_", "-") for name in loaded}
-    assert "flask" in needed
+    # redis loads OpenTelemetry where somebody else has installed it.
+    needed = {name for name in needed if not name.startswith("opentelemetry")}
+    assert {"flask", "redis"} <= needed
     assert needed <= pinned | {"setuptools", "pip"}
 
 

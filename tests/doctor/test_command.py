@@ -63,6 +63,7 @@ def test_where_nothing_is_wrong_the_code_is_0_and_each_check_has_said_so(
         "pooler",
         "google",
         "mail",
+        "redis",
     }
 
 

@@ -216,6 +216,19 @@ def test_a_full_one_is_still_read_and_what_it_refuses_is_told(
     assert line["cause"] == "it is full (maxmemory)"
 
 
+def test_one_that_evicts_has_forgotten(server: RedisServer) -> None:
+    ended, late = session(), session()
+    with opened(server.url) as revocations:
+        revocations.add(ended)
+        with server.full("allkeys-lru"):
+            revocations.add(late)
+            assert not revocations.has(ended)
+            assert not revocations.has(late)
+            assert revocations.since is None
+        revocations.add(late)
+        assert revocations.has(late)
+
+
 def test_a_flushed_one_has_forgotten(server: RedisServer) -> None:
     ended = session()
     with opened(server.url) as revocations:

@@ -101,8 +101,9 @@ class RedisServer:
             os.kill(self._process.pid, signal.SIGCONT)
 
     @contextmanager
-    def full(self) -> Iterator[None]:
-        """Have it refuse whatever needs memory."""
+    def full(self, policy: str = "noeviction") -> Iterator[None]:
+        """Have no room: refuse whatever needs memory, and perhaps forget all else before."""
+        self.run("CONFIG", "SET", "maxmemory-policy", policy)
         self.run("CONFIG", "SET", "maxmemory", 1)
         try:
             yield
