@@ -14,7 +14,7 @@ import time
 from typing import NoReturn
 
 from shared.database import system_roots
-from shared.database.connection import Connection, DeadlineSocket
+from shared.database.connection import Connection, PostgresSocket
 from shared.database.faults import GARBLED, ConnectRetryable, describe
 from shared.database.url import DatabaseUrl
 from shared.deadlines import call_within, remaining
@@ -40,7 +40,7 @@ def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
     # PostgreSQL up to 17 takes no other curve by default and answers the first guess of OpenSSL
     # with a retry, a round trip more. Every TLS 1.3 server has this one (RFC 8446, section 9.1).
     context.set_ecdh_curve("prime256v1")
-    context.sslsocket_class = DeadlineSocket
+    context.sslsocket_class = PostgresSocket
     return context
 
 
@@ -79,7 +79,7 @@ def _connect(
                 raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
         plain.settimeout(remaining(deadline))
         tls = context.wrap_socket(plain, server_hostname=url.host)
-        assert isinstance(tls, DeadlineSocket)
+        assert isinstance(tls, PostgresSocket)
         plain = tls
         if url.direct_tls and tls.selected_alpn_protocol() != _ALPN:
             raise StoreRefused(cause="the server does not speak PostgreSQL over direct TLS")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 import select
-import ssl
 import struct
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.database import server_errors, sqlstate
+from shared.database.deadline_socket import DeadlineSocket
 from shared.database.driver import pg8000, scramp
 from shared.database.faults import (
     hung_up,
@@ -28,56 +28,16 @@ from shared.database.faults import (
     refused_name,
     translated,
 )
+from shared.database.session import MAX_ANSWER, Row, Session, as_texts, milliseconds
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
-from shared.deadlines import remaining
-from shared.errors import StoreFault, StoreRefused
+from shared.errors import StoreRefused
 from shared.formats.strict_json import loads
-from shared.observe import metrics
-
-Row = list[Any]
-
-STATEMENT_GRACE = 0.25
-"""Seconds that the server has to say itself that a statement took too long."""
-_FIX = (
-    "set_config('datestyle', 'ISO', true), set_config('extra_float_digits', '1', true), "
-    "set_config('row_security', 'off', true)"
-)
-"""What a role or a database may have set otherwise, and would change what a request is told.
-
-It goes ahead of each statement, because poolers drop or refuse what a client says once, at
-start-up. Without row security PostgreSQL refuses a statement from which a policy would hide rows.
-The time zone is left alone: nothing depends on it but what shares a table with the old server.
-"""
-_BEFORE = Statement(
-    "settings",
-    f"""SELECT set_config('statement_timeout', :milliseconds, true),
-    set_config('plan_cache_mode', :plan_cache_mode, true), {_FIX}""",
-)
-_BEFORE_IN_PATH = Statement(
-    "settings_in_path", f"{_BEFORE.sql}, set_config('search_path', :search_path, true)"
-)
-_TOLD = ("search_path", "session_replication_role", "default_transaction_isolation")
-"""What is asked for with the first statement on a connection; see `_check_session`."""
-_BEFORE_FIRST = Statement(
-    "first_settings", ", ".join([_BEFORE.sql, *(f"current_setting('{name}')" for name in _TOLD)])
-)
-LIFT_LIMITS = f"""\
-SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN (
-    'statement_timeout', 'lock_timeout', 'transaction_timeout',
-    'idle_in_transaction_session_timeout'
-);
-SELECT {_FIX}, set_config('intervalstyle', 'postgres', true),
-    set_config('standard_conforming_strings', 'on', true),
-    set_config('transform_null_equals', 'off', true)"""  # noqa: S608  # constants
-"""Begins a long transaction: limits of a role or a database are meant for requests, and their other
-settings would change what a file of SQL means."""
 
 MAX_LOGIN = 64 * 1024
-MAX_ANSWER = 8 * 1024 * 1024
 MAX_TRANSFER_ANSWER = 64 * 1024 * 1024
-"""Bytes of all that a server says: at a login, and in answer to one flight of a request or of a
-transfer, which fetches its rows by the thousand."""
+"""Bytes of all that a server says: at a login, and in answer to one flight of a transfer, which
+fetches its rows by the thousand."""
 MAX_ITERATIONS = 600_000
 """Of PBKDF2, for which a server may ask: tenths of a second in which no deadline counts.
 PostgreSQL's default is 4,096, and OWASP's advice this."""
@@ -119,25 +79,8 @@ class _Answers(io.BufferedRWPair):
         return super().read(size)
 
 
-class DeadlineSocket(ssl.SSLSocket):
-    """Bounds everything until `deadline`, where a timeout bounds each single operation."""
-
-    deadline: float
-    _is_asked = False
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        """Receive in the time that is left."""
-        if self._is_asked:
-            self._is_asked = False
-            metrics.ROUND_TRIPS.add()
-        self.settimeout(remaining(self.deadline))
-        return super().recv_into(*args, **kwargs)
-
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        """Send in the time that is left."""
-        self._is_asked = True
-        self.settimeout(remaining(self.deadline))
-        return super().send(*args, **kwargs)
+class PostgresSocket(DeadlineSocket):
+    """A socket on which pg8000 reads and writes."""
 
     def makefile(self, *_: Any, **__: Any) -> _Answers:  # type: ignore[override]  # only pg8000's call
         """Give what pg8000 reads and writes."""
@@ -145,7 +88,7 @@ class DeadlineSocket(ssl.SSLSocket):
         return _Answers(raw, raw)
 
 
-class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 has no types
+class Connection(pg8000.core.CoreConnection, Session):  # type: ignore[misc]  # pg8000 has no types
     """A pg8000 connection that sends a parameterised statement in one flight with one Sync.
 
     pg8000's own way sends three flights with a Sync each. Behind a pooler in transaction mode the
@@ -160,7 +103,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
     max_answer = MAX_ANSWER
     """Bytes of the answer to what is sent in one flight."""
 
-    def __init__(self, url: DatabaseUrl, tls: DeadlineSocket) -> None:
+    def __init__(self, url: DatabaseUrl, tls: PostgresSocket) -> None:
         """Log in over an established TLS connection.
 
         Raises ConnectRetryable and StoreRefused for what the server or pg8000 says, TimeoutError
@@ -169,14 +112,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         self._tls = tls
         self._channel_binding_required = url.require_channel_binding
         self._is_logged_in = False
-        self.used_at = time.monotonic()
-        self._wanted_path = url.search_path
-        self.told_path: str | None = None
-        """The search path that the first statement found; None before it."""
-        self.told_isolation = ""
-        """And the level of isolation of its transaction."""
-        self.search_path: str | None = None
-        """Goes ahead of each statement, where another client of a pooler may have set its own."""
+        Session.__init__(self, url.search_path)
         self._prepared: set[bytes] = set()
         self._parsing: deque[bytes] = deque()
         self._descriptions: dict[bytes, Any] = {}
@@ -184,7 +120,8 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         if url.options:
             startup["options"] = url.options
         with login_translated():
-            super().__init__(
+            pg8000.core.CoreConnection.__init__(
+                self,
                 user=url.user,
                 password=url.password,
                 database=url.database,
@@ -225,31 +162,15 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """
         if isinstance(statement, str):
             statement = Statement("other", statement)
-        try:
-            texts = [
-                None if value is None else str(value).encode()
-                for value in statement.values(parameters)
-            ]
-        except UnicodeEncodeError as error:
-            raise StoreFault(
-                sqlstate.CHARACTER_NOT_IN_REPERTOIRE, "a parameter cannot be encoded as UTF-8"
-            ) from error
-        is_first = self.told_path is None and self.search_path is None
+        texts, is_first = as_texts(statement, parameters), self.is_first
         # Rows are collected from the start, because the first one comes without a description.
         context = pg8000.core.Context(None, columns=[], input_funcs=[])
         with translated():
             self._parsing.clear()
-            settings = [
-                b"%d" % self._milliseconds(),
-                b"force_generic_plan" if by_name else b"auto",
-            ]
-            if self.search_path is not None:
-                settings.append(self.search_path.encode())
-                before = self._messages(_BEFORE_IN_PATH, settings, by_name=by_name)
-            elif is_first:
-                before = self._messages(_BEFORE_FIRST, settings, describe=True)
-            else:
-                before = self._messages(_BEFORE, settings, by_name=by_name)
+            settings, values = self.before(self._tls.deadline, by_name=by_name)
+            before = self._messages(
+                settings, values, by_name=by_name and not is_first, describe=is_first
+            )
             messages = self._messages(statement, texts, by_name=by_name, describe=True)
             self._sock.write(before + messages + pg8000.core.SYNC_MSG)
             self._sock.flush()
@@ -259,11 +180,11 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
                 if by_name and (refused := refused_name(error)):
                     raise refused from error
                 if is_first:  # Its table may be missing in this schema only.
-                    self._check_session(context.rows)
+                    self.learn(context.rows)
                 raise
         rows: list[Row] = context.rows
         if is_first:
-            self._check_session(rows)
+            self.learn(rows)
         return rows[1:]
 
     @property
@@ -305,25 +226,6 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         context.input_funcs = known
         if context.rows is None:
             context.rows = []
-
-    def _check_session(self, rows: list[Row]) -> None:
-        """Refuse a session in which statements would mean something else, and cannot be helped."""
-        if not rows or len(rows[0]) < len(_TOLD):
-            return
-        path, replication_role, isolation = rows[0][-len(_TOLD) :]
-        wanted = self._wanted_path
-        if wanted is not None and _names(path) != _names(wanted):
-            raise StoreRefused(
-                cause=f"options=-c search_path={wanted} has no effect: it is {path} here, because "
-                "a pooler ignores options. Remove them from DATABASE_URL, and set the role's own: "
-                "ALTER ROLE … SET search_path = …"
-            )
-        if replication_role != "origin":
-            raise StoreRefused(
-                cause=f"session_replication_role is {replication_role}, so that no trigger and no "
-                "foreign key works: ALTER ROLE … RESET session_replication_role, or ALTER DATABASE"
-            )
-        self.told_path, self.told_isolation = path, isolation
 
     def run_script(self, sql: str) -> list[Row]:
         """Run statements without parameters, as one simple query.
@@ -367,11 +269,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         """Give what bounds the rest of a script; outside a transaction nothing could."""
         if self._transaction_status != pg8000.core.IN_TRANSACTION:
             return ""
-        return f"SET LOCAL statement_timeout = {self._milliseconds()}; "
-
-    def _milliseconds(self) -> int:
-        """Count what the server may take. Raises TimeoutError past the deadline."""
-        return max(1, int((remaining(self._tls.deadline) - STATEMENT_GRACE) * 1000))
+        return f"SET LOCAL statement_timeout = {milliseconds(self._tls.deadline)}; "
 
     def handle_COPY_IN_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802  # pg8000's name
         """Give control back to `copy_in`; pg8000 would pull the rows out of a stream."""
@@ -390,7 +288,7 @@ class Connection(pg8000.core.CoreConnection):  # type: ignore[misc]  # pg8000 ha
         self._tls.deadline = time.monotonic() + 0.05
         buffers = self._sock
         with suppress(OSError, ValueError, pg8000.exceptions.Error):  # Nothing is left to lose.
-            super().close()
+            pg8000.core.CoreConnection.close(self)
         if buffers is not None:
             with suppress(OSError, ValueError):
                 # By hand: where a traceback still holds them, they would keep the socket open.
@@ -514,10 +412,6 @@ def _moment(text: str) -> datetime | str:
         if _BEYOND.fullmatch(text):
             return text
         raise
-
-
-def _names(search_path: str) -> list[str]:
-    return [name.strip().strip('"') for name in search_path.split(",")]
 
 
 def _not_answered(deed: str) -> StoreRefused:

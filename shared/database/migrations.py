@@ -17,9 +17,10 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from shared.database import sqlstate
-from shared.database.connection import LIFT_LIMITS, STATEMENT_GRACE, Connection, Row
+from shared.database.connection import Connection
 from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
+from shared.database.session import LIFT_LIMITS, STATEMENT_GRACE, Row
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.observe import log
 

@@ -19,13 +19,9 @@ from typing import NamedTuple
 
 from shared.database.breaker import Breaker
 from shared.database.connecting import connect, make_tls_context
-from shared.database.connection import (
-    MAX_TRANSFER_ANSWER,
-    STATEMENT_GRACE,
-    Connection,
-    Row,
-)
+from shared.database.connection import MAX_TRANSFER_ANSWER, Connection
 from shared.database.faults import ConnectionLost, ConnectRetryable, NameRefused
+from shared.database.session import STATEMENT_GRACE, Row
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl

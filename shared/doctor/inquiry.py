@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from shared.database import migrations
-from shared.database.connection import Connection, Row
+from shared.database.connection import Connection
 from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
+from shared.database.session import Row
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared import files
-from shared.database.connection import LIFT_LIMITS, Connection
+from shared.database.connection import Connection
 from shared.database.pool import Database
+from shared.database.session import LIFT_LIMITS
 from shared.database.settings import DatabaseSettings
 from shared.errors import StoreBusy, StoreUnavailable, StoreUnreachable
 from shared.formats.strict_json import loads

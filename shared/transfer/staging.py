@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from shared.database import sqlstate
-from shared.database.connection import LIFT_LIMITS, Connection, Row
+from shared.database.connection import Connection
+from shared.database.session import LIFT_LIMITS, Row
 from shared.database.statement import Value
 from shared.errors import StoreUnavailable, TransferRefused
 from shared.model.user_record import COLUMNS, NULL, UserRecord, copy_line, escaped

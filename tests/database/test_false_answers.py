@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from shared.database.connection import MAX_ANSWER, MAX_LOGIN, MAX_TRANSFER_ANSWER
+from shared.database.connection import MAX_LOGIN, MAX_TRANSFER_ANSWER
+from shared.database.session import MAX_ANSWER
 from tests.support.certificates import Authority
 from tests.support.false_servers import (
     BUFFERS,

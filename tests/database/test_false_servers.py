@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 
 from shared.database import connection as connections
-from shared.database.connection import MAX_ANSWER, MAX_ITERATIONS, MAX_TRANSFER_ANSWER
+from shared.database.connection import MAX_ITERATIONS, MAX_TRANSFER_ANSWER
 from shared.database.pool import Database
+from shared.database.session import MAX_ANSWER
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreRefused
 from tests.support.certificates import Authority

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from shared.database.connection import Row
 from shared.database.pool import Database
+from shared.database.session import Row
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl

@@ -11,8 +11,8 @@ import pytest
 
 from shared.application import open_store
 from shared.credentials.mail_tokens import MailToken
-from shared.database.connection import Row
 from shared.database.pool import Database
+from shared.database.session import Row
 from shared.database.statement import Statement, Value
 from shared.model.clients import Client
 from shared.model.mails import Kind, digest_of

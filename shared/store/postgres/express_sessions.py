@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from shared.database import sqlstate
-from shared.database.connection import Row
 from shared.database.pool import Database
+from shared.database.session import Row
 from shared.database.statement import Statement
 from shared.errors import StoreFault, StoreRefused
 from shared.model.users import User

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from shared.database.connection import Row
+from shared.database.session import Row
 from shared.database.statement import Statement
 from shared.store.postgres.shapes import TABLES, TRIGGERS, USERS
 

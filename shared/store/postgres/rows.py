@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shared.database.connection import Row
+from shared.database.session import Row
 from shared.errors import StoreRefused
 from shared.formats.strict_json import InvalidJson, loads
 from shared.model.users import USER_COLUMNS, User, user_from

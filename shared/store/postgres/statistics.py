@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from shared.database.connection import Row
+from shared.database.session import Row
 from shared.database.statement import Statement
 from shared.model.statistics import MAX_DAYS, Events, Statistics
 from shared.store.postgres.rows import parse_json

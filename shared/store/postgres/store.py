@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shared.database import sqlstate
-from shared.database.connection import Row
 from shared.database.pool import Database
+from shared.database.session import Row
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.errors import (
