@@ -11,10 +11,12 @@ import socket
 import ssl
 import struct
 import time
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 from shared.database import system_roots
 from shared.database.connection import Connection, PostgresSocket
+from shared.database.deadline_socket import DeadlineSocket
 from shared.database.faults import GARBLED, ConnectRetryable, describe
 from shared.database.url import DatabaseUrl
 from shared.deadlines import call_within, remaining
@@ -22,25 +24,31 @@ from shared.errors import StoreRefused, StoreUnavailable, StoreUnreachable
 from shared.happy_eyeballs import Address, Preferences
 from shared.observe import metrics
 
+S = TypeVar("S")
+
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _ALPN = "postgresql"
 
 
-def make_tls_context(url: DatabaseUrl) -> ssl.SSLContext:
-    """Trust the given roots or the system's, and check certificate and host name, always."""
+def make_tls_context(
+    root_certificates: str | None,
+    protocol: str = _ALPN,
+    kind: type[DeadlineSocket] = PostgresSocket,
+) -> ssl.SSLContext:
+    """Trust the roots of a file or the system's, and check certificate and host name, always."""
     try:
         context = ssl.create_default_context(
-            cafile=url.root_certificates,
-            capath=None if url.root_certificates else system_roots.folder(),
+            cafile=root_certificates,
+            capath=None if root_certificates else system_roots.folder(),
         )
     except (ssl.SSLError, OSError) as error:
         raise StoreRefused(cause=f"sslrootcert cannot be used: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([_ALPN])
+    context.set_alpn_protocols([protocol])
     # PostgreSQL up to 17 takes no other curve by default and answers the first guess of OpenSSL
     # with a retry, a round trip more. Every TLS 1.3 server has this one (RFC 8446, section 9.1).
     context.set_ecdh_curve("prime256v1")
-    context.sslsocket_class = PostgresSocket
+    context.sslsocket_class = kind
     return context
 
 
@@ -52,44 +60,61 @@ def connect(
     Raises StoreRefused for what waiting cannot mend, StoreUnreachable past the deadline, and
     ConnectRetryable for the rest.
     """
-    began = time.monotonic()
-    outcome = "failed"
-    try:
-        connection = _connect(url, context, deadline, preferences)
-        outcome = "ok"
-        return connection
-    finally:
-        metrics.CONNECTS.record(time.monotonic() - began, outcome)
 
-
-def _connect(
-    url: DatabaseUrl, context: ssl.SSLContext, deadline: float, preferences: Preferences
-) -> Connection:
-    plain = None
-    try:
-        addresses = _resolve(url.host, url.port, deadline)
-        plain, address = preferences.connect(url.host, addresses, deadline)
-        if not url.direct_tls:
-            plain.settimeout(remaining(deadline))
-            plain.sendall(_SSL_REQUEST)
-            answer = plain.recv(1)
-            if answer == b"":
-                raise ConnectRetryable("the server hung up before TLS")
-            if answer != b"S":
-                raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
+    def ask_for_tls(plain: socket.socket) -> None:
+        if url.direct_tls:
+            return
         plain.settimeout(remaining(deadline))
-        tls = context.wrap_socket(plain, server_hostname=url.host)
-        assert isinstance(tls, PostgresSocket)
-        plain = tls
+        plain.sendall(_SSL_REQUEST)
+        answer = plain.recv(1)
+        if answer == b"":
+            raise ConnectRetryable("the server hung up before TLS")
+        if answer != b"S":
+            raise StoreRefused(cause="the server does not speak TLS; nothing was sent to it")
+
+    def log_in(tls: DeadlineSocket) -> Connection:
         if url.direct_tls and tls.selected_alpn_protocol() != _ALPN:
             raise StoreRefused(cause="the server does not speak PostgreSQL over direct TLS")
-        tls.deadline = deadline
+        assert isinstance(tls, PostgresSocket)
         return Connection(url, tls)
+
+    return dial(url.host, url.port, context, deadline, preferences, log_in, ask_for_tls)
+
+
+def dial(
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    deadline: float,
+    preferences: Preferences,
+    begin: Callable[[DeadlineSocket], S],
+    ask_for_tls: Callable[[socket.socket], None] = lambda _: None,
+) -> S:
+    """Connect to a host over TLS before the deadline, and begin a session there.
+
+    Raises as `connect` does.
+    """
+    began, outcome = time.monotonic(), "failed"
+    plain = None
+    try:
+        addresses = _resolve(host, port, deadline)
+        plain, address = preferences.connect(host, addresses, deadline)
+        ask_for_tls(plain)
+        plain.settimeout(remaining(deadline))
+        tls = context.wrap_socket(plain, server_hostname=host)
+        assert isinstance(tls, DeadlineSocket)
+        plain = tls
+        tls.deadline = deadline
+        session = begin(tls)
+        outcome = "ok"
+        return session
     except BaseException as error:  # noqa: BLE001  # always raised again, translated
         if plain is not None:
             plain.close()
-            preferences.put_last(url.host, address)
+            preferences.put_last(host, address)
         _raise_from_dialing(error)
+    finally:
+        metrics.CONNECTS.record(time.monotonic() - began, outcome)
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[Address]:

@@ -7,14 +7,12 @@ the socket through, to `connecting`.
 from __future__ import annotations
 
 import io
-import re
 import select
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from typing import Any
 
 from shared.database import server_errors, sqlstate
@@ -31,8 +29,8 @@ from shared.database.faults import (
 from shared.database.session import MAX_ANSWER, Row, Session, as_texts, milliseconds
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
+from shared.database.values import OURS
 from shared.errors import StoreRefused
-from shared.formats.strict_json import loads
 
 MAX_LOGIN = 64 * 1024
 MAX_TRANSFER_ANSWER = 64 * 1024 * 1024
@@ -46,11 +44,6 @@ _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
 """Authentication requests."""
 _MECHANISMS = frozenset({b"SCRAM-SHA-256", b"SCRAM-SHA-256-PLUS"})
 _LENGTH = struct.Struct("!i")
-_JSON_TYPES = (114, 3802)
-"""The OIDs of json and jsonb."""
-_TIMESTAMPTZ = 1184
-_BEYOND = re.compile(r"-?infinity|\d{4,6}-\d\d-\d\d [\d:.]+[+-][\d:]+( BC)?")
-"""Times that datetime cannot hold."""
 
 _NAMING_OBJECTS = (
     sqlstate.CLASS_FEATURE_NOT_SUPPORTED,
@@ -136,9 +129,8 @@ class Connection(pg8000.core.CoreConnection, Session):  # type: ignore[misc]  # 
             self.close()
             raise
         self._is_logged_in = True
-        for oid in _JSON_TYPES:
-            self.register_in_adapter(oid, loads)
-        self.register_in_adapter(_TIMESTAMPTZ, _moment)
+        for oid, read in OURS.items():
+            self.register_in_adapter(oid, read)
 
     def set_deadline(self, deadline: float) -> None:
         """Bound everything that follows by this reading of `time.monotonic()`.
@@ -399,19 +391,6 @@ class Connection(pg8000.core.CoreConnection, Session):  # type: ignore[misc]  # 
             raise no_proof()
         if self._channel_binding_required and auth.mechanism_name != "SCRAM-SHA-256-PLUS":
             raise _no_channel_binding()
-
-
-def _moment(text: str) -> datetime | str:
-    """Read a timestamptz, or leave it as it is where datetime cannot hold it; see `_FIX`.
-
-    Raises ValueError for any other style than ISO, in which day and month could be confused.
-    """
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        if _BEYOND.fullmatch(text):
-            return text
-        raise
 
 
 def _not_answered(deed: str) -> StoreRefused:

@@ -20,7 +20,7 @@ from shared.database import sqlstate
 from shared.database.connection import Connection
 from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
-from shared.database.session import LIFT_LIMITS, STATEMENT_GRACE, Row
+from shared.database.session import LIFT_LIMITS, STATEMENT_GRACE, Row, Session
 from shared.errors import StoreFault, StoreRefused, StoreTimeout, StoreUnavailable, StoreUnreachable
 from shared.observe import log
 
@@ -95,7 +95,7 @@ def load(folder: Path = FOLDER) -> list[Migration]:
 
 def prepare(
     database: Database,
-    connection: Connection,
+    connection: Session,
     deadline: float,
     *,
     apply: bool,
@@ -116,8 +116,9 @@ def prepare(
         recorded = _recorded(connection)
     except (StoreFault, StoreRefused) as error:
         if not isinstance(error, StoreFault) or error.sqlstate != sqlstate.UNDEFINED_TABLE:
-            with suppress(ConnectionLost, StoreUnreachable):
-                check(connection)  # It may know why.
+            if isinstance(connection, Connection):  # Else there is no transaction to look in.
+                with suppress(ConnectionLost, StoreUnreachable):
+                    check(connection)  # It may know why.
             raise
     pending = _pending(load(), recorded)
     if not pending:
@@ -142,7 +143,7 @@ def prepare(
             ) from error
 
 
-def _require_same_schema(served: Connection, direct: Connection) -> None:
+def _require_same_schema(served: Session, direct: Session) -> None:
     """Raise StoreRefused where requests would not find what is made past their pooler."""
     ((theirs,),), ((ours,),) = (it.execute(_EFFECTIVE_SCHEMA) for it in (served, direct))
     if theirs != ours:
@@ -219,7 +220,7 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _recorded(connection: Connection, schema: str = "") -> dict[int, Row]:
+def _recorded(connection: Session, schema: str = "") -> dict[int, Row]:
     """Read what is recorded. Raises StoreRefused where it was recorded by another tool."""
     columns = "version, checksum, name, applied_at"
     rows = connection.execute(f"SELECT {columns} FROM {schema}schema_migrations")  # noqa: S608  # quoted

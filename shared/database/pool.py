@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from shared.database.breaker import Breaker
-from shared.database.connecting import connect, make_tls_context
+from shared.database.connecting import connect, dial, make_tls_context
 from shared.database.connection import MAX_TRANSFER_ANSWER, Connection
+from shared.database.deadline_socket import DeadlineSocket
 from shared.database.faults import ConnectionLost, ConnectRetryable, NameRefused
-from shared.database.session import STATEMENT_GRACE, Row
+from shared.database.session import STATEMENT_GRACE, Row, Session
 from shared.database.settings import DatabaseSettings
 from shared.database.statement import Statement, Value
 from shared.database.url import DatabaseUrl
@@ -36,6 +37,8 @@ from shared.errors import (
 from shared.happy_eyeballs import Preferences
 from shared.observe import log, metrics, request_context
 from shared.observe.metrics import Gauge
+
+S = TypeVar("S")
 
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF, CONNECT_BACKOFF_MAX = 0.1, 1.0
@@ -93,12 +96,13 @@ class Database:
         self._preferences = Preferences()
         self._search_path: str | None = None
         self._context: ssl.SSLContext | None = None
+        self._http_context: ssl.SSLContext | None = None
         self._making_context = threading.Lock()
         self._changed = threading.Condition()
-        self._idle: list[Connection] = []
+        self._idle: list[Session] = []
         self._total = 0
         self._waiting = 0
-        self._has_names = True
+        self._has_names = settings.endpoint is None
         self._unnamed_until: dict[bytes, float] = {}
         self.breaker = Breaker(self._probe, self._wake)
 
@@ -138,6 +142,7 @@ class Database:
     ) -> list[Row]:
         is_lost, is_named = False, self._is_named(statement)
         refused: NameRefused | None = None
+        attempts: _Attempts | None = None
         while True:
             # One connection found dead means that the idle ones have most likely shared its fate.
             try:
@@ -147,6 +152,9 @@ class Database:
                     rows = self._ask(connection, statement, is_named, parameters)
             except NameRefused as error:
                 is_named, refused = False, error
+            except ConnectRetryable as error:  # Over HTTP it is a statement that shows it.
+                attempts = attempts or _Attempts(min(deadline, self._connect_limit()))
+                attempts.wait(error, self.breaker.check)
             except ConnectionLost as error:
                 if is_lost or not error.repeat:
                     self._close_idle()
@@ -175,7 +183,7 @@ class Database:
 
     def _ask(
         self,
-        connection: Connection,
+        connection: Session,
         statement: Statement,
         is_named: bool,
         parameters: Mapping[str, Value],
@@ -201,7 +209,7 @@ class Database:
                     milliseconds=round(seconds * 1000, 2),
                 )
 
-    def _learn_from(self, connection: Connection) -> None:
+    def _learn_from(self, connection: Session) -> None:
         """Keep what the first statement was told of the session."""
         self._search_path, level = connection.told_path, connection.told_isolation
         if level not in ("", "read committed"):
@@ -221,7 +229,7 @@ class Database:
     @contextmanager
     def own_connection(self, deadline: float, url: DatabaseUrl) -> Iterator[Connection]:
         """Dial outside the leases, the preparation and the breaker, and close after."""
-        connection = self._connect_with_retries(url, deadline)
+        connection = self._with_retries(functools.partial(self._connect, url=url), deadline)
         try:
             connection.set_deadline(deadline)
             connection.max_answer = MAX_TRANSFER_ANSWER
@@ -256,7 +264,7 @@ class Database:
     def _probe(self, deadline: float) -> None:
         """Ask once, on a connection of its own. Raises StoreUnreachable, and what else there is."""
         try:
-            connection = connect(self.url, self._tls_context(), deadline, self._preferences)
+            connection = self._dial(deadline)
         except ConnectRetryable as error:
             raise StoreUnreachable(cause=f"cannot connect: {error}") from error
         try:
@@ -268,7 +276,7 @@ class Database:
             connection.close()
 
     @contextmanager
-    def _lease(self, deadline: float, *, drop_idle: bool) -> Iterator[Connection]:
+    def _lease(self, deadline: float, *, drop_idle: bool) -> Iterator[Session]:
         connection = self._take(deadline, drop_idle=drop_idle)
         keep = False
         try:
@@ -280,7 +288,7 @@ class Database:
         finally:
             self._give_back(connection, keep=keep)
 
-    def _take(self, deadline: float, *, drop_idle: bool) -> Connection:
+    def _take(self, deadline: float, *, drop_idle: bool) -> Session:
         with self._changed:
             if drop_idle:
                 self._drop_idle(older_than=0)
@@ -315,7 +323,7 @@ class Database:
             self._waiting -= 1
             metrics.WAITS.record(time.monotonic() - began)
 
-    def _give_back(self, connection: Connection, *, keep: bool) -> None:
+    def _give_back(self, connection: Session, *, keep: bool) -> None:
         with self._changed:
             if keep and not connection.is_spoilt and self._settings.max_idle > 0:
                 connection.used_at = time.monotonic()
@@ -337,13 +345,13 @@ class Database:
         while self._idle and self._idle[0].used_at <= latest:
             self._forget(self._idle.pop(0))
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: Session) -> None:
         connection.close()
         self._total -= 1
 
-    def _open(self, deadline: float) -> Connection:
+    def _open(self, deadline: float) -> Session:
         self._refuse_after_failure()
-        connection = self._connect_with_retries(self.url, deadline, before_again=self.breaker.check)
+        connection = self._with_retries(self._dial, deadline, self.breaker.check)
         if self._is_prepared:
             return connection
         try:
@@ -365,7 +373,7 @@ class Database:
         if self._refusal is not None and time.monotonic() < self._refused_until:
             raise self._refusal()
 
-    def _run(self, prepare: Prepare, connection: Connection) -> None:
+    def _run(self, prepare: Prepare, connection: Session) -> None:
         limit = time.monotonic() + self.timeout
         connection.set_deadline(limit)
         try:
@@ -377,36 +385,65 @@ class Database:
             raise self._refusal() from error
         self._is_prepared = True
 
-    def _connect_with_retries(
+    def _with_retries(
         self,
-        url: DatabaseUrl,
+        dial: Callable[[float], S],
         deadline: float,
         before_again: Callable[[], None] = lambda: None,
-    ) -> Connection:
-        deadline = min(deadline, time.monotonic() + self._connect_timeout)
-        context = self._tls_context()
-        attempts, told = 0, ""
+    ) -> S:
+        attempts = _Attempts(min(deadline, self._connect_limit()))
         while True:
             try:
-                return connect(url, context, deadline, self._preferences)
+                return dial(attempts.deadline)
             except StoreUnreachable as error:  # The last one, that nobody answered any more.
-                raise StoreUnreachable(cause=f"{error.cause}{told}") from error
+                raise StoreUnreachable(cause=f"{error.cause}{attempts.told}") from error
             except ConnectRetryable as error:
-                told = f"; the attempt before: {error}"
-                attempts += 1
-                pause = min(CONNECT_BACKOFF * 2 ** (attempts - 1), CONNECT_BACKOFF_MAX)
-                pause *= random.uniform(0.5, 1.5)  # noqa: S311  # jitter
-                is_last = attempts >= CONNECT_ATTEMPTS and not error.starting
-                if is_last or time.monotonic() + pause >= deadline:
-                    raise StoreUnreachable(cause=f"cannot connect: {error}") from error
-                time.sleep(pause)
-                before_again()
+                attempts.wait(error, before_again)
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def _connect_limit(self) -> float:
+        return time.monotonic() + self._connect_timeout
+
+    def _connect(self, deadline: float, url: DatabaseUrl | None = None) -> Connection:
         with self._making_context:
-            self._context = self._context or make_tls_context(self.url)
-            return self._context
+            self._context = self._context or make_tls_context(self.url.root_certificates)
+        return connect(url or self.url, self._context, deadline, self._preferences)
+
+    def _dial(self, deadline: float) -> Session:
+        """Connect as requests do."""
+        endpoint = self._settings.endpoint
+        if endpoint is None:
+            return self._connect(deadline)
+        from shared.database import http_connection  # Where it is spoken.
+
+        with self._making_context:
+            self._http_context = self._http_context or make_tls_context(
+                self.url.root_certificates, "http/1.1", DeadlineSocket
+            )
+        begin = functools.partial(http_connection.HttpConnection, self.url, endpoint)
+        return dial(*endpoint[:2], self._http_context, deadline, self._preferences, begin)
 
 
-Prepare = Callable[[Database, Connection, float], None]
+class _Attempts:
+    """Attempts to connect, with pauses between them that become longer."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.told = ""
+        """What to add to an error of the last one."""
+        self._count = 0
+
+    def wait(self, error: ConnectRetryable, before_again: Callable[[], None]) -> None:
+        """Pause after a failure. Raises StoreUnreachable where it was the last."""
+        self.told = f"; the attempt before: {error}"
+        self._count += 1
+        pause = min(CONNECT_BACKOFF * 2 ** (self._count - 1), CONNECT_BACKOFF_MAX)
+        pause *= random.uniform(0.5, 1.5)  # noqa: S311  # jitter
+        is_last = self._count >= CONNECT_ATTEMPTS and not error.starting
+        if is_last or time.monotonic() + pause >= self.deadline:
+            raise StoreUnreachable(cause=f"cannot connect: {error}") from error
+        time.sleep(pause)
+        before_again()
+
+
+Prepare = Callable[[Database, Session, float], None]
 """Makes the database ready on its first connection, before a reading of `time.monotonic()`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from shared.database.endpoint import Endpoint
 from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
 from shared.environment import Environment
 
@@ -12,6 +13,8 @@ class DatabaseSettings(NamedTuple):
     """Durations are in seconds."""
 
     url: DatabaseUrl | None = None
+    endpoint: Endpoint | None = None
+    """Where requests' statements go by HTTP; else they go over TCP."""
     auto_migrate: bool = True
     timeout: float = 15.0
     connect_timeout: float = 10.0
@@ -24,8 +27,10 @@ class DatabaseSettings(NamedTuple):
     def read(cls, env: Environment) -> DatabaseSettings:
         """Read them, and leave problems with the environment."""
         default = cls()
+        url = _url(env)
         return cls(
-            url=_url(env),
+            url=url,
+            endpoint=_endpoint(env, url),
             auto_migrate=env.boolean("AUTO_MIGRATE", default=default.auto_migrate),
             timeout=env.number("DATABASE_TIMEOUT", default.timeout, 0.1, 300),
             connect_timeout=env.number(
@@ -49,3 +54,32 @@ def _url(env: Environment) -> DatabaseUrl | None:
     except InvalidDatabaseUrl as error:
         env.problems.append(f"DATABASE_URL cannot be used: {error}.")
         return None
+
+
+def _endpoint(env: Environment, url: DatabaseUrl | None) -> Endpoint | None:
+    transport = (env.text("DATABASE_TRANSPORT") or "tcp").lower()
+    text = env.text("DATABASE_HTTP_URL")
+    if transport not in ("tcp", "http"):
+        env.problems.append("DATABASE_TRANSPORT must be one of tcp, http.")
+    if transport != "http" or url is None:
+        return None
+    if url.require_channel_binding:
+        env.problems.append(
+            "DATABASE_TRANSPORT=http cannot keep channel_binding=require of DATABASE_URL: over "
+            "HTTP the password travels in a header. Remove one of them."
+        )
+    if text is not None:
+        try:
+            return Endpoint.parse(text)
+        except ValueError:
+            env.problems.append(
+                "DATABASE_HTTP_URL must be a URL such as https://api.us-east-2.aws.neon.tech/sql, "
+                "without user, query and fragment."
+            )
+            return None
+    if (endpoint := Endpoint.of_neon(url.host)) is None:
+        env.problems.append(
+            "DATABASE_TRANSPORT=http needs DATABASE_HTTP_URL: the host of DATABASE_URL is not "
+            "Neon's."
+        )
+    return endpoint

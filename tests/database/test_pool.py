@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import shared.database.pool
-from shared.database.connection import Connection
 from shared.database.pool import Database
+from shared.database.session import Session
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.errors import StoreBusy, StoreFault, StoreRefused, StoreUnavailable
@@ -283,8 +283,8 @@ def test_a_failed_preparation_is_tried_again_after_a_pause_and_not_by_every_requ
     monkeypatch.setattr(shared.database.pool, "PREPARE_PAUSE", pause)
     calls = []
 
-    def prepare(_: Database, connection: Connection, __: float) -> None:
-        calls.append(connection.run_script("SELECT 1"))
+    def prepare(_: Database, connection: Session, __: float) -> None:
+        calls.append(connection.execute("SELECT 1"))
         if len(calls) == 1:
             raise StoreRefused(cause="not yet")
 

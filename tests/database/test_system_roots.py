@@ -54,7 +54,7 @@ def test_of_a_folder_that_has_all_roots_only_the_one_that_is_needed_is_read(
     postgres: Server, database: str
 ) -> None:
     url = _url(postgres, database)
-    context = make_tls_context(url)
+    context = make_tls_context(url.root_certificates)
     assert context.cert_store_stats()["x509"] == 0
     _ask(url, context)
     assert context.cert_store_stats()["x509"] == 1
@@ -68,7 +68,7 @@ def test_a_server_whose_root_is_not_in_the_folder_is_refused(
     (system / "other").mkdir()
     _add(system / "certs", Authority(system / "other").certificate)
     url = _url(postgres, database)
-    context = make_tls_context(url)
+    context = make_tls_context(url.root_certificates)
     with pytest.raises(StoreRefused, match="not valid for this host"):
         _ask(url, context)
 
@@ -83,7 +83,7 @@ def test_where_the_folder_may_lack_what_the_file_has_openssl_trusts_as_usual(
     else:
         (system / {"the folder": "certs", "the file": "cert.pem"}[lack]).rename(system / "gone")
     usual = ssl.create_default_context().cert_store_stats()
-    assert make_tls_context(_url(postgres, database)).cert_store_stats() == usual
+    assert make_tls_context(_url(postgres, database).root_certificates).cert_store_stats() == usual
     assert usual["x509"] > 0
 
 
@@ -93,12 +93,12 @@ def test_a_file_that_the_environment_names_is_what_is_trusted(
 ) -> None:
     url = _url(postgres, database)
     monkeypatch.setenv("SSL_CERT_FILE", str(postgres.authority.certificate))
-    context = make_tls_context(url)
+    context = make_tls_context(url.root_certificates)
     assert context.cert_store_stats()["x509"] == 1
     _ask(url, context)
     (tmp_path / "other").mkdir()
     monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path / "other").certificate))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "other"))
-    context = make_tls_context(url)
+    context = make_tls_context(url.root_certificates)
     with pytest.raises(StoreRefused, match="not valid for this host"):
         _ask(url, context)

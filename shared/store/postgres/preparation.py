@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shared.database import migrations
 from shared.database.connection import Connection
 from shared.database.pool import Database
+from shared.database.session import Session
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 
@@ -20,7 +21,7 @@ _KEYS_CORRECTED = 8
 """The migration that stands for that: until it is applied, no request is served."""
 
 
-def prepare(database: Database, connection: Connection, deadline: float, *, apply: bool) -> None:
+def prepare(database: Database, connection: Session, deadline: float, *, apply: bool) -> None:
     """Bring the schema up to date, and with it the keys of the rows that were there before.
 
     Where something is pending, the database is looked at before anything is changed.

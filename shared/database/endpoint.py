@@ -1,0 +1,30 @@
+"""Where SQL over HTTP is spoken."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+
+class Endpoint(NamedTuple):
+    """A URL that takes POST requests."""
+
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read `https://host[:port]/path`. Raises ValueError."""
+        parts = urlsplit(text)
+        if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+            raise ValueError
+        if parts.query or parts.fragment or not text.isascii() or not text.isprintable():
+            raise ValueError
+        return cls(parts.hostname, parts.port or 443, parts.path or "/")
+
+    @classmethod
+    def of_neon(cls, host: str) -> Endpoint | None:
+        """Name Neon's own: `ep-x.us-east-2.aws.neon.tech` has it at `api.us-east-2.aws…`."""
+        _, _, rest = host.partition(".")
+        return cls(f"api.{rest}", 443, "/sql") if rest.endswith(".neon.tech") else None
