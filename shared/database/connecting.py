@@ -135,7 +135,7 @@ def _raise_from_dialing(error: BaseException) -> NoReturn:
     if isinstance(error, ssl.SSLError) and not isinstance(
         error, ssl.SSLEOFError | ssl.SSLZeroReturnError
     ):
-        raise StoreRefused(cause=f"TLS failed: {error.reason}") from error
+        raise StoreRefused(cause=f"TLS failed: {error.reason or error}") from error
     if isinstance(error, TimeoutError):
         raise StoreUnreachable(cause="connecting took longer than its deadline") from error
     if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:

@@ -19,7 +19,13 @@ class Endpoint(NamedTuple):
         parts = urlsplit(text)
         if parts.scheme != "https" or not parts.hostname or parts.username is not None:
             raise ValueError
-        if parts.query or parts.fragment or not text.isascii() or not text.isprintable():
+        if (
+            parts.port == 0
+            or parts.query
+            or parts.fragment
+            or not text.isascii()
+            or not text.isprintable()
+        ):
             raise ValueError
         return cls(parts.hostname, parts.port or 443, parts.path or "/")
 

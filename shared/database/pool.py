@@ -148,6 +148,8 @@ class Database:
             try:
                 with self._lease(deadline, drop_idle=is_lost) as connection:
                     limit = time.monotonic() + self._settings.statement_timeout
+                    if connection.may_start:
+                        limit += self._connect_timeout
                     connection.set_deadline(min(deadline, limit) + STATEMENT_GRACE)
                     rows = self._ask(connection, statement, is_named, parameters)
             except NameRefused as error:
@@ -265,15 +267,15 @@ class Database:
         """Ask once, on a connection of its own. Raises StoreUnreachable, and what else there is."""
         try:
             connection = self._dial(deadline)
+            try:
+                connection.set_deadline(deadline)
+                connection.execute("SELECT 1")
+            finally:
+                connection.close()
         except ConnectRetryable as error:
             raise StoreUnreachable(cause=f"cannot connect: {error}") from error
-        try:
-            connection.set_deadline(deadline)
-            connection.execute("SELECT 1")
         except ConnectionLost as error:
             raise error.error from error
-        finally:
-            connection.close()
 
     @contextmanager
     def _lease(self, deadline: float, *, drop_idle: bool) -> Iterator[Session]:
@@ -419,7 +421,9 @@ class Database:
             self._http_context = self._http_context or make_tls_context(
                 self.url.root_certificates, "http/1.1", DeadlineSocket
             )
-        begin = functools.partial(http_connection.HttpConnection, self.url, endpoint)
+        begin = functools.partial(
+            http_connection.HttpConnection, self.url, endpoint, self._settings.statement_timeout
+        )
         return dial(*endpoint[:2], self._http_context, deadline, self._preferences, begin)
 
 

@@ -95,6 +95,11 @@ class Session(ABC):
         return False
 
     @property
+    def may_start(self) -> bool:
+        """Whether the database may have to start while a statement waits for its answer."""
+        return False
+
+    @property
     def is_first(self) -> bool:
         """Whether nothing is known of the session yet."""
         return self.told_path is None and self.search_path is None

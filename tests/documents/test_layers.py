@@ -137,6 +137,7 @@ def test_pg8000_is_known_to_the_connection_and_to_what_its_faults_mean() -> None
     assert _users_of("shared.database.driver") == {
         "shared.database.connection",
         "shared.database.faults",
+        "shared.database.http_connection",
     }
 
 
@@ -231,6 +232,7 @@ def test_a_first_login_loads_nothing_that_only_later_requests_or_a_migration_nee
 ) -> None:
     modules, _ = first_login
     later = {
+        "shared.database.http_connection",
         "shared.database.sql_script",
         "shared.model.statistics",
         "shared.revocations.redis_list",
