@@ -14,7 +14,7 @@ LOAD_ENV = $(call LOAD,.env)
 DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.production}") set -f; UNDER_MAKE=1 $(BIN)/python -m deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help doctor dev test test-quick test-long soak lint format bench clean export newer-pgbouncer postgres-versions snapshot smoke deploy deploy-setup rollback \
+.PHONY: help doctor dev test test-quick test-long soak lint format bench clean export neon-driver newer-pgbouncer postgres-versions snapshot smoke deploy deploy-setup rollback \
   mail-deliver migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
@@ -70,6 +70,9 @@ postgres-versions: ## Fetch the PostgreSQL versions that only some tests use (ne
 
 newer-pgbouncer: ## Fetch the PgBouncer that only some tests use (needs Debian's apt)
 	tests/support/fetch_pgbouncer.sh .venv-pgbouncer
+
+neon-driver: ## Fetch Neon's own driver, which only some tests use (needs npm)
+	npm install --prefix .venv-neon --no-save --no-audit --no-fund --silent @neondatabase/serverless@1.2.0
 
 soak: $(VENV)/.dev ## Run under load for ten minutes, with a fault every few seconds
 	@set -f; $(BIN)/python -m tests.soak $$ARGS
@@ -137,7 +140,7 @@ smoke: $(VENV)/.runtime ## Test a deployment with a temporary user: make smoke U
 	@$(DEPLOY) smoke $$ARGS
 
 clean: ## Remove the environment and the caches; keep .data
-	rm -rf $(VENV) .venv-bench .venv-postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-bench .venv-neon .venv-postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 
 $(VENV)/.runtime: requirements.txt
 	@"$${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'

@@ -21,9 +21,10 @@ from shared.database.url import DatabaseUrl
 from shared.settings import Settings
 from shared.store.contract import Store
 from shared.store.postgres.preparation import bring_up_to_date
-from tests.support import express
+from tests.support import express, neon_driver
 from tests.support.emulator import UNLIMITED, Emulator, running_emulator
 from tests.support.google import Providers, sign_in_providers
+from tests.support.neon_proxy import NeonProxy
 from tests.support.postgres import FETCHED_PGBOUNCER, Server, running_postgres
 from tests.support.relay import Relay
 from tests.support.transfers import Target
@@ -208,6 +209,20 @@ def newer_pgbouncer() -> None:
     """A PgBouncer that keeps prepared statements."""
     if not FETCHED_PGBOUNCER.exists():
         _missing("PgBouncer 1.21 or newer is not there: on Debian, `make newer-pgbouncer`")
+
+
+@pytest.fixture(scope="session")
+def driver_of_neon() -> None:
+    """Neon's own driver, and what runs it."""
+    if message := neon_driver.missing():
+        _missing(message)
+
+
+@pytest.fixture
+def neon(postgres: Server) -> Iterator[NeonProxy]:
+    """SQL over HTTP before the server, with no fault."""
+    with NeonProxy(postgres) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
