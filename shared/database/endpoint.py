@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,16 +17,12 @@ class Endpoint(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Endpoint:
         """Read `https://host[:port]/path`. Raises ValueError."""
+        if not re.fullmatch("[!-~]+", text):
+            raise ValueError
         parts = urlsplit(text)
         if parts.scheme != "https" or not parts.hostname or parts.username is not None:
             raise ValueError
-        if (
-            parts.port == 0
-            or parts.query
-            or parts.fragment
-            or not text.isascii()
-            or not text.isprintable()
-        ):
+        if parts.port == 0 or parts.query or parts.fragment:
             raise ValueError
         return cls(parts.hostname, parts.port or 443, parts.path or "/")
 

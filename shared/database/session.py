@@ -125,7 +125,9 @@ class Session(ABC):
         """
         if not rows or len(rows[0]) < len(_TOLD):
             return
-        path, replication_role, isolation = rows[0][-len(_TOLD) :]
+        path, replication_role, isolation = told = rows[0][-len(_TOLD) :]
+        if not all(isinstance(text, str) for text in told):
+            raise StoreRefused(cause="the server's settings are not texts")
         wanted = self._wanted_path
         if wanted is not None and _names(path) != _names(wanted):
             raise StoreRefused(

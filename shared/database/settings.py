@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from shared.database.endpoint import Endpoint
 from shared.database.url import DatabaseUrl, InvalidDatabaseUrl
 from shared.environment import Environment
+
+if TYPE_CHECKING:
+    from shared.database.endpoint import Endpoint
 
 
 class DatabaseSettings(NamedTuple):
@@ -63,6 +65,8 @@ def _endpoint(env: Environment, url: DatabaseUrl | None) -> Endpoint | None:
         env.problems.append("DATABASE_TRANSPORT must be one of tcp, http.")
     if transport != "http" or url is None:
         return None
+    from shared.database.endpoint import Endpoint  # Nobody else needs it.
+
     if url.require_channel_binding:
         env.problems.append(
             "DATABASE_TRANSPORT=http cannot keep channel_binding=require of DATABASE_URL: over "

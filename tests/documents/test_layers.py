@@ -232,6 +232,7 @@ def test_a_first_login_loads_nothing_that_only_later_requests_or_a_migration_nee
 ) -> None:
     modules, _ = first_login
     later = {
+        "shared.database.endpoint",
         "shared.database.http_connection",
         "shared.database.sql_script",
         "shared.model.statistics",

@@ -529,7 +529,7 @@ class NeonProxy:
         try:
             body = json.loads(request.body)
             queries = body.get("queries", [body])
-            asked = [(query["query"], list(map(_text, query["params"]))) for query in queries]
+            asked = [_asked(**query) for query in queries]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise _refusal("could not parse the HTTP request body") from None
         raw_text = sent.get("neon-raw-text-output") == "true"
@@ -558,6 +558,21 @@ class NeonProxy:
         results = [backend.run(*query, client) for query in asked]
         backend.run("COMMIT", [], client)
         return results
+
+
+def _asked(
+    query: str,
+    params: list[Any],
+    arrayMode: bool | None = None,  # noqa: N803  # as the protocol has it
+) -> tuple[str, list[str | None]]:
+    """Read a statement and its parameters. Raises ValueError and TypeError."""
+    texts = list(map(_text, params))
+    if not isinstance(params, list) or "\0" in query:
+        raise ValueError
+    for text in (query, *texts):  # Half of a surrogate pair has no UTF-8.
+        if text is not None:
+            text.encode()
+    return query, texts
 
 
 def _begin(sent: dict[str, str], answered: dict[str, str]) -> str:
