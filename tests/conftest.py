@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,7 +25,7 @@ from tests.support import express, neon_driver
 from tests.support.emulator import UNLIMITED, Emulator, running_emulator
 from tests.support.google import Providers, sign_in_providers
 from tests.support.neon_proxy import NeonProxy
-from tests.support.postgres import FETCHED_PGBOUNCER, Server, running_postgres
+from tests.support.postgres import FETCHED_PGBOUNCER, TRANSPORT, Server, running_postgres
 from tests.support.relay import Relay
 from tests.support.transfers import Target
 
@@ -48,6 +48,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STORES = ("json", "postgres")
 _TEMPLATE = "migrated"
+_BY_HTTP = os.environ.get("TRANSPORT") == "http"
+"""Whether requests reach the database of the test run by HTTP."""
 _numbers = itertools.count(1)
 
 
@@ -58,6 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
+        if _BY_HTTP and (mark := item.get_closest_marker("tcp")):
+            item.add_marker(pytest.mark.skip(reason=f"over TCP only: {mark.args[0]}"))
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         named = [*getattr(item, "fixturenames", ()), *parameters]
         if {"postgres", "fallback", "server", "servers"}.intersection(
@@ -69,13 +73,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """One PostgreSQL server for the whole run, with a migrated template database."""
-    with running_postgres() as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(running_postgres())
         # It would look into each of hundreds of databases in turn.
         server.run("ALTER SYSTEM SET autovacuum = off")
         server.run("SELECT pg_reload_conf()")
         server.run(f"CREATE DATABASE {_TEMPLATE} OWNER app")
         bring_up_to_date(DatabaseUrl.parse(server.url(_TEMPLATE)), DatabaseSettings())
+        if _BY_HTTP:
+            proxy = stack.enter_context(NeonProxy(server))
+            TRANSPORT.update(proxy.settings)
         yield server
+        TRANSPORT.clear()
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +147,7 @@ def store_settings(
     if request.param == "json":
         return {"USE_DATABASE": "false"} | file
     server: Server = request.getfixturevalue("postgres")
-    url = {"DATABASE_URL": server.url(request.getfixturevalue("database"))}
+    url = {"DATABASE_URL": server.url(request.getfixturevalue("database"))} | TRANSPORT
     return url | file | {"FALLBACK": "full" if request.param == "fallback" else "off"}
 
 

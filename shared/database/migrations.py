@@ -116,9 +116,12 @@ def prepare(
         recorded = _recorded(connection)
     except (StoreFault, StoreRefused) as error:
         if not isinstance(error, StoreFault) or error.sqlstate != sqlstate.UNDEFINED_TABLE:
-            if isinstance(connection, Connection):  # Else there is no transaction to look in.
-                with suppress(ConnectionLost, StoreUnreachable):
-                    check(connection)  # It may know why.
+            with suppress(ConnectionLost, StoreUnreachable):  # It may know why.
+                if isinstance(connection, Connection):
+                    check(connection)
+                else:  # Over HTTP there is no transaction to look in.
+                    with database.direct_connection(deadline) as direct:
+                        check(direct)
             raise
     pending = _pending(load(), recorded)
     if not pending:

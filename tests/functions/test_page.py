@@ -187,6 +187,7 @@ def test_too_many_attempts_are_told_with_the_time_to_wait(
         expect(page.locator("#failure")).to_have_text(sentence)
 
 
+@pytest.mark.tcp("a start is waited for longer than a refused connection")
 def test_an_outage_never_reads_as_a_wrong_password_or_as_a_logout_that_worked(
     browser: Browser, postgres: Server, database: str, relay: Relay, tmp_path: Path, address: str
 ) -> None:

@@ -20,6 +20,7 @@ from shared.model.sessions import FRESH_SECONDS
 from tests.support import express
 from tests.support.emulator import SECRET, Emulator, running_emulator
 from tests.support.mails import token_for
+from tests.support.neon_proxy import NeonProxy
 from tests.support.postgres import Server
 from tests.support.relay import Relay
 from tests.support.stores import user_of
@@ -31,6 +32,7 @@ SCHEMA_CHECK = 1
 """An instance's very first connection also asks which migrations have been applied."""
 
 
+@pytest.mark.tcp("it counts what PostgreSQL's wire sees")
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_new_connection_is_ready_after_few_round_trips(
     postgres: Server, database: str, relay: Relay, direct: bool
@@ -139,23 +141,49 @@ def _wait_until_what_has_expired_is_deleted(relay: Relay, new: int, dial: int) -
     until(lambda: relay.flights >= connections * dial + SCHEMA_CHECK + SIGN_UP + CLEAN_UP)
 
 
+@pytest.mark.tcp("it counts what PostgreSQL's wire sees")
 @pytest.mark.parametrize(("watched", "new"), [("300", 0), ("0", 1)], indirect=["watched"])
 def test_each_function_makes_its_round_trips_and_those_of_a_new_connection_and_no_more(
     watched: Emulator, relay: Relay, new: int, dial: int
 ) -> None:
     with watched.client() as client:
-        operations = _operations(client)
-        _wait_until_what_has_expired_is_deleted(relay, new, dial)
-        for call, round_trips, status in operations:
-            relay.reset()
-            assert call().status_code == status
-            connections = new * round_trips
-            assert (relay.connections, relay.flights) == (
-                connections,
-                connections * dial + round_trips,
-            )
+        _check_each_function(client, relay, new, dial)
 
 
+@pytest.mark.parametrize(("max_idle", "new"), [("300", 0), ("0", 1)])
+def test_by_http_each_function_makes_as_many_and_two_for_a_new_connection(
+    postgres: Server, database: str, neon: NeonProxy, max_idle: str, new: int
+) -> None:
+    express.install(postgres, database)
+    with (
+        Relay(neon.port) as relay,
+        running_emulator(
+            DATABASE_URL=postgres.url(database),
+            DATABASE_TRANSPORT="http",
+            DATABASE_HTTP_URL=f"https://localhost:{relay.port}/sql",
+            SESSION_SECRET=express.SECRETS,
+            DATABASE_MAX_CONNECTIONS="1",
+            DATABASE_MAX_IDLE=max_idle,
+        ) as running,
+        running.client() as client,
+    ):
+        _check_each_function(client, relay, new, dial=2)  # TCP and TLS, ahead of the request.
+
+
+def _check_each_function(client: httpx.Client, relay: Relay, new: int, dial: int) -> None:
+    operations = _operations(client)
+    _wait_until_what_has_expired_is_deleted(relay, new, dial)
+    for call, round_trips, status in operations:
+        relay.reset()
+        assert call().status_code == status
+        connections = new * round_trips
+        assert (relay.connections, relay.flights) == (
+            connections,
+            connections * dial + round_trips,
+        )
+
+
+@pytest.mark.tcp("it counts what PostgreSQL's wire sees")
 def test_what_is_mailed_costs_no_round_trip(
     mailing: Emulator, postgres: Server, database: str, relay: Relay, dial: int
 ) -> None:
@@ -199,6 +227,7 @@ def test_what_is_mailed_costs_no_round_trip(
     assert postgres.run(told, database) == [[1]]
 
 
+@pytest.mark.tcp("it counts what PostgreSQL's wire sees")
 @pytest.mark.parametrize("watched", ["300"], indirect=True)
 def test_an_instances_first_connection_checks_the_schema_once(
     watched: Emulator, relay: Relay, dial: int

@@ -102,6 +102,7 @@ def test_the_hashes_of_sign_ups_and_logins_are_timed(on_json: httpx.Client) -> N
     assert found["password_places_held", ()] == found["password_places_waiting", ()] == 0
 
 
+@pytest.mark.tcp("it counts what PostgreSQL's wire sees")
 def test_statements_connects_and_round_trips_are_those_that_the_wire_sees(
     on_postgres: Emulator, postgres: Server, relay: Relay
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_scrape_asks_the_database_nothing(on_postgres: Emulator, relay: Relay)
     assert relay.connections == found["db_client_round_trips_total", ()] == 0
 
 
+@pytest.mark.tcp("connections to the database are the proxy's")
 def test_an_outage_shows_and_its_end_too(on_postgres: Emulator, relay: Relay) -> None:
     with on_postgres.client() as client:
         client.post("/api/signup", json=ADA)
@@ -165,6 +167,7 @@ AND state = 'idle' AND query LIKE '%pending_email_keys%'
 """The connection's last statement is the last one of cleaning up."""
 
 
+@pytest.mark.tcp("the last statement of its connection is the proxy's")
 def test_who_waits_for_a_connection_is_timed_and_a_slow_query_is_logged_by_name(
     on_postgres: Emulator, postgres: Server, database: str
 ) -> None:

@@ -390,6 +390,7 @@ def test_over_http_one_too_many_is_503_while_the_others_hash_and_probes_and_sess
         assert codes[401] >= PLACES_PER_HASH
 
 
+@pytest.mark.tcp("a login waits for a line that is silent while connecting")
 def test_over_http_logins_that_wait_for_a_silent_database_keep_no_probe_from_its_answer(
     postgres: Server,
 ) -> None:

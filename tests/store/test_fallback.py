@@ -570,6 +570,7 @@ def test_a_snapshot_that_cannot_be_written_says_so(postgres: Server, database: s
     store.close()
 
 
+@pytest.mark.tcp("it names the refusal of a TCP connection")
 def test_the_log_tells_why_nobody_could_serve(postgres: Server, tmp_path: Path) -> None:
     url = postgres.url("postgres", port=1)
     variables = environment(

@@ -245,6 +245,7 @@ def test_while_the_file_cannot_be_read_every_wrong_password_has_one_answer(start
     assert first["status"] == 503
 
 
+@pytest.mark.tcp("the start is told at a login")
 def test_a_health_check_beside_a_server_that_starts_does_not_make_it_away(start: Start) -> None:
     site = start("full")
     site.sign_up(ADA)

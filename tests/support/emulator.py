@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 
 from tests.support.forks import Forked, Forks
-from tests.support.postgres import free_port
+from tests.support.postgres import TRANSPORT, free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECRET = "Zm9yIHRlc3RzIG9ubHkgYW5kIG5vd2hlcmUgZWxzZSwgb2theT8"
@@ -96,7 +96,7 @@ def environment(**settings: str) -> dict[str, str]:
         "FALLBACK": "off",
         "PYTHONWARNINGS": "error",
     }
-    return kept | defaults | UNLIMITED | settings
+    return kept | defaults | UNLIMITED | TRANSPORT | settings
 
 
 @functools.cache

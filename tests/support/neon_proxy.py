@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import pg8000.native
+import pg8000.core
+import pg8000.exceptions
 
 from tests.support.postgres import Server
 
@@ -60,6 +61,7 @@ _ERROR_FIELDS = {
     "routine": "R",
 }
 _LENGTH = struct.Struct("!i")
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _CANCEL = struct.pack("!ii", 16, 80877102)
 
 
@@ -140,11 +142,19 @@ class _Backend:
     """A session of PostgreSQL: stock pg8000 logs in, and these are the messages after that."""
 
     def __init__(self, key: _Key, context: ssl.SSLContext) -> None:
-        self._connection = pg8000.native.Connection(
-            key.user, "localhost", key.database, key.port, key.password,
-            ssl_context=context, timeout=CONNECT_SECONDS,
-        )  # fmt: skip
-        self._socket = self._connection._usock
+        plain = socket.create_connection(("127.0.0.1", key.port), CONNECT_SECONDS)
+        try:
+            plain.sendall(_SSL_REQUEST)
+            if plain.recv(1) != b"S":
+                raise ConnectionResetError("no TLS")
+            plain = self._socket = context.wrap_socket(plain, server_hostname="localhost")
+            self._session = pg8000.core.CoreConnection(
+                key.user, database=key.database, password=key.password,
+                sock=self._socket, ssl_context=False,
+            )  # fmt: skip
+        except BaseException:
+            plain.close()
+            raise
         self._socket.settimeout(None)
         self._port = key.port
         self._buffer = b""
@@ -152,8 +162,9 @@ class _Backend:
         self.used_at = time.monotonic()
 
     def close(self) -> None:
-        with suppress(OSError, pg8000.native.Error):
-            self._connection.close()
+        with suppress(OSError, pg8000.exceptions.Error):
+            self._session.close()
+        self._socket.close()
 
     def run(self, query: str, params: list[str | None], client: ssl.SSLSocket) -> _Result:
         """Run a statement with untyped parameters as texts, in one flight.
@@ -222,7 +233,7 @@ class _Backend:
 
     def _cancel(self) -> None:
         with socket.create_connection(("127.0.0.1", self._port)) as cancelling:
-            cancelling.sendall(_CANCEL + self._connection._backend_key_data)
+            cancelling.sendall(_CANCEL + self._session._backend_key_data)
             cancelling.recv(1)
 
 
@@ -293,6 +304,9 @@ class _Pool:
             self._places.release()
 
     def _give_back(self, key: _Key, backend: _Backend) -> None:
+        if key.port != self._port:  # Behind a relay nothing is kept that would outlive a fault.
+            backend.close()
+            return
         try:
             backend.forget()
         except (_Refused, OSError):
@@ -314,12 +328,12 @@ class _Pool:
     def _connect(self, key: _Key) -> _Backend:
         try:
             return _Backend(key, self._context)
-        except pg8000.native.DatabaseError as error:
+        except pg8000.exceptions.DatabaseError as error:
             fields = error.args[0]
             if fields["C"] == "28P01":  # The proxy finds out by itself.
                 raise _refusal(f"password authentication failed for user '{key.user}'") from None
             raise _error(fields) from None
-        except (OSError, pg8000.native.InterfaceError):
+        except (OSError, pg8000.exceptions.InterfaceError):
             raise _refusal("Couldn't connect to compute node", 500) from None
 
     def _read(self, text: str) -> _Key:

@@ -31,6 +31,9 @@ PASSWORD = "p@ss/word"
 _ENCODED_PASSWORD = "p%40ss%2Fword"
 PROGRAMS = "POSTGRES_PROGRAMS"
 """The variable with the folder of another PostgreSQL's programs, such as Debian's."""
+TRANSPORT: dict[str, str] = {}
+"""The settings with which requests go by HTTP, where TRANSPORT=http asks for that, once the test
+run's server is there."""
 _FETCHED = Path(__file__).resolve().parent.parent.parent / ".venv-postgres"
 """Where `make postgres-versions` puts what the wheel and Debian don't have."""
 FETCHED_PGBOUNCER = _FETCHED.with_name(".venv-pgbouncer")

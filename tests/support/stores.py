@@ -25,6 +25,7 @@ from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.store import PostgresStore
 from shared.store.snapshot import Snapshot
 from tests.support.emulator import SECRET
+from tests.support.postgres import TRANSPORT
 
 NOW = 1_800_000_000.5
 CLIENT = Client("203.0.113.7")
@@ -47,12 +48,12 @@ UPDATE auth_events SET at = at - s FROM cast(:age AS interval) s
 
 def opened_store(**variables: str) -> Store:
     """Open the store that the variables name."""
-    return open_store(Settings.from_env({"SESSION_SECRET": SECRET} | variables))
+    return open_store(Settings.from_env({"SESSION_SECRET": SECRET} | TRANSPORT | variables))
 
 
 def postgres_store(**variables: str) -> PostgresStore:
     """Open the store of DATABASE_URL without a fallback."""
-    settings = Settings.from_env({"SESSION_SECRET": SECRET} | variables)
+    settings = Settings.from_env({"SESSION_SECRET": SECRET} | TRANSPORT | variables)
     return PostgresStore(settings.store, settings.database, settings.credentials.session_secrets)
 
 
