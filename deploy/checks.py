@@ -231,5 +231,6 @@ def _check_database(place: Place, findings: Findings) -> None:
         url = None
     if not place.region:
         findings.add_unknown("REGION is missing: set the one nearest to the database.")
-    if url and url.is_neons_direct_host:
+    by_http = findings.values.get("DATABASE_TRANSPORT", "").lower() == "http"
+    if url and url.is_neons_direct_host and not by_http:
         findings.warnings.append(f"{NEONS_DIRECT_HOST} {POOLED_INSTEAD}")

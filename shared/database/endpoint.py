@@ -26,6 +26,11 @@ class Endpoint(NamedTuple):
             raise ValueError
         return cls(parts.hostname, parts.port or 443, parts.path or "/")
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == 443 else f":{self.port}"
+        return f"https://{host}{port}{self.path}"
+
     @classmethod
     def of_neon(cls, host: str) -> Endpoint | None:
         """Name Neon's own: `ep-x.us-east-2.aws.neon.tech` has it at `api.us-east-2.aws…`."""

@@ -264,12 +264,18 @@ class Database:
             self._changed.notify_all()
 
     def _probe(self, deadline: float) -> None:
-        """Ask once, on a connection of its own. Raises StoreUnreachable, and what else there is."""
+        self.ask_apart(deadline, "SELECT 1")
+
+    def ask_apart(self, deadline: float, statement: str) -> list[Row]:
+        """Ask once as requests do, but outside the leases, the preparation and the breaker.
+
+        Raises StoreUnavailable and StoreFault.
+        """
         try:
             connection = self._dial(deadline)
             try:
                 connection.set_deadline(deadline)
-                connection.execute("SELECT 1")
+                return connection.execute(statement)
             finally:
                 connection.close()
         except ConnectRetryable as error:

@@ -14,6 +14,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("settings", configuration.look_at_settings),
     ("database", of_database(database.look_at_connection)),
     ("pooler", of_database(database.look_at_pooler)),
+    ("transport", of_database(database.look_at_transport)),
     ("schema", of_database(database.look_at_schema)),
     ("collation", of_database(database.look_at_collation)),
     ("neighbours", of_database(database.look_at_neighbours)),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from shared.database.url import NEONS_DIRECT_HOST, POOLED_INSTEAD
-from shared.doctor.inquiry import Inquiry
+from shared.doctor.inquiry import Inquiry, Place
 from shared.doctor.subject import Finding, Findings, Subject, note, ok, problem
 from shared.errors import StoreFault, StoreUnavailable, StoreUnreachable
 from shared.formats.counts import count
@@ -121,25 +121,46 @@ def look_at_pooler(inquiry: Inquiry) -> Findings:
     """Compare where requests are served with where migrations go."""
     host = inquiry.url.host
     if not inquiry.has_pooler:
-        if inquiry.url.is_neons_direct_host:
+        if inquiry.url.is_neons_direct_host and inquiry.settings.endpoint is None:
             yield note(NEONS_DIRECT_HOST, POOLED_INSTEAD)
         return
-    served, migrated = inquiry.served, inquiry.migrated
+    differences = list(_differences(inquiry.served, inquiry.migrated, "Through the pooler"))
+    yield from differences
+    if not differences:
+        yield ok(f"{host} leads to the same database, role and schema as the direct host.")
+
+
+def _differences(served: Place, migrated: Place, way: str) -> Findings:
     for what in ("database", "role", "schema"):
         here, there = getattr(served, what), getattr(migrated, what)
         if here != there:
             yield problem(
-                f"Through the pooler the {what} is {here or 'none'}, without it {there or 'none'}: "
+                f"{way} the {what} is {here or 'none'}, without it {there or 'none'}: "
                 "requests would not see what a migration makes.",
                 f"Run `ALTER ROLE {served.role} SET search_path = …`, instead of `options` in "
                 "DATABASE_URL."
                 if what == "schema"
                 else "Ask whoever runs the pooler to pass it through.",
             )
-    if (served.database, served.role, served.schema) == (
-        migrated.database, migrated.role, migrated.schema,
-    ):  # fmt: skip
-        yield ok(f"{host} leads to the same database, role and schema as the direct host.")
+
+
+def look_at_transport(inquiry: Inquiry) -> Findings:
+    """Ask by HTTP, where requests go so, and compare that with where migrations go."""
+    endpoint = inquiry.settings.endpoint
+    if endpoint is None:
+        return
+    try:
+        served = inquiry.by_http()
+    except StoreUnavailable as error:
+        yield problem(
+            f"By HTTP, at {endpoint}, the database does not answer: {str(error).rstrip('.')}.",
+            "Check DATABASE_HTTP_URL, or leave out DATABASE_TRANSPORT: requests then go over TCP.",
+        )
+        return
+    differences = list(_differences(served, inquiry.migrated, "By HTTP"))
+    yield from differences
+    if not differences:
+        yield ok(f"{endpoint} answers, from the same database, role and schema as over TCP.")
 
 
 def look_at_schema(inquiry: Inquiry) -> Findings:

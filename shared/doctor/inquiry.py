@@ -72,6 +72,11 @@ class Inquiry:
         """Where migrations go: past Neon's pooler."""
         return self._run(self.url.direct_host(), _ask_place)
 
+    def by_http(self) -> Place:
+        """Where requests are served that go by HTTP. Raises StoreUnavailable and StoreFault."""
+        rows = self._database.ask_apart(time.monotonic() + self._database.timeout, _HERE)
+        return _read_place(rows)
+
     @functools.cached_property
     def obstacles(self) -> list[preflight.Obstacle]:
         """What stands in the way of migrations and requests."""
@@ -135,7 +140,11 @@ class Inquiry:
 
 
 def _ask_place(connection: Connection) -> Place:
-    ((database, role, schema, version, now, is_standby, is_read_only),) = connection.execute(_HERE)
+    return _read_place(connection.execute(_HERE))
+
+
+def _read_place(rows: list[Row]) -> Place:
+    ((database, role, schema, version, now, is_standby, is_read_only),) = rows
     return Place(
         database, role, schema, version, float(now),
         is_standby=is_standby, is_read_only=is_read_only,

@@ -12,9 +12,11 @@ import pytest
 
 from shared.doctor import database as database_checks
 from shared.doctor.database import NEEDED
+from shared.doctor.subject import Finding
 from tests.support.doctor import look, told
 from tests.support.emulator import ROOT
 from tests.support.foreign_objects import trigger
+from tests.support.neon_proxy import HTML, Answer, Fault, NeonProxy, answering, raw
 from tests.support.postgres import PASSWORD, Server, running_pgbouncer
 
 DATABASE = ("database", "pooler", "schema", "role", "clock")
@@ -240,6 +242,48 @@ def test_the_poolers_answer_counts_where_it_differs_from_the_servers(
                      f"ALTER DATABASE {database} SET search_path = auth", database)  # fmt: skip
         (problem,) = told(look("pooler", DATABASE_URL=url), "problem")
     assert "Through the pooler the schema is public, without it auth" in problem
+
+
+def _look_by_http(url: str, neon: NeonProxy, *names: str) -> list[Finding]:
+    return look(
+        *names, "transport", DATABASE_URL=url, DATABASE_TRANSPORT="http", DATABASE_HTTP_URL=neon.url
+    )
+
+
+def test_requests_by_http_that_reach_the_same_place_are_all_right(
+    neon: NeonProxy, url: str
+) -> None:
+    (found,) = _look_by_http(url, neon)
+    assert found.verdict == "ok"
+    assert found.sentence.startswith(neon.url)
+    assert look("transport", DATABASE_URL=url, DATABASE_HTTP_URL=neon.url) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (HTML, "does not answer: cannot connect: HTTP 502"),
+        (raw(b"SSH-2.0-OpenSSH\r\n"), "does not answer: the answer could not be read"),
+        (answering(Answer(200, {}, b"<html>")), "does not speak SQL over HTTP. Is DATABASE_HTTP_"),
+    ],
+)
+def test_who_does_not_answer_by_http_is_one_problem_and_no_line_of_the_log(
+    neon: NeonProxy, url: str, fault: Fault, sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    neon.fault = fault
+    (problem,) = told(_look_by_http(url, neon, "database"), "problem")
+    assert sentence in problem
+    assert f"By HTTP, at {neon.url}," in problem
+    assert capfd.readouterr() == ("", "")
+
+
+def test_another_schema_by_http_is_a_problem_with_the_remedy(
+    postgres: Server, database: str, neon: NeonProxy, url: str
+) -> None:
+    """The proxy drops the options that a connection over TCP has."""
+    postgres.run("CREATE SCHEMA auth; GRANT ALL ON SCHEMA auth TO app", database)
+    (problem,) = told(_look_by_http(f"{url}&options=-csearch_path=auth", neon), "problem")
+    assert "search_path=auth has no effect" in problem
 
 
 def test_a_line_on_which_each_answer_takes_long_is_a_note(
