@@ -132,7 +132,7 @@ class HttpConnection(Session):
         """Tell whether the other end has closed, or said something unasked."""
         poll = select.poll()
         poll.register(self._tls, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._tls.pending() or poll.poll(0))
 
     def close(self) -> None:
         """Close without a good-bye, which HTTP has not. Never raises."""

@@ -137,6 +137,26 @@ def test_a_connection_that_closes_as_the_request_arrives_costs_nobody_an_error(
     assert (neon.connections, len(neon.requests)) == (2, 3)
 
 
+def test_what_is_said_unasked_is_nobodys_answer(pool: Database, neon: NeonProxy) -> None:
+    """It waits in a record of TLS behind the first answer, where only its first part was read."""
+    other = Answer.json(200, {"results": [_rows_of([]), _rows_of([["2"]])]})
+
+    def twice(client: Any, answer: Callable[[], Answer]) -> None:
+        true = answer()
+        padding = 8192 - len(true._replace(headers=true.headers | {"X": ""}).wire())
+        padded = true._replace(headers=true.headers | {"X": "x" * padding})
+        client.sendall(padded.wire() + other.wire())
+
+    neon.faults = [twice]
+    for _ in range(3):
+        assert pool.execute("SELECT 1") == [[1]]
+    assert neon.connections == 2
+
+
+def _rows_of(rows: list[list[str]]) -> dict[str, Any]:
+    return {"fields": [{"name": "x", "dataTypeID": 23}], "rows": rows}
+
+
 # What is asked and what is read.
 
 
