@@ -154,6 +154,7 @@ def test_everybody_can_read_it(browser: Browser, full: Emulator, scheme: str, wi
         screenshot(page, f"dashboard-{scheme}-{width}")
 
 
+@pytest.mark.tcp("a start is waited for longer than a refused connection")
 def test_in_an_outage_it_says_so_and_shows_what_the_process_knows(
     browser: Browser, full: Emulator, relay: Relay
 ) -> None:
