@@ -19,13 +19,13 @@ from shared.database import refusals, server_errors, sqlstate
 from shared.database.deadline_socket import DeadlineSocket
 from shared.database.driver import pg8000
 from shared.database.endpoint import Endpoint
-from shared.database.faults import ConnectRetryable, login_translated, translated
+from shared.database.faults import ConnectionLost, ConnectRetryable, login_translated, translated
 from shared.database.refusals import Refusal
 from shared.database.session import MAX_ANSWER, STATEMENT_GRACE, Row, Session, as_texts
 from shared.database.statement import Statement, Value
 from shared.database.url import DEFAULT_PORT, DatabaseUrl
 from shared.database.values import OURS
-from shared.errors import StoreRefused
+from shared.errors import StoreRefused, StoreUnreachable
 from shared.formats.strict_json import InvalidJson, check_text, loads
 
 _FIELDS = {
@@ -51,8 +51,10 @@ _OF_LOGIN = (
     sqlstate.CANNOT_CONNECT_NOW,
 )
 """What is said of the proxy's own login, where it is fatal."""
-_NOT_NOW = (429, 500, 502, 503, 504)
-"""What the proxy says of a database that is starting or busy, and what is ahead of the proxy."""
+_BUSY = (429, 503)
+"""What the proxy, or what is ahead of it, says instead of doing anything."""
+_BROKEN = (500, 502, 504)
+"""What may have come in the midst of a statement."""
 _TOO_LARGE = {413: "statement", 507: "answer"}
 _CUT_OFF = "the answer was cut off"
 _SHOWN = 200
@@ -102,7 +104,7 @@ class HttpConnection(Session):
     ) -> list[Row]:
         """Run one statement in a transaction of its own, and give its rows.
 
-        Raises ConnectRetryable where the database is starting, or busy.
+        Raises ConnectRetryable where the database is starting, or busy: nothing has run then.
         """
         if isinstance(statement, str):
             statement = Statement("other", statement)
@@ -220,8 +222,12 @@ def _raise_from(status: int, data: bytes) -> NoReturn:
     text = said.get("message", said.get("msg", ""))[:_SHOWN]
     cause = f"HTTP {status} {text}".rstrip()
     refusal = refusals.of_pooler(sqlstate.INTERNAL_ERROR, text)
-    if refusal in (Refusal.STARTING, Refusal.BUSY) or (status in _NOT_NOW and refusal is None):
-        raise ConnectRetryable(cause, starting=refusal is Refusal.STARTING)
+    if refusal is Refusal.STARTING:
+        raise ConnectRetryable(cause, starting=True)
+    if refusal is not Refusal.FINAL and status in _BROKEN:
+        raise ConnectionLost(StoreUnreachable(cause=cause))
+    if refusal is Refusal.BUSY or status in _BUSY:
+        raise ConnectRetryable(cause)
     if text:
         raise StoreRefused(cause=refusals.with_remedy(f"the server refused the request: {cause}"))
     raise _not_spoken(cause)

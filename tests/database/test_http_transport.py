@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -207,7 +208,7 @@ def test_the_statements_settings_go_ahead_of_it_and_end_with_it(
     postgres.run(f"ALTER DATABASE {database} SET default_transaction_isolation = serializable")
     shown = "SELECT current_setting(name) FROM (VALUES ('statement_timeout'), ('row_security'), "
     ((timeout,), (security,), (level,)) = pool.execute(f"{shown}('transaction_isolation')) v(name)")
-    assert timeout in ("2s", "1999ms", "1998ms")
+    assert re.fullmatch(r"2s|1[5-9]\d\dms", timeout)
     assert (security, level) == ("off", "read committed")
     (first, _) = json.loads(neon.requests[0].body)["queries"]
     assert first["query"].startswith("SELECT set_config('statement_timeout'")
@@ -265,7 +266,7 @@ def test_a_server_without_tls_hears_nothing(url: str) -> None:
 def test_what_takes_too_long_is_cancelled_by_postgresql(pool: Database) -> None:
     began = time.monotonic()
     assert "57014" in _failure(pool, StoreTimeout, "SELECT pg_sleep(30)")
-    assert 1.5 < time.monotonic() - began < 4
+    assert 1.5 < time.monotonic() - began < 4.5
     assert pool.execute("SELECT 1") == [[1]]
 
 
@@ -277,7 +278,7 @@ def test_an_answer_that_does_not_come_to_an_end_is_bounded_by_the_deadline(
     neon.fault = fault
     began = time.monotonic()
     _failure(pool, StoreUnreachable)
-    assert 2 < time.monotonic() - began < 4
+    assert 2 < time.monotonic() - began < 4.5
     assert len(neon.requests) == 2, "not repeated"
     assert pool.counts().total == 0
     neon.hang_up()
@@ -467,11 +468,26 @@ def test_a_database_that_starts_is_waited_for_as_long_as_connecting_may_take(
     assert 1 < time.monotonic() - began < SETTINGS.connect_timeout + 0.5
 
 
-def test_a_proxy_that_is_broken_is_asked_three_times(pool: Database, neon: NeonProxy) -> None:
-    neon.fault = HTML
-    assert "HTTP 502" in _failure(pool, StoreUnreachable)
-    until(lambda: pool.breaker.is_open)
-    assert len(neon.requests) == 3
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [
+        (_said(429), 3),
+        (_said(503, msg="no healthy upstream"), 3),
+        (_said(400, message="Too many connections to this endpoint"), 3),
+        (_said(500, message="error communicating with the compute"), 2),
+        (_said(500, message="something else"), 2),
+        (HTML, 2),
+        (_said(504), 2),
+    ],
+)
+def test_what_says_that_nothing_has_run_is_asked_three_times_and_what_does_not_twice(
+    pool: Database, neon: NeonProxy, fault: Fault, times: int
+) -> None:
+    neon.fault = fault
+    assert re.search(r"HTTP (4|5)\d\d", _failure(pool, StoreUnreachable))
+    # The breaker's prober asks on, but not so soon.
+    assert len(neon.requests) == times
+    assert pool.breaker.is_open
 
 
 def test_a_statement_whose_answer_was_lost_is_repeated_once(
@@ -509,7 +525,7 @@ def test_where_nobody_answers_the_breaker_opens_and_a_probe_closes_it(
         _failure(pool, StoreUnreachable)
         began = time.monotonic()
         assert "circuit breaker open" in _failure(pool, StoreUnreachable)
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 1
         relay.mode = type(mode)()
         until(lambda: not pool.breaker.is_open)
         assert pool.execute("SELECT 1") == [[1]]

@@ -262,7 +262,7 @@ def test_requests_by_http_that_reach_the_same_place_are_all_right(
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (HTML, "does not answer: cannot connect: HTTP 502"),
+        (HTML, "does not answer: HTTP 502"),
         (raw(b"SSH-2.0-OpenSSH\r\n"), "does not answer: the answer could not be read"),
         (answering(Answer(200, {}, b"<html>")), "does not speak SQL over HTTP. Is DATABASE_HTTP_"),
     ],
