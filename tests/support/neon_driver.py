@@ -14,14 +14,25 @@ from tests.support.postgres import Server
 
 FETCHED = Path(__file__).resolve().parents[2] / ".venv-neon"
 """Where `make neon-driver` puts it."""
+_LEAST_NODE = 19
 _DRIVER = FETCHED / "node_modules/@neondatabase/serverless/index.mjs"
 
 
 def missing() -> str | None:
     """Say what is missing to run it, if something is."""
-    if not shutil.which("node"):
-        return "node is not installed: on Debian, `apt-get install npm`"
+    version = _node_version()
+    if version < _LEAST_NODE:
+        found = f"it is {version}" if version else "it is not installed"
+        return f"Neon's driver needs node {_LEAST_NODE} or newer: {found}"
     return None if _DRIVER.is_file() else "Neon's driver is not there: `make neon-driver`"
+
+
+def _node_version() -> int:
+    """Give the major version of node, or 0 where there is none."""
+    if not (program := shutil.which("node")):
+        return 0
+    said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
+    return int(said.removeprefix("v").partition(".")[0])
 
 
 def ask(server: Server, proxy: NeonProxy, *calls: dict[str, Any]) -> list[dict[str, Any]]:
