@@ -70,7 +70,8 @@ from shared.database.connecting import connect, make_tls_context
 from shared.happy_eyeballs import Preferences
 from shared.database.url import DatabaseUrl
 url = DatabaseUrl.parse(sys.argv[1])
-connection = connect(url, make_tls_context(url), time.monotonic() + 30, Preferences())
+context = make_tls_context(url.root_certificates)
+connection = connect(url, context, time.monotonic() + 30, Preferences())
 print(connection.auth.mechanism_name, connection.execute("SELECT now() IS NOT NULL"))
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"asn1crypto", "dateutil"}))
 """
