@@ -216,12 +216,16 @@ print(json.dumps([sorted(sys.modules), sorted(classes)]))
 
 
 @pytest.fixture(scope="module")
-def first_login() -> tuple[set[str], set[str]]:
+def first_login(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
     """The modules that a first login on Postgres loads, and the dataclasses of ours in them."""
-    url = "postgresql://user:password@localhost/database"
+    variables = environment(
+        DATABASE_URL="postgresql://user:password@localhost/database",
+        # `make dev` may have left users in the usual one.
+        USERS_FILE=str(tmp_path_factory.mktemp("login") / "users.json"),
+    )
     done = subprocess.run(
         [sys.executable, "-c", FIRST_LOGIN],
-        cwd=ROOT, env=environment(DATABASE_URL=url), capture_output=True, check=True,
+        cwd=ROOT, env=variables, capture_output=True, check=True,
     )  # fmt: skip
     modules, classes = json.loads(done.stdout)
     return set(modules), set(classes)
