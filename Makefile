@@ -53,7 +53,7 @@ dev: $(VENV)/.runtime ## Serve the API on http://localhost:8080, restarting on c
 	  $(BIN)/functions-framework --target api --host localhost
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'
-	@echo 'All tests take about five minutes on two cores; make test-quick takes one.'
+	@echo 'All tests take six to eight minutes on two cores; make test-quick takes one.'
 	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations 10 --durations-min 1 $$ARGS
 
 test-quick: $(VENV)/.dev ## Run in a minute what needs neither a database nor a server

@@ -40,6 +40,6 @@ def mail_delivery(call: Call) -> Response:
         if not call.admin:
             deliverer.hide()
             deliverer.deliver(end)
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # For as long nobody else has been able to wake the service.
         deliverer.deliver(end)
     return no_content()

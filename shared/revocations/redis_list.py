@@ -93,7 +93,7 @@ class Revocations:
         commands: list[Command] = [("SET", key, 1, "EX", 1), ("EXISTS", key)]
         try:
             answers = self._exchange(commands, time.monotonic() + self._seconds)
-        except Exception as error:  # noqa: BLE001  # as in `_ask`
+        except Exception as error:  # noqa: BLE001  # a false server can have its parser raise any
             return self._cause(error)
         return None if answers[1] == 1 else "it does not keep what it is given"
 
@@ -224,7 +224,7 @@ class _Connection(Connection):
     """redis-py's, with one deadline for all that an exchange sends and receives."""
 
     def __init__(self, url: RedisUrl, context: ssl.SSLContext | None, deadline: float) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
+        super().__init__(  # type: ignore[no-untyped-call]  # it has no types
             url.host,
             url.port,
             db=url.database,
@@ -239,7 +239,7 @@ class _Connection(Connection):
         self._socket: _Socket | None = None
 
     def _connect(self) -> _Socket:
-        sock: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        sock: socket.socket = super()._connect()  # type: ignore[no-untyped-call]  # nor has this
         try:
             sock.settimeout(remaining(self._deadline))
             if self._context is not None:

@@ -288,7 +288,7 @@ def test_a_first_statement_waits_for_a_database_that_starts_as_long_as_connectin
     pool: Database, neon: NeonProxy
 ) -> None:
     def waking_up(client: Any, answer: Callable[[], Answer]) -> None:
-        time.sleep(SETTINGS.statement_timeout + 1)
+        time.sleep(SETTINGS.statement_timeout + 1)  # Longer than a statement itself may take.
         client.sendall(answer().wire())
 
     neon.faults = [waking_up]

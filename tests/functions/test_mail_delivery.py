@@ -90,7 +90,7 @@ def test_who_forgot_a_password_gets_the_mail_by_a_request_of_the_service_to_itse
         assert _forget(client, ADA).status_code == 202
     until(lambda: service.recipients() == [ADA])
     until(lambda: len(service.deliveries()) >= 2)
-    time.sleep(PAUSE)
+    time.sleep(PAUSE)  # Since the request before.
     with service.emulator.client() as client:
         assert _forget(client, "nobody@example.com").status_code == 202
     until(lambda: len(service.deliveries()) >= 3)
