@@ -8,30 +8,28 @@ changes, and by every other change of the password, the address or the sessions:
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from shared.credentials.signing import InvalidToken, Signing
+from shared.credentials.signing import ISSUER, InvalidToken, Signing, check_claims
 from shared.errors import InvalidMailToken
-from shared.formats.strict_json import InvalidJson, check_text
 from shared.model.mails import LIFETIMES, Kind, Mail
 from shared.model.sessions import SKEW_SECONDS
 from shared.model.users import MAX_STORED_EPOCH, UUID
 
 TYPE = "ai-coder-mail+jwt"
 """The explicit `typ` (RFC 8725, section 3.11): no session's token has it."""
-ISSUER = "ai-coder-auth"
 AUDIENCE = "ai-coder-mail"
 """Another than a session's, for verifiers that look at no `typ`."""
 
-_CLAIMS: dict[str, type] = {
-    "purpose": str,
-    "sub": str,
-    "epoch": int,
-    "email_digest": str,
-    "email": str,
-    "jti": str,
-    "iat": int,
-    "exp": int,
+_CLAIMS: dict[str, tuple[type, ...]] = {
+    "purpose": (str,),
+    "sub": (str,),
+    "epoch": (int,),
+    "email_digest": (str,),
+    "email": (str,),
+    "jti": (str,),
+    "iat": (int,),
+    "exp": (int,),
 }
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
@@ -99,22 +97,13 @@ class MailTokens:
         )
 
 
-def _check(claims: dict[str, object]) -> None:
+def _check(claims: dict[str, Any]) -> None:
     """Raise InvalidToken if the signed claims are not a mail's."""
-    if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
-        raise InvalidToken("not from us or not for us")
-    for name, kind in _CLAIMS.items():
-        if type(claims.get(name)) is not kind:  # Exactly: a bool is an int to isinstance.
-            raise InvalidToken(f"claim {name} is missing or of the wrong type")
-    try:
-        check_text(list(claims.values()))
-    except InvalidJson as error:
-        raise InvalidToken("a claim has an invalid text") from error
-    if not (UUID.fullmatch(str(claims["sub"])) and UUID.fullmatch(str(claims["jti"]))):
+    check_claims(claims, AUDIENCE, _CLAIMS)
+    if not (UUID.fullmatch(claims["sub"]) and UUID.fullmatch(claims["jti"])):
         raise InvalidToken("claim sub or jti is no UUID")
-    epoch = claims["epoch"]
-    assert isinstance(epoch, int)
     if not claims["email"]:
         raise InvalidToken("claim email is empty")
-    if not _DIGEST.fullmatch(str(claims["email_digest"])) or not 0 <= epoch <= MAX_STORED_EPOCH:
+    is_epoch = 0 <= claims["epoch"] <= MAX_STORED_EPOCH
+    if not (is_epoch and _DIGEST.fullmatch(claims["email_digest"])):
         raise InvalidToken("claim email_digest or epoch is out of range")

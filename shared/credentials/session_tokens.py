@@ -7,7 +7,13 @@ import re
 import secrets
 from typing import Any, NamedTuple
 
-from shared.credentials.signing import MAX_LENGTH, InvalidToken, Signing
+from shared.credentials.signing import (
+    ISSUER,
+    MAX_LENGTH,
+    InvalidToken,
+    Signing,
+    check_claims,
+)
 from shared.errors import StoreRefused
 from shared.formats.strict_json import InvalidJson, check_text
 from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS, SKEW_SECONDS, Session
@@ -15,7 +21,6 @@ from shared.model.users import MAX_STORED_EPOCH, User
 
 TYPE = "ai-coder-session+jwt"
 """The explicit `typ` of RFC 8725, section 3.11, which no other kind of token has."""
-ISSUER = "ai-coder-auth"
 AUDIENCE = "ai-coder"
 MAX_ISSUED_LENGTH = MAX_LENGTH - 160
 """Leaves room for the cookie's name and attributes. Every user in Postgres fits."""
@@ -146,15 +151,7 @@ class SessionTokens:
 
 def _check(claims: dict[str, Any]) -> None:
     """Raise InvalidToken if the signed claims are not a session's."""
-    if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
-        raise InvalidToken("not from us or not for us")
-    for name, kinds in _CLAIMS.items():
-        if type(claims.get(name)) not in kinds:  # Exactly: a bool is an int to isinstance.
-            raise InvalidToken(f"claim {name} is missing or of the wrong type")
-    try:
-        check_text([text for name, text in claims.items() if name != "name"])
-    except InvalidJson as error:
-        raise InvalidToken("a claim has an invalid text") from error
+    check_claims(claims, AUDIENCE, _CLAIMS, may_have_any_text=("name",))
     if not _SID.fullmatch(claims["sid"]) or not 0 <= claims["epoch"] <= MAX_STORED_EPOCH:
         raise InvalidToken("claim sid or epoch is out of range")
     if claims.get("degraded", True) is not True:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from shared.credentials import compact_jwt
 from shared.credentials.session_keys import SessionKey
+from shared.formats.strict_json import InvalidJson, check_text
 
 MAX_LENGTH = 4096
 """Bytes of a token, because browsers drop larger cookies."""
 VERSION = 2
 """Of issued tokens. Tokens without a version, of earlier code, may have either of ES256's two
 signatures; since this version only the lower is valid."""
+
+
+ISSUER = "ai-coder-auth"
 
 
 class InvalidToken(Exception):
@@ -69,6 +73,28 @@ class Signing:
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Give the public keys as a JWK Set (RFC 7517, section 5); secrets are never in it."""
         return {"keys": [key.jwk for key in self._keys.values() if key.jwk]}
+
+
+def check_claims(
+    claims: dict[str, Any],
+    audience: str,
+    kinds: Mapping[str, tuple[type, ...]],
+    *,
+    may_have_any_text: Collection[str] = (),
+) -> None:
+    """Raise InvalidToken unless signed claims are from us, for `audience`, and of these types.
+
+    Texts may have no character that no statement could take, but in `may_have_any_text`.
+    """
+    if claims.get("iss") != ISSUER or claims.get("aud") != audience:
+        raise InvalidToken("not from us or not for us")
+    for name, allowed in kinds.items():
+        if type(claims.get(name)) not in allowed:  # Exactly: a bool is an int to isinstance.
+            raise InvalidToken(f"claim {name} is missing or of the wrong type")
+    try:
+        check_text([text for name, text in claims.items() if name not in may_have_any_text])
+    except InvalidJson as error:
+        raise InvalidToken("a claim has an invalid text") from error
 
 
 def _header(key: SessionKey, typ: str) -> dict[str, str]:

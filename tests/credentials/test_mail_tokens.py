@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.credentials.mail_tokens import AUDIENCE, ISSUER, TYPE, MailTokens
+from shared.credentials.mail_tokens import AUDIENCE, TYPE, MailTokens
 from shared.credentials.session_tokens import TYPE as SESSION_TYPE
 from shared.credentials.session_tokens import SessionTokens
-from shared.credentials.signing import MAX_LENGTH, InvalidToken
+from shared.credentials.signing import ISSUER, MAX_LENGTH, InvalidToken
 from shared.errors import InvalidMailToken
 from shared.model.mails import LIFETIMES, Kind, Mail, digest_of
 from shared.model.sessions import SKEW_SECONDS

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.credentials.session_keys import parse
-from shared.credentials.session_tokens import AUDIENCE, ISSUER, TYPE, SessionTokens
-from shared.credentials.signing import InvalidToken, Signing
+from shared.credentials.session_tokens import AUDIENCE, TYPE, SessionTokens
+from shared.credentials.signing import ISSUER, InvalidToken, Signing
 from shared.model.sessions import FRESH_SECONDS, SESSION_SECONDS, Session
 from shared.model.users import User
 from tests.support.session_keys import PrivateKey, make_ed25519, make_p256, private_pem, public_pem

@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.credentials.session_keys import parse
-from shared.credentials.session_tokens import AUDIENCE, ISSUER, TYPE, SessionTokens
-from shared.credentials.signing import Signing
+from shared.credentials.session_tokens import AUDIENCE, TYPE, SessionTokens
+from shared.credentials.signing import ISSUER, Signing
 from shared.model.sessions import FRESH_SECONDS
 from shared.model.users import User
 from tests.support.emulator import ROOT, SECRET, Emulator, running_emulator
