@@ -44,9 +44,9 @@ doctor: $(VENV)/.runtime ## Look at settings, .env, database, files and port; sa
 dev: $(VENV)/.runtime ## Serve the API on http://localhost:8080, restarting on change
 	@$(LOAD_ENV) \
 	$(BIN)/python -c 'import main; from shared.web import listening; \
-	  listening.addresses("localhost", main.application.settings.web.port)' || exit 1; \
+	  listening.addresses("localhost", main.applications.own.settings.web.port)' || exit 1; \
 	$(LOOK) \
-	$(BIN)/python -m shared.transfer reconcile --offer || true; \
+	[ -n "$${APPLICATIONS:-}" ] || $(BIN)/python -m shared.transfer reconcile --offer || true; \
 	exec $(BIN)/watchmedo auto-restart --no-restart-on-command-exit --ignore-directories \
 	  --patterns '**/*.py;**/*.sql' -d . \
 	  $$(find functions shared migrations -type d ! -name __pycache__ -exec printf -- '-d %s ' {} +) -- \

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 import flask
 
-from shared.application import Application
+from shared.applications import Applications
 from shared.environment import InvalidSettings
 from shared.observe import telemetry
 from shared.settings import Settings
-from shared.store.start_up import check_users_file
 from shared.web import flask_app
 
 if TYPE_CHECKING:
@@ -72,36 +71,46 @@ PAGES = {
 def api(request: flask.Request) -> flask.Response:
     """Route a request to the function that has its path."""
     path = flask_app.path(request)
-    name = ROUTES.get(path) or PAGES.get(path)
-    return _entry_point(name)(request) if name else flask_app.not_found(application, request)
+    return _serve(ROUTES.get(path) or PAGES.get(path), request)
 
 
 def __getattr__(name: str) -> EntryPoint:
     if name not in {*ROUTES.values(), *PAGES.values()}:
         raise AttributeError(f"module {__name__!r} has no entry point {name!r}")
-    return _entry_point(name)
 
-
-def _entry_point(name: str) -> EntryPoint:
-    endpoint: Endpoint = getattr(importlib.import_module(f"functions.{name}"), name)
+    _endpoint(name)  # One that is deployed alone is imported before it is called.
 
     # functions-framework only accepts a function.
     def entry_point(request: flask.Request) -> flask.Response:
-        return endpoint(application, request)
+        return _serve(name, request)
 
     return entry_point
 
 
+def _serve(name: str | None, request: flask.Request) -> flask.Response:
+    """Have a function answer for the application that is called."""
+    app = applications.at(request.environ)
+    # Probes call by an address, or by a name of the platform's.
+    if name is None or (app is None and name != "health"):
+        return flask_app.not_found(app or applications.own, request)
+    return _endpoint(name)(app or applications.own, request)
+
+
+def _endpoint(name: str) -> Endpoint:
+    endpoint: Endpoint = getattr(importlib.import_module(f"functions.{name}"), name)
+    return endpoint
+
+
 try:
-    application = Application(Settings.from_env().complete())
+    applications = Applications([settings.complete() for settings in Settings.all_from_env()])
 except InvalidSettings as error:
     sys.exit(str(error))
-check_users_file(application.settings.store)
-telemetry.export_from_workers(application.gauges)
+applications.check_users_files()
+telemetry.export_from_workers(applications.own.gauges)
 # Otherwise gunicorn accepts a header `Path_Info` from callers on this machine as the path.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 if flask.has_app_context():
     from shared.web import server
 
-    flask_app.adopt(flask.current_app, application)
-    server.install(application)
+    flask_app.adopt(flask.current_app, applications.own)
+    server.install(applications.own)

@@ -82,7 +82,7 @@ def apply(
     gcloud, findings = Gcloud(dry_run=dry_run), Findings(dry_run=dry_run)
     project = checks.find_project(gcloud, project, findings)
     place = Place(project=project, **options)
-    deployed = services.chosen(function, service)
+    deployed = services.chosen(function, service, services.applications(os.environ))
     checks.check(gcloud, place, deployed, os.environ, findings)
     _report(findings)
     place = _shown(place)
@@ -99,7 +99,10 @@ def apply(
         if deployment.public and deployment.entry_point == "api":
             to_test = deployment.name
     if to_test and not dry_run:
-        _smoke_test(gcloud, place, to_test, url)
+        if deployed[0].applications and url is None:
+            click.echo("Not tested: run make smoke URL=https://… for a host of each application.")
+        else:
+            _smoke_test(gcloud, place, to_test, url)
 
 
 def _shown(place: Place) -> Place:
@@ -152,12 +155,13 @@ def setup(project: str, dry_run: bool) -> None:
     for service in (services.API, services.ADMIN):
         if not exists("iam", "service-accounts", "describe", place.account(service)):
             gcloud.do(commands.create_account(service, place))
-    for name in services.ADMIN.secrets:
+    public, private = services.chosen(None, applications=services.applications(os.environ))
+    for name in private.secrets:
         if not exists("secrets", "describe", name):
-            if name in services.OPTIONAL_SECRETS:
+            if name != services.ADMIN_SECRET and not checks.is_required(name, os.environ):
                 continue
             gcloud.do(commands.create_secret(name, place))
-        for service in (services.API, services.ADMIN):
+        for service in (public, private):
             if name in service.secrets:
                 gcloud.do(commands.allow_secret(name, service, place))
 

@@ -14,7 +14,7 @@ from deploy import commands, services
 from deploy.gcloud import Gcloud, NotFound, Refused
 from deploy.services import Place, Service
 from shared.database.url import NEONS_DIRECT_HOST, POOLED_INSTEAD, DatabaseUrl, InvalidDatabaseUrl
-from shared.environment import InvalidSettings
+from shared.environment import InvalidSettings, overlaid
 from shared.settings import Settings
 
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
@@ -79,7 +79,7 @@ def check(
     findings.problems += Settings.misspelt(env)
     for service in deployed:
         _check_settings(service, place, env, findings)
-    _check_database(place, findings)
+    _check_databases(place, deployed[0].applications, env, findings)
     _check_redis(findings)
     if findings.dry_run and not findings.problems:
         _assume_secrets(deployed, env, findings)
@@ -117,7 +117,7 @@ def _check_secrets(
         try:
             found = gcloud.ask_json("secrets", "versions", "describe", "latest", *secret)
         except NotFound:
-            if _is_required(name, env):
+            if is_required(name, env):
                 findings.problems.append(
                     f"The secret {name} has no value. After `make deploy-setup`: "
                     f"`{commands.add_version(name, place)}`."
@@ -148,7 +148,7 @@ def _assume_secrets(
 ) -> None:
     """Let the commands show each required secret, also one whose version is not known."""
     names = dict.fromkeys(name for service in deployed for name in service.secrets)
-    assumed = [n for n in names if _is_required(n, env) and n not in findings.versions]
+    assumed = [n for n in names if is_required(n, env) and n not in findings.versions]
     findings.versions |= dict.fromkeys(assumed, "latest")
     if assumed:
         findings.warnings.append(
@@ -157,30 +157,39 @@ def _assume_secrets(
         )
 
 
-def _is_required(name: str, env: Mapping[str, str]) -> bool:
+def is_required(name: str, env: Mapping[str, str]) -> bool:
+    """Tell whether a service cannot start without a secret, or without administrators be of use."""
     if name == services.ADMIN_SECRET:
         return not env.get("ADMIN_AUDIENCE")
+    if apps := services.applications(env):
+        return name == "SESSION_SECRET" or name in _databases(apps)
     return name in services.REQUIRED_SECRETS
+
+
+def _databases(applications: Sequence[str]) -> list[str]:
+    """Name the secret that each database's address is in."""
+    return [overlaid(app, "DATABASE_URL") for app in applications] or ["DATABASE_URL"]
 
 
 def _check_settings(
     service: Service, place: Place, env: Mapping[str, str], findings: Findings
 ) -> None:
     settings = services.settings(service, place, env)
-    unread = {
-        "SESSION_SECRET": secrets.token_hex(32),
-        "DATABASE_URL": "postgresql://user:password@host/database",
+    unread = {"SESSION_SECRET": secrets.token_hex(32)} | {
+        name: f"postgresql://user:password@host/{name.lower()}"
+        for name in _databases(service.applications)
     }
     is_unknown = not (findings.can_ask and place.project)
     if "MAIL_URL" in findings.versions or (is_unknown and "MAIL_FROM" in settings):
         unread["MAIL_URL"] = "smtps://host"
     read = {name: findings.values[name] for name in service.secrets if name in findings.values}
     try:
-        parsed = Settings.from_env(settings | unread | read | {"K_SERVICE": service.name})
+        found = Settings.all_from_env(settings | unread | read | {"K_SERVICE": service.name})
     except InvalidSettings as error:
         findings.problems += error.problems
     else:
-        findings.problems += _platform_problems(parsed, place, settings)
+        for parsed in found:
+            findings.problems += _platform_problems(parsed, place)
     front = place.front_of(service)
     if "TRUSTED_PROXIES" not in settings:
         findings.problems.append(
@@ -199,12 +208,12 @@ def _check_settings(
     ]
 
 
-def _platform_problems(parsed: Settings, place: Place, env: Mapping[str, str]) -> list[str]:
+def _platform_problems(parsed: Settings, place: Place) -> list[str]:
     """Give the problems of settings that are valid, but wrong on Cloud Run."""
     problems = []
     if not parsed.web.secure:
         problems.append("ENVIRONMENT must be production or staging.")
-    if env.get("FALLBACK", "").lower() == "full":
+    if parsed.store.fallback == "full":
         problems.append("FALLBACK=full would lose sign-ups: Cloud Run deletes an instance's disk.")
     hashes = parsed.credentials.hash_concurrency
     if 3 * hashes >= place.concurrency:
@@ -217,20 +226,24 @@ def _platform_problems(parsed: Settings, place: Place, env: Mapping[str, str]) -
 
 def _check_redis(findings: Findings) -> None:
     pinned = _REQUIREMENTS.read_text(encoding="utf-8")
-    if "REDIS_URL" in findings.versions and "\nredis==" not in pinned:
+    has_redis = any(name.endswith("REDIS_URL") for name in findings.versions)
+    if has_redis and "\nredis==" not in pinned:
         findings.problems.append(
             "REDIS_URL needs the package redis, and a build installs requirements.txt alone: run "
             "`cat requirements-redis.txt >> requirements.txt`."
         )
 
 
-def _check_database(place: Place, findings: Findings) -> None:
-    try:
-        url = DatabaseUrl.parse(findings.values.get("DATABASE_URL", ""))
-    except InvalidDatabaseUrl:  # _check_settings reports it.
-        url = None
+def _check_databases(
+    place: Place, applications: Sequence[str], env: Mapping[str, str], findings: Findings
+) -> None:
     if not place.region:
         findings.add_unknown("REGION is missing: set the one nearest to the database.")
-    by_http = findings.values.get("DATABASE_TRANSPORT", "").lower() == "http"
-    if url and url.is_neons_direct_host and not by_http:
-        findings.warnings.append(f"{NEONS_DIRECT_HOST} {POOLED_INSTEAD}")
+    by_http = env.get("DATABASE_TRANSPORT", "").strip().lower() == "http"
+    for name in _databases(applications):
+        try:
+            url = DatabaseUrl.parse(findings.values.get(name, ""))
+        except InvalidDatabaseUrl:  # _check_settings reports it.
+            continue
+        if url.is_neons_direct_host and not by_http:
+            findings.warnings.append(f"{NEONS_DIRECT_HOST} {POOLED_INSTEAD}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from shared.environment import Environment, overlaid
+
 NAME = "ai-coder-auth"
 PUBLIC_FUNCTIONS = (
     "api",
@@ -33,6 +35,8 @@ ADMIN_FUNCTIONS = ("migrate", "stats", "metrics", "dashboard")
 BASE_IMAGE = "python313"
 
 PASSED_ON = (
+    "APPLICATIONS",
+    "HOSTS",
     "AUTO_MIGRATE",
     "FALLBACK",
     "SNAPSHOT_MAX_AGE",
@@ -78,11 +82,25 @@ PASSED_ON = (
 """Settings that every service gets unchanged from the environment of the deployment."""
 ADMIN_PASSED_ON = ("ADMIN_AUDIENCE", "ADMIN_SERVICE_ACCOUNT")
 """With ADMIN_TOKEN these enable administrators: the public services never get them."""
-DECIDED = ("ENVIRONMENT", "GOOGLE_CLOUD_PROJECT", "TRUSTED_PROXIES", "HASH_CONCURRENCY")
+DECIDED = (
+    "ENVIRONMENT",
+    "GOOGLE_CLOUD_PROJECT",
+    "TRUSTED_PROXIES",
+    "TRUST_FORWARDED_HOST",
+    "HASH_CONCURRENCY",
+)
 """Settings that are also passed on, but whose default depends on the deployment."""
-NOT_DEPLOYED = ("HTTPS_PROXY", "NO_PROXY", "PORT", "THREADS", "USE_DATABASE", "USERS_FILE")
-"""The proxy of the machine that deploys; set by the platform or by CONCURRENCY; or only for a users
-file: there is no disk."""
+NOT_DEPLOYED = (
+    "APPLICATION",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "PORT",
+    "THREADS",
+    "USE_DATABASE",
+    "USERS_FILE",
+)
+"""For commands; the proxy of the machine that deploys; set by the platform or by CONCURRENCY; or
+only for a users file: there is no disk."""
 
 REQUIRED_SECRETS = ("SESSION_SECRET", "DATABASE_URL")
 OPTIONAL_SECRETS = (
@@ -122,6 +140,8 @@ class Service:
     entry_point: str
     public: bool
     timeout: str
+    applications: tuple[str, ...] = ()
+    """The names of several; empty where there is only one."""
 
     @property
     def account(self) -> str:
@@ -131,7 +151,8 @@ class Service:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The secrets that it may read; it gets those that have a value."""
-        return COMMON_SECRETS if self.public else (*COMMON_SECRETS, ADMIN_SECRET)
+        common = COMMON_SECRETS if self.public else (*COMMON_SECRETS, ADMIN_SECRET)
+        return (*common, *(overlaid(app, name) for app in self.applications for name in common))
 
 
 API = Service(name=NAME, entry_point="api", public=True, timeout="60s")
@@ -140,8 +161,19 @@ FUNCTIONS = (*PUBLIC_FUNCTIONS, "admin", *ADMIN_FUNCTIONS)
 """Functions that can be deployed alone; `admin` is the private service of all of them."""
 
 
-def chosen(function: str | None, name: str | None = None) -> list[Service]:
+def applications(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Name several applications, or none where there is only one."""
+    return tuple(Environment(env).words("APPLICATIONS"))
+
+
+def chosen(
+    function: str | None, name: str | None = None, applications: tuple[str, ...] = ()
+) -> list[Service]:
     """Give the service of one function, or the public and the private service."""
+    return [replace(service, applications=applications) for service in _chosen(function, name)]
+
+
+def _chosen(function: str | None, name: str | None) -> list[Service]:
     if function is None:
         return [API, ADMIN]
     if function in ("api", "admin"):
@@ -189,4 +221,8 @@ def settings(service: Service, place: Place, env: Mapping[str, str]) -> dict[str
     names = {*PASSED_ON, *DECIDED}
     if not service.public:
         names = names - {"TRUSTED_PROXIES"} | {*ADMIN_PASSED_ON}
+        if service.applications:
+            # It has one host, and whoever reaches it at all may say which application is meant.
+            given["TRUST_FORWARDED_HOST"] = "true"
+    names |= {overlaid(app, name) for app in service.applications for name in names}
     return given | {name: env[name].strip() for name in sorted(names) if env.get(name, "").strip()}

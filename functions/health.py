@@ -24,6 +24,8 @@ def health(call: Call) -> Response:
     status: dict[str, Any] = {"status": "OK", "timestamp": now_iso()}
     if call.request.path.endswith("/livez"):
         return answer(status)
+    if call.app.hosted:
+        return answer(status | _of_all(call))
     database = call.app.store.database_status
     members = status | {
         "database": _database(call, database),
@@ -41,6 +43,13 @@ def health(call: Call) -> Response:
         is_there = call.app.revocations.reach()
         members["revocations"] = {"status": "connected" if is_there else "disconnected"}
     return answer(members)
+
+
+def _of_all(call: Call) -> dict[str, Any]:
+    """Report on all applications together: none was called by its name."""
+    found = [_database(call, app.store.database_status)["status"] for app in call.app.hosted]
+    database = {"status": "connected"} if set(found) == {"connected"} else _DISCONNECTED
+    return {"database": database, "environment": call.settings.environment}
 
 
 def _database(call: Call, database: DatabaseStatus | None) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from shared.web.endpoint import endpoint
 from shared.web.responses import no_such_path
 
 SHOWN = 50
-_THIS_MACHINE = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?", re.IGNORECASE)
+_THIS_MACHINE = re.compile(
+    r"(?:(?:[\w-]+\.)*localhost|127\.0\.0\.1|\[::1\])(?::\d+)?", re.IGNORECASE
+)
 """A name of its own that somebody's page has given this machine is none of these."""
 _LINK = re.compile(r"^(https?://\S+#\S+)\n", re.MULTILINE)
 """With the end of its line, which the page gives it."""

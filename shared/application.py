@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shared.observe.metrics import Gauge
     from shared.revocations.redis_list import Revocations
     from shared.rules.accounts import Accounts
+    from shared.rules.bulkhead import Bulkhead
     from shared.rules.gate import Gate
     from shared.rules.mailboxes import Mailboxes
     from shared.rules.sessions import Sessions
@@ -76,11 +77,16 @@ class part(Generic[T]):  # noqa: N801  # a decorator, as `property` is
 
 
 class Application:
-    """One application with its settings. Several of them in a process share its metrics only."""
+    """One application with its settings. Several in a process share metrics and bounds on CPU."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make no part yet."""
+    def __init__(self, settings: Settings, host: Application | None = None) -> None:
+        """Make no part yet. The bounds on CPU are those of the `host`, where there is one."""
         self.settings = settings
+        self._host = host or self
+        self.hosted: list[Application] = []
+        """The applications of the process, if there are several and this is none of them."""
+        if host is not None:
+            host.hosted.append(self)
         self.notices = Notices()
         self.making = threading.RLock()
         """Held while a part is made, which may need others."""
@@ -102,7 +108,8 @@ class Application:
 
         url = self.settings.revocations.url
         assert url is not None, "nobody asks for a list that is not there"
-        return Revocations(url, self.settings.credentials.session_secrets)
+        settings = self.settings
+        return Revocations(url, settings.credentials.session_secrets, settings.application)
 
     @part
     def janitor(self) -> Janitor:
@@ -124,7 +131,7 @@ class Application:
         """The issuer and reader of session tokens."""
         from shared.credentials.session_tokens import SessionTokens
 
-        return SessionTokens(self.signing)
+        return SessionTokens(self.signing, self.settings.application)
 
     @part
     def hasher(self) -> PasswordHasher:
@@ -132,16 +139,24 @@ class Application:
         from shared.credentials.passwords import PasswordHasher
 
         settings = self.settings.credentials
-        return PasswordHasher(settings.bcrypt_rounds, concurrency=settings.hash_concurrency)
+        rounds, concurrency = settings.bcrypt_rounds, settings.hash_concurrency
+        shares = self._host.hasher if self._host is not self else None
+        return PasswordHasher(rounds, concurrency=concurrency, shares=shares)
+
+    @part
+    def bulkhead(self) -> Bulkhead:
+        """The places for all that belongs to hashes, of the whole process."""
+        from shared.rules.bulkhead import Bulkhead
+
+        concurrency, threads = self.settings.credentials.hash_concurrency, self.settings.web.threads
+        return Bulkhead.of(concurrency, threads, is_shared=len(self.hosted) > 1)
 
     @part
     def gate(self) -> Gate:
         """The limits before every hash."""
-        from shared.rules.bulkhead import Bulkhead
         from shared.rules.gate import Gate
 
-        concurrency = self.settings.credentials.hash_concurrency
-        return Gate(Bulkhead.of(concurrency, self.settings.web.threads))
+        return Gate(self._host.bulkhead, self.settings.application)
 
     @part
     def google_id_tokens(self) -> IdTokens:
@@ -179,7 +194,7 @@ class Application:
         """The tokens in the links of mails."""
         from shared.credentials.mail_tokens import MailTokens
 
-        return MailTokens(self.signing)
+        return MailTokens(self.signing, self.settings.application)
 
     @part
     def mailboxes(self) -> Mailboxes:
@@ -208,7 +223,8 @@ class Application:
         from shared.mail.wake import Wake
 
         settings = self.settings
-        return Wake(settings.credentials.session_secrets, settings.mail.public_url or "")
+        url = settings.mail.public_url or ""
+        return Wake(settings.credentials.session_secrets, url, settings.application)
 
     def wake_deliverer(self) -> None:
         """Have the outbox delivered, where mail is sent at all; nobody waits for it.
@@ -268,17 +284,29 @@ class Application:
         from shared.observe.metrics import STARTED_AT, Gauge
 
         started = Gauge("process_start_time_seconds", "Start time of the process.", STARTED_AT)
-        found = [started, *self.gate.bulkhead.gauges()]
+        found = [started, *self._host.bulkhead.gauges()]
+        return [*found, *self.own_gauges()]
+
+    def own_gauges(self) -> list[Gauge]:
+        """Give those that are not the whole process's."""
+        if self.hosted:
+            return [gauge for app in self.hosted for gauge in app.own_gauges()]
+        found: list[Gauge] = []
         database = self.store.database_status
         if database is not None:
             found += [*database.pool().gauges(), *database.fallback().gauges()]
         if (revocations := vars(self).get("revocations")) is not None:
             found += revocations.gauges()
-        outbox = self.outbox_status()
-        return found if outbox is None else [*found, *_outbox_gauges(outbox)]
+        if (outbox := self.outbox_status()) is not None:
+            found += _outbox_gauges(outbox)
+        if name := self.settings.application:
+            found = [gauge._replace(labels=(("application", name),)) for gauge in found]
+        return found
 
     def close(self) -> None:
         """Close connections and files. The application can be used again."""
+        for app in self.hosted:
+            app.close()
         if (deliverer := vars(self).get("deliverer")) is not None:
             deliverer.close()
         if (wake := vars(self).get("wake")) is not None:

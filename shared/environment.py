@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 NAMES = ("development", "test", "staging", "production")
+OVERLAY = "__"
+"""Between an application's name and a setting's: SHOP__DATABASE_URL."""
 
 T = TypeVar("T", int, float)
 
@@ -22,12 +24,22 @@ class InvalidSettings(Exception):
         super().__init__("\n".join(("The settings are not usable:", *(f"- {p}" for p in problems))))
 
 
-class Environment:
-    """Variables with their types; an empty one counts as absent."""
+def overlaid(application: str, name: str) -> str:
+    """Give the name of a setting that is one application's own."""
+    return f"{application.upper().replace('-', '_')}{OVERLAY}{name}"
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+
+class Environment:
+    """Variables with their types; an empty one counts as absent.
+
+    Those of an application take precedence over the common ones.
+    """
+
+    def __init__(self, variables: Mapping[str, str], application: str = "") -> None:
         """Find out which environment it is, because defaults depend on that."""
         self._variables = variables
+        self.application = application
+        """The name of one of several; empty where there is only one."""
         self.problems: list[str] = []
         self.asked: set[str] = set()
         """The names that were asked for: those that there are."""
@@ -39,7 +51,9 @@ class Environment:
     def text(self, name: str) -> str | None:
         """Read a text, without blanks around it."""
         self.asked.add(name)
-        return self._variables.get(name, "").strip() or None
+        if self.application and (own := self._value(overlaid(self.application, name))):
+            return own
+        return self._value(name)
 
     def words(self, name: str) -> list[str]:
         """Read a list that is separated by commas or blanks."""
@@ -72,6 +86,9 @@ class Environment:
         # Up to twelve digits: an operator has to type it, so not as 8.64e+07.
         self.problems.append(f"{name} must be {noun} from {at_least:.12g} to {at_most:.12g}.")
         return default
+
+    def _value(self, name: str) -> str | None:
+        return self._variables.get(name, "").strip() or None
 
     def _name(self) -> str:
         name = "ENVIRONMENT" if self.text("ENVIRONMENT") else "NODE_ENV"

@@ -576,7 +576,7 @@ import main
 from shared.errors import StoreUnavailable
 from shared.model.users import User
 try:
-    main.application.store.create_user(User("x", "eve@example.com", None, "local"), "hash")
+    main.applications.own.store.create_user(User("x", "eve@example.com", None, "local"), "hash")
 except StoreUnavailable as error:
     print("refused:", error.cause)
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from shared.credentials.signing import ISSUER, InvalidToken, Signing, check_claims
+from shared.credentials.signing import ISSUER, InvalidToken, Signing, audience, check_claims
 from shared.errors import InvalidMailToken
 from shared.model.mails import LIFETIMES, Kind, Mail
 from shared.model.sessions import SKEW_SECONDS
@@ -53,9 +53,10 @@ class MailToken(NamedTuple):
 class MailTokens:
     """Makes the tokens of mails and reads them. Thread-safe."""
 
-    def __init__(self, signing: Signing) -> None:
-        """`signing` has the keys."""
+    def __init__(self, signing: Signing, application: str = "") -> None:
+        """`signing` has the keys; the tokens are those of one of several applications."""
         self._signing = signing
+        self._audience = audience(AUDIENCE, application)
 
     def issue(self, mail: Mail, now: float) -> str:
         """Make the token of a mail whose kind has a link; it works from now on."""
@@ -63,7 +64,7 @@ class MailTokens:
             TYPE,
             {
                 "iss": ISSUER,
-                "aud": AUDIENCE,
+                "aud": self._audience,
                 "purpose": mail.kind,
                 "sub": mail.user_id,
                 "epoch": mail.epoch,
@@ -79,7 +80,7 @@ class MailTokens:
         """Verify a token for one of the purposes. Raises InvalidMailToken for any other text."""
         try:
             claims = self._signing.verify(TYPE, token)
-            _check(claims)
+            _check(claims, self._audience)
         except InvalidToken as error:
             raise InvalidMailToken(cause=str(error)) from error
         if claims["purpose"] not in purposes:
@@ -97,9 +98,9 @@ class MailTokens:
         )
 
 
-def _check(claims: dict[str, Any]) -> None:
+def _check(claims: dict[str, Any], audience: str) -> None:
     """Raise InvalidToken if the signed claims are not a mail's."""
-    check_claims(claims, AUDIENCE, _CLAIMS)
+    check_claims(claims, audience, _CLAIMS)
     if not (UUID.fullmatch(claims["sub"]) and UUID.fullmatch(claims["jti"])):
         raise InvalidToken("claim sub or jti is no UUID")
     if not claims["email"]:

@@ -32,10 +32,14 @@ MAX_BYTES = 72
 class PasswordHasher:
     """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14. Thread-safe."""
 
-    def __init__(self, rounds: int, *, concurrency: int = 1) -> None:
-        """`concurrency` is the number of hashes computed at once."""
+    def __init__(
+        self, rounds: int, *, concurrency: int = 1, shares: PasswordHasher | None = None
+    ) -> None:
+        """`concurrency` is the number of hashes computed at once; or it `shares` another's."""
         self.rounds = rounds
-        self._computing = threading.BoundedSemaphore(concurrency)
+        self._computing: threading.BoundedSemaphore = (
+            shares._computing if shares else threading.BoundedSemaphore(concurrency)
+        )
 
     def hash(self, password: str) -> str:
         """Hash a new password. The text must be encodable as UTF-8."""

@@ -12,6 +12,7 @@ from shared.credentials.signing import (
     MAX_LENGTH,
     InvalidToken,
     Signing,
+    audience,
     check_claims,
 )
 from shared.errors import StoreRefused
@@ -58,9 +59,10 @@ class IssuedToken(NamedTuple):
 class SessionTokens:
     """Issues and reads session tokens. Thread-safe."""
 
-    def __init__(self, signing: Signing) -> None:
-        """`signing` has the keys."""
+    def __init__(self, signing: Signing, application: str = "") -> None:
+        """`signing` has the keys; the tokens are those of one of several applications."""
         self._signing = signing
+        self._audience = audience(AUDIENCE, application)
         # One request may ask twice, and a browser sends the same token for ten minutes.
         self._verified = functools.lru_cache(VERIFIED_TOKENS)(self._verify)
 
@@ -93,7 +95,7 @@ class SessionTokens:
         proven_at = issued_at if auth_time is None else auth_time
         claims = {
             "iss": ISSUER,
-            "aud": AUDIENCE,
+            "aud": self._audience,
             "sub": user.id,
             "sid": renews.sid if renews else sid or secrets.token_urlsafe(16),
             "epoch": user.epoch,
@@ -129,7 +131,7 @@ class SessionTokens:
 
     def _verify(self, token: str) -> Session:
         claims = self._signing.verify(TYPE, token)
-        _check(claims)
+        _check(claims, self._audience)
         return Session(
             user=User(
                 id=claims["sub"],
@@ -149,9 +151,9 @@ class SessionTokens:
         )
 
 
-def _check(claims: dict[str, Any]) -> None:
+def _check(claims: dict[str, Any], audience: str) -> None:
     """Raise InvalidToken if the signed claims are not a session's."""
-    check_claims(claims, AUDIENCE, _CLAIMS, may_have_any_text=("name",))
+    check_claims(claims, audience, _CLAIMS, may_have_any_text=("name",))
     if not _SID.fullmatch(claims["sid"]) or not 0 <= claims["epoch"] <= MAX_STORED_EPOCH:
         raise InvalidToken("claim sid or epoch is out of range")
     if claims.get("degraded", True) is not True:

@@ -75,6 +75,11 @@ class Signing:
         return {"keys": [key.jwk for key in self._keys.values() if key.jwk]}
 
 
+def audience(kind: str, application: str) -> str:
+    """Name whom a kind of tokens is for: one of several applications takes no other's."""
+    return f"{kind}/{application}" if application else kind
+
+
 def check_claims(
     claims: dict[str, Any],
     audience: str,

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from shared.errors import StoreUnreachable
-from shared.observe import log, metrics
+from shared.observe import log, metrics, request_context
 
 FIRST_PAUSE, PAUSE_MAX = 0.2, 1.0
 """Seconds before a probe, doubled before each further one up to the most; jittered."""
@@ -106,7 +106,8 @@ class Breaker:
             self._expect(FIRST_PAUSE * (1 + _JITTER))
             self.since = time.time()
             self._closed = threading.Event()
-            prober = threading.Thread(target=self._watch, args=(self._closed,), daemon=True)
+            watch = request_context.in_a_thread(self._watch)
+            prober = threading.Thread(target=watch, args=(self._closed,), daemon=True)
             try:
                 prober.start()
             except RuntimeError:  # As many threads as there may be: the next failure tries again.

@@ -16,6 +16,7 @@ from pathlib import Path
 from shared import console
 from shared.doctor.checks import BRIEF, CHECKS, look_at
 from shared.doctor.subject import Finding, Subject
+from shared.environment import Environment
 from shared.formats.counts import count
 
 PROBLEM, INTERRUPTED = 1, 130
@@ -28,20 +29,25 @@ def main(arguments: list[str] | None = None) -> int:
     subject = Subject(os.environ, options.env_file)
     for name, value in subject.variables.items():
         os.environ.setdefault(name, value)  # As make does: urllib looks for a proxy there.
+    subjects = [subject]
+    names = Environment(os.environ).words("APPLICATIONS")
+    if names and not subject.given("APPLICATION"):
+        subjects = [Subject(os.environ | {"APPLICATION": name}, options.env_file) for name in names]
     try:
         if options.brief:
-            return _tell_problems(subject, options)
-        return _tell_all(subject, options)
+            return _tell_problems(subjects, options)
+        return _tell_all(subjects, options)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
 
 
-def _tell_all(subject: Subject, options: argparse.Namespace) -> int:
+def _tell_all(subjects: list[Subject], options: argparse.Namespace) -> int:
     found: Counter[str] = Counter()
-    for name, finding in look_at(subject, options.only):
-        found[finding.verdict] += 1
-        print(_line(name, finding, as_json=options.json), flush=True)
+    for subject in subjects:
+        for name, finding in look_at(subject, options.only):
+            found[finding.verdict] += 1
+            print(_line(subject, name, finding, as_json=options.json), flush=True)
     if options.json:
         result = {"event": "result", "problems": found["problem"], "notes": found["note"]}
         print(json.dumps(result))
@@ -50,15 +56,17 @@ def _tell_all(subject: Subject, options: argparse.Namespace) -> int:
     return PROBLEM if found["problem"] else 0
 
 
-def _tell_problems(subject: Subject, options: argparse.Namespace) -> int:
+def _tell_problems(subjects: list[Subject], options: argparse.Namespace) -> int:
     """Tell what the command that follows would not, which connects to the database itself."""
-    if subject.inquiry is not None:
-        subject.inquiry.reach()
     code = 0
-    for name, finding in look_at(subject, options.only or BRIEF):
-        if finding.verdict == "problem":
-            print(_line(name, finding, as_json=options.json), file=sys.stderr, flush=True)
-            code = PROBLEM
+    for subject in subjects:
+        if subject.inquiry is not None:
+            subject.inquiry.reach()
+        for name, finding in look_at(subject, options.only or BRIEF):
+            if finding.verdict == "problem":
+                line = _line(subject, name, finding, as_json=options.json)
+                print(line, file=sys.stderr, flush=True)
+                code = PROBLEM
     return code
 
 
@@ -85,11 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _line(name: str, finding: Finding, *, as_json: bool) -> str:
+def _line(subject: Subject, name: str, finding: Finding, *, as_json: bool) -> str:
+    application = subject.variables.get("APPLICATION", "").strip()
     if as_json:
         line = {"event": "check", "name": name, "verdict": finding.verdict}
+        if application:
+            line["application"] = application
         return json.dumps(line | {"sentence": finding.sentence, "remedy": finding.remedy})
-    lines = [f"{finding.verdict:<8} {name:<9} {finding.sentence}"]
+    about = f"{application}: " if application else ""
+    lines = [f"{finding.verdict:<8} {name:<9} {about}{finding.sentence}"]
     if finding.remedy:
         lines.append(f"{'':<18} {finding.remedy}")
     return "\n".join(map(console.printable, lines))

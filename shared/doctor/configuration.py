@@ -21,7 +21,7 @@ def look_at_packages(subject: Subject) -> Findings:
     """Compare what is installed with what is required."""
     wrong = []
     pinned = _PINNED.findall(REQUIREMENTS.read_text(encoding="utf-8"))
-    if subject.variables.get("REDIS_URL", "").strip() and OF_REDIS.exists():
+    if subject.given("REDIS_URL") and OF_REDIS.exists():
         pinned += _PINNED.findall(OF_REDIS.read_text(encoding="utf-8"))
     for name, required in pinned:
         try:
@@ -89,5 +89,5 @@ def look_at_settings(subject: Subject) -> Findings:
         if subject.variables.get(name):
             yield note(f"{name} is set, and not used.", "Name an HTTP proxy in HTTPS_PROXY.")
             break
-    given = sum(bool(subject.variables.get(name, "").strip()) for name in Settings.names())
+    given = sum(map(subject.given, Settings.names()))
     yield ok(f"The settings for {settings.environment} can be used ({given} of them are given).")

@@ -20,7 +20,7 @@ def look_at_mail(subject: Subject) -> Findings:
     mail = subject.settings.mail
     if mail.url is None:
         for name in _USELESS:
-            if subject.variables.get(name, "").strip():
+            if subject.given(name):
                 yield note(
                     f"{name} is set, but no mail is sent.", "Set MAIL_URL: see docs/MAIL.md."
                 )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from shared import env_file
 from shared.doctor.inquiry import Inquiry
-from shared.environment import InvalidSettings
+from shared.environment import Environment, InvalidSettings
 from shared.settings import Settings
 
 Verdict = Literal["ok", "note", "problem"]
@@ -76,3 +76,8 @@ class Subject:
         if self.settings is not None and self.settings.store.use_database:
             assert self.settings.database.url is not None, "or the settings would be invalid"
             self.inquiry = Inquiry(self.settings.database.url, self.settings.database, clock)
+
+    def given(self, name: str) -> bool:
+        """Tell whether a setting has a value, in common or of the application's own."""
+        application = self.variables.get("APPLICATION", "").strip()
+        return Environment(self.variables, application).text(name) is not None

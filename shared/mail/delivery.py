@@ -12,7 +12,7 @@ from shared.mail.letters import compose
 from shared.mail.message import Message
 from shared.mail.transport import NotDelivered, Refused, Transport, open_transport
 from shared.model.mails import LEASE_SECONDS, LIFETIMES, Kind, Mail, OutboxStatus, backoff
-from shared.observe import log, metrics
+from shared.observe import log, metrics, request_context
 
 if TYPE_CHECKING:
     from shared.credentials.mail_tokens import MailTokens
@@ -80,7 +80,8 @@ class Deliverer:
         with self._starting:
             # After a fork there is none.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="mail", daemon=True)
+                run = request_context.in_a_thread(self._run)
+                self._thread = threading.Thread(target=run, name="mail", daemon=True)
                 self._thread.start()
         self._due.set()
 

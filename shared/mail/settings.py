@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 from shared.environment import Environment
-from shared.store.settings import StoreSettings
+from shared.store.settings import users_file
 
 if TYPE_CHECKING:
     from shared.mail.addresses import Mailbox
@@ -51,11 +51,10 @@ class MailSettings(NamedTuple):
         """Read them, and leave problems with the environment."""
         has_url = env.text("MAIL_URL") is not None
         has_folder = not has_url and env.name == "development"
-        users_file = env.text("USERS_FILE") or StoreSettings().users_file
         application = _application(env)
         return cls(
             url=_url(env),
-            folder=Path(users_file).with_name("mail") if has_folder else None,
+            folder=users_file(env).with_name("mail") if has_folder else None,
             sender=_mailbox(env, "MAIL_FROM") or _default_sender(env, application),
             reply_to=_mailbox(env, "MAIL_REPLY_TO"),
             public_url=_public_url(env),
@@ -125,7 +124,8 @@ def _public_url(env: Environment) -> str | None:
     text = env.text("PUBLIC_URL")
     if text is None:
         if env.name == "development":
-            return f"http://localhost:{env.text('PORT') or 8080}"
+            host = f"{env.application}.localhost".removeprefix(".")
+            return f"http://{host}:{env.text('PORT') or 8080}"
         if env.text("MAIL_URL") is not None:
             env.problems.append(
                 "PUBLIC_URL is missing: links in mails begin with it, such as "

@@ -27,12 +27,10 @@ VALID_SECONDS = 60
 class Wake:
     """Writes the request, and tells whether one that comes is ours. Thread-safe."""
 
-    def __init__(self, secrets: tuple[str, ...], url: str) -> None:
+    def __init__(self, secrets: tuple[str, ...], url: str, application: str = "") -> None:
         """Of the secrets the first signs, and all verify; `url` is where the service is called."""
-        self._keys = [
-            hmac.digest(secret.encode(), b"ai-coder-auth mail delivery", "sha256")
-            for secret in secrets
-        ]
+        purpose = f"ai-coder-auth mail delivery {application}".strip().encode()
+        self._keys = [hmac.digest(secret.encode(), purpose, "sha256") for secret in secrets]
         self._url = urlsplit(url)
         self._last = float("-inf")
         self._sending = threading.Lock()

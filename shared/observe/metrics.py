@@ -147,6 +147,7 @@ class Gauge(NamedTuple):
     name: str
     description: str
     value: float
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def listen(listener: Listener) -> None:
@@ -160,7 +161,7 @@ def render(gauges: Iterable[Gauge]) -> str:
     for gauge in gauges:
         lines += [
             *_head(gauge.name, gauge.description, "gauge"),
-            _line(gauge.name, (), gauge.value),
+            _line(gauge.name, gauge.labels, gauge.value),
         ]
     return "\n".join(lines) + "\n"
 

@@ -6,10 +6,13 @@ Outside a request, as in a test or a command, each call gets a context of its ow
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
 class Scope:
@@ -33,6 +36,7 @@ class Scope:
 
 
 _current: ContextVar[Scope | None] = ContextVar("scope", default=None)
+_application: ContextVar[str] = ContextVar("application", default="")
 
 
 @contextmanager
@@ -47,9 +51,32 @@ def request(seconds: float, names: Mapping[str, object]) -> Iterator[Scope]:
 
 
 def names() -> Mapping[str, object]:
-    """Give the log fields of the current request, or none outside one."""
-    serving = _current.get()
-    return serving.names if serving else {}
+    """Give the log fields of the current request; outside one at most the application's name."""
+    if serving := _current.get():
+        return serving.names
+    name = _application.get()
+    return {"application": name} if name else {}
+
+
+@contextmanager
+def application(name: str) -> Iterator[None]:
+    """Name one of several applications in the log lines of the block, which serves no request."""
+    token = _application.set(name)
+    try:
+        yield
+    finally:
+        _application.reset(token)
+
+
+def in_a_thread(function: Callable[P, None]) -> Callable[P, None]:
+    """Have a thread of its own, which has no request, name the application of this one."""
+    name = str(names().get("application", ""))
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with application(name):
+            function(*args, **kwargs)
+
+    return run
 
 
 def current(seconds: float) -> Scope:

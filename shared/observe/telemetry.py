@@ -39,11 +39,13 @@ def _export(gauges: Callable[[], Sequence[Gauge]]) -> None:
 
     def observing(name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
-            yield from (Observation(gauge.value) for gauge in gauges() if gauge.name == name)
+            for gauge in gauges():
+                if gauge.name == name:
+                    yield Observation(gauge.value, dict(gauge.labels))
 
         return observe
 
-    for gauge in gauges():
+    for gauge in {gauge.name: gauge for gauge in gauges()}.values():
         meter.create_observable_gauge(
             gauge.name, [observing(gauge.name)], description=gauge.description
         )

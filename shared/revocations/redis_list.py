@@ -49,11 +49,20 @@ Command = tuple[str | int, ...]
 class Revocations:
     """Reads and writes the list. Its methods raise nothing. Thread-safe."""
 
-    def __init__(self, url: RedisUrl, secrets: Sequence[str], *, seconds: float = 0) -> None:
+    def __init__(
+        self,
+        url: RedisUrl,
+        secrets: Sequence[str],
+        application: str = "",
+        *,
+        seconds: float = 0,
+    ) -> None:
         """Connect to nothing yet. Of the secrets the first names sessions and users in keys.
 
-        A command gives more `seconds` than requests have.
+        Several applications have keys of their own. A command gives more `seconds` than requests
+        have.
         """
+        self._prefix = ":".join(filter(None, ("ai-coder-auth", application, "revoked")))
         self._url = url
         self._seconds = seconds or SECONDS
         self._pseudonyms = Pseudonyms(secrets)
@@ -108,10 +117,10 @@ class Revocations:
             self._idle.pop()[1].disconnect()
 
     def _session_key(self, sid: str) -> str:
-        return f"ai-coder-auth:revoked:{self._pseudonyms.of(f'session {sid}')}"
+        return f"{self._prefix}:{self._pseudonyms.of(f'session {sid}')}"
 
     def _epoch_key(self, user: User) -> str:
-        return f"ai-coder-auth:revoked:{self._pseudonyms.of(f'epoch {user.epoch} of {user.id}')}"
+        return f"{self._prefix}:{self._pseudonyms.of(f'epoch {user.epoch} of {user.id}')}"
 
     def _ask(self, operation: str, commands: list[Command]) -> list[Any] | None:
         """Give the answers; None where there is none, whatever the reason."""

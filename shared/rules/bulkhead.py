@@ -8,6 +8,9 @@ Places are shared fairly. One network may have all of them while nobody else ask
 region that was served least recently is next, within it the network that was, and within that
 whoever came first. A region is what `Client.coarse` tells: an IPv6 /48 costs nothing and is 65,536
 networks, each of which would be new.
+
+Where a process has several applications, the one that was served least recently comes before all
+that, and none may have the last place: while the store of one is silent, the others get on.
 """
 
 from __future__ import annotations
@@ -51,9 +54,13 @@ class Counts(NamedTuple):
     waiting: int
 
 
-class _Waiter:
-    def __init__(self, client: Client) -> None:
-        self.client, self.outcome, self.settled = client, EXPIRED, threading.Event()
+class _Caller:
+    def __init__(self, client: Client, application: str) -> None:
+        self.client, self.application = client, application
+        self.outcome, self.settled = EXPIRED, threading.Event()
+        self.network = f"{application} {client.network}"
+        self.levels = (f"{application} ", f"{application} {client.coarse}", self.network)
+        """Whose turns are remembered, from the top."""
 
     def settle(self, outcome: str) -> None:
         self.outcome = outcome
@@ -63,46 +70,57 @@ class _Waiter:
 class Bulkhead:
     """A number of places with a fair queue. Thread-safe; time is monotonic."""
 
-    def __init__(self, places: int, room: int, *, patience: float = PATIENCE) -> None:
-        """`room` limits holders and waiters together; `patience` is the wait in seconds."""
+    def __init__(
+        self, places: int, room: int, *, patience: float = PATIENCE, is_shared: bool = False
+    ) -> None:
+        """`room` limits holders and waiters together; `patience` is the wait in seconds.
+
+        `is_shared` says that there are several applications.
+        """
         self._places, self._room, self._patience = places, room, patience
+        self._most = max(1, places - is_shared)
+        """Places that one application may have."""
         self._changing = threading.Lock()
         self._held: Counter[str] = Counter()
-        self._waiting: list[_Waiter] = []
-        """In the order of arrival; empty while a place is free."""
+        """By network."""
+        self._held_by: Counter[str] = Counter()
+        """By application."""
+        self._waiting: list[_Caller] = []
+        """In the order of arrival; for none of them a place is free."""
         self._turns: OrderedDict[str, int] = OrderedDict()
         self._next_turn = itertools.count(1)
 
     @classmethod
-    def of(cls, concurrency: int, threads: int) -> Bulkhead:
+    def of(cls, concurrency: int, threads: int, *, is_shared: bool = False) -> Bulkhead:
         """Make one for a number of concurrent hashes and of server threads.
 
         A quarter of the threads stays free for other requests, if there are four per hash.
         """
         room = max(CALLERS_PER_HASH * concurrency, threads * 3 // 4)
-        return cls(PLACES_PER_HASH * concurrency, room)
+        return cls(PLACES_PER_HASH * concurrency, room, is_shared=is_shared)
 
     @contextmanager
-    def place(self, client: Client) -> Iterator[None]:
+    def place(self, client: Client, application: str = "") -> Iterator[None]:
         """Hold a place, at once or after a wait.
 
         Raises Overloaded: at once if the queue is full, or after a wait if no place became free
         in time or a network with fewer turns displaced the caller.
         """
         began = time.monotonic()
-        outcome = self._take(client)
+        caller = _Caller(client, application)
+        outcome = self._take(caller)
         metrics.PLACE_WAITS.record(time.monotonic() - began, outcome)
         if outcome != SERVED:
             raise Overloaded(cause=_CAUSES[outcome])
         try:
             yield
         finally:
-            self._leave(client)
+            self._leave(caller)
 
     def counts(self) -> Counts:
         """Give the current numbers of callers."""
         with self._changing:
-            return Counts(self._held.total(), len(self._waiting))
+            return Counts(self._held_by.total(), len(self._waiting))
 
     def gauges(self) -> list[Gauge]:
         """Give the counts for the metrics."""
@@ -112,63 +130,78 @@ class Bulkhead:
             Gauge("password_places_waiting", "Callers waiting to hash a password.", counts.waiting),
         ]
 
-    def _take(self, client: Client) -> str:
-        waiter = _Waiter(client)
+    def _take(self, caller: _Caller) -> str:
         with self._changing:
-            if self._held.total() < self._places:
-                self._serve(waiter)
-            elif not self._has_room_for(client):
+            if self._is_free_for(caller):
+                self._serve(caller)
+            elif not self._has_room_for(caller):
                 return FULL
             else:
-                self._waiting.append(waiter)
-        if not waiter.settled.wait(self._patience):
+                self._waiting.append(caller)
+        if not caller.settled.wait(self._patience):
             with self._changing:
-                if waiter in self._waiting:  # It may have been settled meanwhile.
-                    self._waiting.remove(waiter)
-        return waiter.outcome
+                if caller in self._waiting:  # It may have been settled meanwhile.
+                    self._waiting.remove(caller)
+        return caller.outcome
 
-    def _leave(self, client: Client) -> None:
+    def _leave(self, caller: _Caller) -> None:
         with self._changing:
-            self._held[client.network] -= 1
-            if not self._held[client.network]:
-                del self._held[client.network]
-            if self._waiting:
-                # Among equals, min() takes the earliest arrival.
-                waiter = min(self._waiting, key=lambda waiter: self._turn(waiter.client))
+            self._held_by[caller.application] -= 1
+            self._held[caller.network] -= 1
+            if not self._held[caller.network]:
+                del self._held[caller.network]
+            # Among equals, min() takes the earliest arrival.
+            free = [waiter for waiter in self._waiting if self._is_free_for(waiter)]
+            if free:
+                waiter = min(free, key=self._turn)
                 self._waiting.remove(waiter)
                 self._serve(waiter)
 
-    def _serve(self, waiter: _Waiter) -> None:
-        self._held[waiter.client.network] += 1
+    def _is_free_for(self, caller: _Caller) -> bool:
+        is_modest = self._held_by[caller.application] < self._most
+        return is_modest and self._held_by.total() < self._places
+
+    def _serve(self, caller: _Caller) -> None:
+        self._held[caller.network] += 1
+        self._held_by[caller.application] += 1
         turn = next(self._next_turn)
-        for name in (waiter.client.network, waiter.client.coarse):
+        for name in caller.levels:
             self._turns[name] = turn
             self._turns.move_to_end(name)
         while len(self._turns) > MAX_REMEMBERED:
             self._turns.popitem(last=False)
-        waiter.settle(SERVED)
+        caller.settle(SERVED)
 
-    def _has_room_for(self, client: Client) -> bool:
+    def _has_room_for(self, caller: _Caller) -> bool:
         """Tell whether a newcomer may wait; displace a waiter for it if that is fair.
 
         The network with the largest share loses its youngest waiter, if the newcomer's network has
         less even with the newcomer. Of networks with equal shares the most recently served loses.
+        Likewise, before that, of applications.
         """
-        if self._held.total() + len(self._waiting) < self._room:
+        if self._held_by.total() + len(self._waiting) < self._room:
             return True
-        shares = self._held + Counter(waiter.client.network for waiter in self._waiting)
+        networks = self._held + Counter(waiter.network for waiter in self._waiting)
+        applications = self._held_by + Counter(waiter.application for waiter in self._waiting)
 
-        def has_had(client: Client, more: int = 0) -> tuple[int, int, int]:
-            return shares[client.network] + more, *self._turn(client)
+        def has_had(one: _Caller, more: int = 0) -> tuple[int, ...]:
+            return networks[one.network] + more, *self._turn(one)
 
-        youngest_first = reversed(self._waiting)
-        victim = max(youngest_first, key=lambda waiter: has_had(waiter.client), default=None)
-        if victim is None or has_had(client, 1) >= has_had(victim.client):
+        def in_all(one: _Caller) -> tuple[int, ...]:
+            return applications[one.application], *has_had(one)
+
+        victim = max(reversed(self._waiting), key=in_all, default=None)  # The youngest first.
+        if victim is None:
             return False
-        self._waiting.remove(victim)
-        victim.settle(DISPLACED)
-        return True
+        if victim.application == caller.application:
+            is_fair = has_had(caller, 1) < has_had(victim)
+        else:
+            is_fair = applications[caller.application] + 1 < applications[victim.application]
+        if is_fair:
+            self._waiting.remove(victim)
+            victim.settle(DISPLACED)
+        return is_fair
 
-    def _turn(self, client: Client) -> tuple[int, int]:
-        """Give the last turns of region and network, 0 for never. The smallest is served next."""
-        return self._turns.get(client.coarse, 0), self._turns.get(client.network, 0)
+    def _turn(self, caller: _Caller) -> tuple[int, ...]:
+        """Give the last turns from the top, 0 for never. The smallest is served next."""
+        return tuple(self._turns.get(name, 0) for name in caller.levels)

@@ -16,21 +16,21 @@ class Gate:
     A caller of a locked network takes no place in the bulkhead.
     """
 
-    def __init__(self, bulkhead: Bulkhead) -> None:
-        """Start without known locks."""
-        self.bulkhead = bulkhead
+    def __init__(self, bulkhead: Bulkhead, application: str = "") -> None:
+        """Start without known locks. Several applications can share the bulkhead."""
+        self.bulkhead, self._application = bulkhead, application
         self.attempts, self.sign_ups = Locks(), Locks()
 
     @contextmanager
     def attempt(self, client: Client, kind: str) -> Iterator[None]:
         """Hold a place for an attempt. Raises TooManyAttempts and Overloaded."""
         self.attempts.check(client.network, event=f"{kind}_throttled")
-        with self.bulkhead.place(client):
+        with self.bulkhead.place(client, self._application):
             yield
 
     @contextmanager
     def sign_up(self, client: Client) -> Iterator[None]:
         """Hold a place for a sign-up. Raises TooManyAttempts and Overloaded."""
         self.sign_ups.check(client.network, event="signup_throttled")
-        with self.bulkhead.place(client):
+        with self.bulkhead.place(client, self._application):
             yield

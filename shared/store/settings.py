@@ -41,21 +41,25 @@ class StoreSettings(NamedTuple):
                 "DATABASE_URL is missing: set it to the connection string from Neon, or set "
                 "USE_DATABASE=false to use the JSON file."
             )
-        users_file = env.text("USERS_FILE")
-        if env.secure and not use_database and users_file is None:
+        if env.secure and not use_database and env.text("USERS_FILE") is None:
             env.problems.append(
                 "USERS_FILE is missing: production with USE_DATABASE=false must say where its "
                 "users are."
             )
         return cls(
             use_database=use_database,
-            users_file=Path(users_file) if users_file else default.users_file,
+            users_file=users_file(env),
             fallback=_fallback(env),
             snapshot_max_age=env.number("SNAPSHOT_MAX_AGE", default.snapshot_max_age, 0, 604_800),
             snapshot_interval=env.number("SNAPSHOT_INTERVAL", default.snapshot_interval, 0, 86_400),
             limits=_limits(env),
             audit_days=env.number("AUDIT_DAYS", default.audit_days, 1, 3650),
         )
+
+
+def users_file(env: Environment) -> Path:
+    """Name the users file; in development each application has one."""
+    return Path(env.text("USERS_FILE") or DATA / env.application / "users.json")
 
 
 def _fallback(env: Environment) -> Fallback:

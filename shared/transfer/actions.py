@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -260,7 +259,7 @@ def snapshot_(command: Command) -> None:
     settings, database = command.settings, command.database()
     path = settings.store.snapshot_file
     secrets = settings.credentials.session_secrets
-    if not os.environ.get("SESSION_SECRET", "").strip():
+    if not command.has_secret:
         if settings.web.secure:
             raise click.UsageError(
                 "SESSION_SECRET is missing: set the functions' own, or they reject the snapshot."

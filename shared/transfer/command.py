@@ -19,7 +19,7 @@ from shared import console, errors
 from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
-from shared.environment import InvalidSettings
+from shared.environment import Environment, InvalidSettings
 from shared.settings import Settings
 from shared.store.postgres.email_keys import Correction
 from shared.store.postgres.preparation import bring_up_to_date
@@ -84,6 +84,8 @@ class Command:
         """A sentence about what an unfinished action has changed so far."""
         self.done = ""
         """The completed action, after which only its report can fail."""
+        env = Environment(os.environ, os.environ.get("APPLICATION", ""))
+        self.has_secret = env.text("SESSION_SECRET") is not None
         # No session is made here, and a generated secret must not be left behind.
         secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(48)
         self.settings = Settings.from_env(os.environ | {"SESSION_SECRET": secret})

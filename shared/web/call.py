@@ -15,7 +15,7 @@ from shared.errors import InvalidInput
 from shared.model import clients
 from shared.model.clients import Client
 from shared.settings import Settings
-from shared.web import cookies
+from shared.web import cookies, hosts
 from shared.web.request_body import BodyStream
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ class Call:
 
         As sent: werkzeug's `host` lacks some ports, and is empty for some names.
         """
-        headers = self.request.headers
-        return headers.get("Origin"), headers.get("Sec-Fetch-Site"), headers.get("Host")
+        headers, trusts = self.request.headers, self.settings.web.trusts_forwarded_host
+        host = hosts.called(self.request.environ, trusts_forwarded=trusts)
+        return headers.get("Origin"), headers.get("Sec-Fetch-Site"), host
 
     @property
     def locale(self) -> str | None:

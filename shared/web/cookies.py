@@ -31,7 +31,7 @@ NOT_SECURE = (
     "Browsers drop the session cookie: staging and production send it for https only, and this "
     "server was called by http"
 )
-_LOOPBACK = re.compile(r"(127(\.\d+){3}|\[::1\]|localhost)(:\d+)?")
+_LOOPBACK = re.compile(r"(127(\.\d+){3}|\[::1\]|([\w-]+\.)*localhost)(:\d+)?")
 
 
 def loss(

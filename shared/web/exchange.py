@@ -28,6 +28,8 @@ def serve(
     """Answer a request and log one line under the function's name. Never raises."""
     call = Call(app, request, function, time.time())
     headers, project = request.headers, app.settings.web.google_cloud_project
+    if app.settings.application:
+        call.names["application"] = app.settings.application
     call.names |= {"request_id": call.request_id, "function": function} | trace_headers.fields(
         headers.get("traceparent"), headers.get("X-Cloud-Trace-Context"), project
     )
@@ -89,7 +91,8 @@ def _schedule(call: Call, response: Response) -> None:
 def _afterwards(call: Call, function: Callable[[], None]) -> None:
     """Call a function whose failure must not change the answer."""
     try:
-        function()
+        with request_context.application(call.settings.application):
+            function()
     except Exception as error:  # noqa: BLE001  # nobody is left to be told but the log
         problem = problems.describe(error, request_id=call.request_id, cookie_name="")
         log.write("ERROR", f"{call.function} afterwards", **call.names, **problem.log)

@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -50,17 +51,30 @@ def addresses(host: str, port: int) -> list[str]:
     return usable
 
 
-def announce(settings: Settings, host: str, port: int) -> None:
+def announce(applications: Sequence[Settings], host: str, port: int) -> None:
     """Tell that requests are served: to a developer in plain words, elsewhere as a log line."""
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_unspecified:
             host = "localhost"
     url = f"http://{_with_port(host, port)}"
-    if settings.environment != "development":
-        log.write("INFO", f"Serving on {url}", users=_users(settings))
+    if applications[0].environment != "development":
+        for settings in applications:
+            name = settings.application or None
+            log.write("INFO", f"Serving on {url}", application=name, users=_users(settings))
         return
-    lines = [
-        f"Serving on {url} (Ctrl-C ends it)",
+    lines = [f"Serving on {url} (Ctrl-C ends it)"]
+    for settings in applications:
+        if settings.application:
+            hosts = sorted(settings.web.hosts)
+            lines.append(f"{settings.application}, called {', '.join(hosts)}:")
+            url = f"http://{_with_port(hosts[0], port)}"
+        lines += _surroundings(settings, url)
+    with suppress(Exception):  # As for the log: the output may be closed.
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _surroundings(settings: Settings, url: str) -> list[str]:
+    return [
         f"  users      {_users(settings)}",
         f"  sign-in    {url}/"
         if settings.web.sign_in_page
@@ -72,8 +86,6 @@ def announce(settings: Settings, host: str, port: int) -> None:
         if settings.administrators.token
         else "  dashboard  off: set ADMIN_TOKEN (openssl rand -base64 48)",
     ]
-    with suppress(Exception):  # As for the log: the output may be closed.
-        print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _is_here(family: int, address: tuple[Any, ...], port: int) -> bool:

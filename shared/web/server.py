@@ -122,7 +122,8 @@ class Server(framework.GunicornApplication):
 
     def _announce(self, worker: Worker) -> None:
         if worker.age == 1:
-            listening.announce(self.served.settings, *self._where)
+            apps = self.served.hosted or [self.served]
+            listening.announce([app.settings for app in apps], *self._where)
 
 
 class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types

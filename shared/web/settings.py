@@ -21,8 +21,13 @@ class WebSettings(NamedTuple):
     """Whether the outside world speaks HTTPS to us."""
     cookie_name: str = "session"
     allowed_origins: frozenset[Origin] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    """Those of one of several applications: in lower case and ASCII, without a port."""
     trusted_proxies: int | None = None
     """None, which trusts nobody, if nobody has said how many there are."""
+    trusts_forwarded_host: bool = False
+    """Whether a proxy, which calls us by another name, tells in `X-Forwarded-Host` what it was
+    called."""
     request_timeout: float = 10.0
     stream_timeout: float = 30.0
     keep_alive_timeout: float = 75.0
@@ -50,7 +55,9 @@ class WebSettings(NamedTuple):
             secure=env.secure,
             cookie_name=_cookie_name(env),
             allowed_origins=_allowed_origins(env),
+            hosts=_hosts(env),
             trusted_proxies=_trusted_proxies(env),
+            trusts_forwarded_host=env.boolean("TRUST_FORWARDED_HOST", default=False),
             request_timeout=env.number("REQUEST_TIMEOUT", default.request_timeout, 0.1, 300),
             stream_timeout=env.number("STREAM_TIMEOUT", default.stream_timeout, 0.1, 3600),
             keep_alive_timeout=env.number(
@@ -61,6 +68,32 @@ class WebSettings(NamedTuple):
             google_cloud_project=env.text("GOOGLE_CLOUD_PROJECT"),
             sign_in_page=env.boolean("SIGN_IN_PAGE", default=is_development),
         )
+
+
+def _hosts(env: Environment) -> frozenset[str]:
+    words = env.words("HOSTS")
+    if not env.application:
+        if words:
+            env.problems.append("HOSTS is an application's: set APPLICATIONS, or delete it.")
+        return frozenset()
+    if not words and env.name == "development":
+        words = [f"{env.application}.localhost"]
+    if not words:
+        env.problems.append(
+            "HOSTS is missing: list the names under which browsers call the application, such as "
+            "shop.example.com."
+        )
+    found = set()
+    for word in words:
+        try:
+            host = origins.parse_written(f"https://{word}").host
+        except InvalidOrigin as error:
+            env.problems.append(f"HOSTS must list names such as shop.example.com: {error}.")
+            continue
+        if word.rpartition("]")[2].count(":"):
+            env.problems.append("HOSTS must list names without a port: every port is meant.")
+        found.add(host)
+    return frozenset(found)
 
 
 def _trusted_proxies(env: Environment) -> int | None:

@@ -68,7 +68,7 @@ def test_twenty_instances_starting_at_once_on_an_empty_database_all_come_up(
     postgres: Server, empty: str
 ) -> None:
     code = (
-        "import sys, time; from main import application; opened = application.store;"
+        "import sys, time; from main import applications; opened = applications.own.store;"
         "time.sleep(max(0, float(sys.argv[1]) - time.time())); print(opened.user(sys.argv[2]))"
     )
     start = str(time.time() + 6)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import shlex
 
-from tests.support.deployments import ACCOUNT, ADMIN_ACCOUNT, VALUES, WHERE, WRITES, commands_of
+from deploy import services
+from tests.support.deployments import (
+    ACCOUNT,
+    ADMIN_ACCOUNT,
+    VALUES,
+    WHERE,
+    WRITES,
+    commands_of,
+    lose_secret,
+    set_secret,
+)
 from tests.support.gcloud import Answer, Gcloud, parse
 
 
@@ -117,3 +127,63 @@ def test_a_dry_run_of_setting_up_writes_nothing_even_where_nothing_can_be_asked(
     done = gcloud.run("setup", PROJECT="my-project")
     assert done.returncode == 1
     assert "PERMISSION_DENIED: API not enabled Run it again" in done.stderr
+
+
+APPLICATIONS = {
+    "APPLICATIONS": "shop,blog",
+    "SHOP__HOSTS": "shop.example.com",
+    "BLOG__HOSTS": "blog.example.com",
+    "BLOG__MAX_SIGNUPS": "5",
+}
+
+
+def _of_several(gcloud: Gcloud) -> None:
+    lose_secret(gcloud, "DATABASE_URL")
+    for name in services.chosen(None, applications=("shop", "blog"))[1].secrets:
+        if "__" in name:
+            lose_secret(gcloud, name)
+    for name in ("SHOP", "BLOG"):
+        url = VALUES["DATABASE_URL"].replace("ep-", f"ep-{name.lower()}-")
+        set_secret(gcloud, f"{name}__DATABASE_URL", url)
+
+
+def test_several_applications_get_their_settings_and_secrets_in_one_service(gcloud: Gcloud) -> None:
+    _of_several(gcloud)
+    done = gcloud.run("apply", **WHERE, **APPLICATIONS)
+    assert done.returncode == 0, done.stderr
+    assert "Not tested: run make smoke URL=" in done.stdout
+    public, private = (parse(words)[2] for words in gcloud.called("run deploy"))
+    for flags in (public, private):
+        variables = flags["--set-env-vars"].removeprefix("^|^").split("|")
+        assert {f"{name}={value}" for name, value in APPLICATIONS.items()} <= {*variables}
+        assert {
+            "SHOP__DATABASE_URL=SHOP__DATABASE_URL:7",
+            "BLOG__DATABASE_URL=BLOG__DATABASE_URL:7",
+        } <= {*flags["--set-secrets"].split(",")}
+        assert ",DATABASE_URL" not in flags["--set-secrets"]
+        # Nobody reaches the private one but through Cloud Run, by its only host.
+        assert ("TRUST_FORWARDED_HOST=true" in variables) is (flags is private)
+
+
+def test_an_application_without_a_database_or_a_host_is_named_before_anything_is_deployed(
+    gcloud: Gcloud,
+) -> None:
+    _of_several(gcloud)
+    lose_secret(gcloud, "BLOG__DATABASE_URL")
+    done = gcloud.run("apply", **WHERE, **(APPLICATIONS | {"SHOP__HOSTS": ""}))
+    assert done.returncode == 2
+    assert "The secret BLOG__DATABASE_URL has no value" in done.stderr
+    assert "shop: HOSTS is missing" in done.stderr
+    assert gcloud.called("run deploy") == []
+
+
+def test_setting_up_several_makes_a_secret_for_each_database(gcloud: Gcloud) -> None:
+    _nothing_there(gcloud)
+    done = gcloud.run("setup", PROJECT="my-project", **APPLICATIONS)
+    assert done.returncode == 0, done.stderr
+    assert {w[2] for w in gcloud.called("secrets create")} == {
+        "SESSION_SECRET",
+        "SHOP__DATABASE_URL",
+        "BLOG__DATABASE_URL",
+        "ADMIN_TOKEN",
+    }

@@ -17,6 +17,7 @@ from tests.support.emulator import ROOT, environment
 FLOORS = (
     ("main", "deploy"),
     ("functions",),
+    ("shared.applications",),
     ("shared.web", "shared.mail.command"),
     ("shared.application", "shared.transfer"),
     ("shared.doctor",),
@@ -169,7 +170,9 @@ def test_plain_data_and_the_hashes_need_nothing_of_ours_but_errors_and_formats()
 
 @pytest.mark.parametrize("entry_point", ["health", "login", "session"])
 def test_without_key_pairs_nothing_is_loaded_that_reads_or_uses_them(entry_point: str) -> None:
-    code = f"import sys, main; main.{entry_point}; main.application.tokens; print(*sys.modules)"
+    code = (
+        f"import sys, main; main.{entry_point}; main.applications.own.tokens; print(*sys.modules)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, check=True
     )
@@ -203,7 +206,7 @@ def test_a_probe_loads_neither_the_database_nor_the_password_hasher() -> None:
 FIRST_LOGIN = """
 import dataclasses, json, sys, main
 main.login
-app = main.application
+app = main.applications.own
 app.accounts, app.tokens, app.alerts, app.janitor
 classes = {
     f"{name}.{key}"

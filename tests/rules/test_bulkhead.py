@@ -31,10 +31,10 @@ class Callers:
         self._threads = threads
         self._leave = threading.Semaphore(0)
 
-    def come(self, name: str, client: Client) -> Future[None]:
+    def come(self, name: str, client: Client, application: str = "") -> Future[None]:
         """Have somebody come, and return when they hold a place, wait, or were refused."""
         before = self._settled()
-        caller = self._threads.submit(self._call, name, client)
+        caller = self._threads.submit(self._call, name, client, application)
         until(lambda: caller.done() or self._settled() != before)
         return caller
 
@@ -58,17 +58,19 @@ class Callers:
     def _settled(self) -> tuple[list[str], list[object]]:
         return self.served.copy(), list(self.bulkhead._waiting)
 
-    def _call(self, name: str, client: Client) -> None:
-        with self.bulkhead.place(client):
+    def _call(self, name: str, client: Client, application: str) -> None:
+        with self.bulkhead.place(client, application):
             self.served.append(name)
             assert self._leave.acquire(timeout=SECONDS)
 
 
 @contextmanager
-def _callers(places: int = 1, room: int = 4, *, holders: int = 1) -> Iterator[Callers]:
+def _callers(
+    places: int = 1, room: int = 4, *, holders: int = 1, is_shared: bool = False
+) -> Iterator[Callers]:
     """Give a bulkhead whose places somebody of D holds already."""
     with ThreadPoolExecutor(40) as threads:
-        callers = Callers(Bulkhead(places, room, patience=SECONDS), threads)
+        callers = Callers(Bulkhead(places, room, patience=SECONDS, is_shared=is_shared), threads)
         for number in range(holders):
             callers.come(f"holder {number}", D)
         try:
@@ -177,6 +179,56 @@ def test_beside_any_number_of_connections_of_one_network_everybody_else_is_let_i
             assert callers.next() == owner
             callers.come(f"hostile again {number}", A)
             assert callers.bulkhead.counts() == Counts(held=2, waiting=4)
+
+
+def test_of_several_applications_none_has_the_last_place() -> None:
+    with _callers(3, 9, holders=0, is_shared=True) as callers:
+        for number, client in enumerate((A, B, C)):
+            callers.come(f"shop {number}", client, "shop")
+        assert callers.bulkhead.counts() == Counts(held=2, waiting=1)
+        callers.come("blog", A, "blog")
+        assert callers.served == ["shop 0", "shop 1", "blog"]
+        assert callers.bulkhead.counts() == Counts(held=3, waiting=1)
+
+
+def test_a_place_that_becomes_free_is_not_kept_from_whoever_may_have_it() -> None:
+    with _callers(2, 9, holders=0, is_shared=True) as callers:
+        callers.come("shop 1", A, "shop")
+        callers.come("shop 2", B, "shop")
+        callers.come("blog 1", A, "blog")
+        callers.come("blog 2", B, "blog")
+        assert callers.served == ["shop 1", "blog 1"]
+        assert {callers.next(), callers.next()} == {"shop 2", "blog 2"}
+
+
+def test_the_application_that_was_served_least_recently_is_next_whatever_its_networks() -> None:
+    with _callers(room=20) as callers:
+        callers.come("shop a", A, "shop")
+        callers.come("blog a", A, "blog")
+        assert [callers.next(), callers.next()] == ["shop a", "blog a"]
+        for name, client in (("shop b", B), ("shop c", C)):
+            callers.come(name, client, "shop")
+        callers.come("blog a again", A, "blog")
+        callers.come("blog a anew", A, "blog")
+        order = [callers.next() for _ in range(4)]
+        assert order == ["shop b", "blog a again", "shop c", "blog a anew"]
+
+
+def test_an_application_that_is_flooded_makes_room_for_another_and_not_the_reverse() -> None:
+    with _callers(room=5) as callers:
+        flood = [
+            callers.come(f"shop {number}", Client(f"100.64.{number}.7"), "shop")
+            for number in range(4)
+        ]
+        assert _cause(callers.come("shop 4", Client("100.64.4.7"), "shop")) == module._CAUSES[FULL]
+        callers.come("blog 1", A, "blog")
+        assert _cause(flood[3]) == module._CAUSES[DISPLACED]
+        callers.come("blog 2", A, "blog")
+        assert _cause(flood[2]) == module._CAUSES[DISPLACED]
+        # Both have two now.
+        assert _cause(callers.come("blog 3", A, "blog")) == module._CAUSES[FULL]
+        again = Client("100.64.0.7")
+        assert _cause(callers.come("shop 5", again, "shop")) == module._CAUSES[FULL]
 
 
 def test_who_finds_no_place_in_time_is_refused_and_takes_nothing_with_them() -> None:

@@ -16,7 +16,7 @@ from shared.errors import InvalidInput, StoreUnreachable
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
 from shared.web.streaming import stream_answer
-from tests.support.google_functions import api, application
+from tests.support.google_functions import api, applications
 
 CHUNK = 64 * 1024
 
@@ -54,4 +54,4 @@ def _digest(call: Call) -> Generator[dict[str, Any], None, None]:
 
 def routed(request: Any) -> Response:
     """Serve the endpoint beside the product's own paths."""
-    return digest(application, request) if request.path == "/api/digest" else api(request)
+    return digest(applications.own, request) if request.path == "/api/digest" else api(request)

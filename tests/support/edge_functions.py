@@ -99,5 +99,5 @@ _PATHS = {
 def routed(request: Any) -> Response:
     """Serve the endpoints beside the product's own paths."""
     if endpoint := _PATHS.get(request.path):
-        return endpoint(main.application, request)
+        return endpoint(main.applications.own, request)
     return main.api(request)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from main import api, application
+from main import api, applications
 from shared.credentials import id_tokens
 
-__all__ = ["api", "application"]
+__all__ = ["api", "applications"]
 
 if url := os.environ.get("TEST_CERTIFICATES_URL"):
     id_tokens.GOOGLE = replace(id_tokens.GOOGLE, certificates_url=url)

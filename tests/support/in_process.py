@@ -55,7 +55,7 @@ class Served:
         with patch.dict(os.environ, self._variables, clear=True):
             create_app: Callable[[str, str], Flask] = functions_framework.create_app
             self._flask = create_app(self._target, f"{ROOT}/main.py")
-        self.application: Application = sys.modules["main"].application
+        self.application: Application = sys.modules["main"].applications.own
         self.settings: Settings = self.application.settings
         self.store: Store = self.application.store
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.in_process import Served
 
 TOKENS = MailTokens(Signing(["x" * 32]))
-_LINK = re.compile(r"^http://localhost:8080/(\w+)#token=(\S+)$", re.MULTILINE)
+_LINK = re.compile(r"^http://(?:\w+\.)?localhost:8080/(\w+)#token=(\S+)$", re.MULTILINE)
 
 
 def taken(store: Store) -> list[Mail]:

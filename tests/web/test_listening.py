@@ -97,7 +97,7 @@ def test_a_developer_is_told_when_it_serves_and_where_everything_is(
     settings = Settings.from_env(variables | {"SESSION_SECRET": SECRET})
     for host, shown in (("0.0.0.0", "localhost"), ("::", "localhost"), ("::1", "[::1]")):  # noqa: S104
         here = f"http://{shown}:8080"
-        listening.announce(settings, host, 8080)
+        listening.announce([settings], host, 8080)
         assert capsys.readouterr().err.splitlines() == [
             f"Serving on {here} (Ctrl-C ends it)",
             "  users      in the database auth of db.example.com",

@@ -149,7 +149,7 @@ def test_it_serves_where_nothing_can_be_written_and_nobody_has_a_home(tmp_path: 
         'tempfile.tempdir = "/nowhere"\n'  # as Python does where no folder can be written to
         f'sys.path.insert(0, "{ROOT}")\n'
         "del sys.modules[__name__]\n"
-        "from main import api, application\n"
+        "from main import api, applications\n"
     )
     with server(tmp_path, source=str(source), HOME="") as emulator:
         everybody_is_answered(emulator, 1)
@@ -162,7 +162,7 @@ def test_who_stops_it_while_it_starts_does_not_wait_for_its_grace(tmp_path: Path
         "import os, sys, time\n"
         f'sys.path.insert(0, "{ROOT}")\n'
         "del sys.modules[__name__]\n"
-        "from main import api, application\n"
+        "from main import api, applications\n"
         # The worker is slow, as on a busy machine.
         f"stop = lambda: (os.killpg(0, {int(signal.SIGINT)}), time.sleep(0.3))\n"
         "os.register_at_fork(after_in_child=stop)\n"
