@@ -31,7 +31,7 @@ def dashboard(call: Call) -> Response:
     return rendering.styled_page(
         "dashboard.html",
         "dashboard.css",
-        environment=call.settings.environment,
+        environment=", ".join(filter(None, (call.settings.application, call.settings.environment))),
         now=_moment(call.now),
         started=_moment(metrics.STARTED_AT),
         width=charts.WIDTH,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
+from shared.observe import request_context
 from shared.observe.notices import Notices
 
 if TYPE_CHECKING:
@@ -252,12 +253,16 @@ class Application:
         """The alerts of this process."""
         from shared.observe.alerts import Alerts
 
-        return Alerts(self.settings.alerts)
+        return Alerts(self.settings.alerts, self.settings.application)
 
     def check_alerts(self) -> None:
         """See whether something is wrong, and tell whoever should know."""
+        for app in self.hosted:  # That nobody calls an application is no reason not to look.
+            app.check_alerts()
         webhook = self.settings.alerts.webhook
-        self.alerts.check(self.seconds_away(), self._seconds_unsent(), webhook, time.monotonic())
+        away, unsent = self.seconds_away(), self._seconds_unsent()
+        with request_context.application(self.settings.application):
+            self.alerts.check(away, unsent, webhook, time.monotonic())
 
     def seconds_away(self) -> float | None:
         """Give the duration of the current outage, or None; does not query the database."""

@@ -60,9 +60,9 @@ class _Minute:
 class Alerts:
     """Counts requests by the minute and evaluates the rules. Safe to share between threads."""
 
-    def __init__(self, thresholds: AlertSettings) -> None:
-        """Start with every alert resolved."""
-        self._thresholds = thresholds
+    def __init__(self, thresholds: AlertSettings, application: str = "") -> None:
+        """Start with every alert resolved; they may be those of one of several applications."""
+        self._thresholds, self._application = thresholds, application
         self._counting = threading.Lock()
         self._judging = threading.Lock()
         self._checking = threading.Lock()
@@ -188,6 +188,9 @@ class Alerts:
             "at": to_iso(time.time()),
             "text": f"{alert.state}: {alert.sentence}",
         }
+        if self._application:
+            members["application"] = self._application
+            members["text"] = f"{self._application}, {members['text']}"
         try:
             https.send(
                 webhook,

@@ -278,6 +278,17 @@ def test_each_line_of_the_log_names_the_application(
     until(lambda: of("A mail is in ") == {*NAMES})
 
 
+def test_an_alert_names_the_application_and_a_probe_alone_is_enough_for_it(
+    process: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = Called(process, "shop")
+    for _ in range(60):
+        shop.app.alerts.record("login", 500, 0.1, "", time.monotonic())
+    process.send("GET", "/api/livez", [("Host", "127.0.0.1")])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["application"] for line in lines if line.get("alert")] == ["shop"]
+
+
 def test_metrics_name_the_application_of_each_pool(shop: Called, settings: dict[str, str]) -> None:
     text = shop.send("GET", "/api/metrics", bearer=ADMIN).text
     has_database = "SHOP__DATABASE_URL" in settings
