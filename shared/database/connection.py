@@ -61,6 +61,8 @@ class _Answers(io.BufferedRWPair):
     """What the server says, up to `left` bytes: pg8000 believes every length that it is told."""
 
     left = MAX_LOGIN
+    taken = 0
+    """Bytes that were read from here, of those that the socket has received."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read so many bytes. Raises StoreRefused where they are too many."""
@@ -69,11 +71,22 @@ class _Answers(io.BufferedRWPair):
         if size > self.left:
             raise StoreRefused(cause="the server's answer is longer than any expected answer")
         self.left -= size
-        return super().read(size)
+        data = super().read(size)
+        self.taken += len(data)
+        return data
 
 
 class PostgresSocket(DeadlineSocket):
     """A socket on which pg8000 reads and writes."""
+
+    received = 0
+    """Bytes of what the server has said."""
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        """Receive in the time that is left, and count."""
+        size = super().recv_into(*args, **kwargs)
+        self.received += size
+        return size
 
     def makefile(self, *_: Any, **__: Any) -> _Answers:  # type: ignore[override]  # only pg8000's call
         """Give what pg8000 reads and writes."""
@@ -271,6 +284,8 @@ class Connection(pg8000.core.CoreConnection, Session):  # type: ignore[misc]  # 
 
     def is_stale(self) -> bool:
         """Tell whether the server has said something unasked, such as good-bye."""
+        if self._tls.received > self._sock.taken or self._tls.pending():
+            return True
         poll = select.poll()
         poll.register(self._tls, select.POLLIN)
         return bool(poll.poll(0))

@@ -114,6 +114,29 @@ def test_a_row_whose_lengths_do_not_add_up_is_no_answer(authority: Authority, ro
         assert "could not be read" in failure(pool)
 
 
+@pytest.mark.parametrize("length", [200, 8192], ids=["in a buffer", "in TLS"])
+def test_what_is_said_unasked_is_nobodys_answer(authority: Authority, length: int) -> None:
+    """It has come with the true answer, and waits where no poll of the socket sees it."""
+    heard: list[bytes] = []
+
+    def says(text: bytes) -> bytes:
+        described = b"\0\x01c\0" + struct.pack("!ihihih", 0, 0, 25, -1, -1, 0)
+        row = message(b"D", b"\0\x01" + struct.pack("!i", len(text)) + text)
+        settings = message(b"D", b"\0\0")
+        return settings + message(b"T", described) + row + message(b"C", b"SELECT 1\0") + READY
+
+    def behave(tls: ssl.SSLSocket) -> None:
+        be_asked(tls)
+        tls.sendall(says(true) + says(b"false"))
+        heard.append(tls.recv(4096))
+
+    true = b"x" * (length - len(says(b"")))
+    with lied_to(authority, behave) as pool:
+        for _ in range(3):
+            assert pool.execute("SELECT 1") == [[true.decode()]]
+    assert heard == [message(b"X")] * 3
+
+
 @pytest.mark.parametrize("oid", [114, 3802])
 def test_json_that_is_nested_too_deeply_is_no_answer(authority: Authority, oid: int) -> None:
     value = b"[" * 100_000
