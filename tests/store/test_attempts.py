@@ -115,6 +115,18 @@ def test_a_network_is_no_longer_known_after_as_long_as_a_session_lasts(store: St
     assert not _may_try(store, HERE)
 
 
+def test_a_network_is_not_known_by_a_password_that_a_session_gave_there(store: Store) -> None:
+    """Or whoever took the session along could sign in from there untold."""
+    _log_in(store, THERE)
+    attempt = store.begin_reauthentication(session_of(_ada(store)), HERE)
+    assert attempt.credentials
+    assert store.change_password(attempt, attempt.credentials, "new")
+    for number in range(6):
+        assert _may_try(store, Client(f"192.0.2.{number}"))
+    assert not _may_try(store, HERE)
+    assert _may_try(store, THERE)
+
+
 def test_success_gives_an_account_all_its_attempts_back(store: Store) -> None:
     for _ in range(4):
         assert [_may_try(store) for _ in range(2)] == [True, True]

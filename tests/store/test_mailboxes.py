@@ -427,6 +427,17 @@ def test_new_networks_are_told_of_once_a_week(store: Store) -> None:
     assert [mail.kind for mail in taken(store)] == ["new_sign_in"]
 
 
+def test_a_sign_in_is_told_where_the_password_was_given_before_by_a_session(store: Store) -> None:
+    user, elsewhere = _create(store), Client("192.0.2.1")
+    _by_password(store, CLIENT)
+    attempt = store.begin_reauthentication(session_of(user), elsewhere)
+    assert attempt.credentials
+    assert store.change_password(attempt, attempt.credentials, "new")
+    assert [mail.kind for mail in taken(store)] == ["password_changed"]
+    assert _by_password(store, elsewhere)
+    assert [mail.kind for mail in taken(store)] == ["new_sign_in"]
+
+
 def test_what_nobody_delivers_any_more_is_forgotten(store: Store) -> None:
     _create(store)
     _ask(store)

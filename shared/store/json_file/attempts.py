@@ -155,7 +155,8 @@ class MemoryAttempts:
         user, now = succeeded(attempt), time.monotonic()
         with self._counting:
             row = self._spend(success_key(user.id), self._limits.success, now, prolongs=False)
-            self._forget(attempt.keys, now, gives_back=row.remaining >= 0)
+            gives_back, is_login = row.remaining >= 0, kind == "login"
+            self._forget(attempt.keys, now, gives_back=gives_back, is_login=is_login)
         if row.remaining < 0:
             raise too_many(row.expires_at - now, kind, user, attempt.account)
 
@@ -199,16 +200,18 @@ class MemoryAttempts:
         return InvalidCredentials(self._limits.lockout_seconds, event=event)
 
     def forget(self, keys: Keys) -> None:
-        """Forget an attempt that another store has counted as a success."""
+        """Forget an attempt that another store has counted as a login."""
         with self._counting:
-            self._forget(keys, time.monotonic(), gives_back=True)
+            self._forget(keys, time.monotonic(), gives_back=True, is_login=True)
 
-    def _forget(self, keys: Keys, now: float, *, gives_back: bool) -> None:
+    def _forget(self, keys: Keys, now: float, *, gives_back: bool, is_login: bool) -> None:
         client = self._rows.get(keys.client)
         if client and gives_back:
             client.remaining = min(client.remaining + 1, self._limits.client)
         if login := self._rows.get(keys.login):
-            login.remaining, login.known_until = self._limits.login, now + KNOWN_SECONDS
+            login.remaining = self._limits.login
+            if is_login:
+                login.known_until = now + KNOWN_SECONDS
         if account := self._rows.get(keys.account):
             account.remaining = self._limits.account
 

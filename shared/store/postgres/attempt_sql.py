@@ -108,7 +108,8 @@ def count_success(
     """Write the SQL that counts a success, and does what follows unless there were too many.
 
     It forgets the attempts before it. A success too many gives the network nothing back, so that
-    what it writes is bounded as it is for failures.
+    what it writes is bounded as it is for failures. The network is known by a login alone: who took
+    a session along, and the password, is new where they sign in.
 
     `then` asks `allowed`, and gives a row where it was done; only then is the audit told of the
     `kind`, and of `begun` that it was throttled where it was not allowed. `more` comes after the
@@ -136,7 +137,8 @@ def count_success(
         RETURNING 1
     ), login AS (
         UPDATE auth_attempts SET remaining = :login_limit::int,
-            known_until = {after(":known_seconds")}
+            known_until = CASE '{kind}' WHEN 'login' THEN {after(":known_seconds")}
+                ELSE known_until END
         WHERE key = :login_key AND (SELECT count(*) FROM client) >= 0 RETURNING 1
     ), account AS (
         UPDATE auth_attempts SET remaining = :account_limit::int
