@@ -8,7 +8,7 @@ that is more than a count tells, and at last the result or an error. Never a has
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,9 +18,11 @@ from flask import Response
 from functions.mail_responses import deliver
 from shared.database.pool import Database
 from shared.errors import InvalidInput, TransferRefused
+from shared.model.users import User
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer import importing, reconciling, rollback, status
+from shared.transfer.announcing import announce
 from shared.transfer.importing import Plan
 from shared.transfer.sources import CHUNK, Source, open_source
 from shared.transfer.steps import PATIENCE, Done, Event, Ready, run, to_json
@@ -161,12 +163,17 @@ def _without_names(found: Plan) -> Line:
 
 
 def _lines(call: Call, steps: Steps) -> Generator[Line, None, None]:
+    ended: Sequence[User] = ()
     with closing(run(steps)) as events:
         for event in events:
             if isinstance(event, Done):
+                if ended and call.settings.revocations.url is not None:
+                    call.log["cause"] = announce(call.app.revocations, ended) or None
                 call.log |= {name: event.result.get(name) for name in ("batch", "counts")}
                 yield {"event": "result"} | event.result
-            elif not isinstance(event, Ready):
+            elif isinstance(event, Ready):
+                ended = event.ended
+            else:
                 line = to_json(event)
                 line.pop("email", None)
                 yield line

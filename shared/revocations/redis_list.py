@@ -40,6 +40,8 @@ MAX_IDLE = 30.0
 """Seconds after which an idle connection may have been forgotten on the way."""
 _MAX_ANSWER = 64 * 1024
 """Bytes that an exchange may receive, of a few dozen."""
+_AT_ONCE = 250
+"""Users in one exchange, where there are many."""
 _MAX_CONNECTIONS = 64
 """That are kept idle: more than a process has threads."""
 
@@ -85,12 +87,21 @@ class Revocations:
 
     def add(self, *ended: Session | User) -> None:
         """Put sessions on the list, and users, for all sessions of the epochs that they have."""
-        keys = {
-            self._session_key(one.sid) if isinstance(one, Session) else self._epoch_key(one)
-            for one in ended
-        }
-        if keys:
-            self._ask("write", [("SET", key, 1, "EX", KEPT_SECONDS) for key in sorted(keys)])
+        if ended:
+            self._ask("write", self._writes(ended))
+
+    def add_many(self, ended: Sequence[User]) -> str | None:
+        """Do the same for many; give what is wrong, or None.
+
+        Each exchange is of so few that it takes no longer than one of a request may.
+        """
+        try:
+            for first in range(0, len(ended), _AT_ONCE):
+                commands = self._writes(ended[first : first + _AT_ONCE])
+                self._exchange(commands, time.monotonic() + self._seconds)
+        except Exception as error:  # noqa: BLE001  # a false server can have its parser raise any
+            return self._cause(error)
+        return None
 
     def reach(self) -> bool:
         """Tell whether Redis answers, as far as it is asked now."""
@@ -115,6 +126,13 @@ class Revocations:
         """Close the idle connections. The list can be used again."""
         while self._idle:
             self._idle.pop()[1].disconnect()
+
+    def _writes(self, ended: Sequence[Session | User]) -> list[Command]:
+        keys = {
+            self._session_key(one.sid) if isinstance(one, Session) else self._epoch_key(one)
+            for one in ended
+        }
+        return [("SET", key, 1, "EX", KEPT_SECONDS) for key in sorted(keys)]
 
     def _session_key(self, sid: str) -> str:
         return f"{self._prefix}:{self._pseudonyms.of(f'session {sid}')}"

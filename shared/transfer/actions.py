@@ -15,7 +15,6 @@ import click
 
 from shared import errors, files
 from shared.formats.counts import count
-from shared.settings import Settings
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import (
@@ -148,6 +147,7 @@ def apply(
         )
     if done.batch:
         command.done = "import"
+        command.announce()
     _show(command, f"Import of {path} to {command.place}", done.plan, APPLIED)
     proof: list[tuple[str, object, str]] = [("users' SHA-256", done.plan.users_sha256, "")]
     if done.batch:
@@ -235,11 +235,13 @@ def rollback_(command: Command, batch: str, dry_run: bool, yes: bool) -> None:
             if isinstance(event, Ready):
                 outputs.end()
                 command.ignore_interrupts()
+                command.ended = event.ended
 
         done = command.display.run(
             rollback.roll_back(command.database(), batch, run_by=command.who), on_event=on_event
         )
     command.done = "rollback"
+    command.announce()
     command.display.table(
         f"Rolled back {batch}",
         [(verdict, number, ROLLED_BACK[verdict]) for verdict, number in done.counts.items()],
@@ -258,13 +260,11 @@ def snapshot_(command: Command) -> None:
     """
     settings, database = command.settings, command.database()
     path = settings.store.snapshot_file
-    secrets = settings.credentials.session_secrets
-    if not command.has_secret:
-        if settings.web.secure:
-            raise click.UsageError(
-                "SESSION_SECRET is missing: set the functions' own, or they reject the snapshot."
-            )
-        secrets = Settings.from_env().complete().credentials.session_secrets
+    secrets = command.session_secrets()
+    if not secrets:
+        raise click.UsageError(
+            "SESSION_SECRET is missing: set the functions' own, or they reject the snapshot."
+        )
     users = Snapshot.of(settings.store, settings.database, secrets).take(database, time.time())
     command.done = "snapshot"
     command.display.table(
@@ -385,6 +385,7 @@ def _apply(
                     copy_rows(again, rejected, partial(outputs.write, "rejected"))
                 outputs.end()
                 command.ignore_interrupts()
+                command.ended = event.ended
 
         done = _run(
             command,

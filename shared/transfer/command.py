@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.url import DatabaseUrl
 from shared.environment import Environment, InvalidSettings
+from shared.model.users import User
 from shared.settings import Settings
 from shared.store.postgres.email_keys import Correction
 from shared.store.postgres.preparation import bring_up_to_date
-from shared.transfer import access
+from shared.transfer import access, announcing
 from shared.transfer.steps import PATIENCE
 from shared.transfer.terminal import Display
 from shared.transfer.wording import Face
@@ -32,6 +33,8 @@ UNDER_MAKE = "UNDER_MAKE"
 """The variable that make sets: the reader knows its targets and ARGS, not our options."""
 FAILED, USAGE, REJECTED, OUTDATED, DIFFERENT, UNKNOWN, QUARANTINED = 1, 2, 3, 4, 5, 6, 7
 INTERRUPTED = 130
+_REDIS_SECONDS = 5.0
+"""For each exchange with Redis."""
 EXIT_CODES = """
 \b
 Exit codes:
@@ -84,8 +87,8 @@ class Command:
         """A sentence about what an unfinished action has changed so far."""
         self.done = ""
         """The completed action, after which only its report can fail."""
-        env = Environment(os.environ, os.environ.get("APPLICATION", ""))
-        self.has_secret = env.text("SESSION_SECRET") is not None
+        self.ended: Sequence[User] = ()
+        """Users whose sessions it has ended."""
         # No session is made here, and a generated secret must not be left behind.
         secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(48)
         self.settings = Settings.from_env(os.environ | {"SESSION_SECRET": secret})
@@ -151,6 +154,30 @@ class Command:
         if self.migrated:
             return f"Applied {', '.join(self.migrated)}; nothing else was changed."
         return "Nothing was changed."
+
+    def session_secrets(self) -> Sequence[str]:
+        """Give the functions' own, in development those that are kept; none where nobody can."""
+        own = Environment(os.environ, self.settings.application)
+        if own.text("SESSION_SECRET") is not None:
+            return self.settings.credentials.session_secrets
+        if self.settings.web.secure:
+            return ()
+        return Settings.from_env().complete().credentials.session_secrets
+
+    def announce(self) -> None:
+        """Put on the list of revocations, where there is one, whose sessions have ended."""
+        url = self.settings.revocations.url
+        if url is None or not self.ended:
+            return
+        from shared.revocations.redis_list import Revocations  # It loads redis.
+
+        secrets, name = self.session_secrets(), self.settings.application
+        revocations = Revocations(url, secrets, name, seconds=_REDIS_SECONDS) if secrets else None
+        try:
+            self.display.remark(announcing.announce(revocations, self.ended))
+        finally:
+            if revocations is not None:
+                revocations.close()
 
     def confirm(self, question: str) -> None:
         """Ask. Raises Declined for a no, click.Abort for Ctrl-C, UsageError without a terminal."""

@@ -167,7 +167,7 @@ def apply(
         if report is not None:
             for lines in staging.report_lines(connection):
                 report(lines)
-        yield Ready()
+        yield Ready(writing.ended(connection, number) if found.counts[staging.CHANGED] else ())
         commit(database, connection, lambda fresh: batches.find(fresh, batch_id) is not None)
     return Applied(plan=found, batch=batch_id, revoked_sessions=revoked)
 

@@ -11,9 +11,11 @@ from shared.database.pool import Database
 from shared.errors import StoreFault, TransferRefused
 from shared.formats.timestamps import to_iso
 from shared.model.user_record import COLUMNS
+from shared.model.users import User
 from shared.store.postgres import neighbours
 from shared.store.postgres.statements import next_epoch
 from shared.transfer import access, batches, staging
+from shared.transfer.announcing import read_ended
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, transaction
 from shared.transfer.users_table import DIGEST, HELD, assignments
 
@@ -70,6 +72,11 @@ INSERT INTO rolled_back_users
 SELECT u.id, u.email, NULL, 'signed_up' FROM users u
 WHERE u.created_at > (SELECT applied_at FROM import_batches WHERE number = :batch::bigint)
   AND NOT EXISTS (SELECT FROM import_records r WHERE r.user_id = u.id)
+"""
+_ENDED = """
+SELECT u.id, u.epoch FROM rolled_back_users r JOIN users u ON u.id = r.user_id
+WHERE r.verdict = 'removed'
+OR (r.verdict = 'restored' AND u.epoch <> (r.previous->>'epoch')::int)
 """
 _REMOVE = "DELETE FROM users USING rolled_back_users r WHERE id = r.user_id AND verdict = 'removed'"
 _RESTORE = f"""
@@ -172,7 +179,7 @@ def roll_back(
         batch = str(_find(connection, batch_id))
         yield Progress("write")
         try:
-            _take_back(connection, batch, run_by)
+            ended = _take_back(connection, batch, run_by)
         except StoreFault as error:
             table, constraint = (error.objects.get(name) for name in ("table", "constraint"))
             if error.sqlstate not in sqlstate.REFERRED_TO or table in (None, "users"):
@@ -184,7 +191,7 @@ def roll_back(
             ) from error
         done = _rolled_back(connection, batch_id)
         yield from _outcomes(connection)
-        yield Ready()
+        yield Ready(ended)
         commit(database, connection, is_done)
     return done
 
@@ -219,9 +226,10 @@ def _judge(connection: Connection, batch: str, *, lock: bool) -> None:
     connection.run_script("ANALYZE rolled_back_users")
 
 
-def _take_back(connection: Connection, batch: str, run_by: str) -> None:
-    """Take back what a batch brought and nobody has changed since."""
+def _take_back(connection: Connection, batch: str, run_by: str) -> list[User]:
+    """Take back what a batch brought and nobody has changed since; give whose sessions it ends."""
     _judge(connection, batch, lock=True)
+    ended = read_ended(connection, _ENDED)
     connection.run_script(f"{_REMOVE}; {_RESTORE}; SET CONSTRAINTS ALL IMMEDIATE")
     if connection.execute(_TAKEN_BACK_WRONGLY)[0][0]:
         raise TransferRefused(
@@ -235,6 +243,7 @@ def _take_back(connection: Connection, batch: str, run_by: str) -> None:
             "Verification failed: the batch could not be closed; a trigger or rule of "
             "import_batches keeps it open. Nothing was changed."
         )
+    return ended
 
 
 def _rolled_back(connection: Connection, batch_id: str) -> RolledBack:

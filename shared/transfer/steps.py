@@ -18,6 +18,7 @@ from shared.database.connection import Connection
 from shared.database.faults import ConnectionLost
 from shared.database.pool import Database
 from shared.errors import CommitUnknown, StoreFault, StoreUnavailable, TransferRefused
+from shared.model.users import User
 from shared.store.postgres.preflight import Obstacle, obstacles
 from shared.transfer import access, staging
 
@@ -59,6 +60,9 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Everything is written and proven; the next step is the COMMIT."""
+
+    ended: Sequence[User] = ()
+    """Users whose sessions of that epoch it ends; not all, where they are very many."""
 
 
 Event = Progress | Outcome | Ready

@@ -113,6 +113,11 @@ class Display:
         if self.as_json:
             self._write({"event": "result"} | members)
 
+    def remark(self, sentence: str) -> None:
+        """Say what a person is to know, if anything, of something that was done all the same."""
+        if sentence:
+            click.secho(printable(sentence), fg="yellow", err=True)
+
     def error(self, code: str, sentence: str) -> None:
         """Say what went wrong."""
         if self.as_json:

@@ -10,8 +10,10 @@ import json
 from shared.database import sqlstate
 from shared.database.connection import Connection
 from shared.errors import StoreFault, StoreUnavailable, TransferRefused
+from shared.model.users import User
 from shared.store.postgres import neighbours
 from shared.transfer import staging
+from shared.transfer.announcing import read_ended
 from shared.transfer.users_table import (
     DIGEST,
     HELD,
@@ -77,6 +79,11 @@ WITH held AS MATERIALIZED (
 )
 UPDATE import_records r SET digest = held.digest FROM held
 WHERE r.user_id = held.id AND r.batch = :batch::bigint
+"""
+_ENDED = """
+SELECT u.id, (r.previous->>'epoch')::int
+FROM import_records r JOIN users u ON u.id = r.user_id
+WHERE r.batch = :batch::bigint AND u.epoch <> (r.previous->>'epoch')::int
 """
 _KEEP_UNRECORDED = """
 UPDATE staged_users s SET verdict = 'kept' WHERE verdict = 'changed' AND NOT EXISTS (
@@ -244,6 +251,11 @@ def _require_own_ids(connection: Connection, inserted: int) -> None:
         f"Verification failed: row {row} (user {user_id}) came into users with another id; "
         f"{keeper} of the table changes it. Nothing was changed."
     )
+
+
+def ended(connection: Connection, batch: int) -> list[User]:
+    """Give the users whose sessions a batch ends, as they were."""
+    return read_ended(connection, _ENDED, batch=batch)
 
 
 def revoke_sessions(connection: Connection) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from shared.credentials.passwords import PasswordHasher
 from shared.revocations.redis_list import PAUSE, SECONDS
 from tests.support.certificates import Authority
 from tests.support.emulator import Emulator, running_emulator
@@ -18,6 +20,7 @@ from tests.support.mails import token_for
 from tests.support.outage import ADMIN, PASSWORD
 from tests.support.postgres import Server
 from tests.support.redis_servers import RedisServer, false_redis, running_redis
+from tests.support.transfers import user as imported
 from tests.support.waiting import until
 
 NEW = "another horse battery staple"
@@ -165,6 +168,29 @@ def test_what_ends_a_session_ends_it_in_the_other_process_at_once(pair: Pair, ev
         assert answer.status_code == 401
         assert answer.json()["code"] == "not_authenticated"
         assert pair.looks_in(process, other) == 200
+
+
+def test_an_import_and_its_rollback_end_sessions_at_once(pair: Pair) -> None:
+    row = imported(next(_numbers), password=PasswordHasher(4).hash(PASSWORD))
+    other = row | {"password": PasswordHasher(4).hash(NEW)}
+
+    def migrate(rows: list[dict[str, object]] | None = None, **options: str) -> str:
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        with pair.here.client(headers=headers) as client:
+            answer = client.post("/api/migrate", params=options, json=rows)
+        *_, result = map(json.loads, answer.text.splitlines())
+        assert result["event"] == "result", result
+        return str(result["batch"])
+
+    first = migrate([row], action="apply")
+    token = pair.log_in(row)
+    second = migrate([other], action="apply")
+    assert pair.looks_in(pair.there, token) == 401
+    for batch, password in ((second, NEW), (first, PASSWORD)):
+        token = pair.log_in(row, password=password)
+        assert pair.looks_in(pair.there, token) == 200
+        migrate(action="rollback", batch=batch)
+        assert pair.looks_in(pair.there, token) == 401
 
 
 def test_a_session_that_goes_on_costs_no_statement(pair: Pair) -> None:
