@@ -7,11 +7,12 @@ variable WRITE_OUTAGES a run writes its rows into the document instead of compar
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ import pytest
 
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
+from shared.revocations.redis_list import PAUSE
 from shared.settings import Settings
 from shared.store.postgres.preparation import bring_up_to_date
 from tests.support.emulator import ROOT, environment, running_emulator
@@ -27,7 +29,9 @@ from tests.support.mail_servers import Certificates, MailServer, url_of
 from tests.support.outage import ADMIN, PASSWORD, RECOVERY_SECONDS, stale
 from tests.support.outages import FAULTS, Fault, Instance
 from tests.support.postgres import PgBouncer, Server, running_pgbouncer, running_postgres
+from tests.support.redis_servers import RedisServer, running_redis
 from tests.support.relay import Relay
+from tests.support.waiting import until
 
 DOCUMENT = ROOT / "docs" / "OUTAGES.md"
 MODES = ("full", "readonly", "off")
@@ -55,10 +59,21 @@ def pooler(server: Server, pgbouncer_program: str) -> Iterator[PgBouncer]:
 
 
 @pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer | None]:
+    """A list of revocations, without which only its own faults cannot be tried."""
+    program = shutil.which("redis-server")
+    with running_redis(program) if program else nullcontext() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def instances(
-    server: Server, providers: Providers, tmp_path_factory: pytest.TempPathFactory
+    server: Server,
+    redis: RedisServer | None,
+    providers: Providers,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[list[Instance]]:
-    """One instance of each policy, and a mail server for all."""
+    """One instance of each policy, and a mail server and Redis for all."""
     folder = tmp_path_factory.mktemp("mail")
     certificates = Certificates(folder)
     roots = folder / "roots.pem"
@@ -73,6 +88,7 @@ def instances(
             bring_up_to_date(DatabaseUrl.parse(server.url(database)), DatabaseSettings())
             relay = stack.enter_context(Relay(server.port))
             mail = stack.enter_context(Relay(mail_server.port))
+            revocations = stack.enter_context(Relay(redis.port if redis else 0))
             variables = {
                 "DATABASE_URL": server.url(database, port=relay.port),
                 "USERS_FILE": str(tmp_path_factory.mktemp(mode) / "users.json"),
@@ -86,12 +102,22 @@ def instances(
                 "MAIL_URL": url_of(mail.port),
                 "MAIL_FROM": "no-reply@example.com",
             } | providers.settings
+            if redis:
+                variables["REDIS_URL"] = redis.url.replace(f":{redis.port}", f":{revocations.port}")
             variables["SSL_CERT_FILE"] = str(roots)
             emulator = stack.enter_context(running_emulator(source=SIGN_IN_SOURCE, **variables))
             settings = Settings.from_env(environment(**variables))
             running.append(
                 Instance(
-                    mode, emulator, relay, mail, server, database, settings, providers.google_token
+                    mode,
+                    emulator,
+                    relay,
+                    mail,
+                    revocations,
+                    server,
+                    database,
+                    settings,
+                    providers.google_token,
                 )
             )
         yield running
@@ -105,6 +131,10 @@ def instances(
 def test_a_fault_has_the_consequences_that_the_document_tells(
     fault: Fault, server: Server, instances: list[Instance], request: pytest.FixtureRequest
 ) -> None:
+    if fault.is_of_redis:
+        request.getfixturevalue("redis_program")  # Or skip it.
+        for instance in instances:
+            until(instance.asks_redis, PAUSE + 5)
     name = f"outage{FAULTS.index(fault)}"
     with ExitStack() as stack, ThreadPoolExecutor(len(instances)) as threads:
         if fault.is_of_pooler:

@@ -23,12 +23,13 @@ from tests.support.stores import snapshot_of
 
 @dataclass
 class Instance:
-    """One emulator with one policy, its database, and the lines to that and to the mail server."""
+    """One emulator with one policy, its database, and its lines to that, to mail and to Redis."""
 
     mode: str
     emulator: Emulator
     relay: Relay
     mail: Relay
+    redis: Relay
     server: Server
     database: str
     settings: Settings
@@ -60,6 +61,9 @@ class Instance:
         records = json.loads(file.read_bytes()) if file.exists() else []
         return any(record["email"] == email for record in records)
 
+    def asks_redis(self) -> bool:
+        return bool(self.call("GET", "/api/health").json()["revocations"]["status"] == "connected")
+
     def take_snapshot(self) -> None:
         assert self.settings.database.url
         url = DatabaseUrl.parse(self.server.url(self.database))
@@ -79,6 +83,7 @@ class Fault:
     """Whether more than the first request wait."""
     is_of_pooler: bool = False
     """Whether it is a pooler's, before which the instances are then."""
+    is_of_redis: bool = False
 
 
 @contextmanager
@@ -175,4 +180,16 @@ FAULTS = (
     ),
     Fault("the mail server is away", lambda instance: _on(instance.mail, relays.REFUSE)),
     Fault("the mail server hangs", lambda instance: _on(instance.mail, relays.BLACK_HOLE)),
+    Fault(
+        "Redis is away",
+        lambda instance: _on(instance.redis, relays.REFUSE),
+        waits="nobody waits; revocations are known after ten minutes",
+        is_of_redis=True,
+    ),
+    Fault(
+        "Redis hangs",
+        lambda instance: _on(instance.redis, relays.BLACK_HOLE),
+        waits="one request in 5 seconds, for 50 ms; revocations are known after ten minutes",
+        is_of_redis=True,
+    ),
 )
