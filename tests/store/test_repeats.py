@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -21,7 +23,9 @@ from shared.settings import Settings
 from shared.store.contract import Store
 from tests.support.emulator import SECRET
 from tests.support.postgres import Server
+from tests.support.relay import Relay
 from tests.support.stores import CLIENT, id_token, session_of, stored
+from tests.support.waiting import until
 
 GOOGLE = ExternalIdentity("https://accounts.google.com", "1")
 
@@ -113,6 +117,55 @@ def test_what_a_link_does_is_done_once(forgetful: Store, postgres: Server, datab
         ["email_changed", "new@example.com"],
         ["password_changed", "ada@example.com"],
     ]
+
+
+def _verify(store: Store, token: MailToken) -> User | None:
+    return store.mail.verify_email(token, sid="", client=CLIENT)
+
+
+def _change_email(store: Store, token: MailToken) -> User | None:
+    return store.mail.change_email(token._replace(email="new@example.com"), sid="", client=CLIENT)
+
+
+def _log_in(store: Store, token: MailToken) -> User | None:
+    return store.mail.log_in(token, CLIENT)
+
+
+def _reset(store: Store, token: MailToken) -> User | None:
+    return store.mail.reset_password(token, "new", CLIENT)
+
+
+@pytest.mark.tcp("the first run goes on alone where its connection was cut")
+@pytest.mark.parametrize("use", [_verify, _change_email, _log_in, _reset])
+def test_a_link_whose_first_run_has_not_committed_when_it_is_repeated_is_used_all_the_same(
+    postgres: Server, database: str, relay: Relay, use: Callable[[Store, MailToken], User | None]
+) -> None:
+    url = postgres.url(database, port=relay.port)
+    store = open_store(Settings.from_env({"SESSION_SECRET": SECRET, "DATABASE_URL": url}))
+    user = User(str(uuid.uuid4()), "ada@example.com", None, "local")
+    store.create_user(user, "hash", client=CLIENT)
+    digest, ends_at = digest_of(user.email), int(time.time()) + 600
+    token = MailToken(str(uuid.uuid4()), "verification", user.id, 0, digest, user.email, ends_at)
+
+    def are_waiting(number: int) -> bool:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        rows = postgres.run(f"{query} AND datname = '{database}'")
+        return bool(rows == [[number]])
+
+    with (
+        closing(store),
+        ThreadPoolExecutor(1) as thread,
+        postgres.connect(database) as holder,
+    ):
+        holder.run("BEGIN; SELECT FROM users FOR UPDATE")
+        used = thread.submit(use, store, token)
+        until(lambda: are_waiting(1))
+        relay.cut()
+        until(lambda: are_waiting(2))
+        holder.run("COMMIT")
+        found = used.result()
+    assert found is not None
+    assert found.id == user.id
 
 
 def test_a_success_gives_a_network_its_attempt_back_once(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from shared.database.session import Row
 from shared.database.statement import Statement, Value
 from shared.errors import EmailTaken, StoreFault, TooManyAttempts
 from shared.model.clients import Client
@@ -20,6 +21,9 @@ from shared.store.postgres.store import replaced, timestamp
 if TYPE_CHECKING:
     from shared.credentials.mail_tokens import MailToken
     from shared.store.postgres.store import PostgresStore
+
+_ID_OF_LOGIN = 2
+"""The column of LOGIN_BY_MAIL."""
 
 
 class PostgresMail(MailStore):
@@ -89,10 +93,19 @@ class PostgresMail(MailStore):
             return self._by_password(
                 mail_statements.VERIFY_BY_PASSWORD, attempt, email_digest=token.email_digest
             )
-        rows = self._store.database.execute(
-            mail_statements.VERIFY_EMAIL, **_of(token), sid=sid, client=client.coarse
-        )
+        rows = self._use(mail_statements.VERIFY_EMAIL, **_of(token), sid=sid, client=client.coarse)
         return read_user(rows[0]) if rows else None
+
+    def _use(self, statement: Statement, /, **parameters: Value) -> list[Row]:
+        """Use a link, once more where nothing was found.
+
+        A first run whose answer was lost may have been committed while the repeated one waited for
+        the user's row, and saw nothing else of it.
+        """
+        rows = self._store.database.execute(statement, **parameters)
+        # A row begins with the user's id, and that of a login with whether it is denied.
+        is_used = rows and (rows[0][0] or rows[0][_ID_OF_LOGIN] is not None)
+        return rows if is_used else self._store.database.execute(statement, **parameters)
 
     def _by_password(self, statement: Statement, attempt: Attempt, **then: Value) -> User | None:
         assert attempt.credentials is not None, "somebody has proved a password"
@@ -125,7 +138,7 @@ class PostgresMail(MailStore):
                         email=token.email,
                         **self._store.notice(client),
                     )
-                rows = self._store.database.execute(
+                rows = self._use(
                     mail_statements.CHANGE_EMAIL,
                     **_of(token),
                     email=token.email,
@@ -142,7 +155,7 @@ class PostgresMail(MailStore):
         """Insert the token's id among the sessions that have ended."""
         limits = self._store.limits
         is_denied, seconds, *row = only(
-            self._store.database.execute(
+            self._use(
                 mail_statements.LOGIN_BY_MAIL,
                 **_of(token),
                 used_sid=f"mail:{token.id}",
