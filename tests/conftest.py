@@ -47,6 +47,8 @@ for _name in ("HTTPS_PROXY", "https_proxy"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STORES = ("json", "postgres")
+_SHORT_FILES = {"credentials", "formats", "model", "observe"}
+"""Rooms whose files take no more than a few seconds each."""
 _TEMPLATE = "migrated"
 _BY_HTTP = os.environ.get("TRANSPORT") == "http"
 """Whether requests reach the database of the test run by HTTP."""
@@ -68,6 +70,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             name for name in named if isinstance(name, str)
         ):
             item.add_marker("database")
+    # A long file that comes last keeps one worker busy and the others idle.
+    items.sort(key=lambda item: item.path.parent.name in _SHORT_FILES)
 
 
 @pytest.fixture(scope="session")

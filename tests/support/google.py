@@ -9,6 +9,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,16 @@ class Key:
 
     def __init__(self, kid: str) -> None:
         self.kid = kid
-        self._private = rsa.generate_private_key(65537, 2048)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, kid)])
+
+    @cached_property
+    def _private(self) -> rsa.RSAPrivateKey:
+        return rsa.generate_private_key(65537, 2048)
+
+    @cached_property
+    def certificate(self) -> str:
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.kid)])
         now = datetime.now(UTC)
-        self.certificate = (
+        return (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
