@@ -148,12 +148,19 @@ class Server:
         command = [str(self.programs / "pg_dump"), "--restrict-key=x", *options, url]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    def generic_plan(self, statement: str, database: str) -> list[str]:
-        """Give the lines of the plan that fits any parameters, by indexes where there are any."""
+    def generic_plan(
+        self, statement: str, database: str, *, avoids_tables: bool = True
+    ) -> list[str]:
+        """Give the lines of the plan that fits any parameters.
+
+        Tables are read as a whole only where there is no index for it, or else where that seems
+        cheaper.
+        """
         last = max(map(int, re.findall(r"\$(\d+)", statement)), default=0)
         nulls = f"({', '.join(['NULL'] * last)})" if last else ""
         with self.connect(database) as connection:
-            connection.run("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+            connection.run(f"SET enable_seqscan = {'off' if avoids_tables else 'on'}")
+            connection.run("SET plan_cache_mode = force_generic_plan")
             connection.run(f"PREPARE planned AS {statement}")
             return [line for (line,) in connection.run(f"EXPLAIN EXECUTE planned{nulls}")]
 

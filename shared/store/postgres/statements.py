@@ -97,10 +97,15 @@ WITH reserved AS (
 SELECT remaining >= 0, extract(epoch FROM expires_at - CURRENT_TIMESTAMP)::float8 FROM reserved
 """,
 )
+# The planner takes them for a hundred: as a join with them it might read all identities. OFFSET and
+# LIMIT keep it from that, and it looks each of them up.
 _GIVEN = """(
     SELECT e->>0 AS issuer, e->>1 AS subject, n
     FROM json_array_elements(:identities::json) WITH ORDINALITY AS given (e, n)
 ) g"""
+_HOLDER = """LATERAL (
+    SELECT user_id FROM identities WHERE (issuer, subject) = (g.issuer, g.subject) LIMIT 1
+)"""
 KEPT_OUT = "ai_coder.no_row_in_identities"
 ANOTHER_VALUE = "ai_coder.another_value_in_users"
 STAYED = "ai_coder.row_stays_in_users"
@@ -111,7 +116,7 @@ _ADD_IDENTITIES = f"""lacking AS (
     SELECT issuer, subject, t.id FROM target t CROSS JOIN {_GIVEN}
     WHERE NOT EXISTS (
         SELECT FROM identities i
-        WHERE (i.issuer, i.subject, i.user_id) = (g.issuer, g.subject, t.id)
+        WHERE (i.issuer, i.subject, i.user_id) = (g.issuer, g.subject, t.id) OFFSET 0
     )
 ), identity AS (
     INSERT INTO identities (issuer, subject, user_id) SELECT * FROM lacking RETURNING 1
@@ -157,11 +162,10 @@ FROM (VALUES (1)) one LEFT JOIN target t ON true
 IS_TAKEN = Statement(
     "is_taken",
     f"""
-SELECT 1 FROM users
-WHERE (id <> :user_id::uuid AND (email_key = :key::text OR email = :key::text))
-    OR (id = :user_id::uuid AND email_key <> :key::text)
-UNION ALL
-SELECT 1 FROM identities i JOIN {_GIVEN} USING (issuer, subject) WHERE i.user_id <> :user_id::uuid
+SELECT 1 FROM users WHERE email_key = :key::text AND id <> :user_id::uuid
+UNION ALL SELECT 1 FROM users WHERE email = :key::text AND id <> :user_id::uuid
+UNION ALL SELECT 1 FROM users WHERE id = :user_id::uuid AND email_key <> :key::text
+UNION ALL SELECT 1 FROM {_GIVEN} CROSS JOIN {_HOLDER} i WHERE i.user_id <> :user_id::uuid
 LIMIT 1
 """,
 )
@@ -376,7 +380,7 @@ def _find_external(*, tells: bool) -> Statement:
         "find_external",
         f"""
 WITH matched AS (
-    SELECT i.user_id, n FROM {_GIVEN} JOIN identities i USING (issuer, subject)
+    SELECT i.user_id, n FROM {_GIVEN} CROSS JOIN {_HOLDER} i
 ), linked AS (
     SELECT user_id AS id FROM matched ORDER BY n LIMIT 1
 ), found AS (
