@@ -11,7 +11,7 @@ import pytest
 from shared.database.statement import Statement
 from shared.model.clients import Client
 from shared.model.users import User
-from shared.store.postgres import mail_statements, outbox_sql, statements
+from shared.store.postgres import mail_statements, outbox_sql, statements, statistics
 from tests.support.emulator import UNLIMITED
 from tests.support.postgres import Server
 from tests.support.stores import opened_store
@@ -27,7 +27,8 @@ STATEMENTS = {
     if isinstance(value, Statement)
 }
 _FILL = """
-INSERT INTO users (id, email, email_key) SELECT md5(n::text)::uuid, key, key
+INSERT INTO users (id, email, email_key, created_at)
+SELECT md5(n::text)::uuid, key, key, now() - n * interval '8 hours'
 FROM generate_series(1, 3000) n, concat(n, '@example.com') key;
 INSERT INTO identities (issuer, subject, user_id)
 SELECT 'https://accounts.google.com', email, id FROM users;
@@ -78,6 +79,17 @@ def test_no_statement_of_a_request_reads_a_table_where_that_seems_cheaper(
         for line in plan
         if "Seq Scan on " in line and "Seq Scan on pg_" not in line
     } == {}
+
+
+def test_statistics_count_all_users_by_an_index_and_read_only_those_of_late(
+    postgres: Server, filled: str
+) -> None:
+    plan = postgres.generic_plan(statistics.STATISTICS.text, filled, avoids_tables=False)
+    scans = {line.strip(" ->").split("  ")[0] for line in plan if " on users" in line}
+    assert scans == {
+        "Index Only Scan using idx_users_provider on users",
+        "Index Scan using idx_users_created_at on users users_1",
+    }
 
 
 def test_attempts_on_the_same_rows_at_once_never_wait_for_each_other_in_a_circle(
