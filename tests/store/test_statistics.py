@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from shared.database.statement import Statement
+from shared.errors import StoreTimeout
 from shared.model.statistics import DAY, Events, Statistics, Window
 from shared.model.user_record import parse
 from shared.model.users import ExternalIdentity, User
@@ -223,7 +224,7 @@ def _clean_up(store: PostgresStore, now: float) -> bool:
     """Do what cleaning up does, at that time by the database's clock."""
     seconds = store._audit_seconds
     ((most,),) = store.database.execute(_at(now, CLEAN_UP), audit_seconds=seconds)
-    ((hours,),) = store.database.execute(_at(now, ROLL_UP))
+    ((hours,),) = store.database.execute(_at(now, ROLL_UP), hours=MAX_HOURS)
     return int(most) == MAX_DELETED or int(hours) == MAX_HOURS
 
 
@@ -232,6 +233,11 @@ def _at(now: float, statement: Statement) -> Statement:
     moment = datetime.fromtimestamp(now, UTC).isoformat()
     sql = statement.sql.replace("CURRENT_TIMESTAMP", f"'{moment}'::timestamptz")
     return Statement(statement.name, sql, is_prepared=statement.is_prepared)
+
+
+def _rolling_up(now: float) -> str:
+    """Write the roll-up for a connection of the test's own."""
+    return _at(now, ROLL_UP).text.replace("$1", str(MAX_HOURS))
 
 
 def _roll_up(store: PostgresStore, now: float) -> None:
@@ -392,7 +398,7 @@ def test_a_count_that_was_overtaken_by_a_later_one_gives_way(
         earlier = thread.submit(_clean_up, store, now)
         _wait_for_waiting(audit)
         audit.insert((LEAP_DAY, "login", None, "firebase-google"))
-        later.run(f"{_at(now, ROLL_UP).text}; COMMIT")
+        later.run(f"{_rolling_up(now)}; COMMIT")
         earlier.result()
     assert audit.marks() == 0
     audit.check(store, now)
@@ -405,7 +411,7 @@ def test_a_count_that_gave_way_leaves_the_marks_that_it_has_seen(
     _roll_up(store, now)
     audit.insert((LEAP_DAY, "login", None, "google"))
     with closing(postgres.connect(audit.database)) as earlier, ThreadPoolExecutor(1) as thread:
-        earlier.run(f"BEGIN; {_at(now, ROLL_UP).text}")
+        earlier.run(f"BEGIN; {_rolling_up(now)}")
         audit.insert((LEAP_DAY, "login", None, "firebase-google"))
         later = thread.submit(_clean_up, store, now)
         _wait_for_waiting(audit)
@@ -462,6 +468,31 @@ def test_after_years_of_silence_counting_begins_with_what_a_window_can_reach(aud
     ((hours,),) = audit.run("SELECT count(*) FROM event_hours")
     assert hours <= 367 * 24
     audit.check(store, now)
+
+
+def test_hours_of_which_a_day_takes_longer_than_a_statement_may_are_counted_a_few_at_a_time(
+    audit: Audit,
+) -> None:
+    store = audit.open(DATABASE_STATEMENT_TIMEOUT="0.5", AUDIT_DAYS="2")
+    now = datetime.now(UTC)
+    audit.insert(*((now - timedelta(hours=n), "login", None, "local") for n in range(3, 27)))
+    audit.run(
+        "CREATE FUNCTION takes_long() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END'"
+    )
+    audit.run(
+        "CREATE TRIGGER takes_long BEFORE INSERT ON event_hours"
+        " FOR EACH ROW EXECUTE FUNCTION takes_long()"
+    )
+    refused = 0
+    while audit.marks():
+        try:
+            store.clean_up()
+        except StoreTimeout:
+            refused += 1
+            assert refused < 5
+    assert refused > 0
+    audit.check(store, now.timestamp())
 
 
 def test_hours_and_events_are_found_by_an_index(postgres: Server, database: str) -> None:

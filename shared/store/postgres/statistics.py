@@ -23,7 +23,7 @@ from shared.model.statistics import MAX_DAYS, Events, Statistics
 from shared.store.postgres.rows import parse_json
 
 MAX_HOURS = 24
-"""That are counted at once, so that it takes no longer than a statement may."""
+"""That are counted at once; fewer, where that took longer than a statement may."""
 
 # 'unknown' is the provider of logins of a time when it was not written down.
 _COUNTS = """(
@@ -54,7 +54,7 @@ WITH bounds AS (
 ), due AS (
     SELECT hour FROM changed_hours, bounds WHERE hour <= latest
     UNION SELECT generate_series(next, latest, '1 hour') FROM bounds
-    ORDER BY hour LIMIT {MAX_HOURS}
+    ORDER BY hour LIMIT :hours::int
 ), counted AS (
     INSERT INTO event_hours AS e (hour, version, counts)
     SELECT h.hour, coalesce(version, 0) + 1, {_COUNTS}

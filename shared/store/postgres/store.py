@@ -22,6 +22,7 @@ from shared.errors import (
     EmailTaken,
     InvalidCredentials,
     StoreFault,
+    StoreTimeout,
     StoreUnavailable,
     TooManyAttempts,
 )
@@ -91,6 +92,7 @@ class PostgresStore(Store):
         self._audit_seconds = settings.audit_days * 24 * 60 * 60
         self.pseudonyms = Pseudonyms(secrets)
         self._owed: deque[Attempt] = deque(maxlen=_MAX_OWED)
+        self._hours_at_once = 0
 
     @functools.cached_property
     def mail(self) -> PostgresMail:
@@ -535,14 +537,28 @@ class PostgresStore(Store):
 
     def clean_up(self) -> bool:
         """Delete from each table what has expired, and count the hours that are over."""
-        from shared.store.postgres import statistics  # Not before the first answer.
-
         while self._owed and self._give_back(self._owed.popleft()):
             pass
         ((most,),) = self.database.execute(statements.CLEAN_UP, audit_seconds=self._audit_seconds)
-        ((hours,),) = self.database.execute(statistics.ROLL_UP)
+        is_behind = self._count_hours()
         self._correct_keys()
-        return int(most) == statements.MAX_DELETED or int(hours) == statistics.MAX_HOURS
+        return int(most) == statements.MAX_DELETED or is_behind
+
+    def _count_hours(self) -> bool:
+        """Count what is due of the hours; tell if there may be more.
+
+        Where that takes too long, half as many are counted the next time: a day of hours that was
+        left lying might else never be counted.
+        """
+        from shared.store.postgres import statistics  # Not before the first answer.
+
+        most = self._hours_at_once = self._hours_at_once or statistics.MAX_HOURS
+        try:
+            ((hours,),) = self.database.execute(statistics.ROLL_UP, hours=most)
+        except StoreTimeout:
+            self._hours_at_once = max(1, most // 2)
+            raise
+        return int(hours) == most
 
     def _correct_keys(self) -> None:
         """Make the keys of those whom others have added, where SQL makes none or no trigger did."""
