@@ -64,14 +64,15 @@ def test_the_first_connection_makes_the_schema(postgres: Server, empty: str) -> 
     assert recorded == [[item.name, item.checksum] for item in migrations.load()]
 
 
-def test_twenty_instances_starting_at_once_on_an_empty_database_all_come_up(
-    postgres: Server, empty: str
+@pytest.mark.parametrize("number", [8, pytest.param(20, marks=pytest.mark.long)])
+def test_instances_that_start_at_once_on_an_empty_database_all_come_up(
+    postgres: Server, empty: str, number: int
 ) -> None:
     code = (
         "import sys, time; from main import applications; opened = applications.own.store;"
         "time.sleep(max(0, float(sys.argv[1]) - time.time())); print(opened.user(sys.argv[2]))"
     )
-    start = str(time.time() + 6)
+    start = str(time.time() + 0.3 * number)
     instances = [
         subprocess.Popen(
             [sys.executable, "-c", code, start, str(uuid.uuid4())],
@@ -79,10 +80,10 @@ def test_twenty_instances_starting_at_once_on_an_empty_database_all_come_up(
             env=environment(DATABASE_URL=postgres.url(empty)),
             stdout=subprocess.PIPE,
         )
-        for _ in range(20)
+        for _ in range(number)
     ]
     outputs = [instance.communicate()[0] for instance in instances]
-    assert [instance.returncode for instance in instances] == [0] * 20
+    assert [instance.returncode for instance in instances] == [0] * number
     assert all(output.endswith(b"None\n") for output in outputs)
     ((count,),) = postgres.run("SELECT count(*) FROM schema_migrations", empty)
     assert count == len(migrations.load())

@@ -219,7 +219,7 @@ def _is_there(mails: Mails, address: str) -> bool:
     return address in [user["email"] for user in users]
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [7, pytest.param(60, marks=pytest.mark.long)])
 def test_a_sign_up_that_is_killed_leaves_no_user_without_the_mail(
     mails: Mails, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -246,7 +246,7 @@ def test_a_sign_up_that_is_killed_leaves_no_user_without_the_mail(
     assert {(False, False), (True, True)} <= set(seen)
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [7, pytest.param(60, marks=pytest.mark.long)])
 def test_a_deletion_that_is_killed_takes_no_mail_from_a_user_who_stays(
     mails: Mails, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:

@@ -91,7 +91,9 @@ def imported() -> list[dict[str, Any]]:
     ("already", "begins_at", "code"),
     [
         pytest.param(0, "ALTER TABLE identities DROP", 0, id="empty-and-locked"),
-        pytest.param(0, "LOCK TABLE users", 3, id="empty-until-it-is-locked"),
+        pytest.param(
+            0, "LOCK TABLE users", 3, id="empty-until-it-is-locked", marks=pytest.mark.long
+        ),
         pytest.param(50, "SELECT coalesce(max(number)", 3, id="not-empty"),
     ],
 )
