@@ -135,8 +135,15 @@ def test_an_alert_that_fires_is_said_in_words(page: Page) -> None:
     expect(page.locator(".quiet")).to_have_count(3)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 320),
+        pytest.param("light", 320, marks=pytest.mark.long),
+        pytest.param("dark", 1280, marks=pytest.mark.long),
+    ],
+)
 def test_everybody_can_read_it(browser: Browser, full: Emulator, scheme: str, width: int) -> None:
     with open_page(
         browser,

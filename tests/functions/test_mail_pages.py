@@ -151,7 +151,7 @@ def _is_verified(page: Page) -> bool | None:
     ("store", "locale"),
     [
         ("json", "de-DE"),
-        ("postgres", "en-US"),
+        pytest.param("postgres", "en-US", marks=pytest.mark.long),  # test_mail_over_smtp.py has it
         pytest.param("json", "en-US", marks=pytest.mark.long),
         pytest.param("postgres", "de-DE", marks=pytest.mark.long),
     ],

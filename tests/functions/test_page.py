@@ -15,7 +15,6 @@ from functions.page import page as sign_in
 from shared.application import Application
 from shared.settings import Settings
 from shared.web.settings import WebSettings
-from tests.conftest import STORES
 from tests.support.browser import axe, open_page, screenshot
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.postgres import Server
@@ -47,7 +46,7 @@ def on_json(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
         yield running
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="module", params=["postgres", pytest.param("json", marks=pytest.mark.long)])
 def serving(request: pytest.FixtureRequest) -> Iterator[Emulator]:
     """An emulator on each kind of store in turn that serves the page."""
     if request.param == "json":
