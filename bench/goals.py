@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import imports, mails, outages, starvation, statistics, timing, users_file
+from bench import growth, imports, mails, outages, starvation, statistics, timing, users_file
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -64,6 +64,7 @@ class Samples:
     statistics_events: int
     users_file_rounds: int
     hostile_seconds: int
+    growth_users: tuple[int, ...]
 
 
 FULL = Samples(
@@ -85,6 +86,7 @@ FULL = Samples(
     statistics_events=10_000_000,
     users_file_rounds=20,
     hostile_seconds=60,
+    growth_users=(10_000, 300_000, 3_000_000),
 )
 QUICK = Samples(
     latency_rounds=6,
@@ -105,6 +107,7 @@ QUICK = Samples(
     statistics_events=1_000_000,
     users_file_rounds=5,
     hostile_seconds=10,
+    growth_users=(10_000, 300_000),
 )
 
 
@@ -337,6 +340,11 @@ def users_file_(bench: Bench) -> list[Measurement]:
     return users_file.measure(bench.samples.users_file_rounds)
 
 
+def growth_(bench: Bench) -> list[Measurement]:
+    """Compare the blocks that a statement looks at with few and with many users."""
+    return growth.measure(bench.samples.growth_users)
+
+
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -352,6 +360,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "statistics": statistics_,
     "users-file": users_file_,
     "starvation": starvation_,
+    "growth": growth_,
 }
 
 

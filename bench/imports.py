@@ -208,7 +208,7 @@ def _run(server: Server, command: Sequence[str | Path], variables: dict[str, str
     The kernel's own count of a child's peak begins with what its parent had when it forked.
     """
     peak = 0
-    own_before, server_before = _children_cpu(), _server_cpu(server)
+    own_before, server_before = _children_cpu(), server_cpu(server)
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
         with subprocess.Popen(
@@ -230,7 +230,7 @@ def _run(server: Server, command: Sequence[str | Path], variables: dict[str, str
     return _Cost(
         seconds=seconds,
         own_cpu=_children_cpu() - own_before,
-        server_cpu=_server_cpu(server) - server_before,
+        server_cpu=server_cpu(server) - server_before,
         peak=peak / MEGABYTE,
     )
 
@@ -241,7 +241,7 @@ def _children_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _server_cpu(server: Server) -> float:
+def server_cpu(server: Server) -> float:
     """Give the CPU seconds of the server's processes, those that have ended included."""
     main = server.process.pid
     backends = Path(f"/proc/{main}/task/{main}/children").read_text().split()
