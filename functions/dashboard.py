@@ -124,6 +124,7 @@ def _latencies() -> list[_Latency]:
         ("waits to hash a password", metrics.PLACE_WAITS),
         ("database statements", metrics.QUERIES),
         ("database connects", metrics.CONNECTS),
+        ("reads from the replica", metrics.REPLICA_READS),
         ("waits for a connection", metrics.WAITS),
         ("deliveries of a mail", metrics.MAILS),
         ("reads and writes of the list of revocations", metrics.REVOCATIONS),
@@ -159,6 +160,7 @@ def _figures(call: Call) -> dict[str, Any]:
     most = max(1, *numbers.values())
     return {
         "problem": None,
+        "as_of": found.as_of and _moment(found.as_of),
         "users": [
             ("users", f"{found.users.total():,}"),
             ("new in a week", f"{found.users_last_week:,}"),

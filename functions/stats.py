@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response
 
 from shared.errors import InvalidInput
+from shared.formats.timestamps import to_iso
 from shared.model.statistics import MAX_DAYS, Events, Window
 from shared.model.users import PROVIDERS
 from shared.web.call import Call
@@ -36,6 +37,8 @@ def stats(call: Call) -> Response:
         "window": {"days": window.days, "first": str(days[0]), "last": str(days[-1])},
         "registrations": _by_day(days, found.registrations),
     }
+    if found.as_of is not None:
+        members["as_of"] = to_iso(found.as_of)
     return answer(members | _of_events(days, found.events))
 
 

@@ -27,6 +27,7 @@ from tests.support.google import Providers, sign_in_providers
 from tests.support.neon_proxy import NeonProxy
 from tests.support.postgres import FETCHED_PGBOUNCER, TRANSPORT, Server, running_postgres
 from tests.support.relay import Relay
+from tests.support.replicas import Pair, running_pair
 from tests.support.transfers import Target
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"over TCP only: {mark.args[0]}"))
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         named = [*getattr(item, "fixturenames", ()), *parameters]
-        if {"postgres", "fallback", "server", "servers"}.intersection(
+        if {"postgres", "replicated", "fallback", "server", "servers"}.intersection(
             name for name in named if isinstance(name, str)
         ):
             item.add_marker("database")
@@ -89,6 +90,19 @@ def postgres() -> Iterator[Server]:
             TRANSPORT.update(proxy.settings)
         yield server
         TRANSPORT.clear()
+
+
+@pytest.fixture(scope="session")
+def replicated() -> Iterator[Pair]:
+    """A primary with a streaming replica, for the whole run."""
+    with running_pair() as running:
+        yield running
+
+
+@pytest.fixture
+def pair(replicated: Pair) -> Pair:
+    """The two with a fresh, migrated database."""
+    return replicated.fresh()
 
 
 @pytest.fixture(scope="session")

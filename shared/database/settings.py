@@ -17,6 +17,8 @@ class DatabaseSettings(NamedTuple):
     url: DatabaseUrl | None = None
     endpoint: Endpoint | None = None
     """Where requests' statements go by HTTP; else they go over TCP."""
+    read_url: DatabaseUrl | None = None
+    """The replica that answers statistics, exports and snapshots."""
     auto_migrate: bool = True
     timeout: float = 15.0
     connect_timeout: float = 10.0
@@ -29,10 +31,12 @@ class DatabaseSettings(NamedTuple):
     def read(cls, env: Environment) -> DatabaseSettings:
         """Read them, and leave problems with the environment."""
         default = cls()
-        url = _url(env)
+        url, read_url = _url(env, "DATABASE_URL"), _url(env, "DATABASE_READ_URL")
+        _check_replica(env, url, read_url)
         return cls(
             url=url,
             endpoint=_endpoint(env, url),
+            read_url=read_url,
             auto_migrate=env.boolean("AUTO_MIGRATE", default=default.auto_migrate),
             timeout=env.number("DATABASE_TIMEOUT", default.timeout, 0.1, 300),
             connect_timeout=env.number(
@@ -47,15 +51,30 @@ class DatabaseSettings(NamedTuple):
         )
 
 
-def _url(env: Environment) -> DatabaseUrl | None:
-    text = env.text("DATABASE_URL")
+def _url(env: Environment, name: str) -> DatabaseUrl | None:
+    text = env.text(name)
     if text is None:
         return None
     try:
         return DatabaseUrl.parse(text)
     except InvalidDatabaseUrl as error:
-        env.problems.append(f"DATABASE_URL cannot be used: {error}.")
+        env.problems.append(f"{name} cannot be used: {error}.")
         return None
+
+
+def _check_replica(env: Environment, url: DatabaseUrl | None, read_url: DatabaseUrl | None) -> None:
+    if read_url is None:
+        return
+    if env.text("DATABASE_URL") is None:
+        env.problems.append(
+            "DATABASE_READ_URL needs DATABASE_URL: a replica answers for a primary, and takes no "
+            "writes."
+        )
+    elif url is not None and url.place == read_url.place:
+        env.problems.append(
+            "DATABASE_READ_URL names the host, port and database of DATABASE_URL: name the "
+            "replica's, or leave it out."
+        )
 
 
 def _endpoint(env: Environment, url: DatabaseUrl | None) -> Endpoint | None:

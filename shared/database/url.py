@@ -134,6 +134,11 @@ class DatabaseUrl:
         """Whether it is Neon's, past the pooler that requests should use."""
         return self.host.endswith(".neon.tech") and self.direct_host() == self
 
+    @property
+    def place(self) -> str:
+        """Host, port and database, past Neon's pooler."""
+        return f"{self.direct_host().host}:{self.port}/{self.database}"
+
     def direct_host(self) -> DatabaseUrl:
         """Name the same database without Neon's pooler (`ep-x-pooler.…` becomes `ep-x.…`)."""
         label, dot, rest = self.host.partition(".")

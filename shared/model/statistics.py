@@ -64,6 +64,8 @@ class Statistics:
     """By day and provider."""
     events: Events | None = None
     """None where there is no audit."""
+    as_of: float | None = None
+    """When they were so, in seconds since 1970, of a replica; None where they are so now."""
 
     def count_user(self, window: Window, provider: str, created_at: datetime | None) -> None:
         """Count a user; `created_at` is None if unknown."""

@@ -209,6 +209,12 @@ REVOCATIONS = Histogram(
     "operation",
     "outcome",
 )
+REPLICA_READS = Histogram(
+    "db_replica_read_duration_seconds",
+    "Duration of what was to be read from the replica, by outcome.",
+    "read",
+    "outcome",
+)
 CONNECTS = Histogram(
     "db_client_connection_create_time_seconds",
     "Time to connect, including TLS and login, by outcome.",

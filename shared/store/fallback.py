@@ -327,7 +327,8 @@ class FallbackStore(Store):
         taken_at = self._snapshot.taken_at()
         if interval and (taken_at is None or not 0 <= now - taken_at < interval):
             with suppress(StoreBusy):  # Another process is at it.
-                self._snapshot.take(self._postgres.database, now)
+                postgres, lag = self._postgres, self._settings.snapshot_lag
+                self._snapshot.take(postgres.database, now, postgres.replica, max_age=lag)
 
     def statistics(self, window: Window) -> Statistics:
         return self._postgres.statistics(window)

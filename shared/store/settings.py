@@ -30,6 +30,14 @@ class StoreSettings(NamedTuple):
         """Where the copy of the users is that logins are served from in an outage."""
         return self.users_file.with_name(f"{self.users_file.name}.snapshot")
 
+    @property
+    def snapshot_lag(self) -> float:
+        """How far a replica may be behind that a snapshot is taken of.
+
+        An older one would be too old at once, for logins or to wait for the next.
+        """
+        return min(self.snapshot_max_age, self.snapshot_interval or self.snapshot_max_age)
+
     @classmethod
     def read(cls, env: Environment) -> StoreSettings:
         """Read them, and leave problems with the environment."""

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shared import files
 from shared.database.connection import Connection
@@ -36,6 +37,9 @@ from shared.model.users import USER_COLUMNS, user_from
 from shared.store.contract import Credentials
 from shared.store.postgres.statements import STORED_HASH, is_verified
 from shared.store.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from shared.database.replica import Replica
 
 SKEW_SECONDS = 60.0
 """By which a snapshot may seem to have been taken in the future."""
@@ -138,18 +142,21 @@ class Snapshot:
     ) -> Snapshot:
         """Give the snapshot that belongs to the settings. They have a database's URL."""
         assert database.url is not None
-        direct = database.url.direct_host()
-        return cls(
-            settings.snapshot_file,
-            secrets,
-            f"{direct.host}:{direct.port}/{direct.database}",
-        )
+        return cls(settings.snapshot_file, secrets, database.url.place)
 
-    def take(self, database: Database, now: float) -> int:
+    def take(
+        self,
+        database: Database,
+        now: float,
+        replica: Replica | None = None,
+        *,
+        max_age: float = math.inf,
+    ) -> int:
         """Copy every user who has an email key, in one read-only transaction, and count them.
 
-        One process does so at a time. Raises StoreBusy where another is at it, and
-        StoreUnavailable.
+        The replica is read, if there is one: the snapshot is as old as what it has, never older
+        than `max_age` or than the snapshot that is there, or else the primary is asked. One process
+        does so at a time. Raises StoreBusy where another is at it, and StoreUnavailable.
         """
         try:
             with ExitStack() as stack:
@@ -158,11 +165,9 @@ class Snapshot:
                 except TimeoutError as error:
                     raise StoreBusy(cause="another process is taking the snapshot") from error
                 began = time.monotonic()
-                deadline = began + database.timeout
-                connection = stack.enter_context(database.direct_connection(deadline))
-                connection.run_script(_BEGIN)
-                count = self.write(_rows(connection), taken_at=now)
-                known = _Known(files.stamp(self._path.lstat()), began, None)
+                count, taken_at = self._copy(database, now, replica, max_age)
+                since = began - (now - taken_at)
+                known = _Known(files.stamp(self._path.lstat()), since, None)
         except OSError as error:
             cause = f"the snapshot {self._path} cannot be written: {error.strerror or error}"
             raise StoreUnavailable(cause=cause) from error
@@ -174,6 +179,26 @@ class Snapshot:
             self._forget()  # The old file, which takes up room until its last reader closes it.
             self._know(known)
         return count
+
+    def _copy(
+        self, database: Database, now: float, replica: Replica | None, max_age: float
+    ) -> tuple[int, float]:
+        """Write the file, and give the number of users, and the time of which they are."""
+        if replica is not None:
+            from shared.database.replica import PassedOver
+
+            # Later than the one that is there, or a user who has changed would change back.
+            not_before = max(now - max_age, self.taken_at() or 0.0)
+            reading = replica.reading("snapshot", not_before=not_before)
+            with suppress(PassedOver), reading as (connection, as_of):
+                taken_at = min(as_of, now)
+                return self._write_from(connection, taken_at), taken_at
+        with database.direct_connection(time.monotonic() + database.timeout) as connection:
+            return self._write_from(connection, now), now
+
+    def _write_from(self, connection: Connection, taken_at: float) -> int:
+        connection.run_script(_BEGIN)
+        return self.write(_rows(connection), taken_at=taken_at)
 
     def write(self, rows: Iterable[Sequence[Any]], *, taken_at: float) -> int:
         """Replace the file, and count the rows, which have a line's members. Raises OSError.

@@ -15,6 +15,7 @@ import click
 
 from shared import errors, files
 from shared.formats.counts import count
+from shared.formats.timestamps import to_iso
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import (
@@ -69,6 +70,10 @@ from shared.transfer.wording import (
     plan_rows,
     question,
     question_before_rollback,
+)
+
+_primary_option = click.option(
+    "--primary", is_flag=True, help="Read the primary, even where DATABASE_READ_URL is set."
 )
 
 
@@ -252,7 +257,8 @@ def rollback_(command: Command, batch: str, dry_run: bool, yes: bool) -> None:
 
 
 @action(transfer)
-def snapshot_(command: Command) -> None:
+@_primary_option
+def snapshot_(command: Command, primary: bool) -> None:
     """Take a snapshot for logins during an outage, beside the users file.
 
     It is signed with SESSION_SECRET, which must be the functions' own; in development it is
@@ -265,12 +271,15 @@ def snapshot_(command: Command) -> None:
         raise click.UsageError(
             "SESSION_SECRET is missing: set the functions' own, or they reject the snapshot."
         )
-    users = Snapshot.of(settings.store, settings.database, secrets).take(database, time.time())
+    snapshot = Snapshot.of(settings.store, settings.database, secrets)
+    replica = None if primary else command.replica(database)
+    users = snapshot.take(database, time.time(), replica, max_age=settings.store.snapshot_lag)
     command.done = "snapshot"
     command.display.table(
         f"Snapshot of {command.place}", [("file", str(path), ""), ("users", users, "")]
     )
-    command.display.result(path=str(path), users=users)
+    as_of = _show_as_of(command, snapshot.taken_at() if replica else None)
+    command.display.result(path=str(path), users=users, **as_of)
 
 
 @action(transfer)
@@ -332,20 +341,39 @@ def reconcile(command: Command, offer: bool) -> None:
 
 @action(transfer)
 @click.option("--output", type=click.Path(path_type=Path), help="The new file.")
-def export_(command: Command, output: Path | None) -> None:
+@_primary_option
+def export_(command: Command, output: Path | None, primary: bool) -> None:
     """Write all users to a new file in the old format, for a return to the JSON mode."""
     path = output
     if path is None:
         path = sibling_path(command.settings.store.users_file, "export", timestamp(time.time()))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files.creating(path) as file:
-        done = command.display.run(export.export(command.database(), file.write))
+
+        def write_anew() -> None:
+            file.seek(0)
+            file.truncate()
+
+        database = command.database()
+        replica = None if primary else command.replica(database)
+        done = command.display.run(export.export(database, file.write, replica, write_anew))
     command.done = "export"
     command.display.table(
         f"Export of {command.place}",
         [("file", str(path), ""), ("users", done.rows, ""), ("SHA-256", done.users_sha256, "")],
     )
-    command.display.result(**asdict(done), path=str(path))
+    as_of = _show_as_of(command, done.as_of)
+    command.display.result(rows=done.rows, users_sha256=done.users_sha256, path=str(path), **as_of)
+
+
+def _show_as_of(command: Command, moment: float | None) -> dict[str, object]:
+    """Show as of when a replica was read, if one was, and give the result's member."""
+    if moment is None:
+        return {}
+    option = command.face.option("--primary")
+    text = f"from the read replica: later changes may be missing; {option} reads the primary"
+    command.display.table("", [("as of", to_iso(moment), text)])
+    return {"as_of": to_iso(moment)}
 
 
 def _tell_unbrought(command: Command, done: Reconciled, quarantine: Path) -> None:

@@ -18,6 +18,7 @@ import click
 from shared import console, errors
 from shared.database.connection import Connection
 from shared.database.pool import Database
+from shared.database.replica import PassedOver, Replica
 from shared.database.url import DatabaseUrl
 from shared.environment import Environment, InvalidSettings
 from shared.model.users import User
@@ -121,6 +122,17 @@ class Command:
     def database(self) -> Database:
         """Give the database; does not connect yet."""
         return Database(self.url, self.settings.database)
+
+    def replica(self, database: Database) -> Replica | None:
+        """Give what is read instead of the database, if it is set; does not connect yet."""
+        url = self.settings.database.read_url
+        if url is None:
+            return None
+        return Replica(url, self.settings.database, database, self._tell_passed_over)
+
+    def _tell_passed_over(self, read: str, passed_over: PassedOver) -> None:
+        cause = passed_over.cause.removesuffix(".")
+        self.display.notice(f"The {read} is of the primary, not of the read replica: {cause}.")
 
     def source(self, given: Path | None) -> Path:
         """Name the users file."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -393,11 +394,19 @@ def counts(connection: Connection) -> dict[str, int]:
 
 
 def stream(
-    connection: Connection, statement: str, at_once: int = FETCH_ROWS, **parameters: Value
+    connection: Connection,
+    statement: str,
+    at_once: int = FETCH_ROWS,
+    fetch_seconds: float | None = None,
+    **parameters: Value,
 ) -> Iterator[Row]:
-    """Stream the rows of a query through a cursor."""
+    """Stream the rows of a query through a cursor, whose every fetch may have a time of its own."""
     connection.execute(f"DECLARE streamed NO SCROLL CURSOR FOR {statement}", **parameters)
-    while fetched := connection.execute(f"FETCH {at_once} FROM streamed"):
+    while True:
+        if fetch_seconds is not None:
+            connection.set_deadline(time.monotonic() + fetch_seconds)
+        if not (fetched := connection.execute(f"FETCH {at_once} FROM streamed")):
+            break
         yield from fetched
     connection.run_script("CLOSE streamed")
 

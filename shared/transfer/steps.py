@@ -140,10 +140,15 @@ def transaction(
     """
     now = time.monotonic()
     with database.direct_connection(now + min(seconds, database.timeout)) as connection:
-        refuse([it for it in obstacles(connection) if foresee or not it.only_migrating])
-        staging.begin(connection, write=write)
+        begin(connection, write=write, foresee=foresee)
         connection.set_deadline(now + seconds)
         yield connection
+
+
+def begin(connection: Connection, *, write: access.Rights | None, foresee: bool = False) -> None:
+    """Begin a transaction as `transaction` does. Raises TransferRefused."""
+    refuse([it for it in obstacles(connection) if foresee or not it.only_migrating])
+    staging.begin(connection, write=write)
 
 
 def commit(

@@ -102,6 +102,13 @@ class Display:
         if not self.as_json:
             click.echo(text, nl=False)
 
+    def notice(self, sentence: str) -> None:
+        """Say what is otherwise than the reader may expect."""
+        if self.as_json:
+            self._write({"event": "notice", "sentence": sentence})
+        else:
+            click.echo(printable(sentence), err=True)
+
     def applied(self, migration: str) -> None:
         """Tell that a migration was applied."""
         if self.as_json:

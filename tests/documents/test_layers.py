@@ -241,6 +241,7 @@ def test_a_first_login_loads_nothing_that_only_later_requests_or_a_migration_nee
     later = {
         "shared.database.endpoint",
         "shared.database.http_connection",
+        "shared.database.replica",
         "shared.database.sql_script",
         "shared.model.statistics",
         "shared.revocations.redis_list",

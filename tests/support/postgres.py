@@ -187,9 +187,7 @@ class Server:
         try:
             yield
         finally:
-            self.process = _start(self.programs, self.folder)
-            _wait_for_port(self.process, self.port)
-            _wait_for_queries(self)
+            self._start_again()
 
     def restart(self) -> None:
         """Stop it as a crash would, and start it again."""
@@ -199,17 +197,38 @@ class Server:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Have all of its processes stand still: the kernel accepts connections, nobody answers."""
-        main = self.process.pid
-        os.kill(main, signal.SIGSTOP)  # First, so that it starts no others meanwhile.
-        backends = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        processes = [*map(int, backends), main]
+        processes = self._stop_all()
         try:
-            for process in processes:
-                os.kill(process, signal.SIGSTOP)
             yield
         finally:
             for process in processes:
                 os.kill(process, signal.SIGCONT)
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """Kill all of its processes with SIGKILL, and start it again on its port."""
+        self.disconnect()
+        for process in self._stop_all():
+            os.kill(process, signal.SIGKILL)
+        self.process.wait(30)
+        try:
+            yield
+        finally:
+            self._start_again()
+
+    def _stop_all(self) -> list[int]:
+        main = self.process.pid
+        os.kill(main, signal.SIGSTOP)  # First, so that it starts no others meanwhile.
+        backends = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        processes = [*map(int, backends), main]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        return processes
+
+    def _start_again(self) -> None:
+        self.process = _start(self.programs, self.folder)
+        _wait_for_port(self.process, self.port)
+        _wait_for_queries(self)
 
     @contextmanager
     def read_only(self, database: str) -> Iterator[None]:
@@ -270,9 +289,11 @@ def running_postgres(
     authority: Authority | None = None,
     plaintext: bool = False,
     programs: Path | None = None,
+    system: int = 0,
 ) -> Iterator[Server]:
     """Make a cluster, start it, and remove it afterwards.
 
+    All are copies of one, with its system identifier; each other `system` has one of its own.
     `programs` is the folder of a PostgreSQL's programs: by itself that of POSTGRES_PROGRAMS, or the
     wheel's.
     """
@@ -290,7 +311,7 @@ def running_postgres(
         key = folder / "private.key"
         key.touch(mode=0o600)
         key.write_bytes(key_file.read_bytes())
-        shutil.copytree(_cluster(installed), data)
+        shutil.copytree(_cluster(installed, system), data)
         if os.geteuid() == 0:
             for path in (data, *data.rglob("*"), key):
                 os.chown(path, _NOBODY, _NOBODY)
@@ -330,7 +351,7 @@ def running_postgres(
 
 
 @contextmanager
-def running_standby(primary: Server) -> Iterator[Server]:
+def running_standby(primary: Server, **settings: str) -> Iterator[Server]:
     """Copy a running server to a hot standby that follows it, and remove that afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="auth-tests-"))
     try:
@@ -349,7 +370,8 @@ def running_standby(primary: Server) -> Iterator[Server]:
         )  # fmt: skip
         port = free_port()
         with (data / "postgresql.conf").open("a") as file:
-            file.write(f"port = {port}\nunix_socket_directories = '{data}'\n")
+            settings = {"port": str(port), "unix_socket_directories": str(data)} | settings
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         process = _start(primary.programs, folder)
         standby = Server(folder, port, primary.authority, process, primary.programs)
         try:
@@ -357,8 +379,9 @@ def running_standby(primary: Server) -> Iterator[Server]:
             _wait_for_queries(standby)
             yield standby
         finally:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(30)
+            standby.disconnect()
+            standby.process.send_signal(signal.SIGQUIT)
+            standby.process.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -483,7 +506,7 @@ def _tools(installed: Path) -> Path:
 
 
 @functools.cache
-def _cluster(installed: Path) -> Path:
+def _cluster(installed: Path, system: int) -> Path:  # a key of the cache
     """Make a cluster that is copied and never started."""
     folder = _kept_folder()
     password, data = folder / "password", folder / "data"

@@ -14,13 +14,19 @@ an event takes the rest of the two hours after which its hour is counted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from shared.database.pool import Database
 from shared.database.session import Row
 from shared.database.statement import Statement
-from shared.model.statistics import MAX_DAYS, Events, Statistics
+from shared.formats.timestamps import to_iso
+from shared.model.statistics import MAX_DAYS, MONTH, WEEK, Events, Statistics, Window
 from shared.store.postgres.rows import parse_json
+
+if TYPE_CHECKING:
+    from shared.database.replica import Replica
 
 MAX_HOURS = 24
 """That are counted at once; fewer, where that took longer than a statement may."""
@@ -120,10 +126,31 @@ SELECT (
 )
 
 
-def read(row: Row) -> Statistics:
+def count(database: Database, replica: Replica | None, window: Window) -> Statistics:
+    """Ask the replica, where there is one, or else the primary.
+
+    Raises what the primary does.
+    """
+    parameters = {
+        "start": to_iso(window.start),
+        "end": to_iso(window.end),
+        "week_ago": to_iso(window.now - WEEK),
+        "month_ago": to_iso(window.now - MONTH),
+    }
+    if replica is not None:
+        from shared.database.replica import PassedOver
+
+        with suppress(PassedOver), replica.reading("statistics") as (connection, as_of):
+            (row,) = connection.execute(STATISTICS, **parameters)
+            return _read(row, as_of)
+    (row,) = database.execute(STATISTICS, **parameters)
+    return _read(row)
+
+
+def _read(row: Row, as_of: float | None = None) -> Statistics:
     """Make of the row of STATISTICS what it says."""
     providers, registered, events, hours = map(parse_json, row)
-    found = Statistics(events=_events(events, hours))
+    found = Statistics(events=_events(events, hours), as_of=as_of)
     for provider, number in providers:
         found.users[provider or "local"] += number  # As everywhere.
     for day, provider, number, last_week, last_month in registered:

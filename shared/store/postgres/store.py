@@ -58,6 +58,7 @@ from shared.store.postgres.status import PostgresStatus
 from shared.store.settings import StoreSettings
 
 if TYPE_CHECKING:
+    from shared.database.replica import Replica
     from shared.model.statistics import Statistics, Window
     from shared.store.postgres.mail import PostgresMail
 
@@ -85,6 +86,11 @@ class PostgresStore(Store):
             raise ValueError("the Postgres store needs a database's URL")
         prepared = functools.partial(prepare, apply=database.auto_migrate)
         self.database = Database(database.url, database, prepare=prepared)
+        self.replica: Replica | None = None
+        if database.read_url is not None:
+            from shared.database.replica import Replica  # Where there is one.
+
+            self.replica = Replica(database.read_url, database, self.database)
         self.database_status: PostgresStatus = PostgresStatus(self.database)
         self.express_sessions = PostgresExpressSessions(self.database)
         self.sends_mail = sends_mail
@@ -573,17 +579,9 @@ class PostgresStore(Store):
 
     def statistics(self, window: Window) -> Statistics:
         """Count all in one statement, and so at one moment."""
-        from shared.model.statistics import MONTH, WEEK
-        from shared.store.postgres import statistics  # Most requests never need either.
+        from shared.store.postgres import statistics  # Most requests never need it.
 
-        (row,) = self.database.execute(
-            statistics.STATISTICS,
-            start=timestamp(window.start),
-            end=timestamp(window.end),
-            week_ago=timestamp(window.now - WEEK),
-            month_ago=timestamp(window.now - MONTH),
-        )
-        return statistics.read(row)
+        return statistics.count(self.database, self.replica, window)
 
     def close(self) -> None:
         self.database.close()
