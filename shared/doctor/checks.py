@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shared.doctor import configuration, database, google, machine, mail, redis
+from shared.doctor import configuration, database, google, machine, mail, redis, replica
 from shared.doctor.database import of_database
 from shared.doctor.subject import Finding, Findings, Subject, problem
 
@@ -20,6 +20,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("neighbours", of_database(database.look_at_neighbours)),
     ("role", of_database(database.look_at_role)),
     ("clock", of_database(database.look_at_clock)),
+    ("replica", replica.look_at_replica),
     ("google", google.look_at_google),
     ("mail", mail.look_at_mail),
     ("redis", redis.look_at_redis),

@@ -28,7 +28,7 @@ AND datcollversion <> pg_catalog.pg_database_collation_actual_version(oid)
 """
 _KNOWS_COLLATIONS = 15
 """The first version of PostgreSQL that keeps a database's."""
-_LACKING = """
+LACKING = """
 SELECT needed.name, needed.privilege || coalesce(' (' || needed.attribute || ')', '')
 FROM pg_catalog.json_to_recordset(:needed::json)
     AS needed (number int, name text, privilege text, attribute text),
@@ -229,7 +229,7 @@ def look_at_role(inquiry: Inquiry) -> Findings:
     ]
     numbered = [{"number": number, **row} for number, row in enumerate(needed)]
     lacking: dict[str, list[str]] = {}
-    for table, privilege in inquiry.ask(_LACKING, needed=json.dumps(numbered)):
+    for table, privilege in inquiry.ask(LACKING, needed=json.dumps(numbered)):
         lacking.setdefault(table, []).append(privilege)
     for table, privileges in lacking.items():
         verbs = ", ".join(privileges)
