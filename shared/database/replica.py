@@ -36,7 +36,7 @@ MARK_SECONDS, MARK_PAUSE = 600.0, 10.0
 """How old what is known of the primary may be, and how soon a doubt may have it asked again."""
 MARGIN = 1.0
 """By which a commit may come into the WAL after the time that it bears."""
-SKEW_SECONDS = 60.0
+SKEW_SECONDS = 5.0
 """By which the primary's clock may be ahead of the replica's: more, and no age can be told."""
 
 Outcome = Literal["away", "busy", "conflict", "old", "paused", "unfit", "unverified"]
@@ -162,22 +162,29 @@ class Replica:
                 mark = self._current_mark()
                 start = min(half, time.monotonic() + self._start_seconds)
                 with self._database.direct_connection(start) as connection:
-                    as_of = self._look(connection, mark, not_before)
+                    as_of = self._look(connection, mark, not_before, half)
                     limit = time.monotonic() + self._statement_seconds
                     connection.set_deadline(min(half, limit))
                     yield Reading(connection, as_of)
             outcome = "answered"
             self._resume()
-        except (PassedOver, StoreUnavailable, StoreFault, TransferRefused) as error:
-            passed_over = error if isinstance(error, PassedOver) else _passed_over(error)
-            outcome = passed_over.outcome
-            if outcome in ("away", "unfit"):
-                self._pause()
-            if outcome != "paused":
-                self._report(read, passed_over)
+        except PassedOver as error:
+            outcome = self._end(read, error)
+            raise
+        except (StoreUnavailable, StoreFault, TransferRefused) as error:
+            passed_over = _passed_over(error)
+            outcome = self._end(read, passed_over)
             raise passed_over from error
         finally:
             metrics.REPLICA_READS.record(time.monotonic() - began, read, outcome)
+
+    def _end(self, read: str, passed_over: PassedOver) -> Outcome:
+        if passed_over.outcome in ("away", "unfit"):
+            with self._changing:
+                self._is_doubtful, self._paused_until = True, time.monotonic() + PAUSE
+        if passed_over.outcome != "paused":
+            self._report(read, passed_over)
+        return passed_over.outcome
 
     def _admit(self) -> None:
         with self._changing:
@@ -186,10 +193,6 @@ class Replica:
                 raise PassedOver("paused", "it failed a moment ago")
             if self._is_doubtful:  # The others need not wait with the one who finds out.
                 self._paused_until = now + PAUSE
-
-    def _pause(self) -> None:
-        with self._changing:
-            self._is_doubtful, self._paused_until = True, time.monotonic() + PAUSE
 
     def _resume(self) -> None:
         with self._changing:
@@ -224,7 +227,9 @@ class Replica:
             ((*place, at, position),) = self._primary.ask_apart(limit, _MARK)
             self._mark = _Mark(_Place(*place), float(at), position)
 
-    def _look(self, connection: Connection, mark: _Mark, not_before: float) -> float:
+    def _look(
+        self, connection: Connection, mark: _Mark, not_before: float, deadline: float
+    ) -> float:
         """Tell as of when it is; before it is found wanting, have a newer look at the primary."""
         try:
             return _as_of(connection, mark, not_before)
@@ -232,7 +237,7 @@ class Replica:
             if time.monotonic() - self._mark_asked < MARK_PAUSE:
                 raise
         self._ask_primary()
-        connection.set_deadline(time.monotonic() + self._start_seconds)
+        connection.set_deadline(min(deadline, time.monotonic() + self._start_seconds))
         return _as_of(connection, self._mark or mark, not_before)
 
 

@@ -72,7 +72,7 @@ def test_whatever_was_committed_by_the_time_that_is_told_is_read(pair: Pair) -> 
             found, as_of = _read(replica, "SELECT coalesce(json_agg(id), '[]')::text FROM written")
             wanted = {number for number, at in answered.copy().items() if at <= as_of}
             assert wanted <= set(json.loads(str(found)))
-            time.sleep(0.08)
+            time.sleep(MARGIN + 0.2 if step == 4 else 0.05)
         assert time.time() - _read(replica)[1] < MARGIN + GRACE, "and it is no idle promise"
     finally:
         is_over.set()
@@ -159,6 +159,7 @@ def test_a_frozen_one_costs_a_fifth_of_the_time_and_one_read_only(pair: Pair) ->
         assert time.monotonic() - began < 0.1
 
 
+@pytest.mark.long
 def test_one_that_falls_silent_while_it_is_read_leaves_the_primary_half_of_the_time(
     pair: Pair,
 ) -> None:
@@ -182,7 +183,7 @@ def test_after_the_pause_one_read_tries_it_and_the_others_do_not_wait(pair: Pair
     replica = pair.replica(timeout=5.0)
     _read(replica)
     with pair.standby.frozen():
-        replica._pause()
+        _refusal(replica)
         replica._paused_until = -math.inf
         outcomes: list[str] = []
         trying = threading.Thread(target=lambda: outcomes.append(_refusal(replica).outcome))

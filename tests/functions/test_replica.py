@@ -16,6 +16,7 @@ import pytest
 from shared.observe import metrics
 from tests.support.in_process import Served, served
 from tests.support.mails import delivered
+from tests.support.neon_proxy import NeonProxy
 from tests.support.replicas import Pair, Said
 
 ADMIN = "cmVwbGljYXMgb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBoYXM"
@@ -97,6 +98,17 @@ def test_statistics_are_the_replicas_and_say_as_of_when(pair: Pair, tmp_path: Pa
         shown = found["as_of"][:16].replace("T", " ")
         assert f"As of {shown[:14]}" in page.text
         assert "from the read replica" in page.text
+
+
+def test_where_requests_go_by_http_it_is_read_over_tcp(pair: Pair, tmp_path: Path) -> None:
+    with NeonProxy(pair.primary) as proxy, _running(pair, tmp_path, **proxy.settings) as app:
+        _sign_up(app)
+        pair.catch_up()
+        sent = len(proxy.requests)
+        found = _stats(app)
+        assert found["total_users"] == 1
+        assert "as_of" in found
+        assert len(proxy.requests) == sent + 1, "the primary told once which system it is"
 
 
 def test_while_the_replay_stands_still_they_are_of_then(pair: Pair, tmp_path: Path) -> None:

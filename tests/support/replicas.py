@@ -38,8 +38,9 @@ class Pair:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Give the settings that name both."""
+        """Give the settings that name both; they are not where TRANSPORT=http leads."""
         return {
+            "DATABASE_TRANSPORT": "tcp",
             "DATABASE_URL": self.primary.url(self.name),
             "DATABASE_READ_URL": self.standby.url(self.name),
         }

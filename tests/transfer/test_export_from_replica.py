@@ -128,6 +128,7 @@ def test_what_stops_after_a_thousand_users_leaves_one_whole_file(
     def stream(connection: Connection, statement: str, **options: Any) -> Iterator[Row]:
         for number, row in enumerate(_stream(connection, statement, **options)):
             if number == 1000 and options["fetch_seconds"]:
+                filled.run("DELETE FROM users WHERE length(email) > 14")
                 filled.standby.run(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
                 )
@@ -140,4 +141,4 @@ def test_what_stops_after_a_thousand_users_leaves_one_whole_file(
     found = _result(ended)
     assert "as_of" not in found
     written = json.loads(Path(found["path"]).read_bytes())
-    assert len({user["id"] for user in written}) == len(written) == NUMBER
+    assert len(written) == 99, "fewer than the replica had given"
