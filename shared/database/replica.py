@@ -47,19 +47,19 @@ _CONFLICT = (
     sqlstate.DATABASE_DROPPED,
 )
 """What a standby says to a read that stands in the way of its replay."""
-_PLACE = """
+_IDENTITY = """
     (SELECT system_identifier::text FROM pg_control_system()),
     (SELECT oid::text FROM pg_database WHERE datname = current_database()),
     to_regclass('users')::oid::text"""
 # The time first: what the position tells of is at least as late.
 _MARK = f"""
-SELECT {_PLACE}, (SELECT timeline_id FROM pg_control_checkpoint()),
+SELECT {_IDENTITY}, (SELECT timeline_id FROM pg_control_checkpoint()),
     extract(epoch FROM CURRENT_TIMESTAMP)::text, pg_current_wal_flush_lsn()::text
 """  # noqa: S608  # constants
 _SIGHT = Statement(
     "replica",
     f"""
-SELECT {_PLACE}, greatest(
+SELECT {_IDENTITY}, greatest(
         (SELECT timeline_id FROM pg_control_checkpoint()),
         (SELECT min_recovery_end_timeline FROM pg_control_recovery())),
     pg_is_in_recovery(), extract(epoch FROM pg_last_xact_replay_timestamp())::text,
@@ -86,7 +86,7 @@ class Reading(NamedTuple):
     as_of: float
 
 
-class _Place(NamedTuple):
+class _Identity(NamedTuple):
     """What a primary and its replicas have in common."""
 
     system: str
@@ -99,7 +99,7 @@ class _Place(NamedTuple):
 class _Mark(NamedTuple):
     """The primary, as it was last seen."""
 
-    place: _Place
+    identity: _Identity
     at: float
     position: str
     """By which everything had been written that was committed before `at`."""
@@ -182,6 +182,8 @@ class Replica:
         if passed_over.outcome in ("away", "unfit"):
             with self._changing:
                 self._is_doubtful, self._paused_until = True, time.monotonic() + PAUSE
+        elif passed_over.outcome in ("conflict", "old"):
+            self._resume()  # It has answered.
         if passed_over.outcome != "paused":
             self._report(read, passed_over)
         return passed_over.outcome
@@ -224,8 +226,8 @@ class Replica:
         self._mark_asked = time.monotonic()
         with suppress(StoreUnavailable, StoreFault):
             limit = self._mark_asked + self._start_seconds
-            ((*place, at, position),) = self._primary.ask_apart(limit, _MARK)
-            self._mark = _Mark(_Place(*place), float(at), position)
+            ((*identity, at, position),) = self._primary.ask_apart(limit, _MARK)
+            self._mark = _Mark(_Identity(*identity), float(at), position)
 
     def _look(
         self, connection: Connection, mark: _Mark, not_before: float, deadline: float
@@ -243,17 +245,21 @@ class Replica:
 
 def _as_of(connection: Connection, mark: _Mark, not_before: float) -> float:
     now = time.time()
-    ((*place, is_standby, replayed_at, has_all, clock),) = connection.execute(
-        _SIGHT, position=mark.position
-    )
-    _check(_Place(*place), mark.place, is_standby=is_standby)
-    known = [float(replayed_at)] if replayed_at else []
+    rows = connection.execute(_SIGHT, position=mark.position)
+    try:
+        ((*identity, is_standby, replayed_at, has_all, clock),) = rows
+        here = _Identity(*identity)
+        known = [float(replayed_at)] if replayed_at else []
+        read_at = float(clock)
+    except (TypeError, ValueError):
+        raise PassedOver("unfit", "its answer is none of PostgreSQL's") from None
+    _check(here, mark.identity, is_standby=is_standby)
     if has_all:
         known.append(mark.at)
     if not known:
         raise PassedOver("old", "it has replayed nothing yet that tells as of when it is")
     as_of = max(known) - MARGIN
-    age = float(clock) - as_of
+    age = read_at - as_of
     if age < -SKEW_SECONDS:
         raise PassedOver("unfit", f"its clock is {-age:.0f} s behind the primary's")
     # By the clock here, too: whoever compares the time goes by that one.
@@ -263,7 +269,7 @@ def _as_of(connection: Connection, mark: _Mark, not_before: float) -> float:
     return as_of
 
 
-def _check(here: _Place, there: _Place, *, is_standby: bool) -> None:
+def _check(here: _Identity, there: _Identity, *, is_standby: bool) -> None:
     """Raise PassedOver where it is no replica of the primary."""
     if not is_standby:
         problem = "it is no standby: it takes writes of its own, as after a promotion"

@@ -156,6 +156,21 @@ def test_with_the_replica_dead_or_frozen_everything_is_as_without_it(
     assert metrics.OUTAGES.total == outages
 
 
+def test_where_the_migrations_are_not_replayed_yet_the_primary_answers(
+    replicated: Pair, tmp_path: Path
+) -> None:
+    """The instance's first request applies them, and the replica has not even a table."""
+    pair = replicated.fresh(migrated=False)
+    with _running(pair, tmp_path) as app:
+        with pair.paused():
+            assert "as_of" not in _stats(app)
+            _sign_up(app)
+            app.restart()
+            assert _stats(app)["total_users"] == 1
+        app.restart()
+        assert "as_of" in _stats(app)
+
+
 def test_where_the_schema_is_behind_or_a_right_is_missing_the_primary_answers(
     pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,10 +29,10 @@ class Pair:
     standby: Server
     name: str
 
-    def fresh(self) -> Pair:
-        """Give them with a migrated database that nobody else uses."""
+    def fresh(self, *, migrated: bool = True) -> Pair:
+        """Give them with a database that nobody else uses."""
         name = f"replicated_{next(_numbers)}"
-        self.primary.create_database(name, _MIGRATED)
+        self.primary.create_database(name, _MIGRATED if migrated else "template1")
         self.catch_up()
         return replace(self, name=name)
 
@@ -51,7 +51,8 @@ class Pair:
 
     def catch_up(self) -> None:
         """Wait until the replica has everything."""
-        ((position,),) = self.primary.run("SELECT pg_current_wal_flush_lsn()::text")
+        # A commit, because what has none is written out only after seconds, or not to its end.
+        ((position,),) = self.primary.run("SELECT pg_logical_emit_message(true, '', '')::text")
         replayed = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
         until(lambda: self.standby.run(replayed)[0][0])
 
