@@ -247,9 +247,7 @@ def _own_things(settings: Settings) -> Iterator[tuple[object, str]]:
         yield ("host", host), f"host {host}"
     store, url = settings.store, settings.database.url
     if store.use_database and url is not None:
-        direct = url.direct_host()
-        place = (direct.host.lower(), direct.port, direct.database)
-        yield place, f"database {url.database} on {url.host}"
+        yield url.place, f"database {url.database} on {url.host}"
     if not store.use_database or store.fallback != "off":
         yield store.users_file.resolve(), f"USERS_FILE {store.users_file}"
 
