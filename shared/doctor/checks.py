@@ -20,7 +20,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("neighbours", of_database(database.look_at_neighbours)),
     ("role", of_database(database.look_at_role)),
     ("clock", of_database(database.look_at_clock)),
-    ("replica", replica.look_at_replica),
+    ("replica", of_database(replica.look_at_replica)),
     ("google", google.look_at_google),
     ("mail", mail.look_at_mail),
     ("redis", redis.look_at_redis),

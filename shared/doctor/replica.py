@@ -10,13 +10,22 @@ from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.replica import Outcome, PassedOver, Replica
 from shared.doctor.database import LACKING
-from shared.doctor.subject import Findings, Subject, note, ok, problem
+from shared.doctor.inquiry import Inquiry
+from shared.doctor.subject import Findings, note, ok, problem
 from shared.formats.counts import count
 
 LATE_SECONDS = 60.0
 """By which a replica may be behind before that is told."""
-_READ = ("users", "identities", "revoked_sessions", "auth_events", "event_hours", "changed_hours")
-"""What statistics, exports and snapshots read."""
+_READ = (
+    "users",
+    "identities",
+    "revoked_sessions",
+    "auth_events",
+    "event_hours",
+    "changed_hours",
+    "schema_migrations",
+)
+"""What statistics, exports and snapshots read, and this."""
 _REMEDIES: dict[Outcome, str] = {
     "away": "Check host and port in DATABASE_READ_URL, that its server runs, and that this machine "
     "may reach it.",
@@ -25,12 +34,11 @@ _REMEDIES: dict[Outcome, str] = {
 _REMEDY = "docs/OPERATIONS.md, “A read replica”, says what to do about each of these."
 
 
-def look_at_replica(subject: Subject) -> Findings:
+def look_at_replica(inquiry: Inquiry) -> Findings:
     """Look at it as whoever reads from it does, and at what would be read."""
-    inquiry = subject.inquiry
-    if inquiry is None or inquiry.failure is not None or inquiry.settings.read_url is None:
-        return
     url = inquiry.settings.read_url
+    if url is None:
+        return
     name = f"The read replica {url.database} on {url.host}"
     primary = Database(inquiry.url, inquiry.settings)
     replica = Replica(url, inquiry.settings, primary, report=lambda *_: None)
@@ -38,7 +46,7 @@ def look_at_replica(subject: Subject) -> Findings:
         with replica.reading("doctor") as (connection, as_of):
             seconds = time.time() - as_of
             forbidden = _forbidden(connection)
-            pending = _pending(migrations.status(connection))
+            pending = set() if forbidden else _pending(migrations.status(connection))
     except PassedOver as passed_over:
         cause = passed_over.cause.removesuffix(".")
         yield problem(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from shared.doctor import replica as replica_checks
 from shared.doctor.subject import Verdict
 from tests.support.doctor import look, told
+from tests.support.emulator import ROOT
+from tests.support.postgres import PASSWORD
 from tests.support.replicas import Pair
+
+(GRANT,) = re.findall(
+    r"```sql\n(GRANT SELECT.*?) TO reader;\n```", (ROOT / "docs" / "OPERATIONS.md").read_text()
+)
 
 
 def _look(pair: Pair, read_url: str = "") -> tuple[Verdict, str, str]:
@@ -49,17 +57,18 @@ def test_one_that_is_away_refuses_or_is_none_is_a_problem(pair: Pair) -> None:
 
 
 def test_a_right_and_a_migration_that_are_missing_are_named(pair: Pair) -> None:
-    pair.run("CREATE ROLE looker LOGIN PASSWORD 'p@ss/word'")
-    pair.run("GRANT SELECT ON users, identities, revoked_sessions, schema_migrations TO looker")
+    pair.run(f"CREATE ROLE looker LOGIN PASSWORD '{PASSWORD}'")
+    pair.run("GRANT SELECT ON users, identities, revoked_sessions TO looker")
     pair.catch_up()
     url = pair.standby.url(pair.name, user="looker")
     verdict, sentence, remedy = _look(pair, url)
     assert verdict == "problem"
-    assert sentence.endswith("not read auth_events, event_hours, changed_hours.")
-    (grant,) = [part for part in remedy.split("`") if part.startswith("GRANT")]
-    pair.run(grant)
+    lacking = "auth_events, event_hours, changed_hours, schema_migrations"
+    assert sentence.endswith(f"lets the role looker not read {lacking}.")
+    assert f"`GRANT SELECT ON {lacking} TO looker`" in remedy
+    pair.run(f"{GRANT} TO looker")
     pair.catch_up()
-    assert _look(pair, url)[0] == "ok"
+    assert _look(pair, url)[0] == "ok", "as the document has it"
     pair.run("DELETE FROM schema_migrations WHERE version = 11")
     with pair.paused():
         pair.run(
