@@ -88,7 +88,7 @@ lint: $(VENV)/.dev ## Check style and types
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Measure performance against baselines of the same run (some minutes)
+bench: $(VENV)/.dev ## Measure performance against baselines of the same run (takes long, and 10 GB)
 	$(BIN)/python -m bench
 
 migrate-dry-run: $(VENV)/.runtime ## Show what migrate would do with each user; write nothing
