@@ -91,7 +91,10 @@ def _serve(name: str | None, request: flask.Request) -> flask.Response:
     """Have a function answer for the application that is called."""
     app = applications.at(request.environ)
     # Probes call by an address, or by a name of the platform's.
-    if name is None or (app is None and name != "health"):
+    if app is None and name != "health":
+        applications.warn_of_host(request.environ)
+        name = None
+    if name is None:
         return flask_app.not_found(app or applications.own, request)
     return _endpoint(name)(app or applications.own, request)
 

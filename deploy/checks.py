@@ -191,6 +191,11 @@ def _check_settings(
         for parsed in found:
             findings.problems += _platform_problems(parsed, place)
     front = place.front_of(service)
+    if service.applications and place.front == "hosting":
+        findings.problems.append(
+            "FRONT=hosting is one site's, and calls the service by another name: deploy each "
+            "application by itself (docs/APPLICATIONS.md)."
+        )
     if "TRUSTED_PROXIES" not in settings:
         findings.problems.append(
             "TRUSTED_PROXIES is missing: determine it for Firebase Hosting (docs/DEPLOY.md)."

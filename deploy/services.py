@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from shared.environment import Environment, overlaid
+from shared.settings import OF_ONE
 
 NAME = "ai-coder-auth"
 PUBLIC_FUNCTIONS = (
@@ -153,7 +154,10 @@ class Service:
     def secrets(self) -> tuple[str, ...]:
         """The secrets that it may read; it gets those that have a value."""
         common = COMMON_SECRETS if self.public else (*COMMON_SECRETS, ADMIN_SECRET)
-        return (*common, *(overlaid(app, name) for app in self.applications for name in common))
+        if not self.applications:
+            return common
+        own = (overlaid(app, name) for app in self.applications for name in common)
+        return (*(name for name in common if name not in OF_ONE), *own)
 
 
 API = Service(name=NAME, entry_point="api", public=True, timeout="60s")

@@ -24,7 +24,7 @@ def health(call: Call) -> Response:
     status: dict[str, Any] = {"status": "OK", "timestamp": now_iso()}
     if call.request.path.endswith("/livez"):
         return answer(status)
-    if call.app.hosted:
+    if call.app.applications:
         return answer(status | _of_all(call))
     database = call.app.store.database_status
     members = status | {
@@ -47,8 +47,15 @@ def health(call: Call) -> Response:
 
 def _of_all(call: Call) -> dict[str, Any]:
     """Report on all applications together: none was called by its name."""
-    found = [_database(call, app.store.database_status)["status"] for app in call.app.hosted]
-    database = {"status": "connected"} if set(found) == {"connected"} else _DISCONNECTED
+    database: dict[str, Any] = {"status": "connected"}
+    causes = []
+    for app in call.app.applications:
+        name = call.names["application"] = app.settings.application
+        if _database(call, app.store.database_status) is _DISCONNECTED:
+            database = _DISCONNECTED
+            causes.append(f"{name}: {call.log.pop('cause', 'it has no database')}")
+    del call.names["application"]
+    call.log["cause"] = "; ".join(causes) or None
     return {"database": database, "environment": call.settings.environment}
 
 

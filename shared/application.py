@@ -80,14 +80,14 @@ class part(Generic[T]):  # noqa: N801  # a decorator, as `property` is
 class Application:
     """One application with its settings. Several in a process share metrics and bounds on CPU."""
 
-    def __init__(self, settings: Settings, host: Application | None = None) -> None:
-        """Make no part yet. The bounds on CPU are those of the `host`, where there is one."""
+    def __init__(self, settings: Settings, process: Application | None = None) -> None:
+        """Make no part yet. Of several applications the bounds on CPU are those of `process`."""
         self.settings = settings
-        self._host = host or self
-        self.hosted: list[Application] = []
-        """The applications of the process, if there are several and this is none of them."""
-        if host is not None:
-            host.hosted.append(self)
+        self._process = process or self
+        self.applications: list[Application] = []
+        """Of the process, if there are several and this is none of them."""
+        if process is not None:
+            process.applications.append(self)
         self.notices = Notices()
         self.making = threading.RLock()
         """Held while a part is made, which may need others."""
@@ -95,6 +95,7 @@ class Application:
     @part
     def store(self) -> Store:
         """Where the users are."""
+        assert not self.applications, "each of several applications has a store of its own"
         store = open_store(self.settings)
         if self.settings.revocations.url is None:
             return store
@@ -141,7 +142,7 @@ class Application:
 
         settings = self.settings.credentials
         rounds, concurrency = settings.bcrypt_rounds, settings.hash_concurrency
-        shares = self._host.hasher if self._host is not self else None
+        shares = self._process.hasher if self._process is not self else None
         return PasswordHasher(rounds, concurrency=concurrency, shares=shares)
 
     @part
@@ -150,14 +151,14 @@ class Application:
         from shared.rules.bulkhead import Bulkhead
 
         concurrency, threads = self.settings.credentials.hash_concurrency, self.settings.web.threads
-        return Bulkhead.of(concurrency, threads, is_shared=len(self.hosted) > 1)
+        return Bulkhead.of(concurrency, threads, max(1, len(self.applications)))
 
     @part
     def gate(self) -> Gate:
         """The limits before every hash."""
         from shared.rules.gate import Gate
 
-        return Gate(self._host.bulkhead, self.settings.application)
+        return Gate(self._process.bulkhead, self.settings.application)
 
     @part
     def google_id_tokens(self) -> IdTokens:
@@ -257,7 +258,7 @@ class Application:
 
     def check_alerts(self) -> None:
         """See whether something is wrong, and tell whoever should know."""
-        for app in self.hosted:  # That nobody calls an application is no reason not to look.
+        for app in self.applications:  # That nobody calls an application is no reason not to look.
             app.check_alerts()
         webhook = self.settings.alerts.webhook
         away, unsent = self.seconds_away(), self._seconds_unsent()
@@ -289,13 +290,13 @@ class Application:
         from shared.observe.metrics import STARTED_AT, Gauge
 
         started = Gauge("process_start_time_seconds", "Start time of the process.", STARTED_AT)
-        found = [started, *self._host.bulkhead.gauges()]
+        found = [started, *self._process.bulkhead.gauges()]
         return [*found, *self.own_gauges()]
 
     def own_gauges(self) -> list[Gauge]:
         """Give those that are not the whole process's."""
-        if self.hosted:
-            return [gauge for app in self.hosted for gauge in app.own_gauges()]
+        if self.applications:
+            return [gauge for app in self.applications for gauge in app.own_gauges()]
         found: list[Gauge] = []
         database = self.store.database_status
         if database is not None:
@@ -310,7 +311,7 @@ class Application:
 
     def close(self) -> None:
         """Close connections and files. The application can be used again."""
-        for app in self.hosted:
+        for app in self.applications:
             app.close()
         if (deliverer := vars(self).get("deliverer")) is not None:
             deliverer.close()

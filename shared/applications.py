@@ -33,9 +33,17 @@ class Applications:
         host = hosts.called(environ, trusts_forwarded=self._trusts_forwarded)
         return self._by_host.get(hosts.name(host) or "")
 
+    def warn_of_host(self, environ: Mapping[str, Any]) -> None:
+        """Tell the operator, once for each, of a host that is called and is nobody's."""
+        host = hosts.name(hosts.called(environ, trusts_forwarded=self._trusts_forwarded))
+        sentence = "A host was called that no application has: add it to HOSTS if it is yours"
+        if "HTTP_X_FORWARDED_HOST" in environ and not self._trusts_forwarded:
+            sentence += ", or see TRUST_FORWARDED_HOST, as a proxy may have called by another name"
+        self.own.notices.warn(sentence, host or "", host=host)
+
     def check_users_files(self) -> None:
         """Log what keeps users files from being written, and what waits in them."""
-        for app in self.own.hosted or [self.own]:
+        for app in self.own.applications or [self.own]:
             with request_context.application(app.settings.application):
                 check_users_file(app.settings.store)
 

@@ -32,7 +32,7 @@ def overlaid(application: str, name: str) -> str:
 class Environment:
     """Variables with their types; an empty one counts as absent.
 
-    Those of an application take precedence over the common ones.
+    Those of an application take precedence over the common ones, even where they are empty.
     """
 
     def __init__(self, variables: Mapping[str, str], application: str = "") -> None:
@@ -51,9 +51,8 @@ class Environment:
     def text(self, name: str) -> str | None:
         """Read a text, without blanks around it."""
         self.asked.add(name)
-        if self.application and (own := self._value(overlaid(self.application, name))):
-            return own
-        return self._value(name)
+        own = overlaid(self.application, name)
+        return self._value(own if self.application and own in self._variables else name)
 
     def words(self, name: str) -> list[str]:
         """Read a list that is separated by commas or blanks."""

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import chain, compress, repeat
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from shared.credentials.settings import CredentialSettings
@@ -33,6 +33,7 @@ _OF_THE_PROCESS = (
     "GOOGLE_CLOUD_PROJECT",
     "HASH_CONCURRENCY",
     "HTTPS_PROXY",
+    "https_proxy",
     "KEEP_ALIVE_TIMEOUT",
     "K_SERVICE",
     "NODE_ENV",
@@ -46,6 +47,8 @@ _OF_THE_PROCESS = (
     "WORKERS",
 )
 """Settings that several applications of a process have in common."""
+OF_ONE = ("DATABASE_READ_URL", "DATABASE_URL", "HOSTS", "PUBLIC_URL", "USERS_FILE")
+"""Settings that two applications never have in common."""
 _APPLICATION = r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,30}"
 _ALIKE = 0.9
 """Of 1: DATABSE_URL and DATABASE_URI are misspelt, PG_DATABASE_URL is a name of its own."""
@@ -133,11 +136,15 @@ class Settings(NamedTuple):
 
         names = cls.names()
         missing = [name for name in names if not variables.get(name, "").strip()]
+        several = Environment(variables).words("APPLICATIONS")
         return [
-            f"{name} is no setting; perhaps {close} is meant."
-            for name in sorted(variables.keys() - names)
-            if name.lower() not in _OF_OTHERS
-            for close in get_close_matches(name.upper(), missing, 1, _ALIKE)
+            *(_wrong_variables(variables, several) if several else ()),
+            *(
+                f"{name} is no setting; perhaps {close} is meant."
+                for name in sorted(variables.keys() - names)
+                if name.lower() not in _OF_OTHERS
+                for close in get_close_matches(name.upper(), missing, 1, _ALIKE)
+            ),
         ]
 
     def complete(self) -> Settings:
@@ -166,7 +173,7 @@ def _check_proxy(env: Environment) -> None:
 
 def _read_all(variables: Mapping[str, str], names: list[str]) -> list[Settings]:
     """Read the settings of several applications. Raises InvalidSettings."""
-    if problems := [*_wrong_names(names), *_wrong_overlays(variables, names)]:
+    if problems := [*_wrong_names(names), *_wrong_variables(variables, names)]:
         raise InvalidSettings(problems)
     found, problems_of = [], defaultdict[str, list[str]](list)
     for name in names:
@@ -196,8 +203,11 @@ def _wrong_names(names: list[str]) -> Iterator[str]:
         yield "APPLICATIONS names one twice."
 
 
-def _wrong_overlays(variables: Mapping[str, str], names: list[str]) -> Iterator[str]:
-    """Tell of each variable that has the form of an application's own and is none."""
+def _wrong_variables(variables: Mapping[str, str], names: list[str]) -> Iterator[str]:
+    """Tell of each variable that has the form of an application's own and is none, or should be."""
+    for name in OF_ONE:
+        if variables.get(name, "").strip():
+            yield f"{name} cannot be common: set {overlaid(names[0], name)}, or delete it."
     known, prefixes = Settings.names(), {overlaid(name, "") for name in names}
     for variable in sorted(variables):
         prefix, is_overlay, name = variable.partition(OVERLAY)
@@ -248,20 +258,23 @@ def _own_things(settings: Settings) -> Iterator[tuple[object, str]]:
     store, url = settings.store, settings.database.url
     if store.use_database and url is not None:
         yield url.place, f"database {url.database} on {url.host}"
-    if not store.use_database or store.fallback != "off":
-        yield store.users_file.resolve(), f"USERS_FILE {store.users_file}"
+    yield store.users_file.resolve(), f"USERS_FILE {store.users_file}"
+    if settings.mail.folder is not None:
+        yield ("mail", settings.mail.folder.resolve()), f"folder of mails {settings.mail.folder}"
 
 
 def _with_a_share_each(found: list[Settings], variables: Mapping[str, str]) -> list[Settings]:
-    """Divide the connections among those who have no number of their own.
+    """Divide the connections among those with a database who have no number of their own.
 
     Whoever waits for a database that is silent holds all that it may, and takes nobody else's.
     """
     setting = "DATABASE_MAX_CONNECTIONS"
     total = Environment(variables).number(setting, DatabaseSettings().max_connections, 1, 100)
-    given = [bool(variables.get(overlaid(one.application, setting), "").strip()) for one in found]
-    taken = sum(one.database.max_connections for one in compress(found, given))
-    others = given.count(False)
+    connecting = [one for one in found if one.store.use_database]
+    own = [
+        one for one in connecting if variables.get(overlaid(one.application, setting), "").strip()
+    ]
+    taken, others = sum(one.database.max_connections for one in own), len(connecting) - len(own)
     if total < taken + others:
         problem = (
             f"{setting} must be at least {taken + others}: it is for all applications together, "
@@ -271,8 +284,8 @@ def _with_a_share_each(found: list[Settings], variables: Mapping[str, str]) -> l
     share, more = divmod(total - taken, max(others, 1))
     shares = chain(repeat(share + 1, more), repeat(share))
     return [
-        one
-        if has_own
-        else one._replace(database=one.database._replace(max_connections=next(shares)))
-        for one, has_own in zip(found, given, strict=True)
+        one._replace(database=one.database._replace(max_connections=next(shares)))
+        if one in connecting and one not in own
+        else one
+        for one in found
     ]

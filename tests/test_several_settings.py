@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.environment import InvalidSettings
-from shared.settings import _OF_THE_PROCESS, Settings
+from shared.settings import _OF_THE_PROCESS, OF_ONE, Settings
 from tests.support.emulator import SECRET
 
 URL = "postgresql://user:secret-canary@ep-{}-pooler.eu.aws.neon.tech/db?sslmode=require"
@@ -55,11 +55,27 @@ def test_in_development_each_has_a_name_of_this_machine_and_a_file_without_a_set
 
 
 def test_one_application_alone_has_no_name_and_reads_no_host() -> None:
-    (only,) = Settings.all_from_env({"SHOP__DATABASE_URL": "not looked at"})
+    variables = {"SHOP__DATABASE_URL": "not looked at", "HOSTS": "https://not.looked.at"}
+    (only,) = Settings.all_from_env(variables)
     assert (only.application, *only.web.hosts) == ("",)
-    assert _problems({"HOSTS": "shop.example.com"}) == [
-        "HOSTS is an application's: set APPLICATIONS, or delete it."
-    ]
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_what_two_can_never_share_is_not_set_for_all(name: str) -> None:
+    (found,) = _problems(PRODUCTION | {name: "secret-canary"})
+    assert found == f"{name} cannot be common: set SHOP__{name}, or delete it."
+
+
+def test_an_empty_setting_of_its_own_takes_a_common_one_away() -> None:
+    common = {"ADMIN_TOKEN": SECRET, "FIREBASE_PROJECT_ID": "project-1", "MAX_SIGNUPS": "7"}
+    own = {"BLOG__ADMIN_TOKEN": "", "BLOG__FIREBASE_PROJECT_ID": " ", "BLOG__MAX_SIGNUPS": ""}
+    shop, blog = Settings.all_from_env(PRODUCTION | common | own)
+    assert (shop.administrators.exist, blog.administrators.exist) == (True, False)
+    assert (shop.credentials.firebase_project_id, blog.credentials.firebase_project_id) == (
+        "project-1",
+        None,
+    )
+    assert (shop.store.limits.sign_up, blog.store.limits.sign_up) == (7, 50)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +137,15 @@ def test_what_the_process_has_once_is_no_applications_own(name: str) -> None:
             "shop and blog have the same database db on ep-one",
         ),
         (
-            {"FALLBACK": "full", "USERS_FILE": "/srv/users.json"},
-            "shop and blog have the same USERS_FILE /srv/users.json",
+            {"BLOG__DATABASE_URL": URL.format("one").replace(".tech/", ".tech./")},
+            "shop and blog have the same database db on ep-one",
+        ),
+        (
+            {"SHOP__USERS_FILE": "/srv/users.json", "BLOG__USERS_FILE": "/srv/../srv/users.json"},
+            "shop and blog have the same USERS_FILE /srv/",
         ),
         (
             {"BLOG__PUBLIC_URL": "https://www.example.com"},
-            "blog: the host of PUBLIC_URL is not in BLOG__HOSTS",
-        ),
-        (
-            {"PUBLIC_URL": "https://shop.example.com"},
             "blog: the host of PUBLIC_URL is not in BLOG__HOSTS",
         ),
         (
@@ -188,9 +204,20 @@ def test_a_command_is_about_one_of_them(changes: dict[str, str], problem: str) -
     assert Settings.from_env(DEVELOPMENT | {"APPLICATION": "blog"}).application == "blog"
 
 
+def test_mails_of_development_are_not_in_one_folder(tmp_path: Path) -> None:
+    files = {f"{name.upper()}__USERS_FILE": f"{tmp_path}/{name}.json" for name in ("shop", "blog")}
+    (found,) = _problems(DEVELOPMENT | files)
+    assert found.startswith(f"shop and blog have the same folder of mails {tmp_path}/mail")
+
+
+def test_who_has_no_database_needs_no_connection() -> None:
+    names = {"APPLICATIONS": "a,b,c,d,e,f", "F__DATABASE_URL": URL.format("one")}
+    *others, last = Settings.all_from_env({"SESSION_SECRET": SECRET} | names)
+    assert (len(others), last.database.max_connections) == (5, 4)
+
+
 def test_two_users_files_that_are_one_by_a_link_are_one(tmp_path: Path) -> None:
     (tmp_path / "shop.json").write_text("[]")
     (tmp_path / "blog.json").symlink_to(tmp_path / "shop.json")
     files = {f"{name.upper()}__USERS_FILE": f"{tmp_path}/{name}.json" for name in ("shop", "blog")}
-    (found,) = _problems(DEVELOPMENT | files)
-    assert found.startswith("shop and blog have the same USERS_FILE")
+    assert _problems(DEVELOPMENT | files)[0].startswith("shop and blog have the same USERS_FILE")

@@ -137,7 +137,7 @@ class DatabaseUrl:
     @property
     def place(self) -> str:
         """Host, port and database, past Neon's pooler."""
-        return f"{self.direct_host().host}:{self.port}/{self.database}"
+        return f"{self.direct_host().host.removesuffix('.')}:{self.port}/{self.database}"
 
     def direct_host(self) -> DatabaseUrl:
         """Name the same database without Neon's pooler (`ep-x-pooler.…` becomes `ep-x.…`)."""

@@ -28,7 +28,9 @@ def main() -> int:
         return 1
     finally:
         app.close()
-    print(f"Mails delivered: {sent}. Still waiting: {waiting}.")
+    name = app.settings.application
+    of = f" of {name}" if name else ""
+    print(f"Mails{of} delivered: {sent}. Still waiting: {waiting}.")
     return 1 if waiting else 0
 
 

@@ -10,7 +10,8 @@ whoever came first. A region is what `Client.coarse` tells: an IPv6 /48 costs no
 networks, each of which would be new.
 
 Where a process has several applications, the one that was served least recently comes before all
-that, and none may have the last place: while the store of one is silent, the others get on.
+that, and a place is kept for each that has none: while the stores of some are silent, the others
+get on.
 """
 
 from __future__ import annotations
@@ -71,15 +72,11 @@ class Bulkhead:
     """A number of places with a fair queue. Thread-safe; time is monotonic."""
 
     def __init__(
-        self, places: int, room: int, *, patience: float = PATIENCE, is_shared: bool = False
+        self, places: int, room: int, *, patience: float = PATIENCE, applications: int = 1
     ) -> None:
-        """`room` limits holders and waiters together; `patience` is the wait in seconds.
-
-        `is_shared` says that there are several applications.
-        """
+        """`room` limits holders and waiters together; `patience` is the wait in seconds."""
         self._places, self._room, self._patience = places, room, patience
-        self._most = max(1, places - is_shared)
-        """Places that one application may have."""
+        self._applications = applications
         self._changing = threading.Lock()
         self._held: Counter[str] = Counter()
         """By network."""
@@ -91,13 +88,15 @@ class Bulkhead:
         self._next_turn = itertools.count(1)
 
     @classmethod
-    def of(cls, concurrency: int, threads: int, *, is_shared: bool = False) -> Bulkhead:
-        """Make one for a number of concurrent hashes and of server threads.
+    def of(cls, concurrency: int, threads: int, applications: int = 1) -> Bulkhead:
+        """Make one for a number of concurrent hashes, of server threads, and of applications.
 
-        A quarter of the threads stays free for other requests, if there are four per hash.
+        A quarter of the threads stays free for other requests, if there are four per hash. Places
+        that are kept come on top, so that one application alone has as many as ever.
         """
         room = max(CALLERS_PER_HASH * concurrency, threads * 3 // 4)
-        return cls(PLACES_PER_HASH * concurrency, room, is_shared=is_shared)
+        places = min(PLACES_PER_HASH * concurrency + applications - 1, room)
+        return cls(places, room, applications=applications)
 
     @contextmanager
     def place(self, client: Client, application: str = "") -> Iterator[None]:
@@ -158,8 +157,10 @@ class Bulkhead:
                 self._serve(waiter)
 
     def _is_free_for(self, caller: _Caller) -> bool:
-        is_modest = self._held_by[caller.application] < self._most
-        return is_modest and self._held_by.total() < self._places
+        """Tell whether a place is free that is not kept for another application."""
+        served = {caller.application, *(+self._held_by)}
+        kept = max(0, self._applications - len(served))
+        return self._held_by.total() + kept < self._places
 
     def _serve(self, caller: _Caller) -> None:
         self._held[caller.network] += 1
@@ -190,17 +191,18 @@ class Bulkhead:
         def in_all(one: _Caller) -> tuple[int, ...]:
             return applications[one.application], *has_had(one)
 
-        victim = max(reversed(self._waiting), key=in_all, default=None)  # The youngest first.
+        def is_fair(one: _Caller) -> bool:
+            if one.application == caller.application:
+                return has_had(caller, 1) < has_had(one)
+            return applications[caller.application] + 1 < applications[one.application]
+
+        youngest_first = filter(is_fair, reversed(self._waiting))
+        victim = max(youngest_first, key=in_all, default=None)
         if victim is None:
             return False
-        if victim.application == caller.application:
-            is_fair = has_had(caller, 1) < has_had(victim)
-        else:
-            is_fair = applications[caller.application] + 1 < applications[victim.application]
-        if is_fair:
-            self._waiting.remove(victim)
-            victim.settle(DISPLACED)
-        return is_fair
+        self._waiting.remove(victim)
+        victim.settle(DISPLACED)
+        return True
 
     def _turn(self, caller: _Caller) -> tuple[int, ...]:
         """Give the last turns from the top, 0 for never. The smallest is served next."""

@@ -122,7 +122,7 @@ class Server(framework.GunicornApplication):
 
     def _announce(self, worker: Worker) -> None:
         if worker.age == 1:
-            apps = self.served.hosted or [self.served]
+            apps = self.served.applications or [self.served]
             listening.announce([app.settings for app in apps], *self._where)
 
 

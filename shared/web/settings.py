@@ -73,8 +73,6 @@ class WebSettings(NamedTuple):
 def _hosts(env: Environment) -> frozenset[str]:
     words = env.words("HOSTS")
     if not env.application:
-        if words:
-            env.problems.append("HOSTS is an application's: set APPLICATIONS, or delete it.")
         return frozenset()
     if not words and env.name == "development":
         words = [f"{env.application}.localhost"]

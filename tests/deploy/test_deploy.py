@@ -177,6 +177,19 @@ def test_an_application_without_a_database_or_a_host_is_named_before_anything_is
     assert gcloud.called("run deploy") == []
 
 
+def test_a_setting_of_an_applications_own_that_nobody_reads_stops_a_deployment(
+    gcloud: Gcloud,
+) -> None:
+    _of_several(gcloud)
+    wrong = {"SHOP__COOKIE_NAM": "x", "SHPO__COOKIE_NAME": "x", "SHOP__PORT": "9", "HOSTS": "a"}
+    done = gcloud.run("apply", **WHERE, **APPLICATIONS, **wrong)
+    assert done.returncode == 2
+    for name in wrong:
+        assert f"- {name} " in done.stderr
+    done = gcloud.run("apply", **WHERE, **APPLICATIONS, FRONT="hosting")
+    assert "FRONT=hosting is one site's" in done.stderr
+
+
 def test_setting_up_several_makes_a_secret_for_each_database(gcloud: Gcloud) -> None:
     _nothing_there(gcloud)
     done = gcloud.run("setup", PROJECT="my-project", **APPLICATIONS)

@@ -48,7 +48,7 @@ class Called:
         self.name, self.host = name, host or f"{name}.localhost"
         self._process = process
         self.app = next(
-            app for app in process.application.hosted if app.settings.application == name
+            app for app in process.application.applications if app.settings.application == name
         )
 
     def send(
@@ -220,6 +220,19 @@ def test_under_a_host_of_nobodys_there_is_nothing_but_health(process: Served, ho
         assert process.send("GET", path, [("Host", host)]).status_code == 200
 
 
+def test_a_host_of_nobodys_is_told_to_the_operator_once(
+    process: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        process.send("GET", "/api/user", [("Host", "WWW.shop.localhost:8080")])
+    forwarded = ("X-Forwarded-Host", "shop.localhost")
+    process.send("GET", "/api/user", [("Host", "internal"), forwarded])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    one, other = (line for line in lines if line["message"].startswith("A host was called"))
+    assert (one["host"], other["host"]) == ("www.shop.localhost", "internal")
+    assert "TRUST_FORWARDED_HOST" in other["message"]
+
+
 def test_health_by_an_address_is_connected_where_every_database_is(
     process: Served, settings: dict[str, str]
 ) -> None:
@@ -322,7 +335,7 @@ def test_a_frozen_database_of_one_does_not_keep_the_other_waiting(
         assert blog.log_in("ada@example.com") == 200
         assert not any(call.done() and call.result() == 200 for call in stuck)
         assert {call.result() for call in stuck} <= {503}
-        pools = [app.store.database_status for app in process.application.hosted]
+        pools = [app.store.database_status for app in process.application.applications]
         assert sum(pool.pool().total for pool in pools if pool) <= 3
 
 

@@ -66,11 +66,13 @@ class Callers:
 
 @contextmanager
 def _callers(
-    places: int = 1, room: int = 4, *, holders: int = 1, is_shared: bool = False
+    places: int = 1, room: int = 4, *, holders: int = 1, applications: int = 1
 ) -> Iterator[Callers]:
     """Give a bulkhead whose places somebody of D holds already."""
     with ThreadPoolExecutor(40) as threads:
-        callers = Callers(Bulkhead(places, room, patience=SECONDS, is_shared=is_shared), threads)
+        callers = Callers(
+            Bulkhead(places, room, patience=SECONDS, applications=applications), threads
+        )
         for number in range(holders):
             callers.come(f"holder {number}", D)
         try:
@@ -181,8 +183,20 @@ def test_beside_any_number_of_connections_of_one_network_everybody_else_is_let_i
             assert callers.bulkhead.counts() == Counts(held=2, waiting=4)
 
 
-def test_of_several_applications_none_has_the_last_place() -> None:
-    with _callers(3, 9, holders=0, is_shared=True) as callers:
+def test_for_an_application_that_has_no_place_one_is_kept() -> None:
+    with _callers(4, 9, holders=0, applications=3) as callers:
+        for number, client in enumerate((A, B, C)):
+            callers.come(f"shop {number}", client, "shop")
+        callers.come("blog 1", A, "blog")
+        callers.come("blog 2", A, "blog")
+        assert callers.served == ["shop 0", "shop 1", "blog 1"]
+        callers.come("wiki", A, "wiki")
+        assert callers.served[3:] == ["wiki"]
+        assert callers.bulkhead.counts() == Counts(held=4, waiting=2)
+
+
+def test_of_two_applications_none_has_the_last_place() -> None:
+    with _callers(3, 9, holders=0, applications=2) as callers:
         for number, client in enumerate((A, B, C)):
             callers.come(f"shop {number}", client, "shop")
         assert callers.bulkhead.counts() == Counts(held=2, waiting=1)
@@ -192,7 +206,7 @@ def test_of_several_applications_none_has_the_last_place() -> None:
 
 
 def test_a_place_that_becomes_free_is_not_kept_from_whoever_may_have_it() -> None:
-    with _callers(2, 9, holders=0, is_shared=True) as callers:
+    with _callers(2, 9, holders=0, applications=2) as callers:
         callers.come("shop 1", A, "shop")
         callers.come("shop 2", B, "shop")
         callers.come("blog 1", A, "blog")
@@ -229,6 +243,18 @@ def test_an_application_that_is_flooded_makes_room_for_another_and_not_the_rever
         assert _cause(callers.come("blog 3", A, "blog")) == module._CAUSES[FULL]
         again = Client("100.64.0.7")
         assert _cause(callers.come("shop 5", again, "shop")) == module._CAUSES[FULL]
+
+
+def test_one_network_that_floods_every_application_displaces_nobody() -> None:
+    with _callers(2, 6, holders=0, applications=2) as callers:
+        for number in range(3):
+            for name in ("shop", "blog"):
+                callers.come(f"{name} {number}", A, name)
+        assert callers.bulkhead.counts() == Counts(held=2, waiting=4)
+        owner = callers.come("owner", B, "shop")
+        assert not owner.done()
+        assert callers.bulkhead.counts() == Counts(held=2, waiting=4)
+        assert "owner" in (callers.next(), callers.next())
 
 
 def test_who_finds_no_place_in_time_is_refused_and_takes_nothing_with_them() -> None:
@@ -272,6 +298,9 @@ def test_holders_and_waiters_leave_a_quarter_of_four_threads_for_each_hash(
 ) -> None:
     bulkhead = Bulkhead.of(concurrency, threads)
     assert (bulkhead._places, bulkhead._room) == (places, room)
+    # One that is alone among three has as many places as if there were no others.
+    shared = Bulkhead.of(concurrency, threads, applications=3)
+    assert (shared._places, shared._room) == (min(places + 2, room), room)
 
 
 def test_what_is_deployed_leaves_a_quarter_of_its_threads() -> None:

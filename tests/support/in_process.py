@@ -57,7 +57,11 @@ class Served:
             self._flask = create_app(self._target, f"{ROOT}/main.py")
         self.application: Application = sys.modules["main"].applications.own
         self.settings: Settings = self.application.settings
-        self.store: Store = self.application.store
+
+    @property
+    def store(self) -> Store:
+        """The application's."""
+        return self.application.store
 
     def restart(self) -> None:
         """Forget what lives as long as a process, as a new one has."""
