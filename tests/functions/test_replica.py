@@ -89,7 +89,7 @@ def test_statistics_are_the_replicas_and_say_as_of_when(pair: Pair, tmp_path: Pa
         page = app.send("GET", "/api/dashboard", BEARER)
         assert found["total_users"] == 1
         assert page.status_code == 200
-        assert sum(line.startswith("WITH registered") for line in here.lines()) == 2
+        assert sum(line.startswith("WITH providers") for line in here.lines()) == 2
         (mark,) = there.lines()
         assert mark.startswith("SELECT"), "the primary told once which system it is"
         as_of = datetime.fromisoformat(found["as_of"]).timestamp()
