@@ -116,7 +116,7 @@ def test_beside_connections_that_guess_without_pause_every_login_of_others_succe
     store: Store, networks: int
 ) -> None:
     hasher, gate = PasswordHasher(4), make_gate()
-    users = [sign_up(store, hasher, f"owner{n}@example.com", PASSWORD) for n in range(20)]
+    users = [sign_up(store, hasher, f"owner{n}@example.com", PASSWORD) for n in range(10)]
     is_over = threading.Event()
 
     def attack(number: int) -> int:

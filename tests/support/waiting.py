@@ -10,9 +10,13 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], seconds: float = 30) -> T:
-    """Ask again and again until the answer is true, and give it."""
-    deadline = time.monotonic() + seconds
+    """Ask again and again until the answer is true, and give it.
+
+    To ask costs the processor more than to wait: the longer it takes, the more seldom it is asked.
+    """
+    started = time.monotonic()
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"it did not come to that in {seconds:g} seconds"
-        time.sleep(0.01)
+        waited = time.monotonic() - started
+        assert waited < seconds, f"it did not come to that in {seconds:g} seconds"
+        time.sleep(min(max(0.01, waited / 20), 0.1))
     return found

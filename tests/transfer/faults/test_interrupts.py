@@ -87,7 +87,7 @@ def test_an_interrupt_at_the_commit_comes_too_late(
     assert len(check_files(users_file)) == 2
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [3, pytest.param(100, marks=pytest.mark.long)])
 def test_an_apply_interrupted_at_a_line_ends_before_or_after_but_not_between(
     target: Target, users_file: Path, count: int
 ) -> None:

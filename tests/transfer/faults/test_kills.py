@@ -31,7 +31,7 @@ from tests.support.transfers import Target
 from tests.support.waiting import until
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.long)])
 def test_a_killed_apply_leaves_everything_or_nothing_and_the_next_one_works_at_once(
     target: Target, interceptor: Interceptor, users_file: Path, count: int
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_killed_apply_that_waited_on_the_server_is_ended_there_within_seconds(
     assert not is_brought_by_the_next(target, users_file)
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [4, pytest.param(100, marks=pytest.mark.long)])
 def test_an_apply_killed_at_a_line_leaves_real_names_to_whole_files_only(
     target: Target, users_file: Path, count: int
 ) -> None:
