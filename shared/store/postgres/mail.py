@@ -27,7 +27,10 @@ _ID_OF_LOGIN = 2
 
 
 class PostgresMail(MailStore):
-    """The part of a store that knows of mails; a method is one statement."""
+    """The part of a store that knows of mails; a method is one statement.
+
+    A link that is of no use costs a second one.
+    """
 
     def __init__(self, store: PostgresStore) -> None:
         """Use the store's connections, limits and pseudonyms."""
