@@ -40,8 +40,8 @@ MAX_IDLE = 30.0
 """Seconds after which an idle connection may have been forgotten on the way."""
 _MAX_ANSWER = 64 * 1024
 """Bytes that an exchange may receive, of a few dozen."""
-_AT_ONCE = 250
-"""Users in one exchange, where there are many."""
+_AT_ONCE, _PATIENCE = 500, 5.0
+"""Users in one exchange, where there are many, and seconds for it."""
 _MAX_CONNECTIONS = 64
 """That are kept idle: more than a process has threads."""
 
@@ -91,14 +91,11 @@ class Revocations:
             self._ask("write", self._writes(ended))
 
     def add_many(self, ended: Sequence[User]) -> str | None:
-        """Do the same for many; give what is wrong, or None.
-
-        Each exchange is of so few that it takes no longer than one of a request may.
-        """
+        """Do the same for many, for which only an operator waits; give what is wrong, or None."""
         try:
             for first in range(0, len(ended), _AT_ONCE):
                 commands = self._writes(ended[first : first + _AT_ONCE])
-                self._exchange(commands, time.monotonic() + self._seconds)
+                self._exchange(commands, time.monotonic() + _PATIENCE)
         except Exception as error:  # noqa: BLE001  # a false server can have its parser raise any
             return self._cause(error)
         return None

@@ -34,8 +34,6 @@ UNDER_MAKE = "UNDER_MAKE"
 """The variable that make sets: the reader knows its targets and ARGS, not our options."""
 FAILED, USAGE, REJECTED, OUTDATED, DIFFERENT, UNKNOWN, QUARANTINED = 1, 2, 3, 4, 5, 6, 7
 INTERRUPTED = 130
-_REDIS_SECONDS = 5.0
-"""For each exchange with Redis."""
 EXIT_CODES = """
 \b
 Exit codes:
@@ -184,7 +182,7 @@ class Command:
         from shared.revocations.redis_list import Revocations  # It loads redis.
 
         secrets, name = self.session_secrets(), self.settings.application
-        revocations = Revocations(url, secrets, name, seconds=_REDIS_SECONDS) if secrets else None
+        revocations = Revocations(url, secrets, name) if secrets else None
         try:
             self.display.remark(announcing.announce(revocations, self.ended))
         finally:
