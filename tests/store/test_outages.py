@@ -127,13 +127,7 @@ def instances(
 
 
 @pytest.mark.tcp("the document's times are those of TCP")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, id=fault.name, marks=[pytest.mark.long] if fault.is_long else [])
-        for fault in FAULTS
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_a_fault_has_the_consequences_that_the_document_tells(
     fault: Fault, server: Server, instances: list[Instance], request: pytest.FixtureRequest
 ) -> None:

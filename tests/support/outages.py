@@ -84,8 +84,6 @@ class Fault:
     is_of_pooler: bool = False
     """Whether it is a pooler's, before which the instances are then."""
     is_of_redis: bool = False
-    is_long: bool = False
-    """Whether it is left to `make test-long`, as another has the same consequences."""
 
 
 @contextmanager
@@ -144,7 +142,7 @@ def _password_changed(server: Server) -> Iterator[None]:
 
 FAULTS = (
     Fault("nobody listens on the port", _relay(relays.REFUSE), waits="nobody waits"),
-    Fault("connections are closed without a word", _relay(relays.HANG_UP), is_long=True),
+    Fault("connections are closed without a word", _relay(relays.HANG_UP)),
     Fault(
         "nothing comes through (black hole)",
         _relay(relays.BLACK_HOLE),
@@ -154,11 +152,10 @@ FAULTS = (
         "1 byte a second comes through",
         _relay(relays.TRICKLE),
         waits="the first request, until the connect deadline",
-        is_long=True,
     ),
     Fault("every answer is cut off", _relay(Mode(answer_bytes=1))),
     Fault("every packet takes 20 ms each way", _relay(Mode(delay=0.02), cut=False), is_slow=True),
-    Fault("every second connection fails", _relay(relays.FLAP), is_long=True),
+    Fault("every second connection fails", _relay(relays.FLAP)),
     Fault("the server has no TLS any more", _relay(relays.NO_TLS)),
     Fault("the server's password was changed", happens_to_all=_password_changed),
     Fault("the server is stopped", happens_to_all=Server.stopped),
