@@ -311,20 +311,22 @@ def test_metrics_name_the_application_of_each_pool(shop: Called, settings: dict[
 
 
 def test_a_frozen_database_of_one_does_not_keep_the_other_waiting(
-    settings: dict[str, str], postgres: Server, make_database: Callable[[], str]
+    postgres: Server, make_database: Callable[[], str], tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
         relay = stack.enter_context(Relay(postgres.port))
         urls = {
+            "SHOP__USERS_FILE": f"{tmp_path}/shop/users.json",
+            "BLOG__USERS_FILE": f"{tmp_path}/blog/users.json",
             "SHOP__DATABASE_URL": postgres.url(make_database(), port=relay.port),
             "BLOG__DATABASE_URL": postgres.url(make_database()),
         }
         changes = {
             "HASH_CONCURRENCY": "1",
             "DATABASE_MAX_CONNECTIONS": "3",
-            "DATABASE_TIMEOUT": "8",
+            "DATABASE_TIMEOUT": "3",
         }
-        process = stack.enter_context(served(**settings | urls | changes))
+        process = stack.enter_context(served(**DEVELOPMENT | urls | changes))
         shop, blog = Called(process, "shop"), Called(process, "blog")
         for called in (shop, blog):
             called.sign_up("ada@example.com")
