@@ -106,6 +106,7 @@ only for a users file: there is no disk."""
 REQUIRED_SECRETS = ("SESSION_SECRET", "DATABASE_URL")
 OPTIONAL_SECRETS = (
     "SESSION_PRIVATE_KEY",
+    "ENCRYPTION_KEY",
     "ALERT_WEBHOOK_URL",
     "MAIL_URL",
     "MAIL_HOOK_SECRET",

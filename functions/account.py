@@ -31,6 +31,7 @@ def account(call: Call) -> Response:
                 for identity in found.identities
             ],
             "events": found.events,
+            "claims": found.claims,
         }
     )
 

@@ -12,6 +12,8 @@ from shared.environment import Environment
 if TYPE_CHECKING:
     from shared.credentials.session_keys import SessionKey
 
+ENCRYPTION_KEY_BYTES = 32
+"""Of AES-256."""
 SECRET_MIN_BYTES = 32
 """HS256 needs a key at least as long as its hash (RFC 7518, section 3.2)."""
 
@@ -35,6 +37,8 @@ class CredentialSettings:
     session_secrets: tuple[str, ...] = field(default=(), repr=False)
     """In development there may be none: see `development_secret`."""
     session_keys: tuple[SessionKey, ...] = ()
+    encryption_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """Of 32 bytes each; without them nothing can be kept that must be read again."""
     express_sessions: bool = True
     bcrypt_rounds: int = 12
     hash_concurrency: int = field(default_factory=_usable_cpus)
@@ -52,6 +56,7 @@ class CredentialSettings:
         return cls(
             session_secrets=_session_secrets(env),
             session_keys=_session_keys(env),
+            encryption_keys=_encryption_keys(env),
             express_sessions=env.boolean("EXPRESS_SESSIONS", default=default.express_sessions),
             bcrypt_rounds=rounds,
             hash_concurrency=env.number("HASH_CONCURRENCY", default.hash_concurrency, 1, 64),
@@ -105,6 +110,29 @@ def _session_keys(env: Environment) -> tuple[SessionKey, ...]:
     except session_keys.InvalidSessionKeys as error:
         env.problems.append(f"SESSION_PRIVATE_KEY cannot be used: {error}.")
         return ()
+
+
+def _encryption_keys(env: Environment) -> tuple[bytes, ...]:
+    text = env.text("ENCRYPTION_KEY")
+    if text is None:
+        return ()
+    from base64 import b64decode  # Only where there are keys.
+
+    keys = []
+    for entry in text.split(","):
+        try:
+            key = b64decode(entry.strip().replace("-", "+").replace("_", "/"), validate=True)
+        except ValueError:
+            key = b""
+        keys.append(key)
+    if any(len(key) != ENCRYPTION_KEY_BYTES or len(set(key)) < 10 for key in keys):
+        env.problems.append(
+            f"ENCRYPTION_KEY must list keys of {ENCRYPTION_KEY_BYTES} random bytes in base64: make "
+            "one with `openssl rand -base64 32`."
+        )
+    elif len(set(keys)) < len(keys):
+        env.problems.append("ENCRYPTION_KEY lists the same key twice.")
+    return tuple(keys)
 
 
 def _google_client_ids(env: Environment) -> tuple[str, ...]:

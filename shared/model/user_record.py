@@ -3,12 +3,13 @@
 The JSON store checks its file here, and an import whatever it is given. The digest is what the
 proof of an import rests on. It is SHA-256 over every column in order, each text as
 `<length in characters>:<text>`, or `:` where there is none; times as PostgreSQL keeps them, in 64
-bits; a comma before each identity.
+bits; a comma before each identity, and before what later releases added.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import struct
 import uuid
@@ -34,6 +35,8 @@ class Column:
 
     type: Literal["uuid", "text", "timestamptz", "integer"]
     members: tuple[str, ...] = ()
+    is_object: bool = False
+    """Whether the member is a JSON object, of which the column has the text."""
 
 
 class UserRecord(NamedTuple):
@@ -62,6 +65,10 @@ class UserRecord(NamedTuple):
     """Without this and the one before, nothing is asked of the address, nor known."""
     disabled_at: Annotated[int | None, Column("timestamptz", ("disabledAt", "disabled_at"))] = None
     locale: Annotated[str | None, Column("text", ("locale",))] = None
+    claims: Annotated[str | None, Column("text", ("claims",), is_object=True)] = None
+    """What another system said of the user, such as roles: a JSON object, with sorted names."""
+    totp_secret: Annotated[str | None, Column("text", ("totpSecret",))] = None
+    """Of an authenticator app, as `shared.credentials.encryption` writes it."""
     identities: tuple[tuple[str, str], ...] = ()
     """Issuer and subject of each, in the order in which they were linked."""
 
@@ -80,9 +87,15 @@ _TAGS = "vad"
 """Of the later times in a digest, where NULL adds nothing."""
 
 _LATER_TIMES = ("email_verified_at", "unverified_since", "disabled_at")
-_TEXTS = tuple(c.members[0] for c in COLUMNS.values() if c.members and c.type in ("uuid", "text"))
+_TEXTS = tuple(
+    column.members[0]
+    for column in COLUMNS.values()
+    if column.members and column.type in ("uuid", "text") and not column.is_object
+)
 _LATER = tuple(COLUMNS[name].members for name in _LATER_TIMES)
 _LATER_MEMBERS = frozenset({"locale"}.union(*_LATER))
+CLAIMS_MAX_LENGTH = 1024
+"""Bytes."""
 _LOCALE_MAX_LENGTH = 35
 """Characters (RFC 5646, section 4.4.1)."""
 _ID_NAMESPACE = uuid.UUID("6ba1b6a1-1a3f-5c0e-9d51-7c1d7f6c2a55")
@@ -96,7 +109,12 @@ _FIRST = (datetime.min.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
 _LAST = (datetime.max.replace(tzinfo=UTC) - _POSTGRES_EPOCH) // _MICROSECOND
 _BITS = struct.Struct(">q").pack
 _HEX = "\\x"  # As PostgreSQL begins bytes.
+_SPELLING = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
 _SID = re.compile(r"[\x21-\x7e]{1,255}")
+ENCRYPTED = re.compile(r"[A-Za-z0-9_-]{11}\.[A-Za-z0-9_-]{38,235}")
+"""What `shared.credentials.encryption` writes: a key's id, and a nonce with what it encrypts."""
 _LATEST_END = 253_402_300_799
 """The last second of the year 9999."""
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
@@ -129,12 +147,9 @@ def check(row: Any, *, strict: bool) -> tuple[Any, ...]:
         raise InvalidRow("The id or the email is missing.")
     if "epoch" in row and not (is_epoch(row["epoch"]) if strict else type(row["epoch"]) is int):
         raise InvalidRow(EPOCH_PROBLEM)
-    if IDENTITIES in row:
-        _check_identities(row[IDENTITIES], strict=strict)
-    if REVOKED in row:
-        _check_revoked(row[REVOKED], strict=strict)
-    if PENDING in row:
-        _check_pending(row[PENDING], strict=strict)
+    for member, examine in _CHECKS:
+        if member in row:
+            examine(row[member], strict=strict)
     return texts
 
 
@@ -164,6 +179,7 @@ def _check_texts(
     name: str | None,
     provider: str | None,
     locale: str | None,
+    totp_secret: str | None,
 ) -> None:
     if email is None or len(email) > TEXT_MAX_LENGTH or not _EMAIL.fullmatch(email.strip()):
         raise InvalidRow(_NO_ADDRESS)
@@ -179,6 +195,8 @@ def _check_texts(
         raise InvalidRow(f"The name is longer than {TEXT_MAX_LENGTH} characters.")
     if locale is not None and len(locale) > _LOCALE_MAX_LENGTH:
         raise InvalidRow(f"The locale is longer than {_LOCALE_MAX_LENGTH} characters.")
+    if totp_secret is not None and not ENCRYPTED.fullmatch(totp_secret):
+        raise InvalidRow("The totpSecret is not one that an export has: it is encrypted.")
 
 
 def _check_way_in(row: dict[str, Any]) -> None:
@@ -217,6 +235,21 @@ def _check_revoked(ends: object, *, strict: bool) -> None:
         raise InvalidRow("The revokedSessions are not session ids, each with its end in seconds.")
 
 
+def _claims(claims: object, *, strict: bool = True) -> str | None:
+    """Check claims, and give their one spelling; None where there are none."""
+    if claims is None or claims == {}:
+        return None
+    if not isinstance(claims, dict):
+        raise InvalidRow("The claims are not an object.")
+    try:
+        text = _SPELLING.encode(claims)
+    except ValueError:
+        raise InvalidRow("The claims hold a number that is none.") from None
+    if strict and len(text.encode(errors="replace")) > CLAIMS_MAX_LENGTH:
+        raise InvalidRow(f"The claims are longer than {CLAIMS_MAX_LENGTH:,} bytes.")
+    return text
+
+
 def _check_pending(pending: object, *, strict: bool) -> None:
     if strict and pending is None:
         return
@@ -225,13 +258,21 @@ def _check_pending(pending: object, *, strict: bool) -> None:
         raise InvalidRow("The pending names no operation.")
 
 
+_CHECKS = (
+    (IDENTITIES, _check_identities),
+    (REVOKED, _check_revoked),
+    (PENDING, _check_pending),
+    ("claims", _claims),
+)
+
+
 def parse(row: Any) -> UserRecord:
     """Check a row strictly, and give what it says of the columns. Raises InvalidRow.
 
     Names in camel and in snake case are understood. A missing id is derived from the email key,
     so that every run makes the same.
     """
-    user_id, email, password, name, provider, locale = check(row, strict=True)
+    user_id, email, password, name, provider, locale, totp_secret = check(row, strict=True)
     key = email_key(email)
     if not email.isascii() and not _EMAIL.fullmatch(key):
         raise InvalidRow(_NO_ADDRESS)  # But for characters that nobody sees, which no key has.
@@ -252,6 +293,8 @@ def parse(row: Any) -> UserRecord:
         asked,
         disabled,
         locale,
+        _claims(row["claims"]) if "claims" in row else None,
+        totp_secret,
         _pairs(entries) if (entries := row.get(IDENTITIES)) else (),
     )
 
@@ -295,6 +338,10 @@ def canonical(record: UserRecord) -> bytes:
             text += f",{tag}{_BITS(moment).hex()}"
     if record.locale is not None:
         text += f",l{len(record.locale)}:{record.locale}"
+    if record.claims is not None:
+        text += f",c{len(record.claims)}:{record.claims}"
+    if record.totp_secret is not None:
+        text += f",t{len(record.totp_secret)}:{record.totp_secret}"
     if "\0" in text:
         raise InvalidRow("A text holds a NUL character.")
     try:
@@ -318,7 +365,9 @@ def canonical_sql(epoch: str, identities: str) -> str:
         ',v' || encode(timestamptz_send(u.email_verified_at), 'hex'),
         ',a' || encode(timestamptz_send(u.unverified_since), 'hex'),
         ',d' || encode(timestamptz_send(u.disabled_at), 'hex'),
-        ',l' || length(u.locale) || ':' || u.locale
+        ',l' || length(u.locale) || ':' || u.locale,
+        ',c' || length(u.claims) || ':' || u.claims,
+        ',t' || length(u.totp_secret) || ':' || u.totp_secret
     )"""
 
 
@@ -341,7 +390,7 @@ def copy_line(record: UserRecord) -> str:
         f"\t{NULL if created is None else created}"
         f"\t{NULL if updated is None else updated}\t{epoch}"
         f"{''.join([_cell(moment) for moment in _later(record)])}"
-        f"\t{escaped(record.locale)}"
+        f"\t{escaped(record.locale)}\t{escaped(record.claims)}\t{escaped(record.totp_secret)}"
     )
 
 
@@ -383,9 +432,9 @@ def to_json(record: UserRecord) -> dict[str, Any]:
     for (member, _), moment in zip(_LATER, _later(record), strict=True):
         if moment is not None:
             row[member] = _iso(_nearest(moment))
-    if record.locale is not None:
-        row["locale"] = record.locale
-    return row
+    claims = None if record.claims is None else json.loads(record.claims)
+    later = (("locale", record.locale), ("claims", claims), ("totpSecret", record.totp_secret))
+    return row | {member: value for member, value in later if value is not None}
 
 
 def _pairs(entries: Iterable[dict[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -96,6 +96,8 @@ class Account(NamedTuple):
     identities: list[ExternalIdentity]
     events: list[dict[str, Any]]
     """The latest of the audit, newest first: `at`, `kind` and `client`."""
+    claims: dict[str, Any]
+    """What another system said of the user, such as roles."""
 
 
 class DatabaseHealth(NamedTuple):

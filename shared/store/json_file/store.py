@@ -256,6 +256,7 @@ class JsonFileStore(Store):
             has_password=record.get("password") is not None,
             identities=users_file.identities(record),
             events=[],
+            claims=record.get("claims") or {},
         )
 
     def end_replaced(self, client: Client | None) -> None:

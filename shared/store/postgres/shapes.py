@@ -83,6 +83,8 @@ TABLES: dict[str, Table] = {
             "unverified_since": Column(TIME, since=11, is_nullable=True),
             "disabled_at": Column(TIME, since=11, is_nullable=True),
             "locale": Column(_TEXT, since=11, is_nullable=True),
+            "claims": Column(_TEXT, since=12, is_nullable=True),
+            "totp_secret": Column(_TEXT, since=12, is_nullable=True),
         },
         (("id",), ("email",)),
     ),

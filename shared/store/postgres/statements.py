@@ -322,7 +322,8 @@ SELECT {USER}, {_iso("created_at")}, {_iso("updated_at")}, password IS NOT NULL,
     (SELECT json_agg(json_build_object(
             'at', {_iso("at")}, 'kind', kind, 'client', client))::text
         FROM (SELECT * FROM auth_events WHERE user_id = u.id ORDER BY at DESC, id DESC
-            LIMIT {MAX_EVENTS}) e)
+            LIMIT {MAX_EVENTS}) e),
+    claims
 FROM users u WHERE id = :user_id::uuid AND disabled_at IS NULL
 AND NOT EXISTS (SELECT FROM revoked_sessions WHERE sid = :sid)
 """,

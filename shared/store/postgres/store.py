@@ -432,7 +432,7 @@ class PostgresStore(Store):
         rows = self.database.execute(statements.ACCOUNT, user_id=user_id, sid=sid)
         if not rows:
             return None
-        *columns, created_at, updated_at, has_password, identities, events = rows[0]
+        *columns, created_at, updated_at, has_password, identities, events, claims = rows[0]
         return Account(
             user=read_user(columns),
             created_at=created_at,
@@ -440,6 +440,7 @@ class PostgresStore(Store):
             has_password=has_password,
             identities=[ExternalIdentity(*pair) for pair in parse_json(identities)],
             events=parse_json(events),
+            claims=parse_json(claims) or {},
         )
 
     def revoke_session(self, session: Session, client: Client) -> None:
