@@ -15,7 +15,7 @@ DEPLOY = $(call LOAD,$${PRODUCTION:+--required} -- "$${PRODUCTION:-.env.producti
 
 .DEFAULT_GOAL := help
 .PHONY: help doctor dev test test-quick test-long soak lint format bench clean export neon-driver newer-pgbouncer postgres-versions snapshot smoke deploy deploy-setup rollback \
-  mail-deliver migrate migrate-backup migrate-dry-run migrate-reconcile migrate-rollback migrate-schema \
+  mail-deliver migrate migrate-backup migrate-dry-run migrate-invite migrate-reconcile migrate-rollback migrate-schema \
   migrate-schema-plan migrate-schema-status migrate-status migrate-verify
 
 # Test files that run side by side; by themselves those with few tests, which are the longest, came last.
@@ -111,6 +111,9 @@ migrate-rollback: $(VENV)/.runtime ## Undo an import: make migrate-rollback BATC
 
 migrate-reconcile: $(VENV)/.runtime ## Write the sign-ups of an outage to DATABASE_URL
 	@$(CAREFUL_TRANSFER) reconcile $$ARGS
+
+migrate-invite: $(VENV)/.runtime ## Invite by mail who has come along without a password (ARGS=--dry-run shows one)
+	@$(CAREFUL_TRANSFER) invite $$ARGS
 
 snapshot: $(VENV)/.runtime ## Take a snapshot for logins during an outage, beside USERS_FILE
 	@$(TRANSFER) snapshot $$ARGS

@@ -24,6 +24,7 @@ PAGES: dict[Kind, str] = {
     "password_reset": "/reset",
     "login_link": "/link",
     "email_change": "/verify",
+    "invitation": "/reset",
 }
 """What a link opens. The token stands behind the `#`, which browsers send to no server."""
 

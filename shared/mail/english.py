@@ -72,6 +72,16 @@ ENGLISH = Language(
             "address that it has now. You may be asked for your password.",
             if_it_was_not=_MISTYPED,
         ),
+        "invitation": Letter(
+            subject="Choose a password for $application",
+            opening="$application has moved. Your account has come along, but your password could "
+            "not. Use this link to choose one:",
+            button="Choose a password",
+            if_it_was_you="The link works once, within $lifetime. After that, choose “Forgot your "
+            "password?” where you sign in.",
+            if_it_was_not="If you do not know this account, you can ignore this message. "
+            f"{_TO_NOBODY}",
+        ),
         "address_taken": Letter(
             subject="You already have an account with $application",
             opening="Somebody tried to sign up for $application with this email address, or to use "

@@ -76,6 +76,16 @@ GERMAN = Language(
             "seine bisherige Adresse. Möglicherweise werden Sie nach Ihrem Passwort gefragt.",
             if_it_was_not=_MISTYPED,
         ),
+        "invitation": Letter(
+            subject="Wählen Sie ein Passwort für $application",
+            opening="$application ist umgezogen. Ihr Konto ist mitgekommen, Ihr Passwort konnte es "
+            "nicht. Mit diesem Link können Sie eines wählen:",
+            button="Passwort wählen",
+            if_it_was_you="Der Link gilt $lifetime lang und lässt sich nur einmal benutzen. Danach "
+            "wählen Sie „Passwort vergessen?“, wo Sie sich anmelden.",
+            if_it_was_not="Wenn Sie dieses Konto nicht kennen, können Sie diese Nachricht "
+            f"ignorieren. {_TO_NOBODY}",
+        ),
         "address_taken": Letter(
             subject="Sie haben bereits ein Konto bei $application",
             opening="Jemand wollte sich mit dieser E-Mail-Adresse bei $application registrieren "

@@ -17,6 +17,7 @@ Kind = Literal[
     "password_reset",
     "login_link",
     "email_change",
+    "invitation",
     "address_taken",
     "password_changed",
     "email_changed",
@@ -28,6 +29,7 @@ LIFETIMES: dict[Kind, int] = {
     "password_reset": 60 * 60,
     "login_link": 15 * 60,
     "email_change": 3 * 24 * 60 * 60,
+    "invitation": 7 * 24 * 60 * 60,
 }
 """Seconds from the delivery for which the link works; other kinds have none."""
 MAX_AGE = 24 * 60 * 60

@@ -70,11 +70,13 @@ class Mailboxes:
         self._store.ask_for_mail(kind, email_key(email), locale=locale, client=client)
 
     def reset_password(self, token: str, *, new: str, client: Client, now: float) -> User:
-        """Set a new password by a link; all sessions end, and the address is proved.
+        """Set a password by a link, of a reset or of an invitation; all sessions end.
+
+        The address is proved with it.
 
         Raises InvalidMailToken, InvalidInput, TooManyAttempts and Overloaded.
         """
-        proof = self._tokens.read(token, "password_reset", now=now)
+        proof = self._tokens.read(token, "password_reset", "invitation", now=now)
         found = self._users.user(proof.user_id)
         # Before it costs a hash; see `Mailboxes.reset_password` of the store for the unproved.
         if found is None or (found.epoch != proof.epoch and found.email_verified is not False):

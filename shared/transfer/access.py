@@ -44,6 +44,7 @@ RECONCILIATION: Rights = {
     "pending_email_keys": _READ,
 }
 """What each that writes does with the tables, where nobody's key is missing."""
+INVITATION: Rights = {"users": _READ, "auth_events": _ADD, "mail_outbox": _ADD}
 MAIL: Rights = {"mail_outbox": _ADD}
 """And a reconciliation that asks by mail for the proof of an address."""
 

@@ -16,6 +16,9 @@ import click
 from shared import errors, files
 from shared.formats.counts import count
 from shared.formats.timestamps import to_iso
+from shared.mail.delivery import PAGES
+from shared.mail.letters import compose
+from shared.model.mails import Mail
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import (
@@ -23,6 +26,7 @@ from shared.transfer import (
     backup,
     export,
     importing,
+    inviting,
     pending_sign_ups,
     reconciling,
     rollback,
@@ -337,6 +341,59 @@ def reconcile(command: Command, offer: bool) -> None:
         command.display.table("", [("file", str(quarantine), "")])
     command.display.result(**asdict(done), quarantine=str(quarantine))
     _tell_unbrought(command, done, quarantine)
+
+
+@action(transfer)
+@click.option(
+    "--per-hour",
+    type=click.IntRange(1, 100_000),
+    default=inviting.PER_HOUR,
+    show_default=True,
+    help="How many are sent in an hour.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=1_000_000, help="How many at most this time."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Show how many there are, and one mail; write nothing."
+)
+@yes_option
+def invite(command: Command, per_hour: int, limit: int, *, dry_run: bool, yes: bool) -> None:
+    """Invite by mail who has come along without a password to choose one.
+
+    It can be run again until nobody is left: who was invited within a week is passed over.
+    """
+    mail = command.settings.mail
+    if not mail.enabled:
+        raise click.UsageError("No mail is sent: set MAIL_URL (docs/MAIL.md).")
+    if command.settings.database.url is None:
+        raise click.UsageError("There is no outbox in a file: set DATABASE_URL.")
+    number = inviting.waiting(command.database())
+    now = min(number, limit, per_hour * inviting.MAX_HOURS)
+    command.display.table("", [("without a password", number, ""), ("invited now", now, "")])
+    if dry_run or not now:
+        command.display.text(_one_invitation(command) if dry_run else "Nobody is to be invited.\n")
+        command.display.result(waiting=number, invited=0)
+        return
+    if not yes:
+        command.confirm(f"Send {count(now, 'mail')} of {mail.application} from {mail.sender}?")
+    done = inviting.invite(command.database(), per_hour=per_hour, most=limit, run_by=command.who)
+    command.done = "invitation"
+    command.display.text(
+        f"{count(done.invited, 'mail')} in the outbox, the last one due in "
+        f"{done.seconds / 3600:.1f} hours. Still to be invited: {done.left:,}.\n"
+    )
+    command.display.result(**asdict(done))
+
+
+def _one_invitation(command: Command) -> str:
+    """Write the mail as everybody gets it, with a link that opens nothing."""
+    mail = command.settings.mail
+    ids = "00000000-0000-4000-8000-000000000000"
+    one = Mail(ids, "invitation", "ada@example.com", ids, 0, "", None, None, time.time(), 0)
+    home, link = f"{mail.public_url}/", f"{mail.public_url}{PAGES['invitation']}#token=…"
+    message = compose(one, link=link, application=mail.application, home=home)
+    return f"From: {mail.sender}\nSubject: {message.subject}\n\n{message.text}"
 
 
 @action(transfer)

@@ -21,6 +21,7 @@ TARGETS = {
     "status": "migrate-status",
     "rollback": "migrate-rollback",
     "reconcile": "migrate-reconcile",
+    "invite": "migrate-invite",
     "snapshot": "snapshot",
     "export": "export",
     "schema status": "migrate-schema-status",

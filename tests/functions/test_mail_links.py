@@ -19,7 +19,7 @@ from shared.mail.delivery import PAGES
 from shared.model.mails import LIFETIMES, Kind
 from tests.support.emulator import ROOT
 from tests.support.in_process import Served, served
-from tests.support.mails import delivered, token
+from tests.support.mails import delivered, token, token_for
 from tests.support.waiting import until
 
 PASSWORD, OTHER, SLOWER = "correct horse battery", "a wholly new password", "the slower of two"
@@ -71,6 +71,8 @@ class User(NamedTuple):
     def link(self, purpose: Kind) -> str:
         """Have a link sent, and give its token."""
         to = self.email
+        if purpose == "invitation":  # A command sends it.
+            return token_for(self.app.stored_users()[to], purpose)
         if purpose == "email_change":
             to = f"new.{self.email}"
             self.post("/api/email", {"newEmail": to, "password": PASSWORD})
@@ -128,8 +130,9 @@ WAYS: dict[str, tuple[Kind, bool]] = {
     "password_reset": ("password_reset", False),
     "login_link": ("login_link", False),
     "login_link, of a proved address": ("login_link", False),
+    "invitation": ("invitation", False),
 }
-NOTICES = {"password_reset": "password", "email_change": "email address"}
+NOTICES = {"password_reset": "password", "invitation": "password", "email_change": "email address"}
 
 
 def test_each_purpose_is_clicked() -> None:

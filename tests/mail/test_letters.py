@@ -210,6 +210,7 @@ def test_links_work_as_long_as_is_promised() -> None:
         "password_reset": "one hour",
         "login_link": "15 minutes",
         "email_change": "3 days",
+        "invitation": "7 days",
     }
     assert {kind: LANGUAGES["en"].duration(LIFETIMES[kind]) for kind in LIFETIMES} == promised
 
