@@ -5,7 +5,7 @@ replica is away, cancelled the read in favour of its replay, or is not what it i
 never a reason for an error, and has nothing to do with the primary's pool and breaker.
 
 It is believed if it is in recovery, of the same system, timeline, database and table of users as
-the primary, which is asked for these now and then, together with its position in the WAL. What is
+the primary, which is asked for these just before, together with its position in the WAL. What is
 read has all that was committed by the time that is told (docs/decisions/0037-a-read-replica.md).
 """
 
@@ -15,11 +15,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from shared.database import sqlstate
 from shared.database.connection import Connection
+from shared.database.faults import GARBLED
 from shared.database.pool import Database
 from shared.database.session import STATEMENT_GRACE
 from shared.database.settings import DatabaseSettings
@@ -32,14 +33,12 @@ START_SECONDS = 3.0
 """To connect and to say what it is, at most; where `timeout` is short, a fifth of it."""
 PAUSE = 30.0
 """Seconds for which a replica that failed is passed over; then one read tries it."""
-MARK_SECONDS, MARK_PAUSE = 600.0, 10.0
-"""How old what is known of the primary may be, and how soon a doubt may have it asked again."""
+MARK_PAUSE = 10.0
+"""Seconds for which the primary is not asked again."""
 MARGIN = 1.0
 """By which a commit may come into the WAL after the time that it bears."""
-SKEW_SECONDS = 5.0
-"""By which the primary's clock may be ahead of the replica's: more, and no age can be told."""
 
-Outcome = Literal["away", "busy", "conflict", "old", "paused", "unfit", "unverified"]
+Outcome = Literal["away", "busy", "conflict", "old", "paused", "slow", "unfit", "unverified"]
 
 _CONFLICT = (
     sqlstate.SERIALIZATION_FAILURE,
@@ -51,9 +50,9 @@ _IDENTITY = """
     (SELECT system_identifier::text FROM pg_control_system()),
     (SELECT oid::text FROM pg_database WHERE datname = current_database()),
     to_regclass('users')::oid::text"""
-# The time first: what the position tells of is at least as late.
+# The timeline of what is being written: after a promotion the last checkpoint is still of the old.
 _MARK = f"""
-SELECT {_IDENTITY}, (SELECT timeline_id FROM pg_control_checkpoint()),
+SELECT {_IDENTITY}, ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int,
     extract(epoch FROM CURRENT_TIMESTAMP)::text, pg_current_wal_flush_lsn()::text
 """  # noqa: S608  # constants
 _SIGHT = Statement(
@@ -63,8 +62,7 @@ SELECT {_IDENTITY}, greatest(
         (SELECT timeline_id FROM pg_control_checkpoint()),
         (SELECT min_recovery_end_timeline FROM pg_control_recovery())),
     pg_is_in_recovery(), extract(epoch FROM pg_last_xact_replay_timestamp())::text,
-    coalesce(pg_last_wal_replay_lsn() >= :position::pg_lsn, false),
-    extract(epoch FROM clock_timestamp())::text
+    coalesce(pg_last_wal_replay_lsn() >= :position::pg_lsn, false)
 """,  # noqa: S608  # likewise
     is_prepared=False,
 )
@@ -101,6 +99,9 @@ class _Mark(NamedTuple):
 
     identity: _Identity
     at: float
+    """Just before, by the clock here, in seconds since the Unix epoch."""
+    clock: float
+    """Seconds by which the clock here was ahead of the primary's, or a little less."""
     position: str
     """By which everything had been written that was committed before `at`."""
 
@@ -139,39 +140,40 @@ class Replica:
         # Reads are rare, and each has a connection of its own: idle ones would keep a compute
         # awake, and behind a balancer's name lead to another server than the one that was seen.
         self._places = threading.BoundedSemaphore(settings.max_connections)
-        self._changing = threading.Lock()
+        self._changing, self._asking = threading.Lock(), threading.Lock()
         self._is_doubtful = False
         self._paused_until = -math.inf
         self._mark: _Mark | None = None
         self._mark_asked = -math.inf
+        self._doubt = "it is away"
 
     @contextmanager
     def reading(self, read: str, *, not_before: float = -math.inf) -> Iterator[Reading]:
         """Give a connection, closed after, if what is read is at least as of `not_before`.
 
-        It has the time that a statement has, but no more than half of the request's, or the
-        primary would be left too little; who may take longer sets another deadline. Raises
+        It has the time that a statement has, and leaves the primary as much of the request's, or
+        half of it where that is less; who may take longer sets another deadline. Raises
         PassedOver, also for what goes wrong in the block: only the replica is to be asked there.
         """
         began = time.monotonic()
-        half = began + (request_context.current(self._database.timeout).deadline - began) / 2
+        deadline = request_context.current(self._database.timeout).deadline
+        limit = deadline - min(self._statement_seconds, (deadline - began) / 2)
         outcome = "interrupted"
         try:
             self._admit()
-            with self._place():
-                mark = self._current_mark()
-                start = min(half, time.monotonic() + self._start_seconds)
-                with self._database.direct_connection(start) as connection:
-                    as_of = self._look(connection, mark, not_before, half)
-                    limit = time.monotonic() + self._statement_seconds
-                    connection.set_deadline(min(half, limit))
+            with self._place(limit):
+                mark = self._current_mark(limit)
+                with self._database.direct_connection(self._soon(limit)) as connection:
+                    as_of = _as_of(connection, mark, not_before)
+                    end = time.monotonic() + self._statement_seconds
+                    connection.set_deadline(min(limit, end))
                     yield Reading(connection, as_of)
             outcome = "answered"
             self._resume()
         except PassedOver as error:
             outcome = self._end(read, error)
             raise
-        except (StoreUnavailable, StoreFault, TransferRefused) as error:
+        except (StoreUnavailable, StoreFault, TransferRefused, *GARBLED) as error:
             passed_over = _passed_over(error)
             outcome = self._end(read, passed_over)
             raise passed_over from error
@@ -179,7 +181,7 @@ class Replica:
             metrics.REPLICA_READS.record(time.monotonic() - began, read, outcome)
 
     def _end(self, read: str, passed_over: PassedOver) -> Outcome:
-        if passed_over.outcome in ("away", "unfit"):
+        if passed_over.outcome in ("away", "slow", "unfit"):
             with self._changing:
                 self._is_doubtful, self._paused_until = True, time.monotonic() + PAUSE
         elif passed_over.outcome in ("conflict", "old"):
@@ -204,66 +206,60 @@ class Replica:
             log.write("INFO", "The read replica answers again")
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._places.acquire(timeout=self._start_seconds):
+    def _place(self, limit: float) -> Iterator[None]:
+        if not self._places.acquire(timeout=max(0.0, self._soon(limit) - time.monotonic())):
             raise PassedOver("busy", "other reads have all of its connections")
         try:
             yield
         finally:
             self._places.release()
 
-    def _current_mark(self) -> _Mark:
-        """Give what is known of the primary; an old mark will do while it is away."""
-        limit = MARK_PAUSE if self._mark is None else MARK_SECONDS
-        if time.monotonic() - self._mark_asked >= limit:
-            self._ask_primary()
+    def _soon(self, limit: float) -> float:
+        """Give until when something must have begun."""
+        return min(limit, time.monotonic() + self._start_seconds)
+
+    def _current_mark(self, limit: float) -> _Mark:
+        """Give what is known of the primary; while it is away, what was known before."""
+        with self._asking:
+            if time.monotonic() - self._mark_asked >= MARK_PAUSE:
+                self._ask_primary(limit)
         if self._mark is None:
-            raise PassedOver("unverified", "the primary does not tell whose replica it has to be")
+            raise PassedOver(
+                "unverified",
+                f"the primary does not tell whose replica it has to be: {self._doubt}",
+            )
         return self._mark
 
-    def _ask_primary(self) -> None:
-        """Look at the primary, outside its pool and breaker; where it is away, nothing changes."""
+    def _ask_primary(self, limit: float) -> None:
+        """Look at the primary, outside its pool; where it is away, nothing changes."""
         self._mark_asked = time.monotonic()
-        with suppress(StoreUnavailable, StoreFault):
-            limit = self._mark_asked + self._start_seconds
-            ((*identity, at, position),) = self._primary.ask_apart(limit, _MARK)
-            self._mark = _Mark(_Identity(*identity), float(at), position)
-
-    def _look(
-        self, connection: Connection, mark: _Mark, not_before: float, deadline: float
-    ) -> float:
-        """Tell as of when it is; before it is found wanting, have a newer look at the primary."""
+        at = time.time()
         try:
-            return _as_of(connection, mark, not_before)
-        except PassedOver:
-            if time.monotonic() - self._mark_asked < MARK_PAUSE:
-                raise
-        self._ask_primary()
-        connection.set_deadline(min(deadline, time.monotonic() + self._start_seconds))
-        return _as_of(connection, self._mark or mark, not_before)
+            self._primary.breaker.check()
+            ((*identity, clock, position),) = self._primary.ask_apart(self._soon(limit), _MARK)
+            self._mark = _Mark(_Identity(*identity), at, at - float(clock), position)
+        except (StoreUnavailable, StoreFault) as error:
+            self._doubt = str(error)
 
 
 def _as_of(connection: Connection, mark: _Mark, not_before: float) -> float:
-    now = time.time()
+    """Tell as of when it is, by the clock here. Raises PassedOver where it is found wanting."""
     rows = connection.execute(_SIGHT, position=mark.position)
     try:
-        ((*identity, is_standby, replayed_at, has_all, clock),) = rows
+        ((*identity, is_standby, replayed_at, has_all),) = rows
         here = _Identity(*identity)
-        known = [float(replayed_at)] if replayed_at else []
-        read_at = float(clock)
+        known = [float(replayed_at) + mark.clock] if replayed_at else []
     except (TypeError, ValueError):
-        raise PassedOver("unfit", "its answer is none of PostgreSQL's") from None
+        known = [math.nan]
+    if not all(map(math.isfinite, known)):
+        raise PassedOver("unfit", "its answer is none of PostgreSQL's")
     _check(here, mark.identity, is_standby=is_standby)
     if has_all:
         known.append(mark.at)
     if not known:
         raise PassedOver("old", "it has replayed nothing yet that tells as of when it is")
-    as_of = max(known) - MARGIN
-    age = read_at - as_of
-    if age < -SKEW_SECONDS:
-        raise PassedOver("unfit", f"its clock is {-age:.0f} s behind the primary's")
-    # By the clock here, too: whoever compares the time goes by that one.
-    as_of = min(as_of, now - max(age, 0.0))
+    now = time.time()
+    as_of = min(max(known), now) - MARGIN
     if as_of < not_before:
         raise PassedOver("old", f"it is {now - as_of:.0f} s behind, which is too old for this")
     return as_of
@@ -292,10 +288,14 @@ def _check(here: _Identity, there: _Identity, *, is_standby: bool) -> None:
     raise PassedOver("unfit", problem)
 
 
-def _passed_over(error: StoreUnavailable | StoreFault | TransferRefused) -> PassedOver:
+def _passed_over(error: Exception) -> PassedOver:
     cause = str(error)
     if cause.startswith(_CONFLICT):
         return PassedOver("conflict", cause)
+    if cause.startswith(sqlstate.QUERY_CANCELED):
+        return PassedOver("slow", cause)
     if isinstance(error, StoreUnreachable):
         return PassedOver("away", cause)
-    return PassedOver("unfit", cause)
+    if isinstance(error, StoreUnavailable | StoreFault | TransferRefused):
+        return PassedOver("unfit", cause)
+    return PassedOver("unfit", "its answer is none of PostgreSQL's")

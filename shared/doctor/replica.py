@@ -29,7 +29,7 @@ _READ = (
 _REMEDIES: dict[Outcome, str] = {
     "away": "Check host and port in DATABASE_READ_URL, that its server runs, and that this machine "
     "may reach it.",
-    "unverified": "Mend the connection to DATABASE_URL first, which has to be asked once.",
+    "unverified": "DATABASE_URL is asked for it first: mend what it says.",
 }
 _REMEDY = "docs/OPERATIONS.md, “A read replica”, says what to do about each of these."
 
@@ -46,6 +46,7 @@ def look_at_replica(inquiry: Inquiry) -> Findings:
         with replica.reading("doctor") as (connection, as_of):
             seconds = time.time() - as_of
             forbidden = _forbidden(connection)
+            ((role,),) = connection.execute("SELECT quote_ident(current_user)")
             pending = set() if forbidden else _pending(migrations.status(connection))
     except PassedOver as passed_over:
         cause = passed_over.cause.removesuffix(".")
@@ -56,8 +57,8 @@ def look_at_replica(inquiry: Inquiry) -> Findings:
         return
     if forbidden:
         yield problem(
-            f"{name} lets the role {url.user} not read {', '.join(forbidden)}.",
-            f"On the primary, run `GRANT SELECT ON {', '.join(forbidden)} TO {url.user}`.",
+            f"{name} lets the role {role} not read {', '.join(forbidden)}.",
+            f"On the primary, run `GRANT SELECT ON {', '.join(forbidden)} TO {role}`.",
         )
     if lacking := sorted(pending - _pending(inquiry.migrations)):
         yield problem(

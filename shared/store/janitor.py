@@ -34,6 +34,7 @@ class Janitor:
             with suppress(StoreUnreachable):  # The log has it already.
                 if self._store.clean_up():
                     self._next = now
+            with suppress(StoreUnreachable):
                 self._also()
         finally:
             self._cleaning.release()

@@ -34,9 +34,9 @@ class StoreSettings(NamedTuple):
     def snapshot_lag(self) -> float:
         """How far a replica may be behind that a snapshot is taken of.
 
-        An older one would be too old at once, for logins or to wait for the next.
+        The next one is due when it is an interval old, and would be due at once.
         """
-        return min(self.snapshot_max_age, self.snapshot_interval or self.snapshot_max_age)
+        return min(self.snapshot_max_age, self.snapshot_interval / 2 or self.snapshot_max_age)
 
     @classmethod
     def read(cls, env: Environment) -> StoreSettings:

@@ -6,16 +6,19 @@ import json
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from shared.database import replica as replica_module
 from shared.database.replica import MARGIN, START_SECONDS, PassedOver
+from shared.database.statement import Statement
 from shared.observe import metrics
 from tests.support.certificates import Authority
 from tests.support.postgres import PASSWORD, running_standby
 from tests.support.relay import BLACK_HOLE, REFUSE, Relay
-from tests.support.replicas import Pair, WatchedReplica, running_pair
+from tests.support.replicas import Pair, Said, WatchedReplica, running_pair
 
 GRACE = 1.0
 """Seconds by which a busy machine may be late."""
@@ -221,7 +224,6 @@ def test_what_follows_a_promoted_one_is_no_replica_of_the_old_primary(pair: Pair
     """Where DATABASE_URL names the promoted one, it is the other way round."""
     with running_standby(pair.primary) as promoted:
         promoted.run("SELECT pg_promote()")
-        promoted.run("CHECKPOINT")
         promoted.run("INSERT INTO written VALUES (99)", pair.name)
         with running_standby(promoted) as follower:
             refusal = _refusal(pair.replica(follower.url(pair.name)))
@@ -274,16 +276,74 @@ def test_a_table_that_is_missing_or_forbidden_is_a_reason_to_ask_the_primary(pai
         assert caught.value.outcome == "unfit", sql
 
 
-def test_a_clock_that_is_wrong_by_minutes_tells_no_age(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_here_that_differs_from_the_servers_is_the_one_that_ages_are_told_by(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    clock = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=time.monotonic)
+    monkeypatch.setattr(replica_module, "time", clock)
+    pair.run("INSERT INTO written VALUES (1)")
+    replica = pair.replica()
+    pair.catch_up()
+    with pair.paused():
+        began = clock.time()
+        pair.run("INSERT INTO written VALUES (2)")
+        replica._mark_asked = -math.inf
+        found, as_of = _read(replica)
+        assert found == 1
+        assert began - MARGIN - 2 * GRACE <= as_of <= began
+
+
+@pytest.mark.parametrize("answer", ["nan", "inf", "-inf", "no number", None])
+def test_an_answer_that_is_none_of_postgresqls_is_a_reason_to_ask_the_primary(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, answer: str | None
 ) -> None:
     replica = pair.replica()
     _read(replica)
-    assert replica._mark is not None
-    replica._mark = replica._mark._replace(at=time.time() + 120)
+    said = f"'{answer}'" if answer else "NULL, 1"
+    sql = replica_module._SIGHT.sql.replace(
+        "extract(epoch FROM pg_last_xact_replay_timestamp())::text", said
+    )
+    assert said in sql
+    monkeypatch.setattr(replica_module, "_SIGHT", Statement("replica", sql, is_prepared=False))
     refusal = _refusal(replica)
-    assert refusal.outcome == "unfit"
-    assert "s behind the primary's" in refusal.cause
+    assert (refusal.outcome, refusal.cause) == ("unfit", "its answer is none of PostgreSQL's")
+
+
+def test_what_is_read_and_makes_no_sense_is_a_reason_to_ask_the_primary(pair: Pair) -> None:
+    replica = pair.replica()
+    with pytest.raises(PassedOver) as caught, replica.reading("test") as (connection, _):
+        ((_,),) = connection.execute("SELECT 1 WHERE false")
+    assert caught.value.outcome == "unfit"
+    assert _refusal(replica).outcome == "paused"
+
+
+def test_a_read_that_takes_too_long_leaves_the_primary_the_time_for_a_statement(
+    pair: Pair,
+) -> None:
+    replica = pair.replica(timeout=4.0, statement_timeout=1.0)
+    began = time.monotonic()
+    with pytest.raises(PassedOver) as caught:
+        _read(replica, "SELECT pg_sleep(10)")
+    assert caught.value.outcome == "slow"
+    assert 4.0 - (time.monotonic() - began) > 1.0
+
+
+def test_first_reads_at_once_ask_the_primary_once(pair: Pair) -> None:
+    replica = pair.replica()
+    said = Said(pair.primary)
+    with ThreadPoolExecutor(3) as threads:
+        found = [threads.submit(_read, replica) for _ in range(3)]
+        assert {answer.result()[0] for answer in found} == {0}
+    assert len(said.lines()) == 1
+
+
+def test_a_primary_that_may_not_be_asked_is_told_with_its_reason(pair: Pair) -> None:
+    refused = pair.primary.url(pair.name, password="canary")
+    refusal = _refusal(pair.replica(primary_url=refused))
+    assert refusal.outcome == "unverified"
+    assert "28P01" in refusal.cause
+    assert "canary" not in refusal.cause
 
 
 # When the primary is away

@@ -547,8 +547,8 @@ class PostgresStore(Store):
         while self._owed and self._give_back(self._owed.popleft()):
             pass
         ((most,),) = self.database.execute(statements.CLEAN_UP, audit_seconds=self._audit_seconds)
-        is_behind = self._count_hours()
         self._correct_keys()
+        is_behind = self._count_hours()
         return int(most) == statements.MAX_DELETED or is_behind
 
     def _count_hours(self) -> bool:
@@ -564,7 +564,7 @@ class PostgresStore(Store):
             ((hours,),) = self.database.execute(statistics.ROLL_UP, hours=most)
         except StoreTimeout:
             self._hours_at_once = max(1, most // 2)
-            raise
+            return most > 1
         return int(hours) == most
 
     def _correct_keys(self) -> None:
