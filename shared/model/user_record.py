@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, get_origin, get_type_hints
 
 from shared.formats.password_hashes import hash_problem
+from shared.formats.strict_json import loads
 from shared.formats.timestamps import from_iso, from_milliseconds, to_iso
 from shared.model.emails import email_key
 from shared.model.users import EPOCH_PROBLEM, PROVIDERS, UUID, is_epoch
@@ -432,7 +433,7 @@ def to_json(record: UserRecord) -> dict[str, Any]:
     for (member, _), moment in zip(_LATER, _later(record), strict=True):
         if moment is not None:
             row[member] = _iso(_nearest(moment))
-    claims = None if record.claims is None else json.loads(record.claims)
+    claims = None if record.claims is None else loads(record.claims)
     later = (("locale", record.locale), ("claims", claims), ("totpSecret", record.totp_secret))
     return row | {member: value for member, value in later if value is not None}
 
