@@ -201,8 +201,11 @@ def _check_texts(
 
 
 def _check_way_in(row: dict[str, Any]) -> None:
-    """Refuse a local user without a password, unless the address is proved: then mail helps."""
-    if all(row.get(member) is None for member in COLUMNS["email_verified_at"].members):
+    """Refuse a local user without a password from before mail: who is asked for a proof is not.
+
+    They set a password with "forgot password", or sign in with a link, and prove the address so.
+    """
+    if all(row.get(member) is None for members in _LATER[:2] for member in members):
         raise InvalidRow("A local user without a password could never log in.")
 
 
@@ -236,16 +239,16 @@ def _check_revoked(ends: object, *, strict: bool) -> None:
         raise InvalidRow("The revokedSessions are not session ids, each with its end in seconds.")
 
 
-def _claims(claims: object, *, strict: bool = True) -> str | None:
-    """Check claims, and give their one spelling; None where there are none."""
+def claims_text(claims: object, *, strict: bool = True) -> str | None:
+    """Check claims, and give their one spelling; None where there are none. Raises InvalidRow."""
     if claims is None or claims == {}:
         return None
     if not isinstance(claims, dict):
         raise InvalidRow("The claims are not an object.")
     try:
         text = _SPELLING.encode(claims)
-    except ValueError:
-        raise InvalidRow("The claims hold a number that is none.") from None
+    except (TypeError, ValueError):  # The scanner gives an InvalidRow for what is no value.
+        raise InvalidRow("The claims hold a number that is none, or a name twice.") from None
     if strict and len(text.encode(errors="replace")) > CLAIMS_MAX_LENGTH:
         raise InvalidRow(f"The claims are longer than {CLAIMS_MAX_LENGTH:,} bytes.")
     return text
@@ -263,7 +266,7 @@ _CHECKS = (
     (IDENTITIES, _check_identities),
     (REVOKED, _check_revoked),
     (PENDING, _check_pending),
-    ("claims", _claims),
+    ("claims", claims_text),
 )
 
 
@@ -281,7 +284,7 @@ def parse(row: Any) -> UserRecord:
     if not _LATER_MEMBERS.isdisjoint(row):
         verified, asked, disabled = (_moment(row, camel, snake) for camel, snake in _LATER)
     return UserRecord(
-        str(uuid.uuid5(_ID_NAMESPACE, key)) if user_id is None else user_id.lower(),
+        derived_id(key) if user_id is None else user_id.lower(),
         email,
         key,
         password or None,
@@ -294,10 +297,15 @@ def parse(row: Any) -> UserRecord:
         asked,
         disabled,
         locale,
-        _claims(row["claims"]) if "claims" in row else None,
+        claims_text(row["claims"]) if "claims" in row else None,
         totp_secret,
         _pairs(entries) if (entries := row.get(IDENTITIES)) else (),
     )
+
+
+def derived_id(key: str) -> str:
+    """Give the id of who has none, from the key of the address."""
+    return str(uuid.uuid5(_ID_NAMESPACE, key))
 
 
 def revoked_sessions(row: dict[str, Any]) -> list[tuple[str, float]]:

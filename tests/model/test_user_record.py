@@ -93,6 +93,7 @@ def test_a_time_may_be_written_in_any_of_these_ways(
         ({"claims": {"role": "ä" * 510}}, "claims are longer than 1,024 bytes"),
         ({"claims": {"half \ud83d": 1}}, "surrogate"),
         ({"claims": {"number": float("inf")}}, "number that is none"),
+        ({"claims": {"number": [InvalidRow("It holds NaN or Infinity.")]}}, "number that is none"),
         ({"totpSecret": "JBSWY3DPEHPK3PXP"}, "totpSecret is not one that an export has"),
         ({"totpSecret": 1}, "totpSecret is not a text"),
         ({"epoch": -1}, "epoch"),
@@ -160,6 +161,12 @@ def test_users_without_a_local_password_come_over_with_their_provider() -> None:
     for provider in ("google", "firebase-google"):
         record = parse(user(1, password=..., provider=provider))
         assert (record.password, record.provider) == (None, provider)
+
+
+@pytest.mark.parametrize("member", ["emailVerifiedAt", "unverified_since"])
+def test_a_local_user_without_a_password_comes_where_mail_helps(member: str) -> None:
+    record = parse(user(1, password=..., **{member: "2025-06-09T17:54:12.721Z"}))
+    assert (record.password, record.provider) == (None, "local")
 
 
 def test_a_missing_id_is_the_same_in_every_run_and_for_every_spelling() -> None:
