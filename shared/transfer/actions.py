@@ -16,9 +16,6 @@ import click
 from shared import errors, files
 from shared.formats.counts import count
 from shared.formats.timestamps import to_iso
-from shared.mail.delivery import PAGES
-from shared.mail.letters import compose
-from shared.model.mails import Mail
 from shared.store.json_file.store import JsonFileStore
 from shared.store.snapshot import Snapshot
 from shared.transfer import (
@@ -388,6 +385,10 @@ def invite(command: Command, per_hour: int, limit: int, *, dry_run: bool, yes: b
 
 def _one_invitation(command: Command) -> str:
     """Write the mail as everybody gets it, with a link that opens nothing."""
+    from shared.mail.delivery import PAGES  # No import needs what writes mails.
+    from shared.mail.letters import compose
+    from shared.model.mails import Mail
+
     mail = command.settings.mail
     ids = "00000000-0000-4000-8000-000000000000"
     one = Mail(ids, "invitation", "ada@example.com", ids, 0, "", None, None, time.time(), 0)
