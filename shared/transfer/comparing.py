@@ -13,7 +13,9 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from itertools import groupby
+from heapq import merge
+from itertools import count, groupby, repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 from shared.database.connection import Connection
@@ -115,7 +117,6 @@ class Comparison:
         self._waiting: list[_Waiting] = []
         self._claims = Claims()
         self._invalid: dict[int, str] = {}
-        self._rows = 0
         self._codes = bytearray()
         """Of the valid rows, as Postgres alone decides."""
         self._bases = bytearray()
@@ -132,10 +133,9 @@ class Comparison:
         )
         connection.run_script(_BY_INDEXES)
 
-    def add(self, record: UserRecord, digest: bytes, operation: str | None) -> None:
-        """Add the next row, a valid one."""
-        self._rows += 1
-        self._claims.add(self._rows, record)
+    def add(self, row: int, record: UserRecord, digest: bytes, operation: str | None) -> None:
+        """Add a valid row; the numbers rise."""
+        self._claims.add(row, record)
         self._codes.append(_CODES[NEW])
         self._brought.append(False)
         if self._is_empty:
@@ -144,10 +144,9 @@ class Comparison:
         if len(self._waiting) == BATCH_ROWS:
             self._send()
 
-    def add_invalid(self, reason: str) -> None:
-        """Add the next row, one that is no user."""
-        self._rows += 1
-        self._invalid[self._rows] = sys.intern(reason)
+    def add_invalid(self, row: int, reason: str) -> None:
+        """Add a row that is no user."""
+        self._invalid[row] = sys.intern(reason)
 
     def finish(self) -> None:
         """Decide on every row."""
@@ -238,13 +237,9 @@ class Comparison:
 
     def _each_row(self) -> Iterator[tuple[int, int | None]]:
         """Give each row's number, and its index among the valid ones if it is one."""
-        index = 0
-        for row in range(1, self._rows + 1):
-            if row in self._invalid:
-                yield row, None
-            else:
-                yield row, index
-                index += 1
+        valid: Iterator[tuple[int, int | None]] = zip(self._claims.rows, count(), strict=False)
+        invalid: Iterator[tuple[int, int | None]] = zip(self._invalid, repeat(None), strict=False)
+        return merge(valid, invalid, key=itemgetter(0))
 
     def _send(self) -> None:
         """Have a batch compared."""

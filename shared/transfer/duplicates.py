@@ -40,7 +40,8 @@ class Claims:
 
     def __init__(self) -> None:
         """Begin without a row."""
-        self._rows = array("Q")
+        self.rows = array("Q")
+        """The numbers of the rows."""
         self._ids, self._keys = bytearray(), bytearray()
         self._created = array("q")
         self._exact = bytearray()
@@ -48,8 +49,8 @@ class Claims:
 
     def add(self, row: int, record: UserRecord) -> None:
         """Add a valid row; the numbers rise."""
-        index = len(self._rows)
-        self._rows.append(row)
+        index = len(self.rows)
+        self.rows.append(row)
         self._ids += bytes.fromhex(record.id.replace("-", ""))
         self._keys += _digest(record.email_key or "")
         self._created.append(_NO_TIME if record.created_at is None else record.created_at)
@@ -79,18 +80,18 @@ class Claims:
                 first, *_, last = indexes
                 for index in indexes:
                     other = last if index == first else first
-                    found[index] = Duplicate(SAME_ID, self._rows[other])
+                    found[index] = Duplicate(SAME_ID, self.rows[other])
         for _, indexes in _groups(self._keys):
             left = sorted((i for i in indexes if i not in found), key=self._rank)
             for index in left[1:]:
-                found[index] = Duplicate(self._reason(left[0], index), self._rows[left[0]])
+                found[index] = Duplicate(self._reason(left[0], index), self.rows[left[0]])
         others: defaultdict[int, list[int]] = defaultdict(list)
         for _, places in _groups(self._identities):
             left = [i for i in map(self._identity_rows.__getitem__, places) if i not in found]
             for index in left if len(left) > 1 else ():
                 others[index].append(left[1] if index == left[0] else left[0])
         for index, sharing in others.items():
-            found[index] = Duplicate(SAME_IDENTITY, self._rows[min(sharing)])
+            found[index] = Duplicate(SAME_IDENTITY, self.rows[min(sharing)])
         return found
 
     def _key(self, index: int) -> bytes:

@@ -26,7 +26,7 @@ from shared.model.user_record import (
 )
 from shared.transfer import access, batches, refusals, staging, writing
 from shared.transfer.comparing import BATCH_ROWS, Comparison
-from shared.transfer.sources import Source
+from shared.transfer.sources import Rows
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
 from shared.transfer.time_doubts import TimeDoubts
 
@@ -55,6 +55,14 @@ class Plan:
     """Names that no column has, and in how many rows; they stay behind."""
     doubtful_times: dict[str, dict[str, int]]
     """Of rows whose times the source can hardly mean, how many `rows` and the `first` of them."""
+    without_password: int
+    """Users who come without a password or an identity of a provider, and to whom mail helps."""
+    system: str | None
+    """The other system whose file it is."""
+    stayed: int
+    """Rows of users who stay behind as a whole."""
+    left_behind: dict[str, dict[str, Any]]
+    """Why they, or something of others, stay behind: how many `rows`, and `examples` of them."""
 
     def to_json(self) -> dict[str, object]:
         """Give its members, the digest under the name of the option that takes it."""
@@ -78,7 +86,7 @@ class Plan:
 
     def require_users(self) -> None:
         """Raise RowsRejected where there are rows, and none of them is a valid user."""
-        if self.rows and self.counts[staging.INVALID] == self.rows:
+        if self.rows and self.counts[staging.INVALID] + self.stayed == self.rows:
             raise RowsRejected(f"No row of {self.rows} is a valid user: is this a file of users?")
 
 
@@ -103,7 +111,7 @@ def new_batch_id(now: float) -> str:
     return f"{timestamp(now)}-{secrets.token_hex(4)}"
 
 
-def plan(database: Database, source: Source) -> Generator[Event, None, Plan]:
+def plan(database: Database, source: Rows) -> Generator[Event, None, Plan]:
     """Tell what an apply would do, in a read-only transaction.
 
     Raises InvalidSource, StoreUnavailable and OSError.
@@ -114,7 +122,7 @@ def plan(database: Database, source: Source) -> Generator[Event, None, Plan]:
 
 def apply(
     database: Database,
-    source: Source,
+    source: Rows,
     *,
     batch_id: str,
     run_by: str,
@@ -172,7 +180,7 @@ def apply(
     return Applied(plan=found, batch=batch_id, revoked_sessions=revoked)
 
 
-def verify(database: Database, source: Source) -> Generator[Event, None, Plan]:
+def verify(database: Database, source: Rows) -> Generator[Event, None, Plan]:
     """Compare the source with Postgres again, and name every row that differs.
 
     The result's counts tell how many: those of `DIFFERING` should not be, KEPT users have changed
@@ -189,10 +197,13 @@ class _Totals:
         self._digests = hashlib.sha256()
         self._doubts = TimeDoubts(time.time())
         self._unknown: Counter[str] = Counter()
+        self._rows = 0
+        self._without_password = 0
 
-    def read(self, source: Source) -> Iterator[_Row | InvalidRow]:
+    def read(self, source: Rows) -> Iterator[_Row | InvalidRow]:
         """Give each row, or what is wrong with it."""
         for row in source.rows():
+            self._rows += 1
             found: _Row | InvalidRow
             try:
                 record = parse(row)
@@ -203,12 +214,14 @@ class _Totals:
                 found = record, row_digest, row
                 self._digests.update(row_digest)
                 self._doubts.look_at(source.rows_read, row, record)
+                if record.password is None and record.provider in (None, "local"):
+                    self._without_password += 1
             if isinstance(row, dict) and not MEMBERS.issuperset(row):
                 _count_unknown(self._unknown, row)
             yield found
 
     def plan(
-        self, source: Source, *, decisions_sha256: str, counts: dict[str, int], absent: int
+        self, source: Rows, *, decisions_sha256: str, counts: dict[str, int], absent: int
     ) -> Plan:
         """Give the plan of the source, which was read to its end."""
         decided = f"plan 1 {source.sha256} {decisions_sha256}"
@@ -216,16 +229,20 @@ class _Totals:
             sha256=hashlib.sha256(decided.encode()).hexdigest(),
             source_sha256=source.sha256,
             users_sha256=self._digests.hexdigest(),
-            rows=source.rows_read,
+            rows=self._rows + source.stayed,
             counts=counts,
             absent=absent,
             unknown_members=dict(self._unknown),
             doubtful_times=self._doubts.found,
+            without_password=self._without_password,
+            system=source.system,
+            stayed=source.stayed,
+            left_behind=source.left_behind,
         )
 
 
 def _compare(
-    database: Database, source: Source, told: Sequence[str], *, foresee: bool = False
+    database: Database, source: Rows, told: Sequence[str], *, foresee: bool = False
 ) -> Generator[Event, None, Plan]:
     """Give each row its verdict by reading alone, and name those with one of the verdicts."""
     totals = _Totals()
@@ -233,10 +250,10 @@ def _compare(
         comparison = Comparison(connection)
         for found in totals.read(source):
             if isinstance(found, InvalidRow):
-                comparison.add_invalid(str(found))
+                comparison.add_invalid(source.rows_read, str(found))
             else:
                 record, row_digest, row = found
-                comparison.add(record, row_digest, pending_operation(row))
+                comparison.add(source.rows_read, record, row_digest, pending_operation(row))
             if source.rows_read % BATCH_ROWS == 0:
                 yield Progress("read", source.rows_read, source.bytes_read)
         yield Progress("compare", source.rows_read, source.bytes_read)
@@ -251,7 +268,7 @@ def _compare(
     return plan
 
 
-def _examine(connection: Connection, source: Source) -> Generator[Event, None, Plan]:
+def _examine(connection: Connection, source: Rows) -> Generator[Event, None, Plan]:
     """Stage the source, keep other imports away, and give each row its verdict."""
     totals = _Totals()
     yield from _stage(connection, source, totals)
@@ -268,7 +285,7 @@ def _examine(connection: Connection, source: Source) -> Generator[Event, None, P
     )
 
 
-def _stage(connection: Connection, source: Source, totals: _Totals) -> Generator[Event, None, None]:
+def _stage(connection: Connection, source: Rows, totals: _Totals) -> Generator[Event, None, None]:
     """Send the rows to the staging table."""
     lines: list[bytes] = []
     size = 0

@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 from shared.transfer import staging
-from shared.transfer.sources import Source, SourceFile
+from shared.transfer.sources import Opened
 from shared.transfer.steps import Event, Outcome, Result
 
 _MAX_LENGTH = 64
 
 
 def naming(
-    source: SourceFile, transfer: Generator[Event, None, Result], limit: int | None
+    source: Opened, transfer: Generator[Event, None, Result], limit: int | None
 ) -> Generator[Event, None, Result]:
     """Run a transfer from a file, and name the users of its first `limit` rejected rows.
 
@@ -47,11 +47,10 @@ def naming(
             yield event
 
 
-def _named(source: SourceFile, outcomes: Sequence[Outcome]) -> Generator[Event, None, None]:
+def _named(source: Opened, outcomes: Sequence[Outcome]) -> Generator[Event, None, None]:
     if not outcomes:
         return
-    source.rewind()
-    rows = Source(source)
+    rows = source.source()
     reading = rows.rows()
     for outcome in outcomes:  # By their rows.
         row = None

@@ -39,7 +39,7 @@ _MAX_DIGITS = 20
 _MAX_TOKEN_LENGTH = 16
 """Of what the scanner takes for an error where it breaks off: `-Infinity`, half of an escape."""
 _UTF_16, _PACKED = "in UTF-16; save it as UTF-8", "compressed; unpack it first"
-_FOREIGN = {
+FOREIGN = {
     b"\xff\xfe": _UTF_16, b"\xfe\xff": _UTF_16, b"[\0": _UTF_16, b"{\0": _UTF_16, b"\0[": _UTF_16,
     b"\0{": _UTF_16,
     b"\x1f\x8b": _PACKED, b"PK\3\4": _PACKED, b"BZh": _PACKED, b"\xfd7zXZ": _PACKED,
@@ -61,12 +61,73 @@ class Readable(Protocol):
         ...
 
 
+class Rows(Protocol):
+    """The rows of a source, once, and what is to be known of it on the way and at its end."""
+
+    @property
+    def rows_read(self) -> int:
+        """The number of the last row, from 1."""
+        ...
+
+    @property
+    def bytes_read(self) -> int:
+        """How far it is read."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what is read so far."""
+        ...
+
+    @property
+    def system(self) -> str | None:
+        """The other system whose file it is, if it is one."""
+        ...
+
+    @property
+    def stayed(self) -> int:
+        """How many rows are of users who stay behind: they are not given."""
+        ...
+
+    @property
+    def left_behind(self) -> dict[str, dict[str, Any]]:
+        """Why they, or something of others, stay behind: how many `rows`, and `examples`."""
+        ...
+
+    def rows(self) -> Iterator[Any]:
+        """Give every row; one that cannot be understood is an InvalidRow.
+
+        Raises InvalidSource, and OSError where the stream does.
+        """
+        ...
+
+
+class Opened(Protocol):
+    """An open source, which can be read several times."""
+
+    path: Path
+
+    @property
+    def rejected_suffix(self) -> str:
+        """How the name of a file of its rejected rows ends."""
+        ...
+
+    def source(self) -> Rows:
+        """Begin at the beginning."""
+        ...
+
+    def copy_rows(self, numbers: Iterable[int], write: Callable[[bytes], object]) -> None:
+        """Write the rows with these numbers in a file that can be read again."""
+        ...
+
+
 class SourceFile:
     """A users file that has to stay as it is while it is read."""
 
     def __init__(self, path: Path) -> None:
         """Open it. Raises OSError."""
         self.path = path
+        self._last: Source | None = None
         self._file = files.open_regular(path)
         try:
             self._first = os.fstat(self._file.fileno())
@@ -91,6 +152,27 @@ class SourceFile:
     def rewind(self) -> None:
         """Begin again, with what must still be the same bytes."""
         self._file.seek(0)
+
+    @property
+    def rejected_suffix(self) -> str:
+        """How the name of a file of its rejected rows ends: as its own."""
+        return self.path.suffix
+
+    def source(self) -> Source:
+        """Begin at the beginning."""
+        self.rewind()
+        is_json_lines = None if self._last is None else self._last.is_json_lines
+        self._last = Source(self, is_json_lines=is_json_lines or None)
+        return self._last
+
+    def copy_rows(self, numbers: Iterable[int], write: Callable[[bytes], object]) -> None:
+        """Write the rows with these numbers as they stand, in a file that can be read again."""
+        copy_rows(self.source(), numbers, write)
+
+    @property
+    def modified(self) -> float:
+        """When it was written, in seconds since 1970."""
+        return self._first.st_mtime
 
     def _is_as_it_was(self) -> bool:
         try:
@@ -118,9 +200,15 @@ def open_source(path: Path) -> SourceFile:
 class Source:
     """The rows of a stream, and what is to be known of its bytes on the way."""
 
-    def __init__(self, stream: Readable, *, is_json_lines: bool | None = None) -> None:
-        """Read nothing yet. Whether it is JSON Lines need not be found out a second time."""
+    def __init__(
+        self, stream: Readable, *, is_json_lines: bool | None = None, member: str = "users"
+    ) -> None:
+        """Read nothing yet. Whether it is JSON Lines need not be found out a second time.
+
+        `member` is what an object calls the array of its rows, where the file is one.
+        """
         self._stream = stream
+        self._member = member
         self._hash = hashlib.sha256()
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._buffer = ""
@@ -138,6 +226,8 @@ class Source:
         self.bytes_read = 0
         self.rows_read = 0
         self.is_json_lines = False
+        self.system, self.stayed = None, 0
+        self.left_behind: dict[str, dict[str, Any]] = {}
         self.on_part: Callable[[str], object] | None = None
         """Is given the text of a row, in parts, that is too long or too deep for `row_text`.
 
@@ -188,7 +278,7 @@ class Source:
         following = self._character_after(end)
         line = _parse_line(text)
         if isinstance(line, dict):
-            if isinstance(line.get("users"), list | dict):
+            if isinstance(line.get(self._member), list | dict):
                 return False
             return bool(following) or "email" in line
         return following == "{" and not _is_in_array(text)  # A line that has been damaged.
@@ -247,18 +337,18 @@ class Source:
         return rows
 
     def _object(self) -> Iterator[object]:
-        """Give the rows of the array `users` of an object, whatever else it holds."""
+        """Give the rows of the one array of an object, whatever else it holds."""
         line, start = self._current_line, self._offset
         is_found = False
         for name in self._each_member():
-            if name != "users":
+            if name != self._member:
                 self._value()
                 continue
             if is_found:
-                raise self._invalid("names users a second time")
+                raise self._invalid(f"names {name} a second time")
             is_found = True
             if self._peek() != "[":
-                raise _wrong_form("its users are not an array")
+                raise _wrong_form(f"its {name} are not an array")
             yield from self._array()
         if is_found:
             return
@@ -271,7 +361,7 @@ class Source:
         elif self._peek() == "{":
             raise _wrong_form("its objects do not stand one on a line")
         else:
-            raise _wrong_form("it is one object, and has no array of users")
+            raise _wrong_form(f"it is one object, and has no array of {self._member}")
 
     def _each_member(self) -> Iterator[object]:
         """Give the name of each member of an object; the value is to be read before the next."""
@@ -418,7 +508,7 @@ class Source:
             return False
         chunk = self._stream.read(size)
         if not self.bytes_read:
-            for start, form in _FOREIGN.items():
+            for start, form in FOREIGN.items():
                 if chunk.startswith(start):
                     raise InvalidSource(f"The file cannot be read: it is {form}.")
         self._ended = not chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 from shared.formats.counts import count
 from shared.formats.timestamps import to_iso
@@ -152,7 +153,7 @@ def agreement(found: Plan) -> str:
     if not found.rows:
         return "The source holds no users."
     agree = found.counts[staging.IDENTICAL]
-    if agree == found.rows:
+    if agree == found.rows - found.stayed:
         return "The only user agrees." if agree == 1 else f"All {agree:,} agree."
     sentence = f"{agree:,} of {count(found.rows, 'row')} agree with Postgres"
     if kept := found.counts[staging.KEPT]:
@@ -185,10 +186,24 @@ def plan_rows(found: Plan, meanings: dict[str, str]) -> list[tuple[str, object, 
         for name, number in found.unknown_members.items()
     ]
     rows += [
+        ("left behind", it["rows"], f"{reason} ({_examples(it)})")
+        for reason, it in found.left_behind.items()
+    ]
+    if found.without_password:
+        text = "without a password: they set one by mail, or sign in with a link"
+        rows.append(("no password", found.without_password, text))
+    rows += [
         ("odd time", doubt["rows"], f"{_DOUBTFUL_TIMES[name]} (the first: row {doubt['first']:,})")
         for name, doubt in found.doubtful_times.items()
     ]
     return rows
+
+
+def _examples(found: dict[str, Any]) -> str:
+    """Name a few rows."""
+    numbers = found["examples"]
+    rows = f"{'row' if len(numbers) == 1 else 'rows'} {', '.join(f'{it:,}' for it in numbers)}"
+    return rows if found["rows"] == len(numbers) else f"{rows} …"
 
 
 def batch_row(batch: Batch) -> tuple[str, object, str]:

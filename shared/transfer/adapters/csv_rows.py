@@ -1,0 +1,157 @@
+"""Reads the rows of a CSV file as a stream (RFC 4180): a row has bounds, and a bad one costs none.
+
+A record ends where a line does and the quotes so far are even. So a row that is too long, or whose
+quotes are wrong, is passed over, and the next one begins where it should.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from shared.errors import InvalidSource
+from shared.model.user_record import InvalidRow
+from shared.transfer.sources import FOREIGN, ROW_MAX_LENGTH, Readable
+
+_PART = 64 * 1024
+_MAX_COLUMNS = 1000
+
+
+class CsvSource:
+    """The rows of a stream, each an object of the cells by the names in the first line."""
+
+    def __init__(self, stream: Readable, *, has_header: bool = True) -> None:
+        """Read nothing yet. Without a header the names are those of the places, from 0."""
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self._has_header = has_header
+        self.columns: Sequence[str] = ()
+        self.bytes_read = 0
+        self.rows_read = 0
+        self._line = 1
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the bytes read so far, which is the file's own at its end."""
+        return self._hash.hexdigest()
+
+    def rows(self) -> Iterator[Any]:
+        """Give every row; one that cannot be understood is an InvalidRow.
+
+        Raises InvalidSource, and OSError where the stream does.
+        """
+        csv.field_size_limit(max(csv.field_size_limit(), ROW_MAX_LENGTH))
+        records = self._records()
+        if self._has_header:
+            first = next(records, None)
+            if first is None:
+                raise self._invalid("is empty")
+            self.columns = self._names(first)
+        for record in records:
+            self.rows_read += 1
+            yield self._row(record)
+
+    def _names(self, record: str | InvalidRow) -> Sequence[str]:
+        if isinstance(record, InvalidRow):
+            raise self._invalid(f"is no header: {record}")
+        try:
+            names = [name.strip() for name in _cells(record)]
+        except csv.Error:
+            raise self._invalid("is no header of a CSV file") from None
+        if len(set(names)) < len(names):
+            raise self._invalid("names a column twice")
+        if len(names) > _MAX_COLUMNS or not all(map(str.isprintable, names)):
+            raise self._invalid("is no header of a CSV file")
+        return names
+
+    def _row(self, record: str | InvalidRow) -> object:
+        if isinstance(record, InvalidRow):
+            return record
+        if "\0" in record:
+            return InvalidRow("It holds a NUL character.")
+        try:
+            cells = _cells(record)
+        except csv.Error:
+            return InvalidRow("Its quotes are wrong.")
+        if not self._has_header:
+            return {str(place): cell for place, cell in enumerate(cells)}
+        if len(cells) != len(self.columns):
+            return InvalidRow(f"It has {len(cells)} cells, and the header {len(self.columns)}.")
+        return dict(zip(self.columns, cells, strict=True))
+
+    def _records(self) -> Iterator[str | InvalidRow]:
+        parts: list[str] = []
+        length = quotes = lines = 0
+        for piece in self._pieces():
+            self._line = self._line if length else lines + 1
+            quotes += piece.count('"')
+            length += len(piece)
+            if length > ROW_MAX_LENGTH:
+                parts.clear()
+            else:
+                parts.append(piece)
+            if not piece.endswith("\n"):
+                continue
+            lines += 1
+            if quotes % 2 == 0:
+                yield from _whole(parts, length)
+                parts, length, quotes = [], 0, 0
+        if quotes % 2:
+            self.rows_read += 1
+            raise self._invalid("opens a quote that does not end")
+        yield from _whole(parts, length)
+
+    def _pieces(self) -> Iterator[str]:
+        """Give the text in lines, a long one in pieces of which the last one ends it."""
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        rest = ""
+        while True:
+            chunk = self._chunk()
+            try:
+                lines = decoder.decode(chunk, final=not chunk).split("\n")
+            except UnicodeDecodeError:
+                raise self._invalid(
+                    "or one soon after it is not in UTF-8; if it is Latin-1, convert the file: "
+                    "iconv -f WINDOWS-1252 -t UTF-8"
+                ) from None
+            if len(lines) > 1:
+                yield f"{rest}{lines[0]}\n"
+                for line in lines[1:-1]:
+                    yield f"{line}\n"
+                rest = ""
+            rest += lines[-1]
+            if not chunk or len(rest) > ROW_MAX_LENGTH:
+                if rest:
+                    yield rest
+                rest = ""
+            if not chunk:
+                return
+
+    def _chunk(self) -> bytes:
+        chunk = self._stream.read(_PART)
+        if not self.bytes_read:
+            for start, form in FOREIGN.items():
+                if chunk.startswith(start):
+                    raise InvalidSource(f"The file cannot be read: it is {form}.")
+        self._hash.update(chunk)
+        self.bytes_read += len(chunk)
+        return chunk
+
+    def _invalid(self, problem: str) -> InvalidSource:
+        row = f"row {self.rows_read}, " if self.rows_read else ""
+        return InvalidSource(f"The file cannot be read: {row}line {self._line} {problem}.")
+
+
+def _whole(parts: list[str], length: int) -> Iterator[str | InvalidRow]:
+    """Give a record, unless it is a blank line."""
+    if length > ROW_MAX_LENGTH:
+        yield InvalidRow(f"It is longer than {ROW_MAX_LENGTH:,} characters.")
+    elif record := "".join(parts).strip("\r\n"):
+        yield record
+
+
+def _cells(record: str) -> list[str]:
+    return next(csv.reader([record], strict=True), [])
