@@ -19,6 +19,12 @@ TOKEN_MAX_SECONDS = 24 * 60 * 60
 """How long uses of an ID token are counted; Google's are valid for an hour."""
 MAX_IDENTITIES = 20
 """Of one user: a person can get any number of identities from a provider."""
+SOURCE_ISSUER = "urn:ai-coder:source:"
+"""Begins the issuer of the id that a user had in another system, whose name follows.
+
+It is kept as an identity, so that an import finds the user again, and is nobody's at a provider: no
+ID token has such an issuer, and it keeps none from being linked.
+"""
 
 
 class User(NamedTuple):

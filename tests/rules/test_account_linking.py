@@ -17,7 +17,7 @@ from shared.credentials.id_tokens import Identity
 from shared.credentials.passwords import PasswordHasher
 from shared.errors import AuthError, EmailTaken, LinkRequired, TooManyAttempts
 from shared.model.sessions import FRESH_SECONDS, Session
-from shared.model.users import MAX_IDENTITIES, ExternalIdentity, User
+from shared.model.users import MAX_IDENTITIES, SOURCE_ISSUER, ExternalIdentity, User
 from shared.rules import account_linking
 from shared.settings import Settings
 from shared.store.contract import Store
@@ -217,6 +217,20 @@ def test_another_person_with_the_address_never_gets_the_account(store: Store) ->
         with pytest.raises(EmailTaken):
             _sign_in(store, identity)
     assert _identities(store, owner) == set(GOOGLE.identities)
+
+
+def test_the_id_that_a_user_had_in_another_system_keeps_no_identity_away_and_lets_none_in(
+    store: Store,
+) -> None:
+    old = ExternalIdentity(f"{SOURCE_ISSUER}django", "17")
+    user = User(str(uuid.uuid4()), EMAIL, None, "local")
+    store.create_user(user, HASHER.hash(PASSWORD), [old])
+    with pytest.raises(LinkRequired):
+        _sign_in(store, GOOGLE)
+    assert _sign_in(store, _authoritative(GOOGLE))[0].id == user.id
+    assert _identities(store, user) == {old, *GOOGLE.identities}
+    with pytest.raises(EmailTaken):
+        _sign_in(store, _authoritative(OTHER))
 
 
 def test_the_owner_alone_can_give_the_account_a_second_person_at_google(store: Store) -> None:

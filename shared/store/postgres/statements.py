@@ -11,7 +11,13 @@ from __future__ import annotations
 from shared.database.statement import Statement
 from shared.model.mails import MAX_AGE, NOTICE_SECONDS
 from shared.model.throttling import notice_key, success_key
-from shared.model.users import MAX_EPOCH, MAX_IDENTITIES, TOKEN_MAX_SECONDS, USER_COLUMNS
+from shared.model.users import (
+    MAX_EPOCH,
+    MAX_IDENTITIES,
+    SOURCE_ISSUER,
+    TOKEN_MAX_SECONDS,
+    USER_COLUMNS,
+)
 from shared.store.postgres.attempt_sql import (
     after,
     count_attempt,
@@ -410,7 +416,8 @@ WITH matched AS (
 SELECT t.remaining < 0, u.disabled_at IS NOT NULL, CASE WHEN s.remaining < 0
         THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
     {USER}, {STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
-    EXISTS (SELECT FROM identities i WHERE i.user_id = u.id), CURRENT_TIMESTAMP,
+    EXISTS (SELECT FROM identities i WHERE i.user_id = u.id
+        AND NOT starts_with(i.issuer, '{SOURCE_ISSUER}')), CURRENT_TIMESTAMP,
     {_IS_TOLD if tells else "false"}
 FROM token t CROSS JOIN complete LEFT JOIN success s ON true
     LEFT JOIN users u ON u.id = (SELECT id FROM found)
