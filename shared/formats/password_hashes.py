@@ -1,4 +1,7 @@
-"""The text formats of stored password hashes: bcrypt's own, and passlib's `bcrypt_sha256`."""
+"""The text formats of stored password hashes: bcrypt's own, and passlib's `bcrypt_sha256`.
+
+Those that came from other systems are in `shared.formats.foreign_hashes`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,19 @@ BCRYPT_SHA256 = re.compile(
 
 def hash_problem(stored: str) -> str | None:
     """Say in a sentence why no password could ever be verified by a stored hash; else None."""
-    found = BCRYPT.fullmatch(stored) or BCRYPT_SHA256.fullmatch(stored)
-    if not found:
-        return "The password's hash is not one of bcrypt."
+    if found := BCRYPT.fullmatch(stored) or BCRYPT_SHA256.fullmatch(stored):
+        return bcrypt_problem(found)
+    from shared.formats import foreign_hashes  # Most users have one of ours.
+
+    try:
+        foreign_hashes.parse(stored)
+    except foreign_hashes.UnusableHash as error:
+        return str(error)
+    return None
+
+
+def bcrypt_problem(found: re.Match[str]) -> str | None:
+    """Do the same for what is bcrypt's by its form."""
     if not MIN_ROUNDS <= int(found[1]) <= MAX_ROUNDS:
         return f"The password's hash has a cost outside {MIN_ROUNDS} to {MAX_ROUNDS}."
     return None
