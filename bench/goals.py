@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import growth, imports, mails, outages, starvation, statistics, timing, users_file
+from bench import (
+    growth,
+    hashes,
+    imports,
+    mails,
+    outages,
+    starvation,
+    statistics,
+    timing,
+    users_file,
+)
 from bench.load import (
     CannotMeasure,
     Connection,
@@ -57,6 +67,7 @@ class Samples:
     import_rounds: int
     large_import_rounds: int
     failed_logins: int
+    hash_rounds: int
     mails: int
     outage_rounds: int
     outages: int
@@ -79,6 +90,7 @@ FULL = Samples(
     import_rounds=5,
     large_import_rounds=3,
     failed_logins=2000,
+    hash_rounds=5,
     mails=2000,
     outage_rounds=20,
     outages=8,
@@ -100,6 +112,7 @@ QUICK = Samples(
     import_rounds=2,
     large_import_rounds=0,
     failed_logins=200,
+    hash_rounds=2,
     mails=200,
     outage_rounds=3,
     outages=2,
@@ -307,6 +320,11 @@ def failures(bench: Bench) -> list[Measurement]:
         ]
 
 
+def hashes_(bench: Bench) -> list[Measurement]:
+    """Measure what hashes of other systems cost at their bounds."""
+    return hashes.measure(bench.samples.hash_rounds)
+
+
 def mails_(bench: Bench) -> list[Measurement]:
     """Check that whoever asks for a mail waits as long for every address, on both stores."""
     bench.server.run(f"CREATE DATABASE mails OWNER {USER}")
@@ -355,6 +373,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "size": size,
     "import": import_,
     "failures": failures,
+    "hashes": hashes_,
     "mails": mails_,
     "outages": without_database,
     "statistics": statistics_,

@@ -143,7 +143,8 @@ class Application:
         settings = self.settings.credentials
         rounds, concurrency = settings.bcrypt_rounds, settings.hash_concurrency
         shares = self._process.hasher if self._process is not self else None
-        return PasswordHasher(rounds, concurrency=concurrency, shares=shares)
+        peppers = settings.password_peppers
+        return PasswordHasher(rounds, concurrency=concurrency, shares=shares, peppers=peppers)
 
     @part
     def bulkhead(self) -> Bulkhead:

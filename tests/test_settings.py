@@ -165,6 +165,15 @@ def test_production_refuses_a_weak_admin_token_without_showing_it(
     assert Settings.from_env(strict | {"ADMIN_TOKEN": OTHER_SECRET}).administrators.exist
 
 
+def test_peppers_are_a_list_of_whatever_other_systems_had_and_are_not_shown() -> None:
+    settings = Settings.from_env({"PASSWORD_PEPPERS": "short, jxspr8Ki0RY+/w=="})
+    assert settings.credentials.password_peppers == ("short", "jxspr8Ki0RY+/w==")
+    assert "short" not in repr(settings)
+    assert _problems(PASSWORD_PEPPERS="short,,") == [
+        "PASSWORD_PEPPERS has an empty entry in its list."
+    ]
+
+
 def test_administrators_are_a_token_or_the_service_accounts_of_a_list() -> None:
     assert not Settings.from_env({}).administrators.exist
     assert Settings.from_env({"ADMIN_TOKEN": OTHER_SECRET}).administrators.token == OTHER_SECRET

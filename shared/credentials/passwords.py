@@ -4,8 +4,11 @@ A new password is normalised (NFC) and hashed with bcrypt, which reads 72 bytes.
 bytes goes through HMAC-SHA256 first and is stored in the format of passlib's `bcrypt_sha256`,
 version 2, so that no byte is ignored. The old server hashed the first 72 bytes as typed.
 
-Hashes dominate the load. The number computed at once is limited here, the number of callers in
-`shared.rules.bulkhead`.
+A hash that came from another system is verified as its maker does it, until the first login
+replaces it by one of ours.
+
+Hashes dominate the load. The number computed at once is limited here, and so is the memory that
+they need together; the number of callers in `shared.rules.bulkhead`.
 """
 
 from __future__ import annotations
@@ -18,28 +21,81 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import bcrypt
 
 from shared.formats.password_hashes import BCRYPT, BCRYPT_SHA256, MAX_ROUNDS, MIN_ROUNDS
 from shared.formats.unicode import normalized
 from shared.observe import metrics
+from shared.observe.notices import Notices
+
+if TYPE_CHECKING:
+    from shared.formats.foreign_hashes import ForeignHash
 
 MAX_BYTES = 72
 """bcrypt ignores further bytes. A password of this length or more counts as long."""
+
+
+MEMORY_BUDGET = 128 * 2**20
+"""Bytes for all hashes of other systems that a process computes at once; one alone may need all."""
+
+
+class MemoryBudget:
+    """Has hashes wait for each other where together they would need too much. Thread-safe.
+
+    First come, first served, so that a big one is not overtaken for ever by small ones.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Hold nothing yet; `size` is in bytes."""
+        self._free = self._size = size
+        self._next = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Wait until so many bytes are free, at most all, and hold them during the block.
+
+        Who needs none waits for nobody.
+        """
+        size = min(size, self._size)
+        if not size:
+            yield
+            return
+        with self._next, self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify()
 
 
 class PasswordHasher:
     """Hashes at one cost. `rounds` is bcrypt's exponent, 4 to 14. Thread-safe."""
 
     def __init__(
-        self, rounds: int, *, concurrency: int = 1, shares: PasswordHasher | None = None
+        self,
+        rounds: int,
+        *,
+        concurrency: int = 1,
+        shares: PasswordHasher | None = None,
+        peppers: tuple[str, ...] = (),
     ) -> None:
-        """`concurrency` is the number of hashes computed at once; or it `shares` another's."""
+        """`concurrency` is the number of hashes computed at once; or it `shares` another's bounds.
+
+        `peppers` are the keys that hashes of other systems name.
+        """
         self.rounds = rounds
         self._computing: threading.BoundedSemaphore = (
             shares._computing if shares else threading.BoundedSemaphore(concurrency)
         )
+        self._memory: MemoryBudget = shares._memory if shares else MemoryBudget(MEMORY_BUDGET)
+        self._peppers = peppers
+        self._notices = Notices()
 
     def hash(self, password: str) -> str:
         """Hash a new password. The text must be encodable as UTF-8."""
@@ -54,10 +110,10 @@ class PasswordHasher:
     def verify(self, password: str, stored: str | None) -> bool:
         """Tell whether the stored hash is the password's.
 
-        A refusal takes the same time whatever is stored: a missing, foreign or corrupt hash is
-        replaced by a dummy, and a cheaper one is padded to the current cost. Only a costlier one
-        takes longer. The number of hashes depends only on the password: one, or two if it is not
-        in NFC.
+        A refusal takes the same time whatever is stored: a missing or corrupt hash is replaced by
+        a dummy, and a cheaper one is padded to the current cost. Only a costlier one takes longer,
+        and one of another system, which the dummy follows. The number of hashes depends only on
+        the password: one, or two if it is not in NFC.
         """
         raw, normal = password.encode(), _normal(password)
         if long := _usable(BCRYPT_SHA256, stored):
@@ -68,6 +124,8 @@ class PasswordHasher:
             candidates = [raw[:MAX_BYTES]]
             if raw != normal and len(normal) < MAX_BYTES:
                 candidates.insert(0, normal)
+        elif stored and self._matches_foreign(password, stored):
+            return True
         else:
             target, candidates = _dummy(self.rounds), [raw[:MAX_BYTES]]
         if raw != normal and len(candidates) == 1:
@@ -76,6 +134,23 @@ class PasswordHasher:
             # Always all of them, for constant time.
             outcomes = [self._matches(candidate, target) for candidate in candidates]
         return any(outcomes)
+
+    def _matches_foreign(self, password: str, stored: str) -> bool:
+        if (foreign := _foreign(stored)) is None:
+            return False
+        from shared.credentials import foreign_hashes  # Few users have one, and only until a login.
+
+        try:
+            # The memory first: who waits for it must not keep others from computing.
+            with self._memory.holding(foreign.memory), self._timed("verify_foreign"):
+                return foreign_hashes.matches(password, foreign, self._peppers)
+        except foreign_hashes.PepperMissing as error:
+            self._notices.warn(
+                "Passwords cannot be verified: PASSWORD_PEPPERS lacks a key that hashes need",
+                str(error),
+                fingerprint=str(error),
+            )
+            return False
 
     def _hashed(self, candidate: bytes, salt: bytes) -> str:
         with self._timed("hash"):
@@ -103,7 +178,11 @@ class PasswordHasher:
         return False
 
     def needs_rehash(self, password: str, stored: str) -> bool:
-        """Tell whether a hash that just verified is weaker than one of `hash`."""
+        """Tell whether a hash that just verified is weaker than one of `hash`, or foreign.
+
+        A foreign one stays while the password was typed in a way that only its maker takes for the
+        same, with a blank at its end say: of ours the user would then be locked out without it.
+        """
         normal = _normal(password)
         if len(normal) >= MAX_BYTES:
             cost = BCRYPT_SHA256.fullmatch(stored)
@@ -114,7 +193,23 @@ class PasswordHasher:
                 with self._timed("verify"):
                     if not bcrypt.checkpw(normal, stored.encode()):
                         return True
+        if cost is None and (foreign := _foreign(stored)):
+            from shared.credentials import foreign_hashes
+
+            return foreign_hashes.is_typed_as_hashed(password, foreign)
         return cost is None or int(cost[1]) < self.rounds
+
+
+def _foreign(stored: str) -> ForeignHash | None:
+    """Read a hash of another system; None for one of ours, and for what is not to be computed."""
+    if BCRYPT.fullmatch(stored) or BCRYPT_SHA256.fullmatch(stored):
+        return None
+    from shared.formats import foreign_hashes
+
+    try:
+        return foreign_hashes.parse(stored)
+    except foreign_hashes.UnusableHash:
+        return None
 
 
 def _usable(pattern: re.Pattern[str], stored: str | None) -> re.Match[str] | None:

@@ -42,6 +42,8 @@ class CredentialSettings:
     express_sessions: bool = True
     bcrypt_rounds: int = 12
     hash_concurrency: int = field(default_factory=_usable_cpus)
+    password_peppers: tuple[str, ...] = field(default=(), repr=False)
+    """Keys of other systems that hashes from there need."""
     password_min_length: int = 8
     google_client_ids: tuple[str, ...] = ()
     firebase_project_id: str | None = None
@@ -60,6 +62,7 @@ class CredentialSettings:
             express_sessions=env.boolean("EXPRESS_SESSIONS", default=default.express_sessions),
             bcrypt_rounds=rounds,
             hash_concurrency=env.number("HASH_CONCURRENCY", default.hash_concurrency, 1, 64),
+            password_peppers=_password_peppers(env),
             password_min_length=env.number(
                 "PASSWORD_MIN_LENGTH", default.password_min_length, 1, 64
             ),
@@ -97,6 +100,15 @@ def _session_secrets(env: Environment) -> tuple[str, ...]:
     elif not all(keys):
         env.problems.append("SESSION_SECRET has an empty entry in its list.")
     return keys
+
+
+def _password_peppers(env: Environment) -> tuple[str, ...]:
+    """Read them. They are as other systems made them, so nothing is asked of their strength."""
+    text = env.text("PASSWORD_PEPPERS")
+    peppers = tuple(pepper.strip() for pepper in text.split(",")) if text else ()
+    if not all(peppers):
+        env.problems.append("PASSWORD_PEPPERS has an empty entry in its list.")
+    return peppers
 
 
 def _session_keys(env: Environment) -> tuple[SessionKey, ...]:

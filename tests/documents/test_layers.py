@@ -239,10 +239,13 @@ def test_a_first_login_loads_nothing_that_only_later_requests_or_a_migration_nee
 ) -> None:
     modules, _ = first_login
     later = {
+        "shared.credentials.foreign_hashes",
         "shared.database.endpoint",
         "shared.database.http_connection",
         "shared.database.replica",
         "shared.database.sql_script",
+        "shared.formats.foreign_hashes",
+        "shared.formats.hash_recognition",
         "shared.model.statistics",
         "shared.revocations.redis_list",
         "shared.revocations.url",
