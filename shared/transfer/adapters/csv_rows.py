@@ -145,6 +145,15 @@ class CsvSource:
         return InvalidSource(f"The file cannot be read: {row}line {self._line} {problem}.")
 
 
+def width(start: bytes) -> int:
+    """Count the cells of the first line."""
+    line = start.split(b"\n")[0].decode(errors="replace")
+    try:
+        return len(_cells(line.strip("\r")))
+    except csv.Error:
+        return 0
+
+
 def _whole(parts: list[str], length: int) -> Iterator[str | InvalidRow]:
     """Give a record, unless it is a blank line."""
     if length > ROW_MAX_LENGTH:

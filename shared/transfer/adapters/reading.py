@@ -1,0 +1,223 @@
+"""Reads a file of another system as rows of a users file, for the same transfer as any other.
+
+What belongs to a user and stands in another place is read first, and kept in `Parts`; then the
+users are streamed. Each place is one pass over its file, which has to stay as it is all the while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from shared.errors import InvalidSource
+from shared.model.user_record import InvalidRow
+from shared.transfer.adapters.adapter import Adapter, Part
+from shared.transfer.adapters.csv_rows import CsvSource, width
+from shared.transfer.adapters.parts import Parts
+from shared.transfer.adapters.person import LeftBehind, Person, StaysBehind, Surroundings
+from shared.transfer.sources import Readable, Source, SourceFile, open_source
+
+_SPACE = b" \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+_LOOKED_AT = 4096
+
+
+class AdaptedFile:
+    """A file of another system, and those that belong to it."""
+
+    rejected_suffix = ".json"
+
+    def __init__(
+        self,
+        main: SourceFile,
+        adapter: Adapter,
+        around: Callable[[LeftBehind], Surroundings],
+        others: Mapping[str, Path],
+    ) -> None:
+        """Take the open file of users, and the paths of the others by their options."""
+        self.path = main.path
+        self._main = main
+        self._adapter = adapter
+        self._around = around
+        self._others = others
+
+    def source(self) -> AdaptedSource:
+        """Begin at the beginning."""
+        return AdaptedSource(self._main, self._adapter, self._around, self._others)
+
+    def copy_rows(self, numbers: Iterable[int], write: Callable[[bytes], object]) -> None:
+        """Write the rows with these numbers as a users file has them, to be corrected and read."""
+        wanted = set(numbers)
+        source = self.source()
+        before = b"[\n  "
+        for row in source.rows():
+            if source.rows_read in wanted:
+                problem = {"row": source.rows_read, "problem": str(row)}
+                text = json.dumps(problem if isinstance(row, InvalidRow) else row)
+                write(before + text.encode())
+                before = b",\n  "
+        write(b"\n]\n")
+
+
+class AdaptedSource:
+    """The rows of another system's file, once."""
+
+    def __init__(
+        self,
+        main: SourceFile,
+        adapter: Adapter,
+        around: Callable[[LeftBehind], Surroundings],
+        others: Mapping[str, Path],
+    ) -> None:
+        """Read nothing yet."""
+        self._main = main
+        self._adapter = adapter
+        self._left = LeftBehind()
+        self._around = around(self._left)
+        self._others = others
+        self._rows: Source | CsvSource | None = None
+        self._digests: list[str] = []
+        self.system: str | None = adapter.name
+        self.stayed = 0
+        """Rows of users who do not come along."""
+
+    @property
+    def rows_read(self) -> int:
+        """The number of the last row, from 1."""
+        return self._rows.rows_read if self._rows else 0
+
+    @property
+    def bytes_read(self) -> int:
+        """How far the file of the users is read."""
+        return self._rows.bytes_read if self._rows else 0
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the file; of several, that of their digests."""
+        digests = [*self._digests, *([self._rows.sha256] if self._rows else [])]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    @property
+    def left_behind(self) -> dict[str, dict[str, Any]]:
+        """Why something stayed behind: in how many `rows`, and the first of them as `examples`."""
+        return self._left.reasons
+
+    def rows(self) -> Iterator[Any]:
+        """Give every row of a user who comes along; one that cannot be understood is an InvalidRow.
+
+        Raises InvalidSource, and OSError.
+        """
+        with ExitStack() as stack:
+            parts = Parts()
+            stack.callback(parts.close)
+            for part in self._adapter.parts:
+                self._collect(part, parts, stack)
+            yield from self._users(parts)
+            for kind, number in parts.left():
+                self._left.note(f"{kind} of a user who is not in the file", number)
+
+    def _collect(self, part: Part, parts: Parts, stack: ExitStack) -> None:
+        """Read what belongs to users."""
+        file = self._main
+        if part.option is not None:
+            path = self._others.get(part.option)
+            if path is None:
+                return
+            file = stack.enter_context(open_source(path))
+        rows = open_rows(file, member=part.member or self._adapter.member)
+        for row in rows.rows():
+            try:
+                if not isinstance(row, dict):
+                    raise row if isinstance(row, InvalidRow) else InvalidRow("It is not an object.")
+                found = part.owner(row)
+            except InvalidRow as problem:
+                if part.member or part.option:  # Else it is read again, as a user.
+                    self._left.note(
+                        f"{part.kinds[0]} that cannot be read: {problem}", rows.rows_read
+                    )
+                continue
+            if found is not None:
+                parts.add(*found, rows.rows_read, row)
+            elif part.member or part.option:
+                self._left.note(f"{part.kinds[0]} that names no user", rows.rows_read)
+        if part.option is not None:
+            self._digests.append(rows.sha256)
+
+    def _users(self, parts: Parts) -> Iterator[Any]:
+        adapter = self._adapter
+        self._rows = open_rows(self._main, member=adapter.member, headless=adapter.headless)
+        is_checked = False
+        for row in self._rows.rows():
+            if not is_checked:
+                self._check_columns()
+                is_checked = True
+            if not isinstance(row, dict):
+                yield row
+            elif adapter.is_user(row):
+                yield from self._adapted(row, parts)
+
+    def _adapted(self, row: dict[str, Any], parts: Parts) -> Iterator[Any]:
+        person = Person(self._around, self.rows_read)
+        try:
+            found: dict[str, list[dict[str, Any]]] = {}
+            for key in self._adapter.keys(row):
+                for kind, these in parts.take(key).items():
+                    found.setdefault(kind, []).extend(these)
+            self._adapter.adapt(row, person, found)
+            adapted = person.row()
+        except InvalidRow as problem:
+            yield problem
+        except StaysBehind as reason:
+            self.stayed += 1
+            self._left.note(str(reason), self.rows_read)
+        else:
+            person.tell()
+            yield adapted
+
+    def _check_columns(self) -> None:
+        if isinstance(self._rows, CsvSource) and self._rows.columns:
+            lacking = sorted(self._adapter.columns.difference(self._rows.columns))
+            if lacking:
+                raise InvalidSource(
+                    f"The file has no column {', '.join(lacking)}: is it one of "
+                    f"{self._adapter.title}? Its columns are "
+                    f"{', '.join(self._rows.columns)[:300]}."
+                )
+
+
+class Rewindable(Readable, Protocol):
+    """A stream that can begin again."""
+
+    def rewind(self) -> None:
+        """Begin again."""
+        ...
+
+
+def open_rows(
+    file: Rewindable, *, member: str, headless: tuple[int, ...] = ()
+) -> Source | CsvSource:
+    """Begin a file again, as the JSON or CSV that its first bytes are."""
+    start = beginning(file)
+    if not is_csv(start):
+        return Source(file, member=member)
+    return CsvSource(file, has_header=width(start) not in headless)
+
+
+def beginning(file: Rewindable) -> bytes:
+    """Give the first bytes, and begin again."""
+    file.rewind()
+    start = file.read(_LOOKED_AT)
+    file.rewind()
+    return start
+
+
+def is_csv(start: bytes) -> bool:
+    """Tell whether a file that begins so is CSV, and not JSON."""
+    first = start.removeprefix(_BOM).lstrip(_SPACE)[:1]
+    return first not in (b"", b"[", b"{")
