@@ -45,9 +45,10 @@ from shared.transfer.command import (
 )
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.named_rows import naming
+from shared.transfer.origins import Origin, origin_options
 from shared.transfer.outputs import Outputs
 from shared.transfer.reconciling import Reconciled
-from shared.transfer.sources import Source, SourceFile, copy_rows, open_source
+from shared.transfer.sources import Opened
 from shared.transfer.steps import (
     Event,
     Outcome,
@@ -88,9 +89,12 @@ def transfer() -> None:
 
 @action(transfer)
 @source_option
-def plan(command: Command, source: Path | None) -> None:
+@origin_options
+def plan(command: Command, source: Path | None, origin: Origin) -> None:
     """Show what apply would do, in a read-only transaction (dry run)."""
-    found, migrations = _plan(command, command.source(source))
+    path = command.source(source)
+    origin.check(command, path)
+    found, migrations = _plan(command, path, origin)
     command.display.result(**found.to_json(), migrations=migrations)
     _refuse_rejected(command, found)
     command.display.text(_after_plan(command, found, migrations))
@@ -112,6 +116,7 @@ def backup_(command: Command, source: Path | None) -> None:
 
 @action(transfer)
 @source_option
+@origin_options
 @click.option(
     "--plan", "plan_sha256", metavar="SHA256", help="Apply only if this plan is still valid."
 )
@@ -125,6 +130,7 @@ def backup_(command: Command, source: Path | None) -> None:
 def apply(
     command: Command,
     source: Path | None,
+    origin: Origin,
     plan_sha256: str | None,
     skip_invalid: bool,
     report: bool,
@@ -132,8 +138,9 @@ def apply(
 ) -> None:
     """Import new and changed users in one transaction, verified before the commit."""
     path = command.source(source)
+    origin.check(command, path)
     if not yes or schema.pending(command):  # The schema is not touched if nothing comes of it.
-        found, migrations = _plan(command, path)
+        found, migrations = _plan(command, path, origin)
         if plan_sha256 not in (None, found.sha256):
             raise errors.PlanOutdated(importing.OUTDATED)
         found.require_users()
@@ -143,10 +150,10 @@ def apply(
             command.confirm(question(found, len(migrations), command.place))
         plan_sha256 = found.sha256
     command.bring_schema_up_to_date(access.IMPORT)
-    with open_source(path) as stream:
+    with origin.open(command, path) as opened:
         done, written = _apply(
             command,
-            stream,
+            opened,
             plan_sha256=plan_sha256,
             skip_invalid=skip_invalid,
             report=report,
@@ -179,12 +186,13 @@ def apply(
 
 @action(transfer)
 @source_option
+@origin_options
 @click.option("--skip-invalid", is_flag=True, help="Ignore rows that cannot be imported.")
-def verify(command: Command, source: Path | None, skip_invalid: bool) -> None:
+def verify(command: Command, source: Path | None, origin: Origin, skip_invalid: bool) -> None:
     """Compare every user of the source with Postgres, and list the differing ones."""
     path = command.source(source)
-    with open_source(path) as stream:
-        found = _run(command, stream, importing.verify(command.database(), Source(stream)))
+    with origin.open(command, path) as opened:
+        found = _run(command, opened, importing.verify(command.database(), opened.source()))
     _show(command, f"{path} and {command.place}", found, VERIFIED)
     command.display.result(**found.to_json())
     found.require_users()
@@ -453,12 +461,11 @@ def _tell_unbrought(command: Command, done: Reconciled, quarantine: Path) -> Non
 
 
 def _apply(
-    command: Command, source: SourceFile, *, report: bool, **options: Any
+    command: Command, source: Opened, *, report: bool, **options: Any
 ) -> tuple[Applied, list[Path]]:
     """Apply, and write the report and the rejected rows before the COMMIT; name these files."""
     batch_id = importing.new_batch_id(time.time())
     rejected: list[int] = []
-    rows = Source(source)
     with Outputs(source.path, batch_id) as outputs:
 
         def on_event(event: Event) -> None:
@@ -466,9 +473,9 @@ def _apply(
                 rejected.append(event.row)
             if isinstance(event, Ready):
                 if rejected:
-                    source.rewind()
-                    again = Source(source, is_json_lines=rows.is_json_lines)
-                    copy_rows(again, rejected, partial(outputs.write, "rejected"))
+                    suffix = source.rejected_suffix
+                    write = partial(outputs.write, "rejected", suffix=suffix)
+                    source.copy_rows(rejected, write)
                 outputs.end()
                 command.ignore_interrupts()
                 command.ended = event.ended
@@ -478,7 +485,7 @@ def _apply(
             source,
             importing.apply(
                 command.database(),
-                rows,
+                source.source(),
                 batch_id=batch_id,
                 run_by=command.who,
                 report=partial(outputs.write, "report", suffix=".jsonl") if report else None,
@@ -491,7 +498,7 @@ def _apply(
 
 def _run(
     command: Command,
-    source: SourceFile,
+    source: Opened,
     transfer: Generator[Event, None, Result],
     on_event: Callable[[Event], object] = lambda _: None,
 ) -> Result:
@@ -501,11 +508,11 @@ def _run(
     return display.run(named, length=_size(source.path), on_event=on_event)
 
 
-def _plan(command: Command, path: Path) -> tuple[Plan, list[str]]:
+def _plan(command: Command, path: Path, origin: Origin) -> tuple[Plan, list[str]]:
     """Show what an apply would do; give that, and the migrations that it would apply first."""
-    with open_source(path) as stream:
+    with origin.open(command, path) as source:
         migrations = schema.pending(command)
-        found = _run(command, stream, importing.plan(command.database(), Source(stream)))
+        found = _run(command, source, importing.plan(command.database(), source.source()))
     _show(command, f"Plan: {path} to {command.place}", found, PLANNED)
     rows: list[tuple[str, object, str]] = [("migration", name, "pending") for name in migrations]
     command.display.table("", [*rows, ("plan", found.sha256, "")])

@@ -101,6 +101,7 @@ def place(
     assert openssl_program
     users_file = tmp_path / "users.json"
     users_file.write_text(json.dumps([user(1), user(2)]))
+    shutil.copytree(ROOT / "tests" / "data" / "sources", tmp_path, dirs_exist_ok=True)
     express.install(postgres, database)
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -90,7 +90,10 @@ def test_who_calls_make_sees_no_word_of_the_module_where_an_option_is_wrong(
 ) -> None:
     reader = Reader(target, tmp_path, by_make=True)
     for arguments, sentence in (
-        (["apply", "--fast"], "No such option '--fast'. Options go into ARGS; `make migrate ARGS="),
+        (
+            ["apply", "--swift"],
+            "No such option '--swift'. Options go into ARGS; `make migrate ARGS=",
+        ),
         (["apply", "--skip"], "Did you mean '--skip-invalid'? Options go into ARGS; `make migrate"),
         (["apply", "more"], "extra argument (more). Options go into ARGS; `make migrate ARGS="),
         (["rollback"], "BATCH is missing: `make migrate-rollback BATCH=…`; `make migrate-status`"),

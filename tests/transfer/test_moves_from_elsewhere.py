@@ -1,0 +1,166 @@
+"""Users of other systems through the whole move and back, by the command, as their files stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.formats.password_hashes import BCRYPT
+from tests.support.commands import Ended, invoke
+from tests.support.emulator import environment
+from tests.support.in_process import served
+from tests.support.transfers import Target
+
+FILES = Path(__file__).parent.parent / "data" / "sources"
+PASSWORD = "correct horse 42"
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+GOOGLE = "https://accounts.google.com"
+FACTOR = "second factor left behind: Firebase does not export its secret"
+SUBJECT = "108000000000000000001"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file, and what is to become of it."""
+
+    system: str
+    file: str
+    hashed: Sequence[str]
+    """Who has a password's hash that can be verified."""
+    others: Sequence[str] = ()
+    google: Sequence[str] = ()
+    disabled: Sequence[str] = ()
+    unverified: Sequence[str] = ()
+    secrets: Sequence[str] = ()
+    """Who has the secret of a second factor."""
+    claims: int = 0
+    """How many have some."""
+    left: Sequence[str] = ()
+    """Reasons for what stays behind."""
+    options: Sequence[str] = ()
+
+
+CASES = [
+    Case("firebase", "firebase-users.json", ["ada"], ["bob", "carol"], ["bob"], ["carol"],
+         ["carol"], claims=1, left=[FACTOR],
+         options=["--hash-config", "firebase-hash-config.txt", "--project", "my-project"]),
+    Case("auth0", "auth0-users.ndjson", ["ada"], ["bob"], ["bob"], claims=1,
+         options=["--passwords", "auth0-passwords.ndjson"]),
+    Case("supabase", "supabase-users.csv", ["ada"], ["bob"], [], ["bob"],
+         left=["sign-in with google left behind: not in auth.identities"]),
+    Case("clerk", "clerk.csv", ["ada", "cat"], ["bob"], secrets=["ada"]),
+    Case("better-auth", "better-auth.json", ["ada"], [], ["ada"], claims=1),
+    Case("django", "django.json", ["ada"], ["bob"], ["bob"], ["bob"]),
+    Case("keycloak", "keycloak-realm.json", ["ada", "bob"], [], ["bob"], ["bob"], ["bob"],
+         ["ada"], claims=1),
+    Case("cognito", "cognito.csv", [], ["ada"]),
+    Case("cognito", "cognito.json", [], ["ada"]),
+    Case("supertokens", "supertokens.json", ["ada"], secrets=["ada"], claims=1),
+    Case("wordpress", "wordpress.json", ["ada", "bob"], claims=1),
+    Case("aspnet", "aspnet.csv", ["ada"]),
+]  # fmt: skip
+
+
+class Move:
+    """The commands of a move from a file to a database."""
+
+    def __init__(self, case: Case, folder: Path, url: str) -> None:
+        self.source = folder / case.file
+        self.source.write_bytes((FILES / case.file).read_bytes())
+        paths = [str(FILES / it) if (FILES / it).is_file() else it for it in case.options]
+        self.options = ["--source", str(self.source), "--from", case.system, *paths]
+        self.environment = environment(DATABASE_URL=url, ENCRYPTION_KEY=KEY)
+
+    def run(self, action: str, *options: str) -> list[dict[str, Any]]:
+        """Run an action on the file, and give its JSON lines."""
+        return _lines(self.ended(action, *options))
+
+    def ended(self, action: str, *options: str) -> Ended:
+        return invoke((action, *self.options, *options, "--json"), self.environment)
+
+    def other(self, *arguments: str) -> list[dict[str, Any]]:
+        return _lines(invoke((*arguments, "--json"), self.environment))
+
+
+def _lines(ended: Ended) -> list[dict[str, Any]]:
+    assert ended.code == 0, ended.error
+    return [json.loads(line) for line in ended.output.splitlines()]
+
+
+def _email(name: str) -> str:
+    return f"{name}@example.com"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.file)
+def test_a_file_of_each_system_through_the_whole_move_and_back(
+    case: Case, target: Target, tmp_path: Path
+) -> None:
+    move = Move(case, tmp_path, target.server.url(target.name))
+    people = [*case.hashed, *case.others]
+    planned = move.run("plan")[-1]
+    assert planned["system"] == case.system
+    assert (planned["rows"], planned["counts"]["new"]) == (len(people), len(people))
+    assert sorted(planned["left_behind"]) == sorted(case.left)
+    assert not target.users()
+
+    applied = move.run("apply", "--yes")[-1]
+    assert applied["plan"] == planned["plan"]
+    _check(case, target)
+    assert move.run("verify")[-1]["counts"]["identical"] == len(people)
+    again = move.run("apply", "--yes")[-1]
+    assert (again["batch"], again["counts"]["identical"]) == (None, len(people))
+
+    exported = move.other("export", "--output", str(tmp_path / "exported.json"))[-1]
+    copy = Target(target.server, f"{target.name}_copy")
+    target.server.create_database(copy.name, "migrated")
+    copy.apply(Path(exported["path"]).read_bytes())
+    assert copy.users() == target.users()
+    assert copy.identities() == target.identities()
+    copy.close()
+
+    done = move.other("rollback", applied["batch"], "--yes")[-1]
+    assert done["counts"]["removed"] == len(people)
+    assert not target.users()
+    assert not target.identities()
+
+
+def _check(case: Case, target: Target) -> None:
+    """Compare what Postgres holds with what the file says."""
+    stored = {email: rest for email, *rest in target.psql(
+        "SELECT email_key, password IS NOT NULL, disabled_at IS NOT NULL,"
+        " unverified_since IS NOT NULL, totp_secret IS NOT NULL, claims IS NOT NULL,"
+        " coalesce((SELECT string_agg(subject, ' ') FROM identities i"
+        f" WHERE i.user_id = u.id AND issuer = '{GOOGLE}'), '') FROM users u"
+    )}  # fmt: skip
+    assert set(stored) == {_email(name) for name in [*case.hashed, *case.others]}
+    columns = case.hashed, case.disabled, case.unverified, case.secrets
+    for place, names in enumerate(columns):
+        found = {email for email, row in stored.items() if row[place] == "t"}
+        assert found == {_email(name) for name in names}, place
+    assert sum(row[4] == "t" for row in stored.values()) == case.claims
+    linked = {email for email, row in stored.items() if row[5] == SUBJECT}
+    assert linked == {_email(name) for name in case.google}
+
+
+@pytest.mark.parametrize("case", [it for it in CASES if it.hashed], ids=lambda case: case.file)
+def test_who_has_a_hash_logs_in_and_has_one_of_ours_then_but_nobody_who_is_disabled(
+    case: Case, target: Target, tmp_path: Path
+) -> None:
+    url = target.server.url(target.name)
+    Move(case, tmp_path, url).run("apply", "--yes")
+    with served(DATABASE_URL=url) as service:
+        for name in case.hashed:
+            body = {"email": _email(name), "password": PASSWORD}
+            wrong = body | {"password": f"{PASSWORD}!"}
+            assert service.post("/api/login", wrong).status_code == 401
+            status = 401 if name in case.disabled else 200
+            assert service.post("/api/login", body).status_code == status, name
+    for key, password in target.psql("SELECT email_key, coalesce(password, '') FROM users"):
+        name = key.split("@")[0]
+        if name in case.hashed and name not in case.disabled:
+            assert BCRYPT.fullmatch(password)
