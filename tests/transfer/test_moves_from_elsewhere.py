@@ -152,7 +152,8 @@ def test_who_has_a_hash_logs_in_and_has_one_of_ours_then_but_nobody_who_is_disab
     case: Case, target: Target, tmp_path: Path
 ) -> None:
     url = target.server.url(target.name)
-    Move(case, tmp_path, url).run("apply", "--yes")
+    move = Move(case, tmp_path, url)
+    move.run("apply", "--yes")
     with served(DATABASE_URL=url) as service:
         for name in case.hashed:
             body = {"email": _email(name), "password": PASSWORD}
@@ -164,3 +165,31 @@ def test_who_has_a_hash_logs_in_and_has_one_of_ours_then_but_nobody_who_is_disab
         name = key.split("@")[0]
         if name in case.hashed and name not in case.disabled:
             assert BCRYPT.fullmatch(password)
+    came_in = {name for name in case.hashed if name not in case.disabled}
+    counts = move.run("verify")[-1]["counts"]
+    assert counts["kept"] + counts["identical"] == len([*case.hashed, *case.others])
+    assert counts["kept"] <= len(came_in)
+
+
+def test_a_later_export_brings_what_has_changed_there_and_can_be_taken_back(
+    target: Target, tmp_path: Path
+) -> None:
+    move = Move(CASES[0], tmp_path, target.server.url(target.name))
+    first = move.run("apply", "--yes")[-1]
+    before = target.users()
+    content = json.loads(move.source.read_bytes())
+    ada, bob, carol = content["users"]
+    ada["displayName"] = "Ada Lovelace"
+    del bob["customAttributes"]
+    carol |= {"disabled": False, "emailVerified": True}
+    content["users"] = [carol, ada, bob, {"localId": "d", "email": "dan@example.com"}]
+    move.source.write_text(json.dumps(content))
+    second = move.run("apply", "--yes")[-1]
+    assert (second["counts"]["changed"], second["counts"]["new"]) == (3, 1)
+    assert target.psql(
+        "SELECT count(*) FILTER (WHERE disabled_at IS NULL AND claims IS NULL) FROM users"
+    ) == [["4"]]
+    move.other("rollback", second["batch"], "--yes")
+    assert target.users() == before
+    move.other("rollback", first["batch"], "--yes")
+    assert not target.users()
