@@ -226,6 +226,8 @@ class Source:
         self.bytes_read = 0
         self.rows_read = 0
         self.is_json_lines = False
+        self.is_in_object = False
+        """Whether the rows are a member of one."""
         self.system, self.stayed = None, 0
         self.left_behind: dict[str, dict[str, Any]] = {}
         self.on_part: Callable[[str], object] | None = None
@@ -346,7 +348,7 @@ class Source:
                 continue
             if is_found:
                 raise self._invalid(f"names {name} a second time")
-            is_found = True
+            is_found = self.is_in_object = True
             if self._peek() != "[":
                 raise _wrong_form(f"its {name} are not an array")
             yield from self._array()

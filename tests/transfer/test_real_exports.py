@@ -14,6 +14,31 @@ from tests.support.in_process import served
 from tests.support.transfers import Target
 
 
+def test_who_signed_up_with_better_auth_logs_in_here(target: Target, tmp_path: Path) -> None:
+    file = tmp_path / "better-auth.json"
+    file.write_bytes((ROOT / "tests" / "data" / "better-auth-recorded.json").read_bytes())
+    url = target.server.url(target.name)
+    planned = run(url, file, "plan", "--json")
+    assert "taken for better-auth's" in json.loads(planned.output.splitlines()[0])["sentence"]
+    applied = run(url, file, "apply", "--yes", "--json")
+    result = json.loads(applied.output.splitlines()[-1])
+    assert (result["counts"]["new"], result["left_behind"]) == (4, {})
+    with served(DATABASE_URL=url) as service:
+        for name, password, status in (
+            ("ada", PASSWORD, 200),
+            ("cat", PASSWORD, 200),
+            ("bob", PASSWORD, 401),  # Banned.
+            ("unicode", "\ufb01ne p\u00e4ssword \u00bd", 200),
+            ("ada", f"{PASSWORD} ", 401),
+        ):
+            body = {"email": f"{name}@example.com", "password": password}
+            assert service.post("/api/login", body).status_code == status, name
+    (google,) = [row for row in target.identities() if row[0] == "https://accounts.google.com"]
+    assert google[1] == "108000000000000000001"
+    claims = {row["email"]: row["claims"] for row in json.loads(target.export())}
+    assert claims["ada@example.com"] == {"role": "admin"}
+
+
 def test_who_signed_up_in_django_logs_in_here(target: Target, tmp_path: Path) -> None:
     file = tmp_path / "django.json"
     subprocess.run(

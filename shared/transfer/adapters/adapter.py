@@ -36,7 +36,10 @@ class Adapter:
     adapt: Callable[[Row, Person, Found], None]
     """Tells the person what a row says. Raises StaysBehind and InvalidRow."""
     marks: Sequence[frozenset[str]] = ()
-    """Members or columns that together no other system has; any of these sets will do."""
+    """Members or columns that together no other system has; any of these sets will do.
+
+    `user[]` stands for rows in an array of that name.
+    """
     member: str = "users"
     """The array of users in an object, where the file is one."""
     columns: frozenset[str] = frozenset()

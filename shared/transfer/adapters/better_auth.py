@@ -40,7 +40,7 @@ ADAPTER = Adapter(
     "better-auth",
     "better-auth",
     _adapt,
-    marks=(frozenset({"emailVerified", "createdAt", "image"}),),
+    marks=(frozenset({"user[]", "emailVerified"}), frozenset({"user[]", "email_verified"})),
     member="user",
     parts=(Part(("account",), _owner, member="account"),),
     keys=lambda row: [key] if (key := text(row, "id")) else [],
