@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 
 from shared.formats.password_hashes import BCRYPT
+from tests.support.adapted import FILES
 from tests.support.commands import Ended, invoke
 from tests.support.emulator import environment
 from tests.support.in_process import served
 from tests.support.transfers import Target
 
-FILES = Path(__file__).parent.parent / "data" / "sources"
+HASHES = Path(__file__).parent.parent / "data" / "hashes.tsv"
 PASSWORD = "correct horse 42"
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 GOOGLE = "https://accounts.google.com"
@@ -193,3 +195,46 @@ def test_a_later_export_brings_what_has_changed_there_and_can_be_taken_back(
     assert target.users() == before
     move.other("rollback", first["batch"], "--yes")
     assert not target.users()
+
+
+SCHEMES = [line.split("\t") for line in HASHES.read_text().splitlines() if line[0] != "#"]
+NAMED = {"meteor": (), "devise": ("--pepper-env", "THEIR_PEPPER"), "wordpress": ()}
+PEPPER = "synthetic-pepper"
+
+
+def _scheme(name: str) -> str:
+    """Name the scheme that the operator has to name, if the text of the hash does not tell."""
+    return next((it for it in NAMED if name.startswith(it)), "")
+
+
+@pytest.mark.parametrize("scheme", ["", *NAMED])
+def test_a_table_of_ones_own_by_a_mapping_with_hashes_of_every_scheme(
+    scheme: str, target: Target, tmp_path: Path
+) -> None:
+    url = target.server.url(target.name)
+    source = tmp_path / "members.csv"
+    stored = [text for name, text in SCHEMES if _scheme(name) == scheme]
+    with source.open("w", newline="") as file:
+        lines = [[f"user{n}@example.com", text, f'a\n"b", {n}'] for n, text in enumerate(stored)]
+        csv.writer(file).writerows([("mail", "pw", "full name"), *lines])
+    variables = {"PASSWORD_PEPPERS": PEPPER}
+    options = [
+        "--source",
+        str(source),
+        "--from",
+        "csv",
+        "--map",
+        "email=mail,password=pw,name=full name",
+    ]
+    if scheme:
+        options += ["--hash", scheme, *NAMED[scheme]]
+    settings = environment(DATABASE_URL=url, THEIR_PEPPER=PEPPER, **variables)
+    (*_, applied) = _lines(invoke(("apply", "--yes", *options, "--json"), settings))
+    assert (applied["counts"]["new"], applied["left_behind"]) == (len(stored), {})
+    with served(DATABASE_URL=url, **variables) as service:
+        for number, text in enumerate(stored):
+            body = {"email": f"user{number}@example.com", "password": PASSWORD}
+            assert service.post("/api/login", body).status_code == 200, text
+    passwords = target.psql("SELECT password, name FROM users")
+    assert len(passwords) == len(stored)
+    assert all(BCRYPT.fullmatch(password) and 'b",' in name for password, name in passwords)
