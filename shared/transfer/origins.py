@@ -28,6 +28,15 @@ from shared.transfer.adapters.systems import MAPPED, OURS, SYSTEMS
 from shared.transfer.command import Command
 from shared.transfer.sources import Opened, SourceFile, open_source
 
+_BELONG = {
+    "hash_config": ("firebase", "supertokens", mapping.NAME),
+    "passwords": ("auth0",),
+    "identities": ("supabase",),
+    "project": ("firebase",),
+    "model": ("django",),
+    "columns": (mapping.NAME,),
+}
+"""The systems that an option is for; the others are for all."""
 _path = click.Path(path_type=Path)
 
 
@@ -57,8 +66,8 @@ class Origin:
                     f"The file is taken for {found.adapter.title}'s, by its {found.mark}; "
                     f"{command.face.option('--from')} names another system."
                 )
+            self._refuse_options(adapter)
             if adapter is None:
-                self._refuse_options()
                 yield file
             else:
                 yield self._adapted(command, file, adapter)
@@ -118,14 +127,22 @@ class Origin:
             peppers=command.settings.credentials.password_peppers,
         )
 
-    def _refuse_options(self) -> None:
+    def _refuse_options(self, adapter: Adapter | None) -> None:
         """Refuse what would be ignored."""
         others = {it.name for it in fields(self)} - {"system", "check_email"}
-        if any(getattr(self, name) is not None for name in others):
+        given = {name for name in others if getattr(self, name) is not None}
+        if adapter is None and given:
             raise InvalidSource(
                 "The file is taken for a users file of ours, to which the options that tell of "
                 "another system's do not belong: name that with --from."
             )
+        for name, systems in _BELONG.items():
+            if adapter is not None and name in given and adapter.name not in systems:
+                option = "map" if name == "columns" else name.replace("_", "-")
+                raise InvalidSource(
+                    f"--{option} does not belong to a file of {adapter.title}: leave it out, or "
+                    "name the system with --from."
+                )
 
 
 _OPTIONS = (

@@ -48,6 +48,7 @@ class Display:
         self._more = f"  … and more: {face.option('--json')} names all of them."
         escape_unencodable()
         self._outcomes = 0
+        self._noticed: set[str] = set()
 
     def run(
         self,
@@ -103,7 +104,10 @@ class Display:
             click.echo(text, nl=False)
 
     def notice(self, sentence: str) -> None:
-        """Say what is otherwise than the reader may expect."""
+        """Say once what is otherwise than the reader may expect."""
+        if sentence in self._noticed:
+            return
+        self._noticed.add(sentence)
         if self.as_json:
             self._write({"event": "notice", "sentence": sentence})
         else:

@@ -100,16 +100,18 @@ def test_of_two_rows_with_one_id_address_or_identity_the_report_has_the_numbers(
         _firebase(6, email="other@example.com"),
     ]
     shell.source.write_text(json.dumps({"users": rows}))
-    told = {}
+    told, plans = {}, []
     for action in (("plan",), ("apply", "--yes", "--skip-invalid"), ("plan",)):
         shown = shell.run(*action, "--from", "firebase", "--json")
         events = [json.loads(line) for line in shown.output.splitlines()]
+        plans += [event["plan"] for event in events if event["event"] == "result"]
         told[action] = {
             event["row"]: event["other_row"]
             for event in events
             if event["event"] == "outcome" and event["verdict"] == "duplicate"
         }
     assert set(map(str, told.values())) == {str({2: 3, 3: 2, 5: 4, 6: 7, 7: 6})}
+    assert plans[0] == plans[1]
 
 
 def test_a_file_that_grows_while_it_is_read_or_is_not_the_plans_writes_nothing(
@@ -135,6 +137,8 @@ def test_a_file_that_grows_while_it_is_read_or_is_not_the_plans_writes_nothing(
         (("--map", "email=mail"), "name that with --from"),
         (("--from", "users", "--project", "x"), "name that with --from"),
         (("--from", "csv", "--map", "mail"), "--map takes pairs"),
+        (("--from", "clerk", "--map", "email=mail"), "--map does not belong to a file of Clerk"),
+        (("--from", "auth0", "--identities", "x"), "--identities does not belong to a file of"),
         (("--from", "json", "--pepper-env", "NO_SUCH"), "--pepper-env names NO_SUCH"),
         (("--from", "firebase", "--hash-config", "README.md"), "is not Firebase's hash parameters"),
         (("--from", "auth0", "--passwords", "nowhere"), "There is no file nowhere."),

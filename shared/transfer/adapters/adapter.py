@@ -25,6 +25,11 @@ class Part:
     option: str | None = None
     """The option that names their file."""
 
+    @property
+    def is_apart(self) -> bool:
+        """Tell whether nothing else stands there: what is no part is a fault."""
+        return self.member is not None or self.option is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Adapter:

@@ -11,6 +11,7 @@ from shared.transfer.adapters.adapter import Adapter, Found
 from shared.transfer.adapters.person import Person
 from shared.transfer.adapters.values import Row, flag, moment, text
 
+NAME = "mapped"
 FIELDS = (
     "id", "email", "password", "name", "createdAt", "updatedAt", "emailVerified", "disabled",
     "locale", "roles", "google", "totp",
@@ -49,7 +50,7 @@ def adapter(mapping: Mapping[str, str]) -> Adapter:
         person.claims["roles"] = _roles(told["roles"])
 
     return Adapter(
-        "mapped", "another system", adapt, columns=frozenset({*mapping.values(), names["email"]})
+        NAME, "another system", adapt, columns=frozenset({*mapping.values(), names["email"]})
     )
 
 

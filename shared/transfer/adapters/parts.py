@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from shared.transfer.adapters.values import as_json
+
 
 class Parts:
     """Parts of users; each is taken once."""
@@ -30,8 +32,8 @@ class Parts:
         self._database.close()
 
     def add(self, kind: str, owner: str, number: int, part: dict[str, Any]) -> None:
-        """Keep a part of the user with the key `owner`; `number` is its row."""
-        text = json.dumps(part)
+        """Keep a part of the user with the key `owner`; `number` is its row. Raises InvalidRow."""
+        text = as_json(part)
         self._database.execute(
             "INSERT INTO parts VALUES (?, ?, ?, ?)", (kind, _storable(owner), number, text)
         )

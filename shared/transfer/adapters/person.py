@@ -22,7 +22,7 @@ from shared.model.users import UUID
 from shared.transfer.adapters.hashes import Hashes
 from shared.transfer.adapters.values import seconds
 
-MAX_REASONS, MAX_EXAMPLES, MAX_SHOWN_LENGTH = 50, 3, 60
+MAX_REASONS, MAX_EXAMPLES, MAX_SHOWN_LENGTH = 50, 3, 240
 MORE = "more reasons than can be counted"
 NO_KEY = "TOTP secret left behind: ENCRYPTION_KEY is not set"
 SECOND_ADDRESS = "second address dropped"
@@ -60,8 +60,7 @@ class Surroundings:
     """What is the same for all rows of a source."""
 
     issuer: str
-    """Of the old ids, which are no more than stored: no ID token has such an issuer, but where
-    Firebase's project is known."""
+    """Of the old ids. No ID token has it, but where it is that of Firebase's project."""
     hashes: Hashes
     encryption: Encryption | None
     as_of: float
@@ -243,4 +242,4 @@ class Person:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 4 * MAX_SHOWN_LENGTH else f"{text[: 4 * MAX_SHOWN_LENGTH]}…"
+    return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}…"

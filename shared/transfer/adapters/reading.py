@@ -57,7 +57,7 @@ class AdaptedFile:
         for row in source.rows():
             if source.rows_read in wanted:
                 problem = {"row": source.rows_read, "problem": str(row)}
-                text = json.dumps(problem if isinstance(row, InvalidRow) else row)
+                text = json.dumps(problem if isinstance(row, InvalidRow) else row, default=str)
                 write(before + text.encode())
                 before = b",\n  "
         write(b"\n]\n")
@@ -135,17 +135,14 @@ class AdaptedSource:
             try:
                 if not isinstance(row, dict):
                     raise row if isinstance(row, InvalidRow) else InvalidRow("It is not an object.")
-                found = part.owner(row)
+                if (found := part.owner(row)) is not None:
+                    parts.add(*found, rows.rows_read, row)
+                    continue
+                fault = "names no user"
             except InvalidRow as problem:
-                if part.member or part.option:  # Else it is read again, as a user.
-                    self._left.note(
-                        f"{part.kinds[0]} that cannot be read: {problem}", rows.rows_read
-                    )
-                continue
-            if found is not None:
-                parts.add(*found, rows.rows_read, row)
-            elif part.member or part.option:
-                self._left.note(f"{part.kinds[0]} that names no user", rows.rows_read)
+                fault = f"cannot be read: {problem}"
+            if part.is_apart:
+                self._left.note(f"{part.kinds[0]} that {fault}", rows.rows_read)
         if part.option is not None:
             self._digests.append(rows.sha256)
 

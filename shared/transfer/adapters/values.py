@@ -139,4 +139,13 @@ def _parsed(row: Row, name: str) -> Any:
 
 def as_key(value: object) -> str:
     """Write what one row is named by in another, a number, a text or a list of them, as a text."""
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return value if isinstance(value, str) else as_json(value)
+
+
+def as_json(value: object) -> str:
+    """Write what a source holds. Raises InvalidRow for what is no value in it."""
+    return json.dumps(value, sort_keys=True, default=_refuse)
+
+
+def _refuse(value: object) -> object:
+    raise value if isinstance(value, InvalidRow) else InvalidRow("It holds what is no JSON.")

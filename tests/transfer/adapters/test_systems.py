@@ -328,7 +328,7 @@ def _names(system: str) -> list[str]:
 def test_whatever_a_row_holds_it_comes_stays_or_is_refused_alone(
     system: str, data: st.DataObject, tmp_path: Path
 ) -> None:
-    names = st.sampled_from(_names(system) or ["id", "email"])
+    names = st.sampled_from([*_names(system), "id", "email", "pk", "user", "userId"])
     nested = st.dictionaries(
         names,
         JSON
@@ -337,9 +337,11 @@ def test_whatever_a_row_holds_it_comes_stays_or_is_refused_alone(
         max_size=8,
     )
     rows: list[dict[str, Any]] = data.draw(st.lists(nested, max_size=3))
+    parts = data.draw(st.lists(nested, max_size=3))
     if system == "django":
         rows = [{"model": "auth.user", "fields": row} | row for row in rows]
-    found = adapted(tmp_path, system, {SYSTEMS[system].member: rows, "account": []})
+        rows += [{"model": "account.emailaddress", "fields": row, "pk": 1} for row in parts]
+    found = adapted(tmp_path, system, {SYSTEMS[system].member: rows, "account": parts})
     for row in found.rows:
         if not isinstance(row, InvalidRow):
             try:
