@@ -16,10 +16,11 @@ from tests.support.adapted import FILES
 from tests.support.commands import Ended, invoke
 from tests.support.emulator import environment
 from tests.support.in_process import served
+from tests.support.mails import token
 from tests.support.transfers import Target
 
 HASHES = Path(__file__).parent.parent / "data" / "hashes.tsv"
-PASSWORD = "correct horse 42"
+PASSWORD, NEW = "correct horse 42", "a wholly new password"
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 GOOGLE = "https://accounts.google.com"
 FACTOR = "second factor left behind: Firebase does not export its secret"
@@ -238,3 +239,36 @@ def test_a_table_of_ones_own_by_a_mapping_with_hashes_of_every_scheme(
     passwords = target.psql("SELECT password, name FROM users")
     assert len(passwords) == len(stored)
     assert all(BCRYPT.fullmatch(password) and 'b",' in name for password, name in passwords)
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        ("/api/password/forgot", "/api/password/reset"),
+        ("/api/login/mail", "/api/login/mail/verify"),
+    ],
+)
+def test_who_has_no_hash_comes_in_by_mail_verified_or_not(
+    ask: str, answer: str, is_verified: bool, target: Target, tmp_path: Path
+) -> None:
+    case = Case("cognito", "cognito.json", [], ["ada"])
+    url = target.server.url(target.name)
+    move = Move(case, tmp_path, url)
+    content = json.loads(move.source.read_bytes())
+    content["Users"][0]["Attributes"][1]["Value"] = str(is_verified).lower()
+    move.source.write_text(json.dumps(content))
+    assert move.run("apply", "--yes")[-1]["without_password"] == 1
+    variables = {"ENVIRONMENT": "development", "SIGN_IN_BY_MAIL": "true"}
+    folder = str(tmp_path / "users.json")  # The mails are beside it.
+    with served(DATABASE_URL=url, USERS_FILE=folder, **variables) as service:
+        assert service.post(ask, {"email": _email("ada")}).status_code == 202
+        body = {"token": token(service, _email("ada"))}
+        if ask == "/api/password/forgot":
+            body["newPassword"] = NEW
+        answered = service.post(answer, body)
+        assert answered.status_code == 200, answered.text
+        if "newPassword" in body:
+            login = {"email": _email("ada"), "password": NEW}
+            assert service.post("/api/login", login).status_code == 200
+    assert target.psql("SELECT email_verified_at IS NOT NULL FROM users") == [["t"]]
