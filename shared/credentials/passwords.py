@@ -44,7 +44,7 @@ MEMORY_BUDGET = 128 * 2**20
 class MemoryBudget:
     """Has hashes wait for each other where together they would need too much. Thread-safe.
 
-    First come, first served, so that a big one is not overtaken for ever by small ones.
+    One at a time waits for what it needs, so that small ones do not overtake a big one for ever.
     """
 
     def __init__(self, size: int) -> None:

@@ -31,7 +31,7 @@ MAX_MEMORY = 128 * 2**20
 
 # Each is reached in 0.8 to 1.0 s of one CPU (with SHA extensions, 2.6 GHz), by the longest
 # password that its maker allows.
-MAX_ARGON2ID = 2**20
+MAX_ARGON2ID = 7 * 2**17
 """KiB of memory times passes."""
 MAX_ARGON2ID_LANES = 16
 """Threads, of which HASH_CONCURRENCY does not know."""
