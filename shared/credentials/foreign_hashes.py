@@ -31,8 +31,6 @@ _MAX_BYTES = {"phpass": 4096, "drupal": 512}
 _MAX_BYTES_OF_WORDPRESS = 4096
 _BCRYPT_BYTES = 72
 """Every maker lets bcrypt ignore further ones."""
-
-
 _M_MMAP_THRESHOLD = -3
 """Of <malloc.h>."""
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 72
 """bcrypt ignores further bytes. A password of this length or more counts as long."""
-
-
 MEMORY_BUDGET = 128 * 2**20
 """Bytes for all hashes of other systems that a process computes at once; one alone may need all."""
 

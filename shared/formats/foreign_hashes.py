@@ -29,8 +29,8 @@ MAX_CHARACTERS = 255
 MAX_MEMORY = 128 * 2**20
 """Bytes that one hash may need while it is computed."""
 
-# Each is reached in 0.8 to 1.0 s of one CPU (with SHA extensions, 2.6 GHz), by the longest
-# password that its maker allows.
+# At its bound each takes at most a second of one CPU, which has SHA extensions, for the longest
+# password that its maker allows: 0.6 to 0.95 s where it was measured.
 MAX_ARGON2ID = 7 * 2**17
 """KiB of memory times passes."""
 MAX_ARGON2ID_LANES = 16

@@ -279,7 +279,7 @@ def _hex_bytes(text: str) -> bytes:
 _BASE64, _HEX = "([A-Za-z0-9+/]+=*)", "([0-9A-Fa-f]+)"
 _MAYBE_BASE64 = "([A-Za-z0-9+/]*=*)"
 _NUMBER, _SALT = "([0-9]{1,10})", r"([^$\s]+)"
-_BASE64_OF_PASSLIB = "([A-Za-z0-9./]+)"
+_BASE64_OF_PASSLIB, _DIGEST = "([A-Za-z0-9./]+)", "([a-z0-9]{1,10})"
 
 _SUPABASE = re.compile(
     rf"\$fbscrypt\$v=1,n={_NUMBER},r={_NUMBER},p=1,ss={_MAYBE_BASE64},sk={_BASE64}"
@@ -303,7 +303,7 @@ _SPELLINGS: dict[re.Pattern[str], Callable[[re.Match[str]], str]] = {
         rf"\$scrypt\$ln={_NUMBER},r={_NUMBER},p={_NUMBER}\${_BASE64}\${_BASE64}"
     ): _scrypt_of_phc,
     re.compile(
-        rf"\$pbkdf2-(\w+)\$i={_NUMBER}(?:,l={_NUMBER})?\${_BASE64}\${_BASE64}"
+        rf"\$pbkdf2-{_DIGEST}\$i={_NUMBER}(?:,l={_NUMBER})?\${_BASE64}\${_BASE64}"
     ): _pbkdf2_of_phc,
     re.compile(
         rf"\$pbkdf2(?:-(sha256|sha512))?\${_NUMBER}\${_BASE64_OF_PASSLIB}\${_BASE64_OF_PASSLIB}"
@@ -312,7 +312,7 @@ _SPELLINGS: dict[re.Pattern[str], Callable[[re.Match[str]], str]] = {
     re.compile(rf"scrypt\${_NUMBER}\${_SALT}\${_NUMBER}\${_NUMBER}\${_BASE64}"): _scrypt_of_django,
     re.compile(rf"bcrypt\$({BCRYPT.pattern})"): lambda found: found[1],
     re.compile(rf"bcrypt_sha256\$({BCRYPT.pattern})"): lambda found: f"{{sha256-hex}}{found[1]}",
-    re.compile(rf"pbkdf2:(\w+):{_NUMBER}\${_SALT}\${_HEX}"): _pbkdf2_of_werkzeug,
+    re.compile(rf"pbkdf2:{_DIGEST}:{_NUMBER}\${_SALT}\${_HEX}"): _pbkdf2_of_werkzeug,
     re.compile(rf"scrypt:{_NUMBER}:{_NUMBER}:{_NUMBER}\${_SALT}\${_HEX}"): _scrypt_of_werkzeug,
     re.compile(r"([0-9A-Fa-f]{16,64}):([0-9A-Fa-f]{128})"): _better_auth,
     re.compile(rf"\$wp({BCRYPT.pattern})"): lambda found: f"{{wordpress}}{found[1]}",

@@ -150,6 +150,7 @@ def test_a_scheme_that_looks_like_another_has_to_be_named() -> None:
         ),
         (f"pbkdf2:sha256:2000001$salt${'0' * 128}", "for a key of 64 bytes, which takes more"),
         (f"pbkdf2:md5:1000$salt${'0' * 32}", "is made with md5, which cannot be verified here."),
+        (f"pbkdf2:secretsecretsecret:1000$salt${'0' * 64}", "is of no form that can be verified."),
         ("pbkdf2_sha256$1000$salt$AAAA", "has a key of fewer than 16 bytes."),
         (
             f"$pbkdf2-sha256$i=1000,l=64$c2FsdHNhbHQ${'A' * 43}",
