@@ -48,7 +48,7 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
 
 def _addresses(row: Row) -> tuple[list[str], list[str]]:
     """Give the verified addresses and the others."""
-    verified, unverified = _listed(row, "verified_email_addresses"), []
+    verified = _listed(row, "verified_email_addresses")
     unverified = _listed(row, "unverified_email_addresses")
     for address in objects(row, "email_addresses"):
         is_verified = text(members(address, "verification"), "status") == "verified"
