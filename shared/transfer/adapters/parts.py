@@ -7,11 +7,12 @@ without a server.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from shared.formats.strict_json import InvalidJson, loads
+from shared.model.user_record import InvalidRow
 from shared.transfer.adapters.values import as_json
 
 
@@ -39,12 +40,15 @@ class Parts:
         )
 
     def take(self, owner: str) -> dict[str, list[dict[str, Any]]]:
-        """Give the parts of a user by kind, in their order."""
+        """Give the parts of a user by kind, in their order. Raises InvalidRow."""
         found: dict[str, list[dict[str, Any]]] = {}
         key = (_storable(owner),)
         statement = "SELECT kind, part FROM parts WHERE owner = ? ORDER BY number"
         for kind, part in self._database.execute(statement, key):
-            found.setdefault(kind, []).append(json.loads(part))
+            try:
+                found.setdefault(kind, []).append(loads(part))
+            except InvalidJson as problem:
+                raise InvalidRow(f"Its {kind} cannot be read. {problem}") from None
         if found:
             self._database.execute("DELETE FROM parts WHERE owner = ?", key)
         return found
