@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 
+from shared.errors import Overloaded
 from shared.formats.password_hashes import BCRYPT, BCRYPT_SHA256, MAX_ROUNDS, MIN_ROUNDS
 from shared.formats.unicode import normalized
 from shared.observe import metrics
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 72
 """bcrypt ignores further bytes. A password of this length or more counts as long."""
+MEMORY_PATIENCE = 15.0
+"""Seconds for which a hash waits for memory that others hold."""
+_NO_MEMORY = "hashes of other systems have all the memory that they may"
 MEMORY_BUDGET = 128 * 2**20
 """Bytes for all hashes of other systems that a process computes at once; one alone may need all."""
 
@@ -55,15 +59,23 @@ class MemoryBudget:
     def holding(self, size: int) -> Iterator[None]:
         """Wait until so many bytes are free, at most all, and hold them during the block.
 
-        Who needs none waits for nobody.
+        Who needs none waits for nobody. Raises Overloaded after MEMORY_PATIENCE.
         """
         size = min(size, self._size)
         if not size:
             yield
             return
-        with self._next, self._changed:
-            self._changed.wait_for(lambda: self._free >= size)
-            self._free -= size
+        until = time.monotonic() + MEMORY_PATIENCE
+        if not self._next.acquire(timeout=MEMORY_PATIENCE):
+            raise Overloaded(cause=_NO_MEMORY)
+        try:
+            with self._changed:
+                left = max(0.0, until - time.monotonic())
+                if not self._changed.wait_for(lambda: self._free >= size, left):
+                    raise Overloaded(cause=_NO_MEMORY)
+                self._free -= size
+        finally:
+            self._next.release()
         try:
             yield
         finally:
@@ -148,6 +160,10 @@ class PasswordHasher:
                 str(error),
                 fingerprint=str(error),
             )
+            return False
+        except (ValueError, OverflowError):
+            # A library that has other bounds than ours: nobody's password is right.
+            self._notices.warn("A hash of another system cannot be computed", foreign.algorithm)
             return False
 
     def _hashed(self, candidate: bytes, salt: bytes) -> str:

@@ -35,6 +35,8 @@ MAX_ARGON2ID = 7 * 2**17
 """KiB of memory times passes."""
 MAX_ARGON2ID_LANES = 16
 """Threads, of which HASH_CONCURRENCY does not know."""
+MAX_ARGON2ID_PASSES = 64
+"""Lanes wait for each other four times a pass, which with little memory takes the longest."""
 MAX_SCRYPT = 2**21
 """N times r times p."""
 MAX_SCRYPT_R = MAX_SCRYPT_P = 32
@@ -176,10 +178,12 @@ def _argon2id(found: re.Match[str]) -> ForeignHash:
     salt, key = _exact(found[4]), _key(found[5])
     cost = f"m = {m}, t = {t} and p = {p}"
     _within("argon2id", cost, memory=m * 1024 <= MAX_MEMORY, seconds=m * t <= MAX_ARGON2ID)
-    if not (t and 1 <= p <= MAX_ARGON2ID_LANES and m >= 8 * p and len(salt) >= 8):
+    is_usual = 1 <= t <= MAX_ARGON2ID_PASSES and 1 <= p <= MAX_ARGON2ID_LANES
+    if not (is_usual and m >= 8 * p and len(salt) >= 8):
         raise UnusableHash(
-            f"The password's hash is argon2id with {cost}: there must be a pass, 1 to "
-            f"{MAX_ARGON2ID_LANES} lanes, 8 KiB for each, and a salt of 8 bytes."
+            f"The password's hash is argon2id with {cost}: there must be 1 to "
+            f"{MAX_ARGON2ID_PASSES} passes, 1 to {MAX_ARGON2ID_LANES} lanes, 8 KiB for each, and a "
+            "salt of 8 bytes."
         )
     return ForeignHash("argon2id", costs, salt, key, m * 1024)
 
@@ -203,6 +207,10 @@ def _scrypt_costs(name: str, ln: int, r: int, p: int) -> tuple[tuple[int, int, i
         raise UnusableHash(
             f"The password's hash is {name} with {cost}: N must be 2 or more, r 1 to "
             f"{MAX_SCRYPT_R} and p 1 to {MAX_SCRYPT_P}."
+        )
+    if ln >= 16 * r:  # RFC 7914, section 6.
+        raise UnusableHash(
+            f"The password's hash is {name} with {cost}: N must be less than 2^(16 r)."
         )
     n = 2 ** min(ln, 64)  # Not a number of a million digits.
     memory = 128 * n * r

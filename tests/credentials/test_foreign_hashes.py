@@ -25,9 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.application import Application
-from shared.credentials import foreign_hashes
+from shared.credentials import foreign_hashes, passwords
 from shared.credentials.passwords import MEMORY_BUDGET, MemoryBudget, PasswordHasher
 from shared.credentials.settings import CredentialSettings
+from shared.errors import Overloaded
 from shared.formats import hash_recognition
 from shared.formats.foreign_hashes import ForeignHash, fingerprint, parse
 from shared.formats.hash_recognition import recognise
@@ -406,6 +407,37 @@ def test_200_logins_at_once_need_no_more_memory_than_is_allowed(
         assert all(outcomes)
     assert MEMORY_BUDGET // 2 < load.most_memory <= MEMORY_BUDGET
     assert 2 < load.most <= 12
+
+
+def test_who_waits_too_long_for_memory_is_refused_as_overloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passwords, "MEMORY_PATIENCE", 0.05)
+    budget = MemoryBudget(2)
+    with budget.holding(1), ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+
+            def wait() -> None:
+                with budget.holding(2):
+                    pytest.fail("the memory is held")
+
+            with pytest.raises(Overloaded):
+                pool.submit(wait).result()
+        with budget.holding(1):
+            pass
+    with budget.holding(2):
+        pass
+
+
+@pytest.mark.parametrize("error", [ValueError, OverflowError])
+def test_a_hash_that_a_library_does_not_take_is_nobodys_password(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(foreign_hashes, "matches", fail)
+    assert not PasswordHasher(MIN_ROUNDS).verify(PASSWORD, STORED["better-auth"])
 
 
 def test_each_application_has_its_own_peppers_and_all_have_one_budget() -> None:
