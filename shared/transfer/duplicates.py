@@ -22,6 +22,7 @@ _AT_ONCE = 250_000
 _NO_TIME = 2**63 - 1
 """In the place of a missing time: it comes last."""
 SAME_ID = "The other row has the same id and another address."
+PROVED = "The address of the other row is proved, and of this one it is not."
 LOWER_CASE = "The other row has the address in lower case."
 OLDER = "The other row is older."
 FIRST = "The other row comes first, by id."
@@ -44,7 +45,7 @@ class Claims:
         """The numbers of the rows."""
         self._ids, self._keys = bytearray(), bytearray()
         self._created = array("q")
-        self._exact = bytearray()
+        self._exact, self._unproved = bytearray(), bytearray()
         self._identities, self._identity_rows = bytearray(), array("Q")
 
     def add(self, row: int, record: UserRecord) -> None:
@@ -55,6 +56,9 @@ class Claims:
         self._keys += _digest(record.email_key or "")
         self._created.append(_NO_TIME if record.created_at is None else record.created_at)
         self._exact.append(record.email == record.email_key)
+        self._unproved.append(
+            record.email_verified_at is None and record.unverified_since is not None
+        )
         for issuer, subject in record.identities:
             self._identities += _digest(f"{len(issuer)}:{issuer}{subject}")
             self._identity_rows.append(index)
@@ -98,9 +102,17 @@ class Claims:
         return bytes(self._keys[index * _BYTES : (index + 1) * _BYTES])
 
     def _rank(self, index: int) -> tuple[object, ...]:
-        return not self._exact[index], self._created[index], self.id_of(index), index
+        return (
+            self._unproved[index],
+            not self._exact[index],
+            self._created[index],
+            self.id_of(index),
+            index,
+        )
 
     def _reason(self, winner: int, loser: int) -> str:
+        if self._unproved[loser] and not self._unproved[winner]:
+            return PROVED
         if self._exact[winner] and not self._exact[loser]:
             return LOWER_CASE
         return OLDER if self._created[winner] != self._created[loser] else FIRST

@@ -105,9 +105,12 @@ SELECT count(DISTINCT uuid_hash_extended(id, 0)) < count(*)
     OR count(DISTINCT hashtextextended(email_key, 0)) < count(*)
 FROM staged_users WHERE verdict = 'new'
 """
+_UNPROVED = "(email_verified_at IS NULL AND unverified_since IS NOT NULL)"
 _DUPLICATE_EMAILS = f"""
 WITH ranked AS (
-    SELECT row, email = email_key AS exact, created_at, first_value(row) OVER rank AS winner,
+    SELECT row, email = email_key AS exact, {_UNPROVED} AS unproved, created_at,
+           first_value(row) OVER rank AS winner,
+           first_value({_UNPROVED}) OVER rank AS winner_unproved,
            first_value(email = email_key) OVER rank AS winner_exact,
            first_value(created_at) OVER rank AS winner_created_at
     FROM staged_users
@@ -116,10 +119,12 @@ WITH ranked AS (
         GROUP BY email_key HAVING count(*) > 1
     )
     WINDOW rank AS (
-        PARTITION BY email_key ORDER BY email = email_key DESC, created_at NULLS LAST, id, row
+        PARTITION BY email_key
+        ORDER BY {_UNPROVED}, email = email_key DESC, created_at NULLS LAST, id, row
     )
 )
 UPDATE staged_users s SET verdict = 'duplicate', other_row = winner, reason = CASE
+    WHEN unproved AND NOT winner_unproved THEN '{duplicates.PROVED}'
     WHEN winner_exact AND NOT exact THEN '{duplicates.LOWER_CASE}'
     WHEN winner_created_at IS DISTINCT FROM ranked.created_at THEN '{duplicates.OLDER}'
     ELSE '{duplicates.FIRST}' END

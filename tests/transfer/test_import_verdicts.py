@@ -15,6 +15,26 @@ from tests.support.transfers import HASH, Target, finish, nonzero, user
     [
         ({"email": "Ada@x.org"}, {"email": "ada@x.org"}, 2, "lower case"),
         ({"email": "ada@x.org"}, {"email": "ADA@x.org", "createdAt": 10**12}, 1, "lower case"),
+        # Whoever cannot prove the address does not take it from whoever has.
+        (
+            {"email": "ada@x.org", "unverifiedSince": 10**12},
+            {"email": "ADA@x.org", "emailVerifiedAt": 10**12},
+            2,
+            "is proved",
+        ),
+        ({"email": "ada@x.org", "unverifiedSince": 10**12}, {"email": "ADA@x.org"}, 2, "is proved"),
+        (
+            {"email": "ada@x.org", "unverifiedSince": 10**12},
+            {"email": "ADA@x.org", "unverifiedSince": 10**12},
+            1,
+            "lower case",
+        ),
+        (
+            {"email": "ada@x.org", "unverifiedSince": 10**12, "emailVerifiedAt": 10**12},
+            {"email": "ADA@x.org"},
+            1,
+            "lower case",
+        ),
         ({"email": "Ada@x.org"}, {"email": "ADA@x.org", "createdAt": 10**12}, 2, "older"),
         ({"email": "Ada@x.org", "createdAt": ...}, {"email": "ADA@x.org"}, 2, "older"),
         ({"email": "Ada@x.org"}, {"email": "ADA@x.org"}, 1, "by id"),
