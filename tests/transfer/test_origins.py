@@ -89,7 +89,10 @@ def test_rejected_rows_are_written_as_a_users_file_that_can_be_corrected_and_imp
 def test_of_two_rows_with_one_id_address_or_identity_the_report_has_the_numbers(
     shell: Shell,
 ) -> None:
-    google = {"providerUserInfo": [{"providerId": "google.com", "rawId": "108"}]}
+    google = {
+        "providerUserInfo": [{"providerId": "google.com", "rawId": "108"}],
+        "emailVerified": True,
+    }
     rows = [
         _firebase(1, email=None, phoneNumber="+1"),
         _firebase(2, **google),

@@ -7,22 +7,25 @@ from shared.transfer.adapters.adapter import Adapter, Found
 from shared.transfer.adapters.person import Person, StaysBehind
 from shared.transfer.adapters.values import Row, flag, members, moment, objects, text
 
+FROM_CSV = (
+    "from a CSV only: identities and claims left behind, and addresses count as not verified, "
+    "because Firebase does not escape it: export JSON"
+)
 _FACTOR = "second factor left behind: Firebase does not export its secret"
-_CSV_PROVIDERS = ("google.com", "facebook.com", "twitter.com", "github.com")
-_OF_A_PROVIDER = ("id", "email", "name", "photo")
-_CSV = (
-    "localId", "email", "emailVerified", "passwordHash", "salt", "displayName", "photoUrl",
-    *(f"{provider} {it}" for provider in _CSV_PROVIDERS for it in _OF_A_PROVIDER),
-    "createdAt", "lastSignedInAt", "phoneNumber", "disabled", "customAttributes",
-)  # fmt: skip
+_CSV = {
+    "localId": 0, "email": 1, "passwordHash": 3, "salt": 4, "displayName": 5, "createdAt": 23,
+    "phoneNumber": 25, "disabled": 26,
+}  # fmt: skip
+"""Places of what is taken from a line."""
 _WIDTHS = (28, 29, 52, 53)
 """Columns, of which the last is empty in all but the third: each line ends in a comma."""
 
 
 def _adapt(row: Row, person: Person, _: Found) -> None:
-    if "0" in row:
+    if is_csv := "0" in row:
         row = _from_csv(row)
-    person.had_id(text(row, "localId"))
+        person.leave(FROM_CSV)
+    person.had_id(text(row, "localId"), is_chosen=is_csv)
     providers = objects(row, "providerUserInfo")
     person.email = text(row, "email")
     if person.email is None:
@@ -49,21 +52,16 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
 
 
 def _from_csv(row: Row) -> Row:
-    """Name the cells of a line, which has no header. Later releases have added columns at the end.
+    """Name those cells of a line that are taken. There is no header.
 
-    What is none of these columns is refused by the times, the texts of true and false, and the
-    claims that it would have.
+    Firebase does not escape the photo, so that whoever chooses one can write whole lines. So
+    nothing is taken that lets in or gives rights: no provider, no claims, no proof of an address.
     """
     cells = list(row.values())
     if len(cells) not in _WIDTHS:
         raise InvalidRow(f"It has {len(cells)} cells, which no CSV of Firebase's has.")
-    found: Row = dict(zip(_CSV, cells, strict=False))
-    others = cells[len(_CSV) :]
-    providers = [
-        {"providerId": name, "rawId": found[f"{name} id"], "email": found[f"{name} email"]}
-        for name in _CSV_PROVIDERS
-    ] + [{"providerId": "another provider", "rawId": it} for it in others[:: len(_OF_A_PROVIDER)]]
-    return found | {"providerUserInfo": [it for it in providers if it["rawId"]]}
+    found: Row = {name: cells[place] for name, place in _CSV.items()}
+    return found | {"providerUserInfo": [{}] if any(cells[7:23]) else []}
 
 
 ADAPTER = Adapter(

@@ -26,6 +26,8 @@ MAX_REASONS, MAX_EXAMPLES, MAX_SHOWN_LENGTH = 50, 3, 240
 MORE = "more reasons than can be counted"
 NO_KEY = "TOTP secret left behind: ENCRYPTION_KEY is not set"
 SECOND_ADDRESS = "second address dropped"
+UNPROVED_GOOGLE = "Google's identity left behind: the address is not proved"
+UNPROVED_FIREBASE = "Firebase's identity left behind: the address is not proved"
 GOOGLE_ISSUER = GOOGLE.issuers[0]
 EPOCH = "1970-01-01T00:00:00.000Z"
 """In the place of a time that a source does not tell and that something must have."""
@@ -100,11 +102,14 @@ class Person:
         for reason in self._reasons:
             self._around.left.note(reason, self._number)
 
-    def had_id(self, old_id: str | None) -> None:
-        """Take the id in the old system: the user's own where it is a UUID, else an identity."""
+    def had_id(self, old_id: str | None, *, is_chosen: bool = False) -> None:
+        """Take the id in the old system: the user's own where it is a UUID, else an identity.
+
+        One that is chosen, as a user name is, could be the UUID of somebody else.
+        """
         if old_id is None:
             return
-        if UUID.fullmatch(old_id.lower()):
+        if UUID.fullmatch(old_id.lower()) and not is_chosen:
             self._id = old_id.lower()
             return
         self._id = str(uuid.uuid5(_ID_NAMESPACE, f"{self._around.issuer}\n{old_id}"))
@@ -181,6 +186,8 @@ class Person:
         """Give the row of a users file. Raises StaysBehind where there is no address."""
         if self.email is None:
             raise StaysBehind("no address")
+        if not self._verified:
+            self._leave_ways_in()
         pairs = dict.fromkeys(self._identities)
         row = {
             "id": self._id,
@@ -198,6 +205,24 @@ class Person:
         row |= self._states()
         return {name: value for name, value in row.items() if value is not None}
 
+    def _leave_ways_in(self) -> None:
+        """Leave the identities behind that somebody could sign in with.
+
+        Whoever signed up with the address of another would keep them when its owner proves it.
+        """
+        reasons = {GOOGLE_ISSUER: UNPROVED_GOOGLE}
+        if self._is_firebases:
+            reasons[self._around.issuer] = UNPROVED_FIREBASE
+        for issuer, _ in self._identities:
+            if issuer in reasons:
+                self.leave(reasons[issuer])
+        self._identities = [it for it in self._identities if it[0] not in reasons]
+
+    @property
+    def _is_firebases(self) -> bool:
+        """Tell whether the old ids are those of Firebase's own tokens."""
+        return self._around.issuer.startswith("https:")
+
     @property
     def _is_googles(self) -> bool:
         return any(issuer == GOOGLE_ISSUER for issuer, _ in self._identities)
@@ -205,7 +230,7 @@ class Person:
     def _provider(self) -> str:
         if self._password is not None or not self._is_googles:
             return "local"
-        return "firebase-google" if self._around.issuer.startswith("https:") else "google"
+        return "firebase-google" if self._is_firebases else "google"
 
     def _name(self) -> str | None:
         if self.name is None or self.name == self.email:

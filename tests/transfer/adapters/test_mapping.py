@@ -48,7 +48,7 @@ def test_columns_mean_what_the_mapping_says_and_the_others_nothing(tmp_path: Pat
 def test_members_of_members_are_named_with_a_dot_and_our_own_names_need_no_mapping(
     tmp_path: Path,
 ) -> None:
-    rows = [{"profile": {"email": ADA}, "name": "Ada", "google": "108"}]
+    rows = [{"profile": {"email": ADA}, "name": "Ada", "google": "108", "emailVerified": True}]
     (ada,) = _adapted(tmp_path, "email=profile.email", rows).rows
     assert (ada["email"], ada["name"], ada["provider"]) == (ADA, "Ada", "google")
 

@@ -1,0 +1,88 @@
+"""What users of another system, or whoever forges rows of its file, cannot take along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.model.user_record import parse
+from shared.transfer.adapters.firebase import FROM_CSV
+from shared.transfer.adapters.person import UNPROVED_FIREBASE, UNPROVED_GOOGLE
+from tests.support.adapted import ISSUER, adapted
+
+ADA, EVE = "ada@example.com", "eve@example.com"
+UUID_OF_ANOTHER = "6f1d0c1e-0000-4000-8000-000000000001"
+GOOGLE = {"issuer": "https://accounts.google.com", "subject": "108"}
+PROJECT = "https://securetoken.google.com/my-project"
+
+
+def _line(start: list[str], google: str = "", claims: str = "") -> str:
+    """Write a line of Firebase's CSV, in which nothing is quoted but the claims."""
+    cells = [*start, *[""] * (7 - len(start)), google, *[""] * 15]
+    return ",".join([*cells, "1735689600000", "1735689600000", "", "false", claims, "\n"])
+
+
+@pytest.mark.parametrize("user_id", ["forged", UUID_OF_ANOTHER])
+def test_whoever_forges_a_row_of_firebases_csv_by_a_photo_gains_nothing_with_it(
+    user_id: str, tmp_path: Path
+) -> None:
+    own = _line([]).removeprefix("," * 6)
+    forged = _line([user_id, "root@example.com", "true"], "108", '"{""admin"":true}"')
+    photo = f"{own}{forged}a3,mallory@example.com,true,,,,x"
+    content = _line(["a1", ADA, "true"]) + _line(["a2", EVE, "true", "", "", "", photo])
+    found = adapted(tmp_path, "firebase", content, issuer=PROJECT)
+    assert [row["email"].split("@")[0] for row in found.rows] == ["ada", "eve", "root", "mallory"]
+    for row in found.rows:
+        assert "unverifiedSince" in row
+        assert {"emailVerifiedAt", "identities", "claims"}.isdisjoint(row)
+        assert (row["provider"], row["id"] == UUID_OF_ANOTHER) == ("local", False)
+        parse(row)
+    assert found.source.left_behind[FROM_CSV]["rows"] == 4
+
+
+GOOGLES: list[tuple[str, dict[str, Any]]] = [
+    ("firebase", {"localId": "a1", "email": ADA, "emailVerified": False,
+                  "providerUserInfo": [{"providerId": "google.com", "rawId": "108"}]}),
+    ("auth0", {"user_id": "google-oauth2|108", "email": ADA, "email_verified": False,
+               "identities": [{"provider": "google-oauth2", "user_id": "108"}]}),
+    ("clerk", {"id": "user_1", "primary_email_address": ADA, "unverified_email_addresses": ADA,
+               "external_accounts": [{"provider": "google", "provider_user_id": "108"}]}),
+    ("keycloak", {"id": UUID_OF_ANOTHER, "email": ADA, "emailVerified": False,
+                  "federatedIdentities": [{"identityProvider": "google", "userId": "108"}]}),
+    ("cognito", {"Username": "ada", "Attributes": [
+        {"Name": "email", "Value": ADA},
+        {"Name": "identities", "Value": '[{"userId": "108", "providerType": "Google"}]'}]}),
+    ("supertokens", {"id": "s1", "loginMethods": [
+        {"recipeId": "thirdparty", "thirdPartyId": "google", "thirdPartyUserId": "108",
+         "email": ADA, "isVerified": False}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("system", "row"), GOOGLES)
+def test_an_account_of_googles_stays_where_the_address_is_not_proved(
+    system: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    found = adapted(tmp_path, system, [row])
+    (ada,) = found.rows
+    assert GOOGLE not in ada.get("identities", [])
+    assert (ada["provider"], "unverifiedSince" in ada) == ("local", True)
+    assert found.left[UNPROVED_GOOGLE] == [1]
+    parse(ada)
+
+
+def test_nor_does_firebases_own_identity_come_which_is_a_way_in_with_its_project(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"localId": name, "email": f"{name}@example.com", "emailVerified": name == "ada"}
+        for name in ("ada", "bob")
+    ]
+    found = adapted(tmp_path, "firebase", rows, issuer=PROJECT)
+    ada, bob = found.rows
+    assert ada["identities"] == [{"issuer": PROJECT, "subject": "ada"}]
+    assert "identities" not in bob
+    assert found.left == {UNPROVED_FIREBASE: [2]}
+    elsewhere = adapted(tmp_path, "firebase", rows).rows[1]
+    assert elsewhere["identities"] == [{"issuer": ISSUER, "subject": "bob"}]
