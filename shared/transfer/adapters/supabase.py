@@ -22,7 +22,9 @@ def _adapt(row: Row, person: Person, found: Found) -> None:
     # Users write the other metadata themselves: the name of it is taken, and nothing that counts.
     person.name = text(members(row, "raw_user_meta_data"), "full_name", "name")
     person.created, person.updated = moment(row, "created_at"), moment(row, "updated_at")
-    confirmed = moment(row, "email_confirmed_at", "confirmed_at")
+    # The other one is the earlier of the address's and the phone's, where both can be confirmed.
+    has_own = "email_confirmed_at" in row
+    confirmed = moment(row, "email_confirmed_at" if has_own else "confirmed_at")
     person.is_verified(confirmed is not None, confirmed)
     person.is_banned_until(moment(row, "banned_until"))
     person.had_password(text(row, "encrypted_password"))

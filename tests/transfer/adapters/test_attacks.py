@@ -86,3 +86,15 @@ def test_nor_does_firebases_own_identity_come_which_is_a_way_in_with_its_project
     assert found.left == {UNPROVED_FIREBASE: [2]}
     elsewhere = adapted(tmp_path, "firebase", rows).rows[1]
     assert elsewhere["identities"] == [{"issuer": ISSUER, "subject": "bob"}]
+
+
+def test_a_confirmed_phone_proves_no_address_of_supabases(tmp_path: Path) -> None:
+    row: dict[str, Any] = {
+        "id": UUID_OF_ANOTHER,
+        "email": ADA,
+        "confirmed_at": "2025-01-01 00:00:00+00",
+    }
+    (of_old, phone) = adapted(tmp_path, "supabase", [row, row | {"email_confirmed_at": None}]).rows
+    assert of_old["emailVerifiedAt"] == "2025-01-01 00:00:00+00"
+    assert "emailVerifiedAt" not in phone
+    assert "unverifiedSince" in phone
