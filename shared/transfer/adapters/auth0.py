@@ -7,6 +7,8 @@ from shared.transfer.adapters.person import Person, StaysBehind
 from shared.transfer.adapters.values import Row, flag, members, moment, objects, text
 
 _DATABASE, _GOOGLE = "auth0", "google-oauth2"
+_ROLES = ("role", "roles", "permissions")
+"""Of `app_metadata`: users see their claims, and may not see the rest."""
 
 
 def _adapt(row: Row, person: Person, found: Found) -> None:
@@ -28,7 +30,10 @@ def _adapt(row: Row, person: Person, found: Found) -> None:
         elif provider not in (_DATABASE, "email", "sms", None):
             person.has_provider(provider)
     person.drop_addresses([text(members(it, "profileData"), "email") for it in identities])
-    person.claims = members(row, "app_metadata")
+    metadata = members(row, "app_metadata")
+    person.claims = {name: metadata[name] for name in _ROLES if name in metadata}
+    if set(metadata).difference(_ROLES):
+        person.leave("app_metadata but for roles left behind")
     if objects(row, "multifactor_enrollments") or row.get("multifactor"):
         person.leave("second factor left behind: Auth0 does not export its secret")
 

@@ -43,7 +43,9 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
             person.has_google(text(account, "provider_user_id", "google_id"))
         elif provider:
             person.has_provider(provider)
-    person.claims = members(row, "public_metadata") | members(row, "private_metadata")
+    person.claims = members(row, "public_metadata")
+    if members(row, "private_metadata"):  # Users see their claims, and must not see these.
+        person.leave("private metadata left behind")
 
 
 def _addresses(row: Row) -> tuple[list[str], list[str]]:

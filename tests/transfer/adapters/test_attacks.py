@@ -98,3 +98,20 @@ def test_a_confirmed_phone_proves_no_address_of_supabases(tmp_path: Path) -> Non
     assert of_old["emailVerifiedAt"] == "2025-01-01 00:00:00+00"
     assert "emailVerifiedAt" not in phone
     assert "unverifiedSince" in phone
+
+
+def test_what_users_must_not_see_becomes_no_claim(tmp_path: Path) -> None:
+    clerk: dict[str, Any] = {
+        "id": "user_1",
+        "primary_email_address": ADA,
+        "verified_email_addresses": ADA,
+    }
+    clerk |= {"public_metadata": {"plan": "pro"}, "private_metadata": {"fraud_score": 9}}
+    found = adapted(tmp_path, "clerk", [clerk])
+    assert found.rows[0]["claims"] == {"plan": "pro"}
+    assert found.left == {"private metadata left behind": [1]}
+    auth0: dict[str, Any] = {"user_id": "email|1", "email": ADA, "email_verified": True}
+    metadata = {"roles": ["editor"], "permissions": ["read"], "stripe": {"customer": "c"}}
+    found = adapted(tmp_path, "auth0", [auth0 | {"app_metadata": metadata}])
+    assert found.rows[0]["claims"] == {"roles": ["editor"], "permissions": ["read"]}
+    assert found.left == {"app_metadata but for roles left behind": [1]}
