@@ -11,13 +11,17 @@ from shared.transfer.adapters.values import Row, as_key, flag, full_name, member
 
 USER = "auth.user"
 ADDRESS, ACCOUNT = "address", "social account"
+_NAMES = ("username", "email")
 _KINDS = {"account.emailaddress": ADDRESS, "socialaccount.socialaccount": ACCOUNT}
 
 
 def _adapt(row: Row, person: Person, found: Found) -> None:
     fields = members(row, "fields")
     key = row.get("pk")
-    person.had_id(text(fields, "username") if key is None else as_key(key))
+    if key is None:
+        person.had_id(text(fields, "username"), is_chosen=True)
+    else:
+        person.had_id(as_key(key))
     addresses = [members(it, "fields") for it in found.get(ADDRESS, ())]
     primary = sorted(addresses, key=lambda it: not flag(it, "primary"))
     person.email = next(filter(None, [text(it, "email") for it in [fields, *primary]]), None)
@@ -56,13 +60,24 @@ def _adapt(row: Row, person: Person, found: Found) -> None:
 def _owner(row: Row) -> tuple[str, str] | None:
     kind = _KINDS.get(text(row, "model") or "")
     fields = members(row, "fields")
-    return None if kind is None else (kind, as_key(fields.get("user")))
+    return None if kind is None else (kind, _key(fields.get("user")))
 
 
 def _keys(row: Row) -> Sequence[str]:
-    """Name a user as foreign keys do: by the primary key, or by the name in natural ones."""
-    name = text(members(row, "fields"), "username", "email")
-    return [as_key(row.get("pk")), *([] if name is None else [as_key([name])])]
+    """Name a user as foreign keys do: by the primary key, or by the name in natural ones.
+
+    Which member of a model of one's own is the name is not in the file. Where it could be one of
+    two, neither is taken: users could choose the one that is somebody else's other.
+    """
+    fields = members(row, "fields")
+    names = ["username"] if row.get("model") == USER else [it for it in _NAMES if it in fields]
+    name = text(fields, names[0]) if len(names) == 1 else None
+    return [_key(row.get("pk")), *([] if name is None else [_key([name])])]
+
+
+def _key(value: object) -> str:
+    """Write a primary key, or a natural one, which is a list, as no other is written."""
+    return f"{'natural' if isinstance(value, list) else 'primary'} {as_key(value)}"
 
 
 def _is_of(model: str) -> Callable[[Row], bool]:

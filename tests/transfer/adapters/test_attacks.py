@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.model.user_record import parse
+from shared.transfer.adapters import django
 from shared.transfer.adapters.firebase import FROM_CSV
 from shared.transfer.adapters.person import UNPROVED_FIREBASE, UNPROVED_GOOGLE
 from tests.support.adapted import ISSUER, adapted
@@ -115,3 +116,47 @@ def test_what_users_must_not_see_becomes_no_claim(tmp_path: Path) -> None:
     found = adapted(tmp_path, "auth0", [auth0 | {"app_metadata": metadata}])
     assert found.rows[0]["claims"] == {"roles": ["editor"], "permissions": ["read"]}
     assert found.left == {"app_metadata but for roles left behind": [1]}
+
+
+def _django(model: str, *users: dict[str, Any], of: object) -> list[dict[str, Any]]:
+    account = {"user": of, "provider": "google", "uid": "108"}
+    address = {"user": of, "email": ADA, "verified": True}
+    return [
+        *({"model": model} | user for user in users),
+        {"model": "socialaccount.socialaccount", "pk": 1, "fields": account},
+        {"model": "account.emailaddress", "pk": 1, "fields": address},
+    ]
+
+
+ADA_OF_DJANGO = {"pk": 1, "fields": {"username": "ada", "email": ADA}}
+
+
+@pytest.mark.parametrize(
+    ("model", "eve", "of"),
+    [
+        # Whoever has somebody's address as user name, where the natural key is the address.
+        ("app.user", {"pk": 2, "fields": {"username": ADA, "email": EVE}}, [ADA]),
+        # And the other way about.
+        ("app.user", {"pk": 2, "fields": {"username": "eve", "email": "ada"}}, ["ada"]),
+        ("auth.user", {"pk": 2, "fields": {"email": "ada"}}, ["ada"]),
+        # A primary key that looks like a natural one.
+        ("auth.user", {"pk": '["ada"]', "fields": {"username": "eve", "email": EVE}}, ["ada"]),
+        ("auth.user", {"pk": 2, "fields": {"username": "eve", "email": EVE}}, 1),
+    ],
+)
+def test_nobody_takes_what_belongs_to_another_by_a_name_that_looks_like_their_key(
+    model: str, eve: dict[str, Any], of: object, tmp_path: Path
+) -> None:
+    found = adapted(tmp_path, django.adapter(model), _django(model, eve, ADA_OF_DJANGO, of=of))
+    first, ada = found.rows
+    assert GOOGLE not in first["identities"]
+    assert (GOOGLE in ada["identities"]) == (model == "auth.user")
+    kinds = () if model == "auth.user" else ("address", "social account")
+    assert set(found.left) == {f"{kind} of a user who is not in the file" for kind in kinds}
+
+
+@pytest.mark.parametrize("member", ["username", "email"])
+def test_a_model_with_one_of_the_names_has_natural_keys(member: str, tmp_path: Path) -> None:
+    rows = _django("app.user", {"pk": 1, "fields": {member: ADA}}, of=[ADA])
+    (ada,) = adapted(tmp_path, django.adapter("app.user"), rows).rows
+    assert GOOGLE in ada["identities"]
