@@ -160,3 +160,44 @@ def test_a_model_with_one_of_the_names_has_natural_keys(member: str, tmp_path: P
     rows = _django("app.user", {"pk": 1, "fields": {member: ADA}}, of=[ADA])
     (ada,) = adapted(tmp_path, django.adapter("app.user"), rows).rows
     assert GOOGLE in ada["identities"]
+
+
+def _capabilities(prefix: str, role: str) -> dict[str, str]:
+    value = f'a:1:{{s:{len(role)}:"{role}";b:1;}}'
+    return {"meta_key": f"{prefix}capabilities", "meta_value": value}
+
+
+@pytest.mark.parametrize(
+    ("meta", "roles"),
+    [
+        ([_capabilities("wp_", "subscriber"), _capabilities("wp_5_", "administrator")],
+         ["subscriber"]),
+        ([_capabilities("wp_5_", "administrator"), _capabilities("wp_", "subscriber")],
+         ["subscriber"]),
+        ([_capabilities("wp_5_", "administrator")], None),
+        ([_capabilities("site2_", "editor"), _capabilities("site2_7_", "administrator")],
+         ["editor"]),
+    ],
+)  # fmt: skip
+def test_whoever_administers_a_site_of_a_network_does_not_administer_the_service(
+    meta: list[dict[str, str]], roles: list[str] | None, tmp_path: Path
+) -> None:
+    found = adapted(tmp_path, "wordpress", [{"ID": 7, "user_email": ADA, "meta": meta}])
+    assert found.rows[0].get("claims") == (None if roles is None else {"roles": roles})
+    assert found.left == {"roles in another site of the network left behind": [1]}
+
+
+@pytest.mark.parametrize(
+    ("told", "roles"),
+    [
+        ("administrator", ["administrator"]),
+        ("editor, author", ["editor", "author"]),
+        (["editor", "author"], ["editor", "author"]),
+        ("", None),
+    ],
+)
+def test_roles_of_wordpress_are_read_from_its_command_as_well(
+    told: object, roles: list[str] | None, tmp_path: Path
+) -> None:
+    (ada,) = adapted(tmp_path, "wordpress", [{"ID": 7, "user_email": ADA, "roles": told}]).rows
+    assert ada.get("claims") == (None if roles is None else {"roles": roles})
