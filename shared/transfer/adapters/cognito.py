@@ -14,7 +14,10 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
     if "Attributes" in row:
         pairs = objects(row, "Attributes")
         told = {name: it.get("Value") for it in pairs if (name := text(it, "Name")) is not None}
-    person.had_id(text(told, "sub") or text(row, "Username", "cognito:username"))
+    if (subject := text(told, "sub")) is not None:
+        person.had_id(subject)
+    else:
+        person.had_id(text(row, "Username", "cognito:username"), is_chosen=True)
     person.email = text(told, "email")
     if person.email is None:
         raise StaysBehind("phone only" if text(told, "phone_number") else "no address")

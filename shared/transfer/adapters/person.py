@@ -240,14 +240,15 @@ class Person:
         return self.name[:TEXT_MAX_LENGTH]
 
     def _states(self) -> dict[str, str | int]:
-        since = self.created or self.updated or EPOCH
+        since = next((it for it in (self.created, self.updated) if _is_time(it)), None) or EPOCH
         states = {}
         if self._verified:
             states["emailVerifiedAt"] = self._verified_at or since
         elif self._verified is False or (self._password is None and not self._is_googles):
             states["unverifiedSince"] = since
         if self._is_disabled:
-            states["disabledAt"] = self._disabled_at or self.updated or since
+            updated = self.updated if _is_time(self.updated) else None
+            states["disabledAt"] = self._disabled_at or updated or since
         return states
 
     def _claims(self) -> dict[str, Any] | None:
@@ -264,6 +265,11 @@ class Person:
             return None
         owner = self._id or derived_id(email_key(email))
         return self._around.encryption.encrypt(self._secret, owner)
+
+
+def _is_time(value: str | int | None) -> bool:
+    """Tell whether it can be read as one. What cannot is refused by its own name."""
+    return value is not None and seconds(value) is not None
 
 
 def _shortened(text: str) -> str:

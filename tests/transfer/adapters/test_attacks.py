@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.model.user_record import parse
+from shared.model.user_record import InvalidRow, parse
 from shared.transfer.adapters import django
 from shared.transfer.adapters.firebase import FROM_CSV
 from shared.transfer.adapters.person import UNPROVED_FIREBASE, UNPROVED_GOOGLE
@@ -201,3 +201,28 @@ def test_roles_of_wordpress_are_read_from_its_command_as_well(
 ) -> None:
     (ada,) = adapted(tmp_path, "wordpress", [{"ID": 7, "user_email": ADA, "roles": told}]).rows
     assert ada.get("claims") == (None if roles is None else {"roles": roles})
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_creation_that_is_no_time_is_blamed_and_nothing_that_follows_from_it(
+    verified: bool, tmp_path: Path
+) -> None:
+    row = {"id": UUID_OF_ANOTHER, "email": ADA, "emailVerified": verified, "createdTimestamp": "x"}
+    (found,) = adapted(tmp_path, "keycloak", [row | {"enabled": False}]).rows
+    with pytest.raises(InvalidRow, match="createdAt"):
+        parse(found)
+
+
+@pytest.mark.parametrize(
+    ("system", "row"),
+    [
+        ("django", {"model": "auth.user", "fields": {"username": UUID_OF_ANOTHER, "email": ADA}}),
+        ("cognito", {"cognito:username": UUID_OF_ANOTHER, "email": ADA}),
+    ],
+)
+def test_nobody_chooses_the_id_of_another_as_user_name(
+    system: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    (found,) = adapted(tmp_path, system, [row]).rows
+    assert found["id"] != UUID_OF_ANOTHER
+    assert found["identities"] == [{"issuer": ISSUER, "subject": UUID_OF_ANOTHER}]
