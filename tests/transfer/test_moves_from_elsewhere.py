@@ -25,6 +25,7 @@ PASSWORD, NEW = "correct horse 42", "a wholly new password"
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 GOOGLE = "https://accounts.google.com"
 FACTOR = "second factor left behind: Firebase does not export its secret"
+PHONE = "phone number left behind"
 SUBJECT = "108000000000000000001"
 
 
@@ -51,7 +52,7 @@ class Case:
 
 CASES = [
     Case("firebase", "firebase-users.json", ["ada"], ["bob", "carol"], ["bob"], ["carol"],
-         ["carol"], claims=1, left=[FACTOR, UNPROVED_FIREBASE],
+         ["carol"], claims=1, left=[FACTOR, PHONE, UNPROVED_FIREBASE],
          options=["--hash-config", "firebase-hash-config.txt", "--project", "my-project"]),
     Case("auth0", "auth0-users.ndjson", ["ada"], ["bob"], ["bob"], claims=1,
          options=["--passwords", "auth0-passwords.ndjson"]),

@@ -21,8 +21,11 @@ def _adapt(row: Row, person: Person, found: Found) -> None:
     person.created, person.updated = moment(row, "created_at"), moment(row, "updated_at")
     person.is_verified(bool(flag(row, "email_verified")))
     person.is_disabled(flag(row, "blocked"))
-    for password in found.get("password", ())[:1]:
-        person.had_password(text(password, "passwordHash", "password_hash"))
+    passwords = [text(it, "passwordHash", "password_hash") for it in found.get("password", ())]
+    if passwords and passwords[0] is not None:
+        person.had_password(passwords[0])
+    elif _keys(row):
+        person.leave("password hash left behind: no hash in --passwords")
     for identity in identities:
         provider = text(identity, "provider")
         if provider == _GOOGLE:

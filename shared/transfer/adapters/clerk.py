@@ -16,6 +16,14 @@ _TOLD_BY_THEIR_TEXT = frozenset(
 )  # fmt: skip
 """Values of `password_hasher`; of others, a text that looks the same means something else."""
 
+_LEFT = {
+    "username": "user name",
+    "backup_codes": "backup codes",
+    "private_metadata": "private metadata",
+    "unsafe_metadata": "unsafe metadata",
+}
+"""Users see their claims, and must not see the private metadata; they write the unsafe."""
+
 
 def _adapt(row: Row, person: Person, _: Found) -> None:
     person.had_id(text(row, "id"))
@@ -35,8 +43,6 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
         else:
             person.leave(f"password hash left behind: password_hasher is {hasher[:40]}")
     person.has_totp(text(row, "totp_secret"))
-    if row.get("backup_codes"):
-        person.leave("backup codes left behind")
     for account in objects(row, "external_accounts"):
         provider = (text(account, "provider") or "").removeprefix("oauth_")
         if provider == "google":
@@ -44,8 +50,9 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
         elif provider:
             person.has_provider(provider)
     person.claims = members(row, "public_metadata")
-    if members(row, "private_metadata"):  # Users see their claims, and must not see these.
-        person.leave("private metadata left behind")
+    for name, what in _LEFT.items():
+        if (value := row.get(name)) and value not in ("[]", "{}"):
+            person.leave(f"{what} left behind")
 
 
 def _addresses(row: Row) -> tuple[list[str], list[str]]:

@@ -35,6 +35,8 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
             person.has_provider(provider)
     if objects(row, "MFAOptions") or flag(row, "cognito:mfa_enabled"):
         person.leave(_FACTOR)
+    if (status := text(row, "UserStatus") or "CONFIRMED") != "CONFIRMED":
+        person.leave(f"status {status[:40]} left behind")
     if any(name.startswith("custom:") and value for name, value in told.items()):
         person.leave("custom attributes left behind")
 

@@ -72,7 +72,7 @@ def _keys(row: Row) -> Sequence[str]:
     fields = members(row, "fields")
     names = ["username"] if row.get("model") == USER else [it for it in _NAMES if it in fields]
     name = text(fields, names[0]) if len(names) == 1 else None
-    return [_key(row.get("pk")), *([] if name is None else [_key([name])])]
+    return [_key(it) for it in (row.get("pk"), name and [name]) if it is not None]
 
 
 def _key(value: object) -> str:

@@ -47,6 +47,8 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
             person.has_provider(name)
     person.drop_addresses([text(provider, "email") for provider in providers])
     person.claims = members(row, "customAttributes")
+    if text(row, "phoneNumber"):
+        person.leave("phone number left behind")
     if objects(row, "mfaInfo"):
         person.leave(_FACTOR)
 

@@ -37,7 +37,12 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
             person.has_google(text(identity, "userId"))
         elif provider is not None:
             person.has_provider(provider)
-    person.speaks(next(iter(texts(members(row, "attributes"), "locale")), None))
+    attributes = members(row, "attributes")
+    person.speaks(next(iter(texts(attributes, "locale")), None))
+    if set(attributes).difference({"locale"}):
+        person.leave("attributes left behind")
+    if row.get("requiredActions"):
+        person.leave("required actions left behind")
     person.claims = {
         "roles": texts(row, "realmRoles"),
         "groups": texts(row, "groups"),

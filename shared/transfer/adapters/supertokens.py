@@ -6,6 +6,8 @@ from shared.transfer.adapters.adapter import Adapter, Found
 from shared.transfer.adapters.person import Person, StaysBehind
 from shared.transfer.adapters.values import Row, flag, full_name, members, moment, objects, text
 
+_NAMES = ("name", "first_name", "last_name")
+
 
 def _adapt(row: Row, person: Person, _: Found) -> None:
     methods = sorted(objects(row, "loginMethods"), key=lambda it: not flag(it, "isPrimary"))
@@ -15,10 +17,11 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
         raise StaysBehind("phone only" if methods else "no address")
     person.email = text(addressed[0], "email")
     metadata = members(row, "userMetadata")
-    person.name = text(metadata, "name") or full_name(metadata, "first_name", "last_name")
-    for method in methods:
-        joined = moment(method, "timeJoinedInMSSinceEpoch", "timeJoined")
-        person.created = person.created or joined
+    person.name = text(metadata, "name") or full_name(metadata, *_NAMES[1:])
+    if set(metadata).difference(_NAMES):
+        person.leave("metadata left behind")
+    joined = [moment(method, "timeJoinedInMSSinceEpoch", "timeJoined") for method in methods]
+    person.created = next((it for it in joined if it), None)
     own = [it for it in addressed if text(it, "email") == person.email]
     person.is_verified(any(flag(it, "isVerified", "verified") for it in own))
     for method in methods:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from shared.transfer.adapters import django
 from shared.transfer.adapters.firebase import FROM_CSV
 from shared.transfer.adapters.person import UNPROVED_FIREBASE, UNPROVED_GOOGLE
 from tests.support.adapted import ISSUER, adapted
+from tests.support.transfers import HASH
 
 ADA, EVE = "ada@example.com", "eve@example.com"
 UUID_OF_ANOTHER = "6f1d0c1e-0000-4000-8000-000000000001"
@@ -162,6 +164,12 @@ def test_a_model_with_one_of_the_names_has_natural_keys(member: str, tmp_path: P
     assert GOOGLE in ada["identities"]
 
 
+def test_what_names_no_user_is_nobodys_where_users_have_no_primary_key(tmp_path: Path) -> None:
+    eve = {"fields": {"username": "eve", "email": EVE}}
+    (found,) = adapted(tmp_path, "django", _django("auth.user", eve, of=None)).rows
+    assert GOOGLE not in found["identities"]
+
+
 def _capabilities(prefix: str, role: str) -> dict[str, str]:
     value = f'a:1:{{s:{len(role)}:"{role}";b:1;}}'
     return {"meta_key": f"{prefix}capabilities", "meta_value": value}
@@ -226,3 +234,59 @@ def test_nobody_chooses_the_id_of_another_as_user_name(
     (found,) = adapted(tmp_path, system, [row]).rows
     assert found["id"] != UUID_OF_ANOTHER
     assert found["identities"] == [{"issuer": ISSUER, "subject": UUID_OF_ANOTHER}]
+
+
+LEFT: list[tuple[str, dict[str, Any], str]] = [
+    ("keycloak", {"id": "k1", "email": ADA, "attributes": {"locale": ["de"], "plan": ["pro"]}},
+     "attributes left behind"),
+    ("keycloak", {"id": "k1", "email": ADA, "requiredActions": ["UPDATE_PASSWORD"]},
+     "required actions left behind"),
+    ("supertokens", {"id": "s1", "userMetadata": {"name": "Ada", "plan": "pro"},
+                     "loginMethods": [{"recipeId": "passwordless", "email": ADA}]},
+     "metadata left behind"),
+    ("clerk", {"id": "user_1", "primary_email_address": ADA, "username": "ada"},
+     "user name left behind"),
+    ("clerk", {"id": "user_1", "primary_email_address": ADA, "unsafe_metadata": {"a": 1}},
+     "unsafe metadata left behind"),
+    ("firebase", {"localId": "a1", "email": ADA, "phoneNumber": "+15550100"},
+     "phone number left behind"),
+    ("cognito", {"Username": "ada", "Attributes": [{"Name": "email", "Value": ADA}],
+                 "UserStatus": "FORCE_CHANGE_PASSWORD"},
+     "status FORCE_CHANGE_PASSWORD left behind"),
+    ("auth0", {"user_id": "auth0|1", "email": ADA},
+     "password hash left behind: no hash in --passwords"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("system", "row", "reason"), LEFT)
+def test_nothing_is_lost_without_being_counted(
+    system: str, row: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    found = adapted(tmp_path, system, [row])
+    assert (len(found.rows), found.left) == (1, {reason: [1]})
+
+
+@pytest.mark.parametrize(
+    ("system", "row"),
+    [
+        ("keycloak", {"id": "k1", "email": ADA, "attributes": {"locale": ["de"]},
+                      "requiredActions": []}),
+        ("clerk", {"id": "user_1", "primary_email_address": ADA, "username": "",
+                   "unsafe_metadata": {}, "private_metadata": {}}),
+        ("cognito", {"Username": "ada", "Attributes": [{"Name": "email", "Value": ADA}],
+                     "UserStatus": "CONFIRMED"}),
+        ("auth0", {"user_id": "google-oauth2|1", "email": ADA, "app_metadata": {"roles": []}}),
+    ],
+)  # fmt: skip
+def test_nothing_is_counted_that_was_not_there(
+    system: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    assert adapted(tmp_path, system, [row]).left == {}
+
+
+def test_a_database_user_of_auth0s_is_counted_unless_the_hash_is_there(tmp_path: Path) -> None:
+    rows = [{"user_id": f"auth0|{n}", "email": f"{n}@example.com"} for n in "ab"]
+    passwords = tmp_path / "passwords"
+    passwords.write_text(json.dumps([{"_id": {"$oid": "b"}, "passwordHash": HASH}]))
+    found = adapted(tmp_path, "auth0", rows, passwords=passwords)
+    assert found.left == {"password hash left behind: no hash in --passwords": [1]}

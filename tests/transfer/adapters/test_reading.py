@@ -47,6 +47,7 @@ def test_passwords_of_another_file_find_their_users_and_those_without_are_named(
     found = adapted(tmp_path, "auth0", _lines(*users), passwords=passwords)
     assert [row.get("password") for row in found.rows] == [None, HASH, None]
     assert found.left == {
+        "password hash left behind: no hash in --passwords": [1, 3],
         "password of a user who is not in the file": [1],
         "password that names no user": [3],
         "password that cannot be read: It is not an object.": [4],

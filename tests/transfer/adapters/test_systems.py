@@ -264,7 +264,7 @@ def test_firebases_csv_has_no_header_and_in_each_width_the_same_columns(
     assert ("disabledAt" in ada, "unverifiedSince" in ada, "claims" in ada) == (
         "role" in rest, True, False
     )  # fmt: skip
-    assert found.left == {FROM_CSV: [1, 2]}
+    assert found.left == {FROM_CSV: [1, 2], "phone number left behind": [1, 2]}
 
 
 def test_a_line_of_firebases_csv_with_other_columns_is_refused(tmp_path: Path) -> None:
