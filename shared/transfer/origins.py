@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -30,6 +31,8 @@ from shared.transfer.sources import Opened, SourceFile, open_source
 
 _BELONG = {
     "hash_config": ("firebase", "supertokens", mapping.NAME),
+    "scheme": (mapping.NAME,),
+    "pepper_env": ("supertokens", mapping.NAME),
     "passwords": ("auth0",),
     "identities": ("supabase",),
     "project": ("firebase",),
@@ -37,6 +40,9 @@ _BELONG = {
     "columns": (mapping.NAME,),
 }
 """The systems that an option is for; the others are for all."""
+_NAMED = {"columns": "map", "scheme": "hash"}
+"""What an option is called that cannot be called so here."""
+_INSTANCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _path = click.Path(path_type=Path)
 
 
@@ -45,6 +51,7 @@ class Origin:
     """The options. Each is one of the command line."""
 
     system: str | None
+    instance: str | None
     hash_config: Path | None
     passwords: Path | None
     identities: Path | None
@@ -60,7 +67,9 @@ class Origin:
         """Open the file at a path. Raises InvalidSource."""
         with open_source(path) as file:
             adapter = self._adapter(self.system)
-            if adapter is None and self.system is None and (found := recognise(file)):
+            if self.system is not None:
+                self._compare_with_marks(command, file, adapter)
+            elif found := recognise(file):
                 adapter = self._adapter(found.adapter.name)
                 command.display.notice(
                     f"The file is taken for {found.adapter.title}'s, by its {found.mark}; "
@@ -83,6 +92,27 @@ class Origin:
         elif self.hash_config or self.pepper_env or self.scheme:
             command.display.notice(checking.UNCHECKED)
 
+    def _compare_with_marks(
+        self, command: Command, file: SourceFile, adapter: Adapter | None
+    ) -> None:
+        """Refuse a file that tells of another system than is named."""
+        try:
+            found = recognise(file)
+        except InvalidSource:  # It could be of several, or of none: the name decides.
+            return
+        if found is None or found.adapter.name == self.system:
+            return
+        tells = f"The file is {found.adapter.title}'s, by its {found.mark}, and --from says "
+        if adapter is None or adapter.name == mapping.NAME:
+            command.display.notice(
+                f"{tells}{self.system}: --from {found.adapter.name} brings what is "
+                f"{found.adapter.title}'s own."
+            )
+        else:
+            raise InvalidSource(
+                f"{tells}{adapter.title}: leave --from out, or say --from {found.adapter.name}."
+            )
+
     def _adapter(self, system: str | None) -> Adapter | None:
         if system in MAPPED:
             return mapping.adapter(mapping.parse_mapping(self.columns or ""))
@@ -94,10 +124,11 @@ class Origin:
         settings = command.settings.credentials
         keys = settings.encryption_keys
         project = self.project or settings.firebase_project_id
-        if adapter.name == "firebase" and project is not None:
+        issuer = f"{SOURCE_ISSUER}{adapter.name}"
+        if self.instance is not None:
+            issuer = f"{issuer}:{self.instance}"
+        elif adapter.name == "firebase" and project is not None:
             issuer = firebase_tokens(project).issuers[0]
-        else:
-            issuer = f"{SOURCE_ISSUER}{adapter.name}"
         hashes = self._hashes(command)
 
         def around(left: LeftBehind) -> Surroundings:
@@ -138,11 +169,31 @@ class Origin:
             )
         for name, systems in _BELONG.items():
             if adapter is not None and name in given and adapter.name not in systems:
-                option = "map" if name == "columns" else name.replace("_", "-")
+                option = _NAMED.get(name, name.replace("_", "-"))
                 raise InvalidSource(
                     f"--{option} does not belong to a file of {adapter.title}: leave it out, or "
                     "name the system with --from."
                 )
+        if given >= {"instance", "project"}:
+            raise click.UsageError(
+                "--instance and --project exclude each other: the ids of a Firebase project are "
+                "its own."
+            )
+        is_mapped = adapter is not None and adapter.name == mapping.NAME
+        if is_mapped and "pepper_env" in given and self.scheme != "devise":
+            raise click.UsageError(
+                "--pepper-env needs --hash devise: other hashes have no pepper of their own, and "
+                "Firebase's signer key comes by --hash-config."
+            )
+
+
+def _instance(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _INSTANCE.fullmatch(value):
+        raise click.UsageError(
+            "--instance is a name of lower case letters, digits and hyphens, such as shop-eu; it "
+            "has 40 characters at most."
+        )
+    return value
 
 
 _OPTIONS = (
@@ -152,6 +203,11 @@ _OPTIONS = (
         type=click.Choice([*SYSTEMS, *MAPPED, OURS]),
         help="The system that the file comes from; csv and json are all others, with --map, and "
         "users is a users file of ours.",
+    ),
+    click.option(
+        "--instance",
+        callback=_instance,
+        help="A name for one of several installations of a system, whose ids are the same numbers.",
     ),
     click.option("--hash-config", type=_path, help="Firebase's password hash parameters."),
     click.option("--passwords", type=_path, help="Auth0's export of password hashes."),

@@ -142,7 +142,7 @@ def test_a_file_that_grows_while_it_is_read_or_is_not_the_plans_writes_nothing(
         (("--from", "csv", "--map", "mail"), "--map takes pairs"),
         (("--from", "clerk", "--map", "email=mail"), "--map does not belong to a file of Clerk"),
         (("--from", "auth0", "--identities", "x"), "--identities does not belong to a file of"),
-        (("--from", "json", "--pepper-env", "NO_SUCH"), "--pepper-env names NO_SUCH"),
+        (("--from", "supertokens", "--pepper-env", "NO_SUCH"), "--pepper-env names NO_SUCH"),
         (("--from", "firebase", "--hash-config", "README.md"), "is not Firebase's hash parameters"),
         (("--from", "auth0", "--passwords", "nowhere"), "There is no file nowhere."),
     ],

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 from shared.errors import InvalidSource
+from shared.formats.counts import count
 from shared.model.user_record import InvalidRow
 from shared.transfer.adapters.adapter import Adapter, Part
 from shared.transfer.adapters.csv_rows import CsvSource, width
@@ -24,6 +26,7 @@ from shared.transfer.sources import Readable, Source, SourceFile, open_source
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _LOOKED_AT = 4096
+_MAX_MODELS = 100
 
 
 class AdaptedFile:
@@ -150,14 +153,24 @@ class AdaptedSource:
         adapter = self._adapter
         self._rows = open_rows(self._main, member=adapter.member, headless=adapter.headless)
         is_checked = False
+        others: Counter[str] = Counter()
+        users = 0
         for row in self._rows.rows():
             if not is_checked:
                 self._check_columns()
                 is_checked = True
+            is_user = not isinstance(row, dict) or adapter.is_user(row)
+            users += is_user
             if not isinstance(row, dict):
                 yield row
-            elif adapter.is_user(row):
+            elif is_user:
                 yield from self._adapted(row, parts)
+            elif isinstance(model := row.get("model"), str) and (
+                model in others or len(others) < _MAX_MODELS
+            ):
+                others[model] += 1
+        if self._rows.rows_read and not users:
+            raise self._no_users(others)
 
     def _adapted(self, row: dict[str, Any], parts: Parts) -> Iterator[Any]:
         person = Person(self._around, self.rows_read)
@@ -176,6 +189,18 @@ class AdaptedSource:
         else:
             person.tell()
             yield adapted
+
+    def _no_users(self, models: Counter[str]) -> InvalidSource:
+        """Make the error for a file in which no row is of a user."""
+        problem = f"none of its {count(self.rows_read, 'row')} is a user of {self._adapter.title}"
+        if not models:
+            return InvalidSource(f"The file cannot be read: {problem}.")
+        likely = sorted(models, key=lambda name: ("user" not in name.lower(), -models[name]))
+        names = ", ".join(f"{name[:60]} ({count(models[name], 'row')})" for name in likely[:10])
+        return InvalidSource(
+            f"The file cannot be read: {problem}. Name the model of users with --model; it has "
+            f"{names}."
+        )
 
     def _check_columns(self) -> None:
         if isinstance(self._rows, CsvSource) and self._rows.columns:

@@ -1,0 +1,139 @@
+"""What a person does wrong with `--from` and its kin: refused, or told, before anything is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.adapted import FILES
+from tests.support.commands import Ended, invoke
+from tests.support.emulator import environment
+from tests.support.transfers import HASH, Target
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+class Shell:
+    """Runs actions on files of other systems."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        self.folder = folder
+        self.source = folder / "export"
+        self.environment = environment(DATABASE_URL=target.server.url(target.name))
+
+    def write(self, content: Any, name: str = "export") -> Path:
+        """Write a file, JSON where it is no bytes."""
+        path = self.folder / name
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return path
+
+    def run(self, *arguments: str, **variables: str) -> Ended:
+        return invoke(
+            (arguments[0], "--source", str(self.source), *arguments[1:]),
+            self.environment | variables,
+        )
+
+    def apply(self, *arguments: str, **variables: str) -> Ended:
+        return self.run("apply", "--yes", "--no-report", *arguments, **variables)
+
+
+@pytest.fixture
+def shell(target: Target, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, target)
+
+
+def _lines(ended: Ended) -> list[str]:
+    return [" ".join(line.split()) for line in ended.output.splitlines()]
+
+
+def _django(number: int, email: str, model: str = "auth.user") -> dict[str, Any]:
+    return {"model": model, "pk": number, "fields": {"email": email, "password": HASH}}
+
+
+@pytest.mark.parametrize(
+    ("system", "file", "sentence"),
+    [
+        ("keycloak", "firebase-users.json", "Firebase's, by its localId, and --from says Keycloak"),
+        ("supabase", "keycloak-realm.json", "is Keycloak's, by its"),
+        ("clerk", "aspnet.csv", "is ASP.NET Identity's, by its"),
+    ],
+)
+def test_a_file_that_tells_of_another_system_than_is_named_is_refused(
+    system: str, file: str, sentence: str, shell: Shell, target: Target
+) -> None:
+    shell.source = FILES / file
+    for run in (shell.run("plan", "--from", system), shell.apply("--from", system)):
+        assert run.code == 2
+        assert sentence in run.error
+    assert not target.users()
+
+
+def test_with_a_mapping_it_is_only_told(shell: Shell) -> None:
+    shell.source = FILES / "wordpress.json"
+    shown = shell.run("plan", "--from", "json", "--map", "email=user_email")
+    assert shown.code == 0
+    assert "and --from says json: --from wordpress brings what is WordPress's own." in shown.error
+
+
+def test_a_file_that_tells_nothing_is_what_it_is_named(shell: Shell) -> None:
+    shell.write([{"id": "1", "email": "ada@example.com"}])
+    assert shell.run("plan", "--from", "supabase").code == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--model", "app.usr")])
+def test_a_dump_without_a_user_of_the_model_names_the_models_that_it_has(
+    options: tuple[str, ...], shell: Shell
+) -> None:
+    session = {"model": "sessions.session", "pk": "x", "fields": {}}
+    shell.write([session, session, _django(1, "ada@example.com", "app.user")])
+    for action in ("plan", "verify"):
+        ended = shell.run(action, "--from", "django", *options)
+        assert ended.code == 2
+        assert (
+            "none of its 3 rows is a user of Django. Name the model of users with --model; it has "
+            "app.user (1 row), sessions.session (2 rows)."
+        ) in ended.error
+    assert shell.run("plan", "--model", "app.user").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--from", "django", "--hash", "devise"), "--hash does not belong to a file of Django"),
+        (("--from", "auth0", "--pepper-env", "PEPPER"), "--pepper-env does not belong to a file"),
+        (("--from", "csv", "--pepper-env", "PEPPER"), "--pepper-env needs --hash devise"),
+        (
+            ("--from", "json", "--hash", "meteor", "--pepper-env", "PEPPER"),
+            "--pepper-env needs --hash devise",
+        ),
+        (("--from", "django", "--instance", "Shop EU"), "--instance is a name of lower case"),
+        (("--from", "firebase", "--instance", "eu", "--project", "x"), "exclude each other"),
+        (("--from", "users", "--instance", "eu"), "name that with --from"),
+    ],
+)
+def test_options_that_would_be_ignored_or_do_harm_are_refused(
+    options: tuple[str, ...], sentence: str, shell: Shell
+) -> None:
+    shell.write([{"email": "ada@example.com", "password": HASH}])
+    ended = shell.run("plan", *options, PEPPER="x")
+    assert ended.code == 2
+    assert sentence in ended.error
+
+
+def test_two_installations_of_a_system_are_told_apart_by_their_names(
+    shell: Shell, target: Target
+) -> None:
+    for name in ("shop", "forum"):
+        shell.write([_django(1, f"ada@{name}.example")])
+        options = ("--from", "django", "--instance", name)
+        assert shell.apply(*options).code == 0
+        assert shell.run("verify", *options).code == 0
+    emails = sorted(columns[0] for columns in target.users().values())
+    assert emails == ["ada@forum.example", "ada@shop.example"]
+    assert sorted(target.psql("SELECT issuer, subject FROM identities")) == [
+        ["urn:ai-coder:source:django:forum", "1"],
+        ["urn:ai-coder:source:django:shop", "1"],
+    ]
