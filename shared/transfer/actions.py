@@ -126,6 +126,11 @@ def backup_(command: Command, source: Path | None) -> None:
 @click.option(
     "--report/--no-report", default=True, help="Write the outcome of every row to a file."
 )
+@click.option(
+    "--addresses-changed",
+    is_flag=True,
+    help="Go on where many users of another system have another address than before.",
+)
 @yes_option
 def apply(
     command: Command,
@@ -134,6 +139,7 @@ def apply(
     plan_sha256: str | None,
     skip_invalid: bool,
     report: bool,
+    addresses_changed: bool,
     yes: bool,
 ) -> None:
     """Import new and changed users in one transaction, verified before the commit."""
@@ -146,6 +152,8 @@ def apply(
         found.require_users()
         if not skip_invalid:
             _refuse_rejected(command, found)
+        if not addresses_changed:
+            found.refuse_changed_addresses()
         if not yes and (found.to_write or migrations):
             command.confirm(question(found, len(migrations), command.place))
         plan_sha256 = found.sha256
@@ -156,6 +164,7 @@ def apply(
             opened,
             plan_sha256=plan_sha256,
             skip_invalid=skip_invalid,
+            addresses_changed=addresses_changed,
             report=report,
         )
     if done.batch:

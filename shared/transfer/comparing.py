@@ -11,16 +11,16 @@ import hashlib
 import json
 import sys
 from array import array
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import count, groupby, repeat
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shared.database.connection import Connection
 from shared.model.user_record import UserRecord
-from shared.transfer import access
+from shared.transfer import access, losses
 from shared.transfer.duplicates import Claims
 from shared.transfer.staging import (
     CHANGED,
@@ -84,6 +84,18 @@ UNION ALL SELECT 'key', row, u.id::text
 UNION ALL SELECT 'email', row, u.id::text
     FROM given JOIN users u ON u.email = given.email AND u.id <> given.id
 """
+_LOST = f"""
+WITH changed AS (
+    SELECT * FROM ROWS FROM (
+        unnest(:rows::integer[]), unnest(:ids::uuid[]), json_array_elements_text(:keys::json),
+        unnest(:passwords::boolean[]), unnest(:factors::boolean[])
+    ) AS changed (row, id, email_key, has_password, has_factor)
+), given AS (
+    SELECT (c->>0)::integer AS row, c->>2 AS issuer, c->>3 AS subject
+    FROM json_array_elements(:identities::json) AS claims (c)
+)
+SELECT kind, row FROM ({losses.losing("changed", "given")}) lost
+"""
 _BROUGHT = """
 SELECT count(DISTINCT r.user_id) FROM import_records r JOIN users u ON u.id = r.user_id
 """
@@ -126,6 +138,8 @@ class Comparison:
         """Indexes of the rows of users who would give their key or address up."""
         self._holders: dict[str, dict[int, str]] = {"identity": {}, "key": {}, "email": {}}
         """By the index of a row, whose an identity, the key or the address of it is."""
+        self._lost: dict[str, array[int]] = defaultdict(lambda: array("Q"))
+        """By what is lost, the indexes of the rows of changed users who lose it."""
         self._overrides: dict[int, _Override] = {}
         self._is_empty = not any(
             table not in self._tables.lacking and is_any(connection, table)
@@ -193,6 +207,10 @@ class Comparison:
         )
         brought = self._connection.execute(self._tables.sql(_BROUGHT))[0][0]
         return int(brought) - (sum(self._brought) - twice)
+
+    def losses(self) -> dict[str, dict[str, Any]]:
+        """Count what changed users lose, as `losses.staged` does."""
+        return losses.counted(self._lost, self._claims.rows, self._overrides)
 
     def report(self, verdicts: Iterable[str]) -> Iterator[Outcome]:
         """Give the rows with these verdicts, by row number."""
@@ -267,22 +285,32 @@ class Comparison:
         places = [n for n in range(len(records)) if self._codes[first + n] in written]
         if places:
             self._find_holders(first, places, records)
+        if changed := [n for n in places if self._codes[first + n] == _CODES[CHANGED]]:
+            self._find_losses(first, changed, records)
         self._waiting = []
+
+    def _find_losses(self, first: int, places: list[int], records: list[UserRecord]) -> None:
+        """Find what users lose whom the rows would change."""
+        for kind, place in self._connection.execute(
+            self._tables.sql(_LOST),
+            rows=_array(places),
+            ids=_array(records[place].id for place in places),
+            keys=json.dumps([records[place].email_key for place in places]),
+            passwords=_array(records[place].password is not None for place in places),
+            factors=_array(records[place].totp_secret is not None for place in places),
+            identities=_claims(places, records),
+        ):
+            self._lost[kind].append(first + place)
 
     def _find_holders(self, first: int, places: list[int], records: list[UserRecord]) -> None:
         """Find whose the addresses and identities are of rows that would be written."""
-        claims = [
-            (place, records[place].id, *pair)
-            for place in places
-            for pair in records[place].identities
-        ]
         for kind, place, user_id in self._connection.execute(
             self._tables.sql(_TAKEN),
             rows=_array(places),
             ids=_array(records[place].id for place in places),
             keys=json.dumps([records[place].email_key for place in places]),
             emails=json.dumps([records[place].email for place in places]),
-            identities=json.dumps(claims),
+            identities=_claims(places, records),
         ):
             self._holders[kind][first + place] = user_id
 
@@ -290,6 +318,17 @@ class Comparison:
 def _array(values: Iterable[object]) -> str:
     """Write values without anything that would have to be quoted."""
     return f"{{{','.join(map(str, values))}}}"
+
+
+def _claims(places: Iterable[int], records: Sequence[UserRecord]) -> str:
+    """Write the identities of rows, each with its place and id."""
+    return json.dumps(
+        [
+            (place, records[place].id, *pair)
+            for place in places
+            for pair in records[place].identities
+        ]
+    )
 
 
 def _places(rows: str | None) -> list[int]:

@@ -24,7 +24,7 @@ from shared.model.user_record import (
     pending_operation,
     revoked_sessions,
 )
-from shared.transfer import access, batches, refusals, staging, writing
+from shared.transfer import access, batches, losses, refusals, staging, writing
 from shared.transfer.comparing import BATCH_ROWS, Comparison
 from shared.transfer.sources import Rows
 from shared.transfer.steps import Event, Outcome, Progress, Ready, commit, timestamp, transaction
@@ -32,6 +32,8 @@ from shared.transfer.time_doubts import TimeDoubts
 
 BATCH_BYTES = 256 * 1024
 """How much is sent to the database at once."""
+FEW_ADDRESSES = 3
+"""How many users of another system may change their addresses without a question."""
 MAX_UNKNOWN_MEMBERS, MAX_SHOWN_LENGTH = 20, 40
 """How many odd names are counted, and how many characters of one are told."""
 OUTDATED = "The source or the database has changed since the plan was made: nothing was written."
@@ -55,6 +57,8 @@ class Plan:
     """Names that no column has, and in how many rows; they stay behind."""
     doubtful_times: dict[str, dict[str, int]]
     """Of rows whose times the source can hardly mean, how many `rows` and the `first` of them."""
+    losses: dict[str, dict[str, Any]]
+    """What changed users have and the source lacks, or another address: `rows` and `examples`."""
     without_password: int
     """Users who come without a password or an identity of a provider, and to whom mail helps."""
     system: str | None
@@ -83,6 +87,17 @@ class Plan:
     def to_write(self) -> int:
         """How many users would be written."""
         return self.counts[staging.NEW] + self.counts[staging.CHANGED]
+
+    def refuse_changed_addresses(self) -> None:
+        """Raise TransferRefused where the users changed seem to be others with the same ids."""
+        changed = self.losses.get(losses.ADDRESS, {"rows": 0})["rows"]
+        if changed > FEW_ADDRESSES and changed * 10 > self.counts[staging.CHANGED]:
+            raise TransferRefused(
+                f"{changed:,} of {count(self.counts[staging.CHANGED], 'changed user')} would get "
+                "another address, so the file may be another installation's, whose users have the "
+                "same ids: give it a name of its own with --instance. If they are the same people, "
+                "say --addresses-changed. Nothing was changed."
+            )
 
     def require_users(self) -> None:
         """Raise RowsRejected where there are rows, and none of them is a valid user."""
@@ -128,6 +143,7 @@ def apply(
     run_by: str,
     plan_sha256: str | None = None,
     skip_invalid: bool = False,
+    addresses_changed: bool = False,
     report: Callable[[bytes], object] | None = None,
 ) -> Generator[Event, None, Applied]:
     """Bring what is new or changed, in one transaction that is proven before it is committed.
@@ -140,6 +156,8 @@ def apply(
         found = yield from _examine(connection, source)
         if plan_sha256 not in (None, found.sha256):
             raise PlanOutdated(OUTDATED)
+        if not addresses_changed:
+            found.refuse_changed_addresses()
         number = 0
         if found.to_write and (skip_invalid or not found.rejected):
             yield Progress("write", found.rows)
@@ -221,7 +239,13 @@ class _Totals:
             yield found
 
     def plan(
-        self, source: Rows, *, decisions_sha256: str, counts: dict[str, int], absent: int
+        self,
+        source: Rows,
+        *,
+        decisions_sha256: str,
+        counts: dict[str, int],
+        absent: int,
+        losses: dict[str, dict[str, Any]],
     ) -> Plan:
         """Give the plan of the source, which was read to its end."""
         decided = f"plan 1 {source.sha256} {decisions_sha256}"
@@ -234,6 +258,7 @@ class _Totals:
             absent=absent,
             unknown_members=dict(self._unknown),
             doubtful_times=self._doubts.found,
+            losses=losses,
             without_password=self._without_password,
             system=source.system,
             stayed=source.stayed,
@@ -263,6 +288,7 @@ def _compare(
             decisions_sha256=comparison.decisions_sha256(),
             counts=comparison.counts(),
             absent=comparison.absent(),
+            losses=comparison.losses(),
         )
         yield from _outcomes(comparison.report, told)
     return plan
@@ -282,6 +308,7 @@ def _examine(connection: Connection, source: Rows) -> Generator[Event, None, Pla
         decisions_sha256=staging.decisions_sha256(connection, counts),
         counts=counts,
         absent=staging.absent(connection),
+        losses=losses.staged(connection) if counts[staging.CHANGED] else {},
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.formats.counts import count
 from shared.formats.timestamps import to_iso
-from shared.transfer import pending_sign_ups, rollback, staging, time_doubts
+from shared.transfer import losses, pending_sign_ups, rollback, staging, time_doubts
 from shared.transfer.batches import Batch
 from shared.transfer.importing import Plan
 from shared.transfer.rollback import RolledBack
@@ -70,6 +70,18 @@ _DOUBTFUL_TIMES = {
     time_doubts.IN_THE_FUTURE: "have a time in the future",
     time_doubts.NO_OFFSET: "have a time without an offset, which is read as UTC",
 }
+_LOSSES = {
+    losses.ADDRESS: ("address changed", "have another address than the user of that id had"),
+    losses.PASSWORD: ("loses password", "changed, and without the password that they have here"),
+    losses.IDENTITY: ("loses identity", "changed, and without an identity that they have here"),
+    losses.FACTOR: ("loses factor", "changed, and without the second factor that they have here"),
+}
+_ASKED = {
+    losses.ADDRESS: "with another address",
+    losses.PASSWORD: "without their password",
+    losses.IDENTITY: "without an identity that they had",
+    losses.FACTOR: "without their second factor",
+}
 TO_ROLL_BACK = {
     rollback.REMOVED: "go: the import brought them",
     rollback.RESTORED: "go back to their previous state",
@@ -123,9 +135,13 @@ class Face:
 
 def question(found: Plan, migrations: int, place: str) -> str:
     """Ask whether to do what a plan says."""
+    lost = ", ".join(f"{it['rows']:,} {_ASKED[kind]}" for kind, it in found.losses.items())
+    first = (
+        f"Among {count(found.counts[staging.CHANGED], 'changed user')}: {lost}. " if lost else ""
+    )
     if not migrations:
-        return f"Write {count(found.to_write, 'user')} to {place}?"
-    first = f"Apply {count(migrations, 'migration')}"
+        return f"{first}Write {count(found.to_write, 'user')} to {place}?"
+    first += f"Apply {count(migrations, 'migration')}"
     return f"{first} and write {count(found.to_write, 'user')} to {place}?"
 
 
@@ -181,6 +197,10 @@ def plan_rows(found: Plan, meanings: dict[str, str]) -> list[tuple[str, object, 
                 "imported before, not in the source; unchanged",
             )
         )
+    rows += [
+        (_LOSSES[kind][0], it["rows"], f"{_LOSSES[kind][1]} ({_examples(it)})")
+        for kind, it in found.losses.items()
+    ]
     rows += [
         (f"“{name}”", number, f"{'has' if number == 1 else 'have'} this member; it is not imported")
         for name, number in found.unknown_members.items()

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from shared.transfer.wording import question
 from tests.support.adapted import FILES
 from tests.support.commands import Ended, invoke
 from tests.support.emulator import environment
-from tests.support.transfers import HASH, Target
+from tests.support.transfers import HASH, Target, user
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -137,3 +138,81 @@ def test_two_installations_of_a_system_are_told_apart_by_their_names(
         ["urn:ai-coder:source:django:forum", "1"],
         ["urn:ai-coder:source:django:shop", "1"],
     ]
+
+
+def test_the_ids_of_another_installation_do_not_overwrite_the_first_ones_people(
+    shell: Shell, target: Target
+) -> None:
+    shell.write([_django(number, f"user{number}@shop.example") for number in range(5)])
+    assert shell.apply("--from", "django").code == 0
+    before = target.users()
+    shell.write([_django(number, f"user{number}@forum.example") for number in range(5)])
+    planned = shell.run("plan")
+    assert planned.code == 0
+    line = "address changed 5 have another address than the user of that id had (rows 1, 2, 3 …)"
+    assert line in _lines(planned)
+    refused = shell.apply()
+    assert refused.code == 1
+    assert "5 of 5 changed users would get another address" in refused.error
+    assert "--instance" in refused.error
+    assert target.users() == before
+    applied = shell.apply("--addresses-changed")
+    assert applied.code == 0
+    assert line in _lines(applied)
+    assert all("forum" in columns[0] for columns in target.users().values())
+
+
+def test_a_few_who_have_moved_are_no_reason_to_ask(shell: Shell, target: Target) -> None:
+    shell.write([_django(number, f"user{number}@example.com") for number in range(5)])
+    assert shell.apply().code == 0
+    moved = [_django(number, f"moved{number}@example.com") for number in range(3)]
+    shell.write(moved)
+    assert shell.apply().code == 0
+    assert sum("moved" in columns[0] for columns in target.users().values()) == 3
+
+
+def test_a_catch_up_that_takes_away_what_was_brought_is_told_in_the_plan(
+    shell: Shell,
+) -> None:
+    google = [{"provider": "google-oauth2", "user_id": "108"}]
+    users = [
+        {"user_id": f"auth0|{number}", "email": f"{number}@example.com", "email_verified": True,
+         "identities": google if number == 2 else []}
+        for number in range(3)
+    ]  # fmt: skip
+    shell.write(users)
+    hashes = [{"_id": {"$oid": str(number)}, "passwordHash": HASH} for number in range(2)]
+    passwords = shell.write("\n".join(map(json.dumps, hashes)).encode(), "passwords")
+    assert shell.apply("--passwords", str(passwords)).code == 0
+    assert "loses" not in shell.run("plan", "--passwords", str(passwords)).output
+    users[2]["identities"] = []
+    shell.write(users)
+    told = _lines(shell.run("plan"))
+    assert "loses password 2 changed, and without the password that they have here (rows 1, 2)" in (
+        told
+    )
+    assert "loses identity 1 changed, and without an identity that they have here (row 3)" in told
+
+
+def test_the_question_repeats_what_is_lost(target: Target) -> None:
+    target.apply([user(1), user(2), user(3)])
+    found, _ = target.plan(
+        [user(number, password=None, emailVerifiedAt="2024-01-01T00:00:00Z") for number in (1, 2)]
+        + [user(3, name="Other")]
+    )
+    assert question(found, 0, "here") == (
+        "Among 3 changed users: 2 without their password. Write 3 users to here?"
+    )
+    assert question(found, 1, "here").endswith(
+        "without their password. Apply 1 migration and write 3 users to here?"
+    )
+
+
+def test_a_second_factor_that_a_forgotten_key_takes_away_is_told(shell: Shell) -> None:
+    row = {"email": "ada@example.com", "password": HASH, "totp": "JBSWY3DPEHPK3PXPJBSWY3DP"}
+    shell.write([row])
+    assert shell.apply("--from", "json", ENCRYPTION_KEY=KEY).code == 0
+    line = "loses factor 1 changed, and without the second factor that they have here (row 1)"
+    planned, applied = shell.run("plan", "--from", "json"), shell.apply("--from", "json")
+    assert line in _lines(planned)
+    assert line in _lines(applied)
