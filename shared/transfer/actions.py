@@ -98,6 +98,7 @@ def plan(command: Command, source: Path | None, origin: Origin) -> None:
     command.display.result(**found.to_json(), migrations=migrations)
     _refuse_rejected(command, found)
     command.display.text(_after_plan(command, found, migrations))
+    origin.remind(command)
 
 
 @action(transfer)
@@ -154,11 +155,13 @@ def apply(
             _refuse_rejected(command, found)
         if not addresses_changed:
             found.refuse_changed_addresses()
+        origin.remind(command)
         if not yes and (found.to_write or migrations):
             command.confirm(question(found, len(migrations), command.place))
         plan_sha256 = found.sha256
     command.bring_schema_up_to_date(access.IMPORT)
     with origin.open(command, path) as opened:
+        origin.remind(command)
         done, written = _apply(
             command,
             opened,

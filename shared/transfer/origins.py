@@ -66,6 +66,8 @@ class Origin:
     def open(self, command: Command, path: Path) -> Iterator[Opened]:
         """Open the file at a path. Raises InvalidSource."""
         with open_source(path) as file:
+            if file.is_empty:
+                raise InvalidSource(f"The file {path} is empty.")
             adapter = self._adapter(self.system)
             if self.system is not None:
                 self._compare_with_marks(command, file, adapter)
@@ -82,14 +84,17 @@ class Origin:
                 yield self._adapted(command, file, adapter)
 
     def check(self, command: Command, path: Path) -> None:
-        """Check the password that is to be checked, or warn where one should be.
+        """Check the password that is to be checked.
 
         Raises TransferRefused, UsageError and InvalidSource.
         """
         if self.check_email is not None:
             with self.open(command, path) as source:
                 checking.check(command, source.source(), self.check_email)
-        elif self.hash_config or self.pepper_env or self.scheme:
+
+    def remind(self, command: Command) -> None:
+        """Warn where no password was checked, and one should be."""
+        if self.check_email is None and (self.hash_config or self.pepper_env or self.scheme):
             command.display.notice(checking.UNCHECKED)
 
     def _compare_with_marks(

@@ -43,10 +43,10 @@ FOREIGN = {
     b"\xff\xfe": _UTF_16, b"\xfe\xff": _UTF_16, b"[\0": _UTF_16, b"{\0": _UTF_16, b"\0[": _UTF_16,
     b"\0{": _UTF_16,
     b"\x1f\x8b": _PACKED, b"PK\3\4": _PACKED, b"BZh": _PACKED, b"\xfd7zXZ": _PACKED,
-    b"\x28\xb5\x2f\xfd": _PACKED,
+    b"\x28\xb5\x2f\xfd": _PACKED, b"%PDF": "a PDF; export the users as JSON or CSV",
 }  # fmt: skip
 """What is often given instead, by its first bytes."""
-_FORMS = 'Write an array of users, {"users": […]}, or one user a line.'
+NOT_UTF_8 = "not in UTF-8; if it is Latin-1, convert the file: iconv -f WINDOWS-1252 -t UTF-8"
 _DEEPEST = MAX_DEPTH + 2
 """Of a buffer: its rows may stand in an array, and that in an object."""
 _TOO_LONG = f"is longer than {ROW_MAX_LENGTH:,} characters"
@@ -168,6 +168,11 @@ class SourceFile:
     def copy_rows(self, numbers: Iterable[int], write: Callable[[bytes], object]) -> None:
         """Write the rows with these numbers as they stand, in a file that can be read again."""
         copy_rows(self.source(), numbers, write)
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing in it."""
+        return self._first.st_size == 0
 
     @property
     def modified(self) -> float:
@@ -350,7 +355,7 @@ class Source:
                 raise self._invalid(f"names {name} a second time")
             is_found = self.is_in_object = True
             if self._peek() != "[":
-                raise _wrong_form(f"its {name} are not an array")
+                raise self._wrong_form(f"its {name} are not an array")
             yield from self._array()
         if is_found:
             return
@@ -361,9 +366,9 @@ class Source:
             yield InvalidRow(f"The line {_TOO_LONG}.")
             yield from self._lines()
         elif self._peek() == "{":
-            raise _wrong_form("its objects do not stand one on a line")
+            raise self._wrong_form("its objects do not stand one on a line")
         else:
-            raise _wrong_form(f"it is one object, and has no array of {self._member}")
+            raise self._wrong_form(f"it is one object, and has no array of {self._member}")
 
     def _each_member(self) -> Iterator[object]:
         """Give the name of each member of an object; the value is to be read before the next."""
@@ -517,7 +522,7 @@ class Source:
         try:
             text = self._decoder.decode(chunk, final=self._ended)
         except UnicodeDecodeError:
-            raise self._invalid("is not in UTF-8") from None
+            raise self._invalid(f"is {NOT_UTF_8}") from None
         if self._ended:
             return False
         self._hash.update(chunk)
@@ -556,9 +561,11 @@ class Source:
         row = f"row {self.rows_read}, " if self.rows_read else ""
         return InvalidSource(f"The file cannot be read: {row}line {self._current_line} {problem}.")
 
-
-def _wrong_form(problem: str) -> InvalidSource:
-    return InvalidSource(f"The file cannot be read: {problem}. {_FORMS}")
+    def _wrong_form(self, problem: str) -> InvalidSource:
+        remedy = f'Write {{"{self._member}": […]}}.'
+        if self._member == "users":
+            remedy = 'Write an array of users, {"users": […]}, or one user a line.'
+        return InvalidSource(f"The file cannot be read: {problem}. {remedy}")
 
 
 def _is_certain(error: json.JSONDecodeError) -> bool:

@@ -216,3 +216,70 @@ def test_a_second_factor_that_a_forgotten_key_takes_away_is_told(shell: Shell) -
     planned, applied = shell.run("plan", "--from", "json"), shell.apply("--from", "json")
     assert line in _lines(planned)
     assert line in _lines(applied)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "sentence"),
+    [
+        (b"", (), "export is empty."),
+        (b"%PDF-1.7 x\n", (), "it is a PDF; export the users as JSON or CSV"),
+        (b"%PDF-1.7 x\n", ("--from", "csv"), "it is a PDF"),
+        ("mail,name\na@b.example,Zo\xeb\n".encode("latin-1"), (), "iconv -f WINDOWS-1252 -t UTF-8"),
+        ('[{"email": "Zo\xeb"}]'.encode("latin-1"), (), "iconv -f WINDOWS-1252 -t UTF-8"),
+        (b"mail;name\nx;y\n", (), "line 1 has semicolons between its cells; write commas there"),
+        (b"email\tname\nx\ty\n", ("--from", "csv"), "line 1 has tabs between its cells"),
+        (
+            b'{"users": []}',
+            ("--from", "better-auth"),
+            'has no array of account. Write {"account": [\u2026]}.',
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_by_what_it_is(
+    content: bytes, options: tuple[str, ...], sentence: str, shell: Shell
+) -> None:
+    shell.write(content)
+    ended = shell.run("plan", *options)
+    assert ended.code == 2
+    assert sentence in ended.error
+
+
+def test_of_two_files_the_one_at_fault_is_named(shell: Shell) -> None:
+    shell.source = FILES / "auth0-users.ndjson"
+    other = shell.write(b"[{", "passwords")
+    for content, sentence in ((b"[{", "breaks off"), (b"%PDF-", "it is a PDF")):
+        other.write_bytes(content)
+        refused = shell.run("plan", "--passwords", str(other))
+        assert refused.code == 2
+        assert "--passwords: The file cannot be read: " in refused.error
+        assert sentence in refused.error
+    shell.source = shell.folder / "nowhere"
+    assert f"There is no file {shell.source}." in shell.run("plan", "--from", "csv").error
+
+
+def test_that_no_password_was_checked_is_said_after_a_plan_alone(shell: Shell) -> None:
+    options = ("--from", "json", "--hash", "meteor")
+    shell.write(b"[{")
+    assert "No password was checked" not in shell.run("plan", *options).error
+    shell.write([{"email": "ada@example.com", "password": HASH}])
+    for shown in (shell.run("plan", *options), shell.apply(*options)):
+        assert shown.code == 0
+        assert "No password was checked" in shown.error
+
+
+def test_a_quote_within_a_cell_swallows_no_other_row(shell: Shell) -> None:
+    rows = ['a@b.example,the 5" disk', "c@d.example,", 'e@f.example,another "', "g@h.example,"]
+    shell.write("\n".join(["email,name", *rows, ""]).encode())
+    assert "new 4 new, to be written" in _lines(shell.run("plan", "--from", "csv"))
+
+
+def test_a_row_that_could_not_be_adapted_is_kept_beside_what_is_wrong_with_it(
+    shell: Shell,
+) -> None:
+    bad = {"email": "ada@example.com", "roles": {"a": 1}}
+    shell.write([bad, {"email": "bob@example.com"}])
+    applied = shell.apply("--from", "json", "--skip-invalid", "--json")
+    (path,) = json.loads(applied.output.splitlines()[-1])["files"]
+    assert json.loads(Path(path).read_bytes()) == [
+        {"row": 1, "problem": "The roles are not a list of texts.", "source": bad}
+    ]

@@ -1,6 +1,7 @@
 """Reads the rows of a CSV file as a stream (RFC 4180): a row has bounds, and a bad one costs none.
 
-A record ends where a line does and the quotes so far are even. So a row that is too long, or whose
+A record ends where a line does and no quoted cell is open. A cell is quoted that begins with a
+quote; in any other it is a character (a 5" disk). So a row that is too long, or whose
 quotes are wrong, is passed over, and the next one begins where it should.
 """
 
@@ -9,15 +10,19 @@ from __future__ import annotations
 import codecs
 import csv
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shared.errors import InvalidSource
 from shared.model.user_record import InvalidRow
-from shared.transfer.sources import FOREIGN, ROW_MAX_LENGTH, Readable
+from shared.transfer.sources import FOREIGN, NOT_UTF_8, ROW_MAX_LENGTH, Readable
 
 _PART = 64 * 1024
 _MAX_COLUMNS = 1000
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+_OPENS = re.compile(r'(?:^|(?<=,))"')
+_WITHIN_QUOTES = re.compile(r'[^"]*+(?:""[^"]*+)*+')
 
 
 class CsvSource:
@@ -61,6 +66,10 @@ class CsvSource:
             names = [name.strip() for name in _cells(record)]
         except csv.Error:
             raise self._invalid("is no header of a CSV file") from None
+        if len(names) == 1:
+            for mark, marks in _SEPARATORS.items():
+                if mark in names[0]:
+                    raise self._invalid(f"has {marks} between its cells; write commas there")
         if len(set(names)) < len(names):
             raise self._invalid("names a column twice")
         if len(names) > _MAX_COLUMNS or not all(map(str.isprintable, names)):
@@ -84,10 +93,11 @@ class CsvSource:
 
     def _records(self) -> Iterator[str | InvalidRow]:
         parts: list[str] = []
-        length = quotes = lines = 0
+        length = lines = 0
+        is_open = False
         for piece in self._pieces():
             self._line = self._line if length else lines + 1
-            quotes += piece.count('"')
+            is_open = _is_open_behind(piece, is_open=is_open)
             length += len(piece)
             if length > ROW_MAX_LENGTH:
                 parts.clear()
@@ -96,10 +106,10 @@ class CsvSource:
             if not piece.endswith("\n"):
                 continue
             lines += 1
-            if quotes % 2 == 0:
+            if not is_open:
                 yield from _whole(parts, length)
-                parts, length, quotes = [], 0, 0
-        if quotes % 2:
+                parts, length = [], 0
+        if is_open:
             self.rows_read += 1
             raise self._invalid("opens a quote that does not end")
         yield from _whole(parts, length)
@@ -113,10 +123,7 @@ class CsvSource:
             try:
                 lines = decoder.decode(chunk, final=not chunk).split("\n")
             except UnicodeDecodeError:
-                raise self._invalid(
-                    "or one soon after it is not in UTF-8; if it is Latin-1, convert the file: "
-                    "iconv -f WINDOWS-1252 -t UTF-8"
-                ) from None
+                raise self._invalid(f"or one soon after it is {NOT_UTF_8}") from None
             if len(lines) > 1:
                 yield f"{rest}{lines[0]}\n"
                 for line in lines[1:-1]:
@@ -160,6 +167,24 @@ def _whole(parts: list[str], length: int) -> Iterator[str | InvalidRow]:
         yield InvalidRow(f"It is longer than {ROW_MAX_LENGTH:,} characters.")
     elif record := "".join(parts).strip("\r\n"):
         yield record
+
+
+def _is_open_behind(piece: str, *, is_open: bool) -> bool:
+    """Tell whether a quoted cell is open at the end of a piece, as one was at its beginning."""
+    if '"' not in piece:
+        return is_open
+    position = 0
+    while True:
+        if not is_open:
+            opening = _OPENS.search(piece, position)
+            if opening is None:
+                return False
+            position = opening.end()
+        within = _WITHIN_QUOTES.match(piece, position)
+        assert within
+        if within.end() == len(piece):
+            return True
+        position, is_open = within.end() + 1, False
 
 
 def _cells(record: str) -> list[str]:

@@ -59,8 +59,9 @@ class AdaptedFile:
         before = b"[\n  "
         for row in source.rows():
             if source.rows_read in wanted:
-                problem = {"row": source.rows_read, "problem": str(row)}
-                text = json.dumps(problem if isinstance(row, InvalidRow) else row, default=str)
+                if isinstance(row, InvalidRow):
+                    row = {"row": source.rows_read, "problem": str(row), "source": source.original}
+                text = json.dumps(row, default=str)
                 write(before + text.encode())
                 before = b",\n  "
         write(b"\n]\n")
@@ -84,6 +85,8 @@ class AdaptedSource:
         self._others = others
         self._rows: Source | CsvSource | None = None
         self._digests: list[str] = []
+        self.original: Any = None
+        """The last row as the file has it; an InvalidRow where it cannot be understood."""
         self.system: str | None = adapter.name
         self.stayed = 0
         """Rows of users who do not come along."""
@@ -127,12 +130,19 @@ class AdaptedSource:
 
     def _collect(self, part: Part, parts: Parts, stack: ExitStack) -> None:
         """Read what belongs to users."""
-        file = self._main
-        if part.option is not None:
-            path = self._others.get(part.option)
-            if path is None:
-                return
-            file = stack.enter_context(open_source(path))
+        if part.option is None:
+            self._collect_from(self._main, part, parts)
+            return
+        path = self._others.get(part.option)
+        if path is None:
+            return
+        try:
+            rows = self._collect_from(stack.enter_context(open_source(path)), part, parts)
+        except InvalidSource as problem:
+            raise InvalidSource(f"--{part.option}: {problem.sentence}") from problem
+        self._digests.append(rows.sha256)
+
+    def _collect_from(self, file: SourceFile, part: Part, parts: Parts) -> Source | CsvSource:
         rows = open_rows(file, member=part.member or self._adapter.member)
         for row in rows.rows():
             try:
@@ -146,8 +156,7 @@ class AdaptedSource:
                 fault = f"cannot be read: {problem}"
             if part.is_apart:
                 self._left.note(f"{part.kinds[0]} that {fault}", rows.rows_read)
-        if part.option is not None:
-            self._digests.append(rows.sha256)
+        return rows
 
     def _users(self, parts: Parts) -> Iterator[Any]:
         adapter = self._adapter
@@ -159,6 +168,7 @@ class AdaptedSource:
             if not is_checked:
                 self._check_columns()
                 is_checked = True
+            self.original = row
             is_user = not isinstance(row, dict) or adapter.is_user(row)
             users += is_user
             if not isinstance(row, dict):

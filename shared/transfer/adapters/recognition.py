@@ -12,7 +12,7 @@ from shared.transfer.adapters.adapter import Adapter
 from shared.transfer.adapters.csv_rows import CsvSource, width
 from shared.transfer.adapters.reading import beginning, is_csv, open_rows
 from shared.transfer.adapters.systems import SYSTEMS
-from shared.transfer.sources import Source, SourceFile
+from shared.transfer.sources import FOREIGN, Source, SourceFile
 
 _LOOKED_AT_ROWS, _LOOKED_AT_BYTES = 20, 1024 * 1024
 
@@ -30,11 +30,15 @@ def recognise(file: SourceFile) -> Recognised | None:
     Raises InvalidSource where it could be of two, or is CSV of none.
     """
     start = beginning(file)
+    if start.startswith(tuple(FOREIGN)):
+        return None  # Whoever reads it says what it is.
     found = _of_names(file) or _headless(start)
     if len(found) > 1:
         names = " or ".join(it.adapter.title for it in found)
         raise InvalidSource(f"The file could be {names}'s: name the system with --from.")
     if not found and is_csv(start):
+        next(CsvSource(_Start(file)).rows(), None)  # What is wrong with it is the nearer reason.
+        file.rewind()
         raise InvalidSource(
             "The file is neither JSON nor the CSV of a system that is recognised: name it with "
             "--from, or say with --from csv --map which column is what."
