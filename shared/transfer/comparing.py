@@ -12,7 +12,7 @@ import json
 import sys
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from heapq import merge
 from itertools import count, groupby, repeat
 from operator import itemgetter
@@ -86,15 +86,14 @@ UNION ALL SELECT 'email', row, u.id::text
 """
 _LOST = f"""
 WITH changed AS (
-    SELECT * FROM ROWS FROM (
+    SELECT row, id, email_key, has_password, has_factor, identities::jsonb AS identities
+    FROM ROWS FROM (
         unnest(:rows::integer[]), unnest(:ids::uuid[]), json_array_elements_text(:keys::json),
-        unnest(:passwords::boolean[]), unnest(:factors::boolean[])
-    ) AS changed (row, id, email_key, has_password, has_factor)
-), given AS (
-    SELECT (c->>0)::integer AS row, c->>2 AS issuer, c->>3 AS subject
-    FROM json_array_elements(:identities::json) AS claims (c)
+        unnest(:passwords::boolean[]), unnest(:factors::boolean[]),
+        json_array_elements(:identities::json)
+    ) AS changed (row, id, email_key, has_password, has_factor, identities)
 )
-SELECT kind, row FROM ({losses.losing("changed", "given")}) lost
+SELECT kind, row FROM ({losses.losing("changed")}) lost
 """
 _BROUGHT = """
 SELECT count(DISTINCT r.user_id) FROM import_records r JOIN users u ON u.id = r.user_id
@@ -298,19 +297,24 @@ class Comparison:
             keys=json.dumps([records[place].email_key for place in places]),
             passwords=_array(records[place].password is not None for place in places),
             factors=_array(records[place].totp_secret is not None for place in places),
-            identities=_claims(places, records),
+            identities=json.dumps([records[place].identities for place in places]),
         ):
             self._lost[kind].append(first + place)
 
     def _find_holders(self, first: int, places: list[int], records: list[UserRecord]) -> None:
         """Find whose the addresses and identities are of rows that would be written."""
+        claims = [
+            (place, records[place].id, *pair)
+            for place in places
+            for pair in records[place].identities
+        ]
         for kind, place, user_id in self._connection.execute(
             self._tables.sql(_TAKEN),
             rows=_array(places),
             ids=_array(records[place].id for place in places),
             keys=json.dumps([records[place].email_key for place in places]),
             emails=json.dumps([records[place].email for place in places]),
-            identities=_claims(places, records),
+            identities=json.dumps(claims),
         ):
             self._holders[kind][first + place] = user_id
 
@@ -318,17 +322,6 @@ class Comparison:
 def _array(values: Iterable[object]) -> str:
     """Write values without anything that would have to be quoted."""
     return f"{{{','.join(map(str, values))}}}"
-
-
-def _claims(places: Iterable[int], records: Sequence[UserRecord]) -> str:
-    """Write the identities of rows, each with its place and id."""
-    return json.dumps(
-        [
-            (place, records[place].id, *pair)
-            for place in places
-            for pair in records[place].identities
-        ]
-    )
 
 
 def _places(rows: str | None) -> list[int]:

@@ -17,24 +17,23 @@ ADDRESS, PASSWORD, IDENTITY, FACTOR = "address", "password", "identity", "second
 MAX_EXAMPLES = 3
 
 
-def losing(staged: str, given: str) -> str:
+def losing(staged: str) -> str:
     """Write the SELECT of row and `kind`, once for each loss.
 
-    Its relations: `staged`, of changed rows with `has_password` and `has_factor`, and `given`,
-    their identities. ADDRESS is of those alone whose id was made of another system's: it may be
-    somebody else's, who had the same id in another installation.
+    `staged` is a relation of changed rows, with `has_password`, `has_factor` and their identities
+    as pairs. ADDRESS is of those alone whose id was made of another system's: it may be somebody
+    else's, who had the same id in another installation.
     """
     return f"""
 SELECT row, unnest(array_remove(ARRAY[
     CASE WHEN u.email_key <> s.email_key AND EXISTS (
-        SELECT FROM {given} g WHERE g.row = s.row AND starts_with(g.issuer, '{SOURCE_ISSUER}')
+        SELECT FROM jsonb_array_elements(s.identities) pair
+        WHERE starts_with(pair->>0, '{SOURCE_ISSUER}')
     ) THEN '{ADDRESS}' END,
     CASE WHEN u.password IS NOT NULL AND NOT s.has_password THEN '{PASSWORD}' END,
     CASE WHEN EXISTS (
-        SELECT FROM identities held WHERE held.user_id = u.id AND NOT EXISTS (
-            SELECT FROM {given} g
-            WHERE (g.row, g.issuer, g.subject) = (s.row, held.issuer, held.subject)
-        )
+        SELECT FROM identities held WHERE held.user_id = u.id
+            AND jsonb_build_array(jsonb_build_array(issuer, subject)) <@ s.identities IS NOT TRUE
     ) THEN '{IDENTITY}' END,
     CASE WHEN u.totp_secret IS NOT NULL AND NOT s.has_factor THEN '{FACTOR}' END
 ], NULL)) AS kind
@@ -44,12 +43,12 @@ FROM {staged} s JOIN users u ON u.id = s.id
 
 _STAGED = """(
     SELECT row, id, email_key, password IS NOT NULL AS has_password,
-        totp_secret IS NOT NULL AS has_factor
+        totp_secret IS NOT NULL AS has_factor, identities
     FROM staged_users WHERE verdict = 'changed'
 )"""
 _COUNTED = f"""
 SELECT kind, count(*), array_to_json((array_agg(row ORDER BY row))[1:{MAX_EXAMPLES}])
-FROM ({losing(_STAGED, "staged_identities")}) lost GROUP BY kind
+FROM ({losing(_STAGED)}) lost GROUP BY kind
 """
 
 
