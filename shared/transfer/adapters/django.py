@@ -17,11 +17,9 @@ _KINDS = {"account.emailaddress": ADDRESS, "socialaccount.socialaccount": ACCOUN
 
 def _adapt(row: Row, person: Person, found: Found) -> None:
     fields = members(row, "fields")
-    key = row.get("pk")
-    if key is None:
-        person.had_id(text(fields, "username"), is_chosen=True)
-    else:
-        person.had_id(as_key(key))
+    if (key := row.get("pk")) is None and (name := text(fields, "username")) is not None:
+        key = [name]  # As natural keys are written: users choose it, and could choose a number.
+    person.had_id(None if key is None else as_key(key))
     addresses = [members(it, "fields") for it in found.get(ADDRESS, ())]
     primary = sorted(addresses, key=lambda it: not flag(it, "primary"))
     person.email = next(filter(None, [text(it, "email") for it in [fields, *primary]]), None)

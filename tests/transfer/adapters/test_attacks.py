@@ -221,19 +221,21 @@ def test_a_creation_that_is_no_time_is_blamed_and_nothing_that_follows_from_it(
         parse(found)
 
 
-@pytest.mark.parametrize(
-    ("system", "row"),
-    [
-        ("django", {"model": "auth.user", "fields": {"username": UUID_OF_ANOTHER, "email": ADA}}),
-        ("cognito", {"cognito:username": UUID_OF_ANOTHER, "email": ADA}),
-    ],
-)
-def test_nobody_chooses_the_id_of_another_as_user_name(
-    system: str, row: dict[str, Any], tmp_path: Path
-) -> None:
-    (found,) = adapted(tmp_path, system, [row]).rows
+def test_nobody_chooses_the_id_of_another_as_user_name(tmp_path: Path) -> None:
+    row = {"cognito:username": UUID_OF_ANOTHER, "email": ADA}
+    (found,) = adapted(tmp_path, "cognito", [row]).rows
     assert found["id"] != UUID_OF_ANOTHER
     assert found["identities"] == [{"issuer": ISSUER, "subject": UUID_OF_ANOTHER}]
+
+
+@pytest.mark.parametrize("key", [17, UUID_OF_ANOTHER])
+def test_nor_a_primary_key_in_django(key: object, tmp_path: Path) -> None:
+    fields = {"username": str(key), "email": ADA}
+    rows = [{"model": "auth.user", "pk": key, "fields": {"email": EVE}},
+            {"model": "auth.user", "fields": fields}]  # fmt: skip
+    of_key, of_name = adapted(tmp_path, "django", rows).rows
+    assert of_key["id"] != of_name["id"]
+    assert of_name["identities"] == [{"issuer": ISSUER, "subject": f'["{key}"]'}]
 
 
 LEFT: list[tuple[str, dict[str, Any], str]] = [
