@@ -95,10 +95,10 @@ def plan(command: Command, source: Path | None, origin: Origin) -> None:
     path = command.source(source)
     origin.check(command, path)
     found, migrations = _plan(command, path, origin)
+    origin.remind(command)
     command.display.result(**found.to_json(), migrations=migrations)
     _refuse_rejected(command, found)
     command.display.text(_after_plan(command, found, migrations))
-    origin.remind(command)
 
 
 @action(transfer)

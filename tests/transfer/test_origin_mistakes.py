@@ -265,6 +265,8 @@ def test_that_no_password_was_checked_is_said_after_a_plan_alone(shell: Shell) -
     for shown in (shell.run("plan", *options), shell.apply(*options)):
         assert shown.code == 0
         assert "No password was checked" in shown.error
+    events = shell.run("plan", *options, "--json").output.splitlines()
+    assert json.loads(events[-1])["event"] == "result"
 
 
 def test_a_quote_within_a_cell_swallows_no_other_row(shell: Shell) -> None:

@@ -340,6 +340,7 @@ def test_whatever_a_row_holds_it_comes_stays_or_is_refused_alone(
     if system == "django":
         rows = [{"model": "auth.user", "fields": row} | row for row in rows]
         rows += [{"model": "account.emailaddress", "fields": row, "pk": 1} for row in parts]
+        rows.append({"model": "auth.user", "fields": {}})  # A dump without a user is refused.
     found = adapted(tmp_path, system, {SYSTEMS[system].member: rows, "account": parts})
     for row in found.rows:
         if not isinstance(row, InvalidRow):
