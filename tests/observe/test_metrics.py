@@ -162,7 +162,7 @@ def test_an_outage_shows_and_its_end_too(on_postgres: Emulator, relay: Relay) ->
 
 _HAS_CLEANED_UP = """
 SELECT FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app'
-AND state = 'idle' AND query LIKE '%pending_email_keys%'
+AND state = 'idle' AND query LIKE '%event_hours%'
 """
 """The connection's last statement is the last one of cleaning up."""
 
