@@ -43,14 +43,14 @@ class AdaptedFile:
     ) -> None:
         """Take the open file of users, and the paths of the others by their options."""
         self.path = main.path
-        self._main = main
-        self._adapter = adapter
-        self._around = around
-        self._others = others
+        self.main = main
+        self.adapter = adapter
+        self.around = around
+        self.others = others
 
     def source(self) -> AdaptedSource:
         """Begin at the beginning."""
-        return AdaptedSource(self._main, self._adapter, self._around, self._others)
+        return AdaptedSource(self)
 
     def copy_rows(self, numbers: Iterable[int], write: Callable[[bytes], object]) -> None:
         """Write the rows with these numbers as a users file has them, to be corrected and read."""
@@ -70,24 +70,16 @@ class AdaptedFile:
 class AdaptedSource:
     """The rows of another system's file, once."""
 
-    def __init__(
-        self,
-        main: SourceFile,
-        adapter: Adapter,
-        around: Callable[[LeftBehind], Surroundings],
-        others: Mapping[str, Path],
-    ) -> None:
+    def __init__(self, file: AdaptedFile) -> None:
         """Read nothing yet."""
-        self._main = main
-        self._adapter = adapter
+        self._main, self._adapter, self._others = file.main, file.adapter, file.others
         self._left = LeftBehind()
-        self._around = around(self._left)
-        self._others = others
+        self._around = file.around(self._left)
         self._rows: Source | CsvSource | None = None
         self._digests: list[str] = []
         self.original: Any = None
         """The last row as the file has it; an InvalidRow where it cannot be understood."""
-        self.system: str | None = adapter.name
+        self.system: str | None = file.adapter.name
         self.stayed = 0
         """Rows of users who do not come along."""
 

@@ -84,40 +84,33 @@ def seconds(time: str | int | None) -> float | None:
     return None if found is None else found.timestamp()
 
 
-def objects(row: Row, *names: str) -> list[Row]:
-    """Give the first of these members that is there: a list of objects, or JSON of one."""
-    for name in names:
-        value = _parsed(row, name)
-        if value is None:
-            continue
-        if not isinstance(value, list) or not all(isinstance(it, dict) for it in value):
-            raise InvalidRow(f"The {name} is not a list of objects.")
-        return value
-    return []
+def objects(row: Row, name: str) -> list[Row]:
+    """Give a member that is a list of objects, or JSON of one. Raises InvalidRow."""
+    return _list(row, name, dict, "objects")
 
 
-def texts(row: Row, *names: str) -> list[str]:
-    """Give the first of these members that is there: a list of texts, or JSON of one."""
-    for name in names:
-        value = _parsed(row, name)
-        if value is None:
-            continue
-        if not isinstance(value, list) or not all(isinstance(it, str) for it in value):
-            raise InvalidRow(f"The {name} is not a list of texts.")
-        return value
-    return []
+def texts(row: Row, name: str) -> list[str]:
+    """Give a member that is a list of texts, or JSON of one. Raises InvalidRow."""
+    return _list(row, name, str, "texts")
 
 
-def members(row: Row, *names: str) -> Row:
-    """Give the first of these members that is there: an object, or JSON of one."""
-    for name in names:
-        value = _parsed(row, name)
-        if value is None:
-            continue
-        if not isinstance(value, dict):
-            raise InvalidRow(f"The {name} is not an object.")
-        return value
-    return {}
+def _list(row: Row, name: str, kind: type, called: str) -> list[Any]:
+    value = _parsed(row, name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(it, kind) for it in value):
+        raise InvalidRow(f"The {name} is not a list of {called}.")
+    return value
+
+
+def members(row: Row, name: str) -> Row:
+    """Give a member that is an object, or JSON of one. Raises InvalidRow."""
+    value = _parsed(row, name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRow(f"The {name} is not an object.")
+    return value
 
 
 def full_name(row: Row, first: str, last: str) -> str | None:
