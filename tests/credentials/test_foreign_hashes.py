@@ -102,15 +102,15 @@ def _agrees(password: str, other: str, written: str) -> None:
     assert HASHER.verify(other, stored) == (other == password)
 
 
-class _CheapArgon2(hashers.Argon2PasswordHasher):  # type: ignore[misc]
+class _CheapArgon2(hashers.Argon2PasswordHasher):  # type: ignore[misc]  # no types
     time_cost, memory_cost, parallelism = 1, 64, 2
 
 
-class _CheapBcrypt(hashers.BCryptSHA256PasswordHasher):  # type: ignore[misc]
+class _CheapBcrypt(hashers.BCryptSHA256PasswordHasher):  # type: ignore[misc]  # no types
     rounds = 4
 
 
-class _CheapScrypt(hashers.ScryptPasswordHasher):  # type: ignore[misc]
+class _CheapScrypt(hashers.ScryptPasswordHasher):  # type: ignore[misc]  # no types
     work_factor = 2**4
 
 
@@ -387,7 +387,7 @@ class Load:
 
     def matches(self, _: str, stored: ForeignHash, __: tuple[str, ...]) -> bool:
         with self._running(stored.memory):
-            time.sleep(0.005)
+            time.sleep(0.005)  # So that several run at once.
         return True
 
 
@@ -510,7 +510,7 @@ def test_a_big_one_is_served_before_small_ones_that_came_later() -> None:
             big = pool.submit(take, 99)
             _wait_for(budget._next.locked)
             small = [pool.submit(take, 1) for _ in range(2)]
-            time.sleep(0.02)
+            time.sleep(0.02)  # In which a small one would have overtaken.
             assert order == []
         for future in (big, *small):
             future.result(timeout=60)

@@ -75,6 +75,7 @@ def test_whatever_was_committed_by_the_time_that_is_told_is_read(pair: Pair) -> 
             found, as_of = _read(replica, "SELECT coalesce(json_agg(id), '[]')::text FROM written")
             wanted = {number for number, at in answered.copy().items() if at <= as_of}
             assert wanted <= set(json.loads(str(found)))
+            # Once so long that what was committed in a pause has become as old as the margin.
             time.sleep(MARGIN + 0.2 if step == 4 else 0.05)
         assert time.time() - _read(replica)[1] < MARGIN + GRACE, "and it is no idle promise"
     finally:
@@ -99,7 +100,7 @@ def test_while_nobody_writes_it_is_as_new_as_the_last_look_at_the_primary(pair: 
             pass
         assert caught.value.outcome == "old"
         replica._mark_asked = -math.inf
-        time.sleep(GRACE / 2)
+        time.sleep(GRACE / 2)  # Time is the subject: a later look at the primary tells a later one.
         assert _read(replica)[1] > as_of
 
 
