@@ -39,14 +39,12 @@ SIGN_IN_SOURCE = f"{ROOT}/tests/support/google_functions.py"
 
 
 class Key:
-    """An RSA key with a name, and its certificate as Google publishes it."""
+    """An RSA key with a name, and its certificate as Google publishes it. Thread-safe."""
 
     def __init__(self, kid: str) -> None:
         self.kid = kid
-
-    @cached_property
-    def _private(self) -> rsa.RSAPrivateKey:
-        return rsa.generate_private_key(65537, 2048)
+        # Made at once: two threads that make it when they need it sign with different keys.
+        self._private = rsa.generate_private_key(65537, 2048)
 
     @cached_property
     def certificate(self) -> str:
