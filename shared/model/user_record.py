@@ -84,6 +84,13 @@ MEMBERS = frozenset({IDENTITIES, REVOKED, PENDING}.union(*(c.members for c in CO
 """What a row may say of a user. Anything else has no place in the database."""
 NULL = r"\N"
 """As COPY writes it."""
+_NOTHING_LATER = [
+    UserRecord._field_defaults[name]
+    for name in UserRecord._fields[UserRecord._fields.index("epoch") + 1 :]
+]
+"""What follows the epoch of nearly everybody whom the old server knew."""
+_NULLS_LATER = f"\t{NULL}" * (len(_NOTHING_LATER) - 1)
+"""The same in a line of COPY, in which identities are no column."""
 _TAGS = "vad"
 """Of the later times in a digest, where NULL adds nothing."""
 
@@ -330,7 +337,7 @@ def canonical(record: UserRecord) -> bytes:
     A new column goes to the end and adds nothing where it is NULL, or everybody whom an earlier
     release imported would count as changed. `canonical_sql` is the twin.
     """
-    user_id, email, key, password, name, provider, created, updated, epoch, *_ = record
+    user_id, email, key, password, name, provider, created, updated, epoch, *later = record
     text = (
         f"{user_id}{len(email)}:{email}"
         f"{':' if key is None else f'{len(key)}:{key}'}"
@@ -340,23 +347,27 @@ def canonical(record: UserRecord) -> bytes:
         f"{'' if created is None else _HEX + _BITS(created).hex()},"
         f"{'' if updated is None else _HEX + _BITS(updated).hex()},{epoch}"
     )
-    for issuer, subject in record.identities:
-        text += f",{len(issuer)}:{issuer}{len(subject)}:{subject}"
-    for tag, moment in zip(_TAGS, _later(record), strict=True):
-        if moment is not None:
-            text += f",{tag}{_BITS(moment).hex()}"
-    if record.locale is not None:
-        text += f",l{len(record.locale)}:{record.locale}"
-    if record.claims is not None:
-        text += f",c{len(record.claims)}:{record.claims}"
-    if record.totp_secret is not None:
-        text += f",t{len(record.totp_secret)}:{record.totp_secret}"
+    if later != _NOTHING_LATER:
+        text += _canonical_later(record)
     if "\0" in text:
         raise InvalidRow("A text holds a NUL character.")
     try:
         return text.encode()
     except UnicodeEncodeError:
         raise InvalidRow("A text holds half of a surrogate pair.") from None
+
+
+def _canonical_later(record: UserRecord) -> str:
+    text = ""
+    for issuer, subject in record.identities:
+        text += f",{len(issuer)}:{issuer}{len(subject)}:{subject}"
+    for tag, moment in zip(_TAGS, _later(record), strict=True):
+        if moment is not None:
+            text += f",{tag}{_BITS(moment).hex()}"
+    for tag, value in (("l", record.locale), ("c", record.claims), ("t", record.totp_secret)):
+        if value is not None:
+            text += f",{tag}{len(value)}:{value}"
+    return text
 
 
 def canonical_sql(epoch: str, identities: str) -> str:
@@ -387,7 +398,7 @@ def digest(record: UserRecord) -> bytes:
 
 def copy_line(record: UserRecord) -> str:
     """Write the columns in the text format of COPY, the times in microseconds since 2000."""
-    user_id, email, key, password, name, provider, created, updated, epoch, *_ = record
+    user_id, email, key, password, name, provider, created, updated, epoch, *later = record
     # One look at all of them together costs a tenth of one at each.
     texts = f"{email}{key}{password}{name}{provider}"
     if "\\" in texts or "\t" in texts or "\n" in texts or "\r" in texts:
@@ -398,13 +409,14 @@ def copy_line(record: UserRecord) -> str:
         f"\t{NULL if provider is None else provider}"
         f"\t{NULL if created is None else created}"
         f"\t{NULL if updated is None else updated}\t{epoch}"
-        f"{''.join([_cell(moment) for moment in _later(record)])}"
-        f"\t{escaped(record.locale)}\t{escaped(record.claims)}\t{escaped(record.totp_secret)}"
+        f"{_NULLS_LATER if later == _NOTHING_LATER else _cells_later(record)}"
     )
 
 
-def _cell(moment: int | None) -> str:
-    return f"\t{NULL if moment is None else moment}"
+def _cells_later(record: UserRecord) -> str:
+    moments = (NULL if moment is None else str(moment) for moment in _later(record))
+    texts = map(escaped, (record.locale, record.claims, record.totp_secret))
+    return "".join(f"\t{cell}" for cell in (*moments, *texts))
 
 
 def _later(record: UserRecord) -> tuple[int | None, ...]:
