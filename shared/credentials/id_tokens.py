@@ -19,7 +19,13 @@ from shared.credentials.certificates import Certificates
 from shared.errors import GoogleNotConfigured, InvalidIdentityToken, InvalidInput
 from shared.formats.strict_json import InvalidJson, check_text
 from shared.model.emails import parse_new_email
-from shared.model.users import TOKEN_MAX_SECONDS, ExternalIdentity, IdToken
+from shared.model.users import (
+    FIREBASE_ISSUER,
+    GOOGLE_ISSUER,
+    TOKEN_MAX_SECONDS,
+    ExternalIdentity,
+    IdToken,
+)
 
 ALGORITHM = "RS256"
 SKEW_SECONDS = 10
@@ -46,7 +52,7 @@ class Provider:
 
 
 GOOGLE = Provider(
-    ("https://accounts.google.com", "accounts.google.com"),
+    (GOOGLE_ISSUER, "accounts.google.com"),
     "https://www.googleapis.com/oauth2/v1/certs",
 )
 FIREBASE_CERTIFICATES_URL = (
@@ -56,7 +62,7 @@ FIREBASE_CERTIFICATES_URL = (
 
 def firebase(project_id: str) -> Provider:
     """Give the issuer of a Firebase project's ID tokens."""
-    return Provider((f"https://securetoken.google.com/{project_id}",), FIREBASE_CERTIFICATES_URL)
+    return Provider((f"{FIREBASE_ISSUER}{project_id}",), FIREBASE_CERTIFICATES_URL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ class SignInTokens:
     def _why_not(self, issuer: object) -> str:
         if issuer in self._google.issuers:
             return "an ID token of Google, but GOOGLE_CLIENT_ID is not set"
-        if isinstance(issuer, str) and issuer.startswith(firebase("").issuers[0]):
+        if isinstance(issuer, str) and issuer.startswith(FIREBASE_ISSUER):
             if self._firebase:
                 return "an ID token of another Firebase project than FIREBASE_PROJECT_ID"
             return "an ID token of Firebase, but FIREBASE_PROJECT_ID is not set"

@@ -19,6 +19,10 @@ TOKEN_MAX_SECONDS = 24 * 60 * 60
 """How long uses of an ID token are counted; Google's are valid for an hour."""
 MAX_IDENTITIES = 20
 """Of one user: a person can get any number of identities from a provider."""
+GOOGLE_ISSUER = "https://accounts.google.com"
+"""Under which Google's identities are stored (OpenID Connect Core, section 2, `iss`)."""
+FIREBASE_ISSUER = "https://securetoken.google.com/"
+"""Begins the issuer of a Firebase project's, whose id follows."""
 SOURCE_ISSUER = "urn:ai-coder:source:"
 """Begins the issuer of the id that a user had in another system, whose name follows.
 

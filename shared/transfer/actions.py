@@ -45,7 +45,7 @@ from shared.transfer.command import (
 )
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.named_rows import naming
-from shared.transfer.origins import Origin, origin_options
+from shared.transfer.origin_options import Given, origin_options
 from shared.transfer.outputs import Outputs
 from shared.transfer.reconciling import Reconciled
 from shared.transfer.sources import Opened
@@ -90,12 +90,12 @@ def transfer() -> None:
 @action(transfer)
 @source_option
 @origin_options
-def plan(command: Command, source: Path | None, origin: Origin) -> None:
+def plan(command: Command, source: Path | None, given: Given) -> None:
     """Show what apply would do, in a read-only transaction (dry run)."""
     path = command.source(source)
-    origin.check(command, path)
-    found, migrations = _plan(command, path, origin)
-    origin.remind(command)
+    given.check(command, path)
+    found, migrations = _plan(command, path, given)
+    given.remind(command)
     command.display.result(**found.to_json(), migrations=migrations)
     _refuse_rejected(command, found)
     command.display.text(_after_plan(command, found, migrations))
@@ -136,7 +136,7 @@ def backup_(command: Command, source: Path | None) -> None:
 def apply(
     command: Command,
     source: Path | None,
-    origin: Origin,
+    given: Given,
     plan_sha256: str | None,
     skip_invalid: bool,
     report: bool,
@@ -145,9 +145,9 @@ def apply(
 ) -> None:
     """Import new and changed users in one transaction, verified before the commit."""
     path = command.source(source)
-    origin.check(command, path)
+    given.check(command, path)
     if not yes or schema.pending(command):  # The schema is not touched if nothing comes of it.
-        found, migrations = _plan(command, path, origin)
+        found, migrations = _plan(command, path, given)
         if plan_sha256 not in (None, found.sha256):
             raise errors.PlanOutdated(importing.OUTDATED)
         found.require_users()
@@ -155,13 +155,13 @@ def apply(
             _refuse_rejected(command, found)
         if not addresses_changed:
             found.refuse_changed_addresses()
-        origin.remind(command)
+        given.remind(command)
         if not yes and (found.to_write or migrations):
             command.confirm(question(found, len(migrations), command.place))
         plan_sha256 = found.sha256
     command.bring_schema_up_to_date(access.IMPORT)
-    with origin.open(command, path) as opened:
-        origin.remind(command)
+    with given.open(command, path) as opened:
+        given.remind(command)
         done, written = _apply(
             command,
             opened,
@@ -200,10 +200,10 @@ def apply(
 @source_option
 @origin_options
 @click.option("--skip-invalid", is_flag=True, help="Ignore rows that cannot be imported.")
-def verify(command: Command, source: Path | None, origin: Origin, skip_invalid: bool) -> None:
+def verify(command: Command, source: Path | None, given: Given, skip_invalid: bool) -> None:
     """Compare every user of the source with Postgres, and list the differing ones."""
     path = command.source(source)
-    with origin.open(command, path) as opened:
+    with given.open(command, path) as opened:
         found = _run(command, opened, importing.verify(command.database(), opened.source()))
     _show(command, f"{path} and {command.place}", found, VERIFIED)
     command.display.result(**found.to_json())
@@ -520,9 +520,9 @@ def _run(
     return display.run(named, length=_size(source.path), on_event=on_event)
 
 
-def _plan(command: Command, path: Path, origin: Origin) -> tuple[Plan, list[str]]:
+def _plan(command: Command, path: Path, given: Given) -> tuple[Plan, list[str]]:
     """Show what an apply would do; give that, and the migrations that it would apply first."""
-    with origin.open(command, path) as source:
+    with given.open(command, path) as source:
         migrations = schema.pending(command)
         found = _run(command, source, importing.plan(command.database(), source.source()))
     _show(command, f"Plan: {path} to {command.place}", found, PLANNED)

@@ -5,15 +5,11 @@ A wrong signer key, pepper or scheme passes every comparison of a hash with itse
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 
-import click
-
-from shared.credentials.passwords import PasswordHasher
 from shared.errors import TransferRefused
 from shared.model.emails import email_key
 from shared.model.user_record import InvalidRow, UserRecord, parse
-from shared.transfer.command import Command
 from shared.transfer.named_rows import masked
 from shared.transfer.sources import Rows
 
@@ -23,8 +19,13 @@ UNCHECKED = (
 )
 
 
-def check(command: Command, rows: Rows, address: str) -> None:
-    """Ask for the password of a user of the source. Raises TransferRefused if it is another."""
+def check(
+    rows: Rows, address: str, ask: Callable[[str], str], verify: Callable[[str, str], bool]
+) -> str:
+    """Verify the password of a user of the source, and give a sentence that says so.
+
+    `ask` gives the password, of whom it is told. Raises TransferRefused if it is another.
+    """
     who = masked(address)
     record = _find(rows, email_key(address))
     if record is None:
@@ -33,17 +34,12 @@ def check(command: Command, rows: Rows, address: str) -> None:
         )
     if record.password is None:
         raise TransferRefused(f"{who} comes without a password's hash: check somebody else's.")
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask for the password of --check on.")
-    password = click.prompt(f"Password of {who}", hide_input=True, err=True)
-    settings = command.settings.credentials
-    hasher = PasswordHasher(settings.bcrypt_rounds, peppers=settings.password_peppers)
-    if not hasher.verify(password, record.password):
+    if not verify(ask(who), record.password):
         raise TransferRefused(
             f"This is not the password of {who} by the hash in the source: a signer key, pepper or "
             "scheme is wrong, if it was not mistyped. Nothing was changed."
         )
-    command.display.notice(f"The password of {who} is verified by the hash in the source.")
+    return f"The password of {who} is verified by the hash in the source."
 
 
 def _find(rows: Rows, key: str) -> UserRecord | None:

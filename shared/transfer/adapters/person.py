@@ -11,16 +11,17 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared.credentials.encryption import Encryption
-from shared.credentials.id_tokens import GOOGLE
 from shared.formats.foreign_hashes import UnusableHash
 from shared.model.emails import email_key
 from shared.model.user_record import TEXT_MAX_LENGTH, InvalidRow, claims_text, derived_id
-from shared.model.users import UUID
+from shared.model.users import GOOGLE_ISSUER, UUID
 from shared.transfer.adapters.hashes import Hashes
 from shared.transfer.adapters.values import seconds
+
+if TYPE_CHECKING:
+    from shared.credentials.encryption import Encryption
 
 MAX_REASONS, MAX_EXAMPLES, MAX_SHOWN_LENGTH = 50, 3, 240
 MORE = "more reasons than can be counted"
@@ -28,7 +29,6 @@ NO_KEY = "TOTP secret left behind: ENCRYPTION_KEY is not set"
 SECOND_ADDRESS = "second address dropped"
 UNPROVED_GOOGLE = "Google's identity left behind: the address is not proved"
 UNPROVED_FIREBASE = "Firebase's identity left behind: the address is not proved"
-GOOGLE_ISSUER = GOOGLE.issuers[0]
 EPOCH = "1970-01-01T00:00:00.000Z"
 """In the place of a time that a source does not tell and that something must have."""
 _ID_NAMESPACE = uuid.UUID("f9f7c9c0-2f0c-5f6f-8a55-7d3b7c9d1e02")

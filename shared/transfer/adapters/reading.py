@@ -12,16 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.errors import InvalidSource
 from shared.formats.counts import count
 from shared.model.user_record import InvalidRow
 from shared.transfer.adapters.adapter import Adapter, Part
 from shared.transfer.adapters.csv_rows import CsvSource, width
-from shared.transfer.adapters.parts import Parts
 from shared.transfer.adapters.person import LeftBehind, Person, StaysBehind, Surroundings
 from shared.transfer.sources import Readable, Source, SourceFile, open_source
+
+if TYPE_CHECKING:
+    from shared.transfer.adapters.parts import Parts
 
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
@@ -111,6 +113,8 @@ class AdaptedSource:
 
         Raises InvalidSource, and OSError.
         """
+        from shared.transfer.adapters.parts import Parts  # It loads sqlite3.
+
         with ExitStack() as stack:
             parts = Parts()
             stack.callback(parts.close)
