@@ -1,15 +1,16 @@
 """POST /api/migrate: the import over HTTP, for administrators.
 
 What is to be done comes as a JSON object, and the users are those of `USERS_FILE`; or it comes in
-the query, and the users are the body. The answer is JSON lines: progress, whatever became of a row
-that is more than a count tells, and at last the result or an error. Never a hash, never an address.
+the query, and the users are the body; or both are a form, which may have another system's files.
+The answer is JSON lines: progress, whatever became of a row that is more than a count tells, and at
+last the result or an error. Never a hash, never an address.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,81 +18,149 @@ from flask import Response
 
 from functions.mail_responses import deliver
 from shared.database.pool import Database
-from shared.errors import InvalidInput, TransferRefused
+from shared.errors import InvalidInput, InvalidSource, TransferRefused
 from shared.model.users import User
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.preparation import bring_up_to_date
-from shared.transfer import importing, reconciling, rollback, status
+from shared.transfer import checking, importing, reconciling, rollback, status
 from shared.transfer.announcing import announce
 from shared.transfer.importing import Plan
-from shared.transfer.sources import CHUNK, Source, open_source
+from shared.transfer.origins import Origin
+from shared.transfer.sources import CHUNK, Rows, Source, open_source
 from shared.transfer.steps import PATIENCE, Done, Event, Ready, run, to_json
+from shared.web import forms
 from shared.web.call import Call
 from shared.web.endpoint import endpoint
-from shared.web.request_body import read_json
+from shared.web.request_body import FORM, read_json
 from shared.web.streaming import stream_answer
 
-OPTIONS = ("action", "plan", "skip_invalid", "batch")
+OPTIONS = ("action", "plan", "skip_invalid", "addresses_changed", "batch")
+CHECK = ("check", "password")
+"""Fields of a form alone: the address and the password of a user of the source."""
+ORIGIN = {
+    "from": "system", "instance": "instance", "project": "project", "model": "model",
+    "map": "columns", "hash": "scheme", "pepper": "pepper",
+}  # fmt: skip
+"""Fields of a form alone, and what they are of an Origin."""
+USERS = "users"
+BESIDE = ("hash_config", "passwords", "identities")
+"""Files of a form: what else an Origin has."""
 
 Line = dict[str, object]
 Steps = Generator[Event, None, Line]
+Notices = list[str]
 
 
 @endpoint("POST", body="stream", admin=True)
 def migrate(call: Call) -> Response:
     """Plan, apply, verify, list or roll back an import, or reconcile: 200 and JSON lines.
 
-    Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`; `batch` of a
-    rollback. Raises InvalidInput, and TransferRefused where there is no database.
+    Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`;
+    `addresses_changed`; `batch` of a rollback; and in a form those of `ORIGIN`. Raises
+    InvalidInput, and TransferRefused where there is no database.
     """
     query = call.request.args
-    options: dict[str, Any] = query.to_dict()
-    if not query:
-        options = read_json(call.request, "required")
+    if call.request.mimetype == FORM:
+        if query:
+            raise InvalidInput("options", "The options of a form are its fields, not the query")
+        return stream_answer(call, _of_form(call))
+    options: dict[str, Any] = query.to_dict() if query else read_json(call.request, "required")
     for name in options:
-        if name not in OPTIONS or len(query.getlist(name)) > 1 or "\0" in str(options[name]):
+        if name not in OPTIONS or len(query.getlist(name)) > 1:
             # A misspelled or repeated `plan` must not be ignored: it binds an apply.
             raise InvalidInput("options", f"The options are {', '.join(OPTIONS)}, each once")
+    source = _in_body(call) if query else _in_file(call)
+    return stream_answer(call, _lines(call, _steps(call, options, source)))
+
+
+@contextmanager
+def _in_body(call: Call) -> Iterator[Rows]:
+    yield Source(io.BufferedReader(call.stream, CHUNK))
+
+
+@contextmanager
+def _in_file(call: Call) -> Iterator[Rows]:
+    with open_source(call.settings.store.users_file) as stream:
+        yield Source(stream)
+
+
+@contextmanager
+def _in_form(call: Call, form: forms.Form, notices: Notices) -> Iterator[Rows]:
+    """Give the rows of the users in a form, once the password to be checked is the right one."""
+    if USERS not in form.files:
+        raise InvalidInput(USERS, f"The form has no file {USERS}: curl -F {USERS}=@FILE")
+    check = [form.fields[name] for name in CHECK if name in form.fields]
+    if len(check) == 1:
+        raise InvalidInput("check", f"The fields {' and '.join(CHECK)} belong together")
+    said: dict[str, Any] = {name: path for name, path in form.files.items() if name != USERS}
+    said |= {ORIGIN[name]: value for name, value in form.fields.items() if name in ORIGIN}
+    origin = Origin(**said)
+    tell, verify = notices.append, call.app.hasher.verify
+    with origin.open(form.files[USERS], call.settings.credentials, tell) as opened:
+        if check:
+            address, password = check
+            tell(checking.check(opened.source(), address, lambda _: password, verify))
+        elif origin.wants_check:
+            tell(checking.UNCHECKED)
+        yield opened.source()
+
+
+def _of_form(call: Call) -> Generator[Line, None, None]:
+    fields, files = (*OPTIONS, *CHECK, *ORIGIN), (USERS, *BESIDE)
+    notices: Notices = []
+    with forms.receive(call.request, call.stream, fields=fields, files=files) as form:
+        options = {name: value for name, value in form.fields.items() if name in OPTIONS}
+        try:
+            steps = _steps(call, options, _in_form(call, form, notices))
+            yield from _lines(call, steps, notices)
+        except InvalidSource as error:  # It names files as they are kept here.
+            sentence = error.sentence
+            for name, path in form.files.items():
+                sentence = sentence.replace(str(path), name)
+            raise InvalidSource(sentence) from error
+
+
+def _steps(call: Call, options: dict[str, Any], source: AbstractContextManager[Rows]) -> Steps:
+    """Begin what the options say. Raises InvalidInput, and TransferRefused without a database."""
+    if any("\0" in str(value) for value in options.values()):
+        raise InvalidInput("options", "An option holds a NUL character")
     action = options.get("action")
     if not isinstance(action, str) or action not in _ACTIONS:
         raise InvalidInput("action", f"The action must be one of {', '.join(_ACTIONS)}")
     if call.settings.database.url is None:
         raise TransferRefused("There is no database to migrate to: set DATABASE_URL.")
     call.log["action"] = action
-    job = _Job(
-        call, Database(call.settings.database.url, call.settings.database), options, bool(query)
-    )
-    return stream_answer(call, _lines(call, _ACTIONS[action](job)))
+    database = Database(call.settings.database.url, call.settings.database)
+    return _ACTIONS[action](_Job(call, database, options, source))
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One call, with its users in the body or in `USERS_FILE`."""
+    """One call."""
 
     call: Call
     database: Database
     options: dict[str, Any]
-    has_users: bool
+    source: AbstractContextManager[Rows]
 
     def plan(self) -> Steps:
-        with self.source() as source:
+        with self.source as source:
             found = yield from importing.plan(self.database, source)
         return _without_names(found)
 
     def apply(self) -> Steps:
         plan_sha256 = self.option("plan")
-        skip_invalid = self.options.get("skip_invalid", False)
-        if skip_invalid not in (True, False, "true", "false"):
-            raise InvalidInput("skip_invalid", "`skip_invalid` must be true or false")
+        skip_invalid, addresses_changed = map(self.flag, ("skip_invalid", "addresses_changed"))
         self.bring_up_to_date()
-        with self.source() as source:
+        with self.source as source:
             done = yield from importing.apply(
                 self.database,
                 source,
                 batch_id=importing.new_batch_id(self.call.now),
                 run_by=self.call.admin,
                 plan_sha256=plan_sha256,
-                skip_invalid=skip_invalid in (True, "true"),
+                skip_invalid=skip_invalid,
+                addresses_changed=addresses_changed,
             )
         return _without_names(done.plan) | {
             "batch": done.batch,
@@ -99,7 +168,7 @@ class _Job:
         }
 
     def verify(self) -> Steps:
-        with self.source() as source:
+        with self.source as source:
             found = yield from importing.verify(self.database, source)
         found.require_users()
         return _without_names(found) | {"differing": found.differing}
@@ -138,13 +207,11 @@ class _Job:
             raise InvalidInput(name, f"The {name} must be a string")
         return value
 
-    @contextmanager
-    def source(self) -> Iterator[Source]:
-        if self.has_users:
-            yield Source(io.BufferedReader(self.call.stream, CHUNK))
-        else:
-            with open_source(self.call.settings.store.users_file) as stream:
-                yield Source(stream)
+    def flag(self, name: str) -> bool:
+        value = self.options.get(name, False)
+        if value not in (True, False, "true", "false"):
+            raise InvalidInput(name, f"`{name}` must be true or false")
+        return value in (True, "true")
 
 
 _ACTIONS: dict[str, Callable[[_Job], Steps]] = {
@@ -162,10 +229,15 @@ def _without_names(found: Plan) -> Line:
     return found.to_json() | {"unknown_members": len(found.unknown_members)}
 
 
-def _lines(call: Call, steps: Steps) -> Generator[Line, None, None]:
+def _lines(call: Call, steps: Steps, notices: Sequence[str] = ()) -> Generator[Line, None, None]:
+    """Give the lines of an answer, and each of the notices once it is there."""
     ended: Sequence[User] = ()
+    told = 0
     with closing(run(steps)) as events:
         for event in events:
+            for sentence in notices[told:]:
+                yield {"event": "notice", "sentence": sentence}
+            told = len(notices)
             if isinstance(event, Done):
                 if ended and call.settings.revocations.url is not None:
                     call.log["cause"] = announce(call.app.revocations, ended) or None

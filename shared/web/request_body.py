@@ -22,6 +22,7 @@ MAX_JSON = framing.MAX_BODY
 """Bytes. The server receives them before a function sees the request."""
 MAX_STREAM = 512 * 1024 * 1024
 """Bytes."""
+FORM = "multipart/form-data"
 
 
 class BodyStream(io.RawIOBase):
@@ -65,12 +66,12 @@ class BodyStream(io.RawIOBase):
 
 
 def open_stream(request: Request) -> BodyStream:
-    """Give the body as a stream; a body must be declared as JSON or JSON lines."""
+    """Give the body as a stream; a body must be declared as JSON, JSON lines or a form."""
     length = request.content_length
     if length is None and "Transfer-Encoding" not in request.headers:
         length = 0
     if length != 0:
-        _check_type(request, "application/json", "application/x-ndjson")
+        _check_type(request, "application/json", "application/x-ndjson", FORM)
     if length is not None and length > MAX_STREAM:
         raise _too_large(MAX_STREAM)
     return BodyStream(request.stream, length)
@@ -119,7 +120,7 @@ def _check_type(request: Request, *types: str) -> None:
     if request.mimetype not in types or charset not in ("utf-8", "utf8"):
         names = " or ".join(types)
         raise HttpError(
-            415, "unsupported_media_type", f"The body must be JSON (Content-Type: {names})"
+            415, "unsupported_media_type", f"The body must have the Content-Type {names}"
         )
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise HttpError(415, "unsupported_encoding", "The body must not be compressed")

@@ -4,71 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.formats.password_hashes import BCRYPT
-from shared.transfer.adapters.person import UNPROVED_FIREBASE, UNPROVED_GOOGLE
 from tests.support.adapted import FILES
 from tests.support.commands import Ended, invoke
 from tests.support.emulator import environment
 from tests.support.in_process import served
 from tests.support.mails import token
+from tests.support.other_systems import CASES, KEY, PASSWORD, Case
 from tests.support.transfers import Target
 
 HASHES = Path(__file__).parent.parent / "data" / "hashes.tsv"
-PASSWORD, NEW = "correct horse 42", "a wholly new password"
-KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+NEW = "a wholly new password"
 GOOGLE = "https://accounts.google.com"
-FACTOR = "second factor left behind: Firebase does not export its secret"
-PHONE = "phone number left behind"
 SUBJECT = "108000000000000000001"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A file, and what is to become of it."""
-
-    system: str
-    file: str
-    hashed: Sequence[str]
-    """Who has a password's hash that can be verified."""
-    others: Sequence[str] = ()
-    google: Sequence[str] = ()
-    disabled: Sequence[str] = ()
-    unverified: Sequence[str] = ()
-    secrets: Sequence[str] = ()
-    """Who has the secret of a second factor."""
-    claims: int = 0
-    """How many have some."""
-    left: Sequence[str] = ()
-    """Reasons for what stays behind."""
-    options: Sequence[str] = ()
-
-
-CASES = [
-    Case("firebase", "firebase-users.json", ["ada"], ["bob", "carol"], ["bob"], ["carol"],
-         ["carol"], claims=1, left=[FACTOR, PHONE, UNPROVED_FIREBASE],
-         options=["--hash-config", "firebase-hash-config.txt", "--project", "my-project"]),
-    Case("auth0", "auth0-users.ndjson", ["ada"], ["bob"], ["bob"], claims=1,
-         options=["--passwords", "auth0-passwords.ndjson"]),
-    Case("supabase", "supabase-users.csv", ["ada"], ["bob"], [], ["bob"],
-         left=["sign-in with google left behind: not in auth.identities"]),
-    Case("clerk", "clerk.csv", ["ada", "cat"], ["bob"], secrets=["ada"]),
-    Case("better-auth", "better-auth.json", ["ada"], [], ["ada"], claims=1),
-    Case("django", "django.json", ["ada"], ["bob"], ["bob"], ["bob"]),
-    Case("keycloak", "keycloak-realm.json", ["ada", "bob"], [], [], ["bob"], ["bob"],
-         ["ada"], claims=1, left=[UNPROVED_GOOGLE]),
-    Case("cognito", "cognito.csv", [], ["ada"]),
-    Case("cognito", "cognito.json", [], ["ada"]),
-    Case("supertokens", "supertokens.json", ["ada"], secrets=["ada"], claims=1),
-    Case("wordpress", "wordpress.json", ["ada", "bob"], claims=1),
-    Case("aspnet", "aspnet.csv", ["ada"]),
-]  # fmt: skip
 
 
 class Move:
