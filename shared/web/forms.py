@@ -81,7 +81,7 @@ def _parse(
             413, "body_too_large", "The form has too many or too long fields"
         ) from error
     except ValueError as error:
-        raise HttpError(400, "invalid_form", "The body is no multipart/form-data") from error
+        raise InvalidInput("form", f"The body is no {FORM}") from error
     kept = []
     for name, file in uploaded.items(multi=True):
         file.close()
