@@ -29,6 +29,11 @@ SOURCE_ISSUER = "urn:ai-coder:source:"
 It is kept as an identity, so that an import finds the user again, and is nobody's at a provider: no
 ID token has such an issuer, and it keeps none from being linked.
 """
+BROUGHT_ISSUERS = (SOURCE_ISSUER, FIREBASE_ISSUER)
+"""Of ids that say nothing of an account at Google: who has one of Firebase's alone was imported.
+
+A sign-in through Firebase brings Google's identity with it.
+"""
 
 
 class User(NamedTuple):

@@ -78,7 +78,7 @@ class ExternalMatch(NamedTuple):
     """Whether none can be added: every one of the identities is somebody's already, or the user has
     as many as one may have."""
     has_identities: bool
-    """Whether the user has any at a provider: the id in another system is none."""
+    """Whether the user has any of an account at a provider; see `BROUGHT_ISSUERS`."""
     at: float
     """When this was so, by the store's clock, in seconds since the Unix epoch."""
     is_told: bool = False

@@ -219,10 +219,11 @@ def test_another_person_with_the_address_never_gets_the_account(store: Store) ->
     assert _identities(store, owner) == set(GOOGLE.identities)
 
 
+@pytest.mark.parametrize("issuer", [f"{SOURCE_ISSUER}django", FIREBASE_ISSUER])
 def test_the_id_that_a_user_had_in_another_system_keeps_no_identity_away_and_lets_none_in(
-    store: Store,
+    issuer: str, store: Store
 ) -> None:
-    old = ExternalIdentity(f"{SOURCE_ISSUER}django", "17")
+    old = ExternalIdentity(issuer, "17")
     user = User(str(uuid.uuid4()), EMAIL, None, "local")
     store.create_user(user, HASHER.hash(PASSWORD), [old])
     with pytest.raises(LinkRequired):

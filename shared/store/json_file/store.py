@@ -30,8 +30,8 @@ from shared.model.statistics import Statistics, Window
 from shared.model.throttling import Pseudonyms
 from shared.model.user_record import PENDING, REVOKED
 from shared.model.users import (
+    BROUGHT_ISSUERS,
     MAX_IDENTITIES,
-    SOURCE_ISSUER,
     ExternalIdentity,
     IdToken,
     User,
@@ -319,7 +319,7 @@ class JsonFileStore(Store):
             credentials=users_file.credentials(record),
             is_linked=bool(linked),
             has_all=has_all,
-            has_identities=any(not it.issuer.startswith(SOURCE_ISSUER) for it in known),
+            has_identities=any(not it.issuer.startswith(BROUGHT_ISSUERS) for it in known),
             at=time.time(),
             is_told=is_told,
         )

@@ -12,9 +12,9 @@ from shared.database.statement import Statement
 from shared.model.mails import MAX_AGE, NOTICE_SECONDS
 from shared.model.throttling import notice_key, success_key
 from shared.model.users import (
+    BROUGHT_ISSUERS,
     MAX_EPOCH,
     MAX_IDENTITIES,
-    SOURCE_ISSUER,
     TOKEN_MAX_SECONDS,
     USER_COLUMNS,
 )
@@ -373,9 +373,12 @@ SELECT id FROM raised UNION ALL SELECT user_id FROM auth_events WHERE id = :even
 )
 
 
+_IS_NOT_BROUGHT = " AND ".join(f"NOT starts_with(i.issuer, '{it}')" for it in BROUGHT_ISSUERS)
 # The token's row is locked first, then that of the successes, which others lock alone or first. It
 # ends by what the first instance to see the token says, and is judged by what any may have said:
 # two whose clocks differ would else take turns in beginning the count anew.
+
+
 def _find_external(*, tells: bool) -> Statement:
     more = end_replaced("EXISTS (SELECT FROM event, success WHERE remaining >= 0)")
     if tells:
@@ -417,7 +420,7 @@ SELECT t.remaining < 0, u.disabled_at IS NOT NULL, CASE WHEN s.remaining < 0
         THEN extract(epoch FROM s.expires_at - CURRENT_TIMESTAMP)::float8 END,
     {USER}, {STORED_HASH}, EXISTS (SELECT FROM linked), has_all,
     EXISTS (SELECT FROM identities i WHERE i.user_id = u.id
-        AND NOT starts_with(i.issuer, '{SOURCE_ISSUER}')), CURRENT_TIMESTAMP,
+        AND {_IS_NOT_BROUGHT}), CURRENT_TIMESTAMP,
     {_IS_TOLD if tells else "false"}
 FROM token t CROSS JOIN complete LEFT JOIN success s ON true
     LEFT JOIN users u ON u.id = (SELECT id FROM found)
