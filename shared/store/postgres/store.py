@@ -22,7 +22,6 @@ from shared.errors import (
     EmailTaken,
     InvalidCredentials,
     StoreFault,
-    StoreTimeout,
     StoreUnavailable,
     TooManyAttempts,
 )
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from shared.database.replica import Replica
     from shared.model.statistics import Statistics, Window
     from shared.store.postgres.mail import PostgresMail
+    from shared.store.postgres.upkeep import Upkeep
 
 _TAKEN = (sqlstate.UNIQUE_VIOLATION, sqlstate.EXCLUSION_VIOLATION)
 _MAX_OWED = 1000
@@ -98,7 +98,12 @@ class PostgresStore(Store):
         self._audit_seconds = settings.audit_days * 24 * 60 * 60
         self.pseudonyms = Pseudonyms(secrets)
         self._owed: deque[Attempt] = deque(maxlen=_MAX_OWED)
-        self._hours_at_once = 0
+
+    @functools.cached_property
+    def _upkeep(self) -> Upkeep:
+        from shared.store.postgres.upkeep import Upkeep  # Not before the first answer.
+
+        return Upkeep(self.database, self._audit_seconds)
 
     @functools.cached_property
     def mail(self) -> PostgresMail:
@@ -543,40 +548,10 @@ class PostgresStore(Store):
         return read_user(rows[0][1:]) if rows else None
 
     def clean_up(self) -> bool:
-        """Delete from each table what has expired, and count the hours that are over."""
+        """Give back what attempts are owed, and see `Upkeep.clean_up`."""
         while self._owed and self._give_back(self._owed.popleft()):
             pass
-        ((most,),) = self.database.execute(statements.CLEAN_UP, audit_seconds=self._audit_seconds)
-        self._correct_keys()
-        is_behind = self._count_hours()
-        return int(most) == statements.MAX_DELETED or is_behind
-
-    def _count_hours(self) -> bool:
-        """Count what is due of the hours; tell if there may be more.
-
-        Where that takes too long, half as many are counted the next time: a day of hours that was
-        left lying might else never be counted.
-        """
-        from shared.store.postgres import statistics  # Not before the first answer.
-
-        most = self._hours_at_once = self._hours_at_once or statistics.MAX_HOURS
-        try:
-            ((hours,),) = self.database.execute(statistics.ROLL_UP, hours=most)
-        except StoreTimeout:
-            self._hours_at_once = max(1, most // 2)
-            return most > 1
-        return int(hours) == most
-
-    def _correct_keys(self) -> None:
-        """Make the keys of those whom others have added, where SQL makes none or no trigger did."""
-        from shared.store.postgres import email_keys  # Not before the first answer.
-
-        ((is_pending,),) = self.database.execute(email_keys.IS_PENDING)
-        if is_pending:
-            self.database.execute(email_keys.ENLIST_LOST)
-            deadline = time.monotonic() + self.database.timeout
-            with self.database.direct_connection(deadline) as connection:
-                email_keys.correct(connection, deadline)
+        return self._upkeep.clean_up()
 
     def statistics(self, window: Window) -> Statistics:
         """Count all in one statement, and so at one moment."""
