@@ -25,8 +25,10 @@ from shared.store.postgres.preparation import bring_up_to_date
 from shared.transfer import checking, importing, reconciling, rollback, status
 from shared.transfer.announcing import announce
 from shared.transfer.importing import Plan
+from shared.transfer.json_rows import JsonSource
 from shared.transfer.origins import Origin
-from shared.transfer.sources import CHUNK, Rows, Source, open_source
+from shared.transfer.source_file import CHUNK, open_source
+from shared.transfer.sources import Rows
 from shared.transfer.steps import PATIENCE, Done, Event, Ready, run, to_json
 from shared.web import forms
 from shared.web.call import Call
@@ -75,13 +77,13 @@ def migrate(call: Call) -> Response:
 
 @contextmanager
 def _in_body(call: Call) -> Iterator[Rows]:
-    yield Source(io.BufferedReader(call.stream, CHUNK))
+    yield JsonSource(io.BufferedReader(call.stream, CHUNK))
 
 
 @contextmanager
 def _in_file(call: Call) -> Iterator[Rows]:
     with open_source(call.settings.store.users_file) as stream:
-        yield Source(stream)
+        yield JsonSource(stream)
 
 
 @contextmanager

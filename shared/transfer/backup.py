@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared import files
 from shared.errors import TransferRefused
-from shared.transfer.sources import CHUNK, open_source
+from shared.transfer.source_file import CHUNK, open_source
 from shared.transfer.steps import Event, Progress, sibling_path, timestamp
 
 

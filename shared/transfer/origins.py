@@ -19,7 +19,8 @@ from shared.transfer.adapters.person import LeftBehind, Surroundings
 from shared.transfer.adapters.reading import AdaptedFile
 from shared.transfer.adapters.recognition import recognise
 from shared.transfer.adapters.systems import MAPPED, OURS, SYSTEMS
-from shared.transfer.sources import Opened, SourceFile, open_source
+from shared.transfer.source_file import SourceFile, open_source
+from shared.transfer.sources import Opened
 
 NAMES = (*SYSTEMS, *MAPPED, OURS)
 """What `--from` takes."""

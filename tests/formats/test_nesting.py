@@ -192,10 +192,10 @@ from shared.errors import InvalidSource, StoreRefused
 from shared.store.json_file import users_file
 from shared.store.postgres import rows
 from shared.formats.strict_json import InvalidJson, loads
-from shared.transfer.sources import Source
+from shared.transfer.json_rows import JsonSource
 deep = {shape}
 def source_rows(data):
-    for row in Source(io.BytesIO(data)).rows():
+    for row in JsonSource(io.BytesIO(data)).rows():
         if not isinstance(row, int):
             raise InvalidSource(str(row))
 readers = [
@@ -269,4 +269,4 @@ def test_nothing_parses_json_but_what_measures_it_first() -> None:
         for path in Path(ROOT, folder).rglob("*.py")
         if any(name in path.read_text() for name in parsers)
     }
-    assert users == {"shared/formats/strict_json.py", "shared/transfer/sources.py"}
+    assert users == {"shared/formats/strict_json.py", "shared/transfer/json_rows.py"}

@@ -12,7 +12,7 @@ from shared.transfer.adapters.hashes import FirebaseConfig, Hashes
 from shared.transfer.adapters.person import LeftBehind, Surroundings
 from shared.transfer.adapters.reading import AdaptedFile
 from shared.transfer.adapters.systems import SYSTEMS
-from shared.transfer.sources import SourceFile, open_source
+from shared.transfer.source_file import SourceFile, open_source
 
 KEY = bytes(range(32))
 ENCRYPTION = Encryption([KEY])

@@ -14,7 +14,7 @@ from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.transfer import export, importing
 from shared.transfer.importing import Applied, Plan
-from shared.transfer.sources import Source
+from shared.transfer.json_rows import JsonSource
 from shared.transfer.steps import Done, Event, Outcome, run
 from tests.support.postgres import PASSWORD, USER, Server
 
@@ -29,9 +29,9 @@ def finish(transfer: Generator[Event, None, Result]) -> tuple[Result, list[Outco
     return done.result, [event for event in events if isinstance(event, Outcome)]
 
 
-def source_of(rows: list[Any] | bytes) -> Source:
+def source_of(rows: list[Any] | bytes) -> JsonSource:
     """Make a source of rows, or of the bytes of a file."""
-    return Source(io.BytesIO(rows if isinstance(rows, bytes) else json.dumps(rows).encode()))
+    return JsonSource(io.BytesIO(rows if isinstance(rows, bytes) else json.dumps(rows).encode()))
 
 
 def user(number: int, **members: Any) -> dict[str, Any]:

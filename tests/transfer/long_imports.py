@@ -9,7 +9,8 @@ from shared.database.pool import Database
 from shared.database.settings import DatabaseSettings
 from shared.database.url import DatabaseUrl
 from shared.transfer import importing
-from shared.transfer.sources import Source, open_source
+from shared.transfer.json_rows import JsonSource
+from shared.transfer.source_file import open_source
 from tests.support.relay import Mode, Relay
 from tests.support.transfers import Target, finish, nonzero, user
 
@@ -24,11 +25,11 @@ def _written(folder: Path, count: int) -> Path:
 def _bring(database: Database, path: Path, count: int) -> None:
     with open_source(path) as stream:
         applied, _ = finish(
-            importing.apply(database, Source(stream), batch_id="long", run_by="test")
+            importing.apply(database, JsonSource(stream), batch_id="long", run_by="test")
         )
     assert nonzero(applied.plan.counts) == {"new": count}
     with open_source(path) as stream:
-        found, _ = finish(importing.verify(database, Source(stream)))
+        found, _ = finish(importing.verify(database, JsonSource(stream)))
     assert nonzero(found.counts) == {"identical": count}
 
 

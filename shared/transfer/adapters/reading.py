@@ -20,7 +20,9 @@ from shared.model.user_record import InvalidRow
 from shared.transfer.adapters.adapter import Adapter, Part
 from shared.transfer.adapters.csv_rows import CsvSource, width
 from shared.transfer.adapters.person import LeftBehind, Person, StaysBehind, Surroundings
-from shared.transfer.sources import Readable, Source, SourceFile, open_source
+from shared.transfer.json_rows import JsonSource
+from shared.transfer.source_file import SourceFile, open_source
+from shared.transfer.sources import Readable
 
 if TYPE_CHECKING:
     from shared.transfer.adapters.parts import Parts
@@ -77,7 +79,7 @@ class AdaptedSource:
         self._main, self._adapter, self._others = file.main, file.adapter, file.others
         self._left = LeftBehind()
         self._around = file.around(self._left)
-        self._rows: Source | CsvSource | None = None
+        self._rows: JsonSource | CsvSource | None = None
         self._digests: list[str] = []
         self.original: Any = None
         """The last row as the file has it; an InvalidRow where it cannot be understood."""
@@ -138,7 +140,7 @@ class AdaptedSource:
             raise InvalidSource(f"--{part.option}: {problem.sentence}") from problem
         self._digests.append(rows.sha256)
 
-    def _collect_from(self, file: SourceFile, part: Part, parts: Parts) -> Source | CsvSource:
+    def _collect_from(self, file: SourceFile, part: Part, parts: Parts) -> JsonSource | CsvSource:
         rows = open_rows(file, member=part.member or self._adapter.member)
         for row in rows.rows():
             try:
@@ -229,11 +231,11 @@ class Rewindable(Readable, Protocol):
 
 def open_rows(
     file: Rewindable, *, member: str, headless: tuple[int, ...] = ()
-) -> Source | CsvSource:
+) -> JsonSource | CsvSource:
     """Begin a file again, as the JSON or CSV that its first bytes are."""
     start = beginning(file)
     if not is_csv(start):
-        return Source(file, member=member)
+        return JsonSource(file, member=member)
     return CsvSource(file, has_header=width(start) not in headless)
 
 

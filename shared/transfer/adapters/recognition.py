@@ -12,7 +12,9 @@ from shared.transfer.adapters.adapter import Adapter
 from shared.transfer.adapters.csv_rows import CsvSource, width
 from shared.transfer.adapters.reading import beginning, is_csv, open_rows
 from shared.transfer.adapters.systems import SYSTEMS
-from shared.transfer.sources import FOREIGN, Source, SourceFile
+from shared.transfer.json_rows import JsonSource
+from shared.transfer.source_file import SourceFile
+from shared.transfer.sources import FOREIGN
 
 _LOOKED_AT_ROWS, _LOOKED_AT_BYTES = 20, 1024 * 1024
 
@@ -72,7 +74,7 @@ def _of_names(file: SourceFile) -> Sequence[Recognised]:
         with suppress(InvalidSource):  # Whoever reads the whole file says what is wrong.
             looked_at = islice(rows.rows(), _LOOKED_AT_ROWS)
             names.extend(frozenset(row) for row in looked_at if isinstance(row, dict))
-        if isinstance(rows, Source) and rows.is_in_object:
+        if isinstance(rows, JsonSource) and rows.is_in_object:
             names = [it | {f"{member}[]"} for it in names]
         is_table = isinstance(rows, CsvSource)
         if isinstance(rows, CsvSource):

@@ -151,7 +151,7 @@ def test_a_file_of_another_shape_is_refused_by_what_it_lacks(
 _MEMORY = """
 import resource, sys
 from pathlib import Path
-from shared.transfer.sources import open_source
+from shared.transfer.source_file import open_source
 from tests.support.adapted import adapted_file
 
 with open_source(Path(sys.argv[1])) as file:

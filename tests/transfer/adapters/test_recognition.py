@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import InvalidSource
 from shared.transfer.adapters.recognition import Recognised, recognise
-from shared.transfer.sources import open_source
+from shared.transfer.source_file import open_source
 from tests.support.adapted import FILES
 from tests.support.transfers import user
 

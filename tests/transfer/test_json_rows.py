@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from shared.errors import InvalidSource
 from shared.model.user_record import InvalidRow
-from shared.transfer.sources import ROW_MAX_LENGTH, Source, copy_rows
+from shared.transfer.json_rows import JsonSource, copy_rows
+from shared.transfer.sources import ROW_MAX_LENGTH
 from tests.support.transfers import source_of
 
 JSON = st.recursive(
@@ -39,7 +40,7 @@ def test_rows_are_the_same_however_the_bytes_arrive(
     rows: list[Any], size: int, is_ascii: bool
 ) -> None:
     data = json.dumps(rows, indent=1, ensure_ascii=is_ascii).encode()
-    source = Source(_Trickle(data, size))
+    source = JsonSource(_Trickle(data, size))
     assert list(source.rows()) == rows
     assert source.sha256 == hashlib.sha256(data).hexdigest()
     assert (source.rows_read, source.bytes_read) == (len(rows), len(data))
@@ -64,7 +65,7 @@ def test_rows_are_the_same_however_the_bytes_arrive(
 )
 @pytest.mark.parametrize("size", [1, 1000])
 def test_every_form_gives_the_same_rows(data: bytes, size: int) -> None:
-    assert list(Source(_Trickle(data, size)).rows()) == [{"a": 1}, {"b": [2]}]
+    assert list(JsonSource(_Trickle(data, size)).rows()) == [{"a": 1}, {"b": [2]}]
 
 
 @pytest.mark.parametrize("data", [b"[]", b" [ ] ", b'{"users": []}'])
@@ -190,7 +191,7 @@ def test_a_row_that_is_too_long_is_one_bad_row_and_is_copied_as_it_stands(
     assert source.rows_read == 3
     assert source.sha256 == hashlib.sha256(data).hexdigest()
     written = io.BytesIO()
-    again = Source(io.BytesIO(data), is_json_lines=source.is_json_lines)
+    again = JsonSource(io.BytesIO(data), is_json_lines=source.is_json_lines)
     copy_rows(again, {1} if form.startswith("first") else {1, 2}, written.write)
     assert written.getvalue() == copied % _AVATARS[avatar]
 
@@ -205,7 +206,7 @@ def test_the_first_line_of_json_lines_may_be_too_long() -> None:
     assert isinstance(last, InvalidRow)
     assert source.is_json_lines
     written = io.BytesIO()
-    copy_rows(Source(io.BytesIO(data), is_json_lines=True), {1}, written.write)
+    copy_rows(JsonSource(io.BytesIO(data), is_json_lines=True), {1}, written.write)
     assert written.getvalue() == avatar + b"\n"
 
 
@@ -220,7 +221,7 @@ def test_a_row_that_is_just_short_enough_is_one_whatever_is_read_at_once() -> No
     row = b'"' + b"x" * (ROW_MAX_LENGTH - 2) + b'"'
     data = b"[" + row + b"," + row[:-1] + b'x",1]'
     for size in (10_007, 131_072, len(data)):
-        fits, long, last = Source(_Trickle(data, size)).rows()
+        fits, long, last = JsonSource(_Trickle(data, size)).rows()
         assert (type(fits), type(long), last) == (str, InvalidRow, 1)
 
 
