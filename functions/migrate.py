@@ -9,6 +9,7 @@ last the result or an error. Never a hash, never an address.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -16,13 +17,13 @@ from typing import Any
 
 from flask import Response
 
-from functions.mail_responses import deliver
+from functions.mail_responses import deliver, require_mail
 from shared.database.pool import Database
 from shared.errors import InvalidInput, InvalidSource, TransferRefused
 from shared.model.users import User
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.preparation import bring_up_to_date
-from shared.transfer import checking, importing, reconciling, rollback, status
+from shared.transfer import checking, importing, inviting, reconciling, rollback, status
 from shared.transfer.announcing import announce
 from shared.transfer.importing import Plan
 from shared.transfer.json_rows import JsonSource
@@ -36,7 +37,7 @@ from shared.web.endpoint import endpoint
 from shared.web.request_body import FORM, read_json
 from shared.web.streaming import stream_answer
 
-OPTIONS = ("action", "plan", "skip_invalid", "addresses_changed", "batch")
+OPTIONS = ("action", "plan", "skip_invalid", "addresses_changed", "batch", "limit")
 CHECK = ("check", "password")
 """Fields of a form alone: the address and the password of a user of the source."""
 ORIGIN = {
@@ -47,6 +48,9 @@ ORIGIN = {
 USERS = "users"
 BESIDE = ("hash_config", "passwords", "identities")
 """Files of a form: what else an Origin has."""
+MAX_LIMIT = 1_000_000
+
+_NUMBER = re.compile("[0-9]{1,7}")
 
 Line = dict[str, object]
 Steps = Generator[Event, None, Line]
@@ -55,11 +59,11 @@ Notices = list[str]
 
 @endpoint("POST", body="stream", admin=True)
 def migrate(call: Call) -> Response:
-    """Plan, apply, verify, list or roll back an import, or reconcile: 200 and JSON lines.
+    """Plan, apply, verify, list or roll back an import, reconcile, or invite: 200 and JSON lines.
 
     Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`;
-    `addresses_changed`; `batch` of a rollback; and in a form those of `ORIGIN`. Raises
-    InvalidInput, and TransferRefused where there is no database.
+    `addresses_changed`; `batch` of a rollback; `limit` of invitations; and in a form those of
+    `ORIGIN`. Raises InvalidInput, and TransferRefused where there is no database.
     """
     query = call.request.args
     if call.request.mimetype == FORM:
@@ -198,6 +202,25 @@ class _Job:
         deliver(self.call)
         return asdict(done)
 
+    def invite(self) -> Steps:
+        require_mail(self.call)
+        yield from ()
+        limit = self.options.get("limit")
+        if isinstance(limit, str) and _NUMBER.fullmatch(limit):
+            limit = int(limit)
+        if type(limit) is not int or not 0 <= limit <= MAX_LIMIT:
+            raise InvalidInput(
+                "limit", f"Please say how many to invite: 0, to count, to {MAX_LIMIT}"
+            )
+        if not limit:
+            return {"invited": 0, "left": inviting.waiting(self.database), "seconds": 0}
+        self.bring_up_to_date()
+        done = inviting.invite(
+            self.database, per_hour=inviting.PER_HOUR, most=limit, run_by=self.call.admin
+        )
+        deliver(self.call)
+        return asdict(done)
+
     def bring_up_to_date(self) -> None:
         if self.call.settings.database.auto_migrate:  # As at the first connection of any function.
             patient = self.call.settings.database._replace(timeout=PATIENCE)
@@ -223,6 +246,7 @@ _ACTIONS: dict[str, Callable[[_Job], Steps]] = {
     "status": _Job.status,
     "rollback": _Job.rollback,
     "reconcile": _Job.reconcile,
+    "invite": _Job.invite,
 }
 
 

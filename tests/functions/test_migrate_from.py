@@ -13,9 +13,11 @@ import pytest
 
 from tests.support.adapted import FILES
 from tests.support.emulator import Emulator, running_emulator
+from tests.support.mails import in_folder
 from tests.support.other_systems import CASES, KEY, PASSWORD, Case
 from tests.support.postgres import Server
 from tests.support.transfers import HASH, Target, user
+from tests.support.waiting import until
 
 TOKEN = "QWRtaW4gb2YgdGhlIHRlc3RzLCBub2JvZHkgZWxzZSBhdCBhbGw"
 Lines = list[dict[str, Any]]
@@ -34,8 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(target: Target, folder: Path) -> Iterator[Emulator]:
+def mails(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where it writes mails."""
+    return tmp_path_factory.mktemp("users") / "mail"
+
+
+@pytest.fixture(scope="module")
+def served(target: Target, folder: Path, mails: Path) -> Iterator[Emulator]:
     with running_emulator(
+        ENVIRONMENT="development",
+        USERS_FILE=str(mails.with_name("users.json")),
         ADMIN_TOKEN=TOKEN,
         DATABASE_URL=target.server.url(target.name),
         ENCRYPTION_KEY=KEY,
@@ -176,6 +186,24 @@ def test_a_rejected_row_is_told_by_its_number_and_without_an_address(
     assert (outcome["row"], outcome["verdict"], done["counts"]["new"]) == (2, "invalid", 1)
     assert "no address" not in json.dumps([outcome, done])
     assert len(target.users()) == 1
+
+
+def test_who_has_no_hash_is_invited_by_mail_over_http_as_well(
+    served: Emulator, target: Target, mails: Path
+) -> None:
+    cognito = next(case for case in CASES if case.system == "cognito")
+    *_, done = _send(served, _files(cognito), action="apply")
+    assert done["without_password"] == 1
+    *_, counted = _send(served, {}, action="invite", limit="0")
+    assert (counted["invited"], counted["left"]) == (0, 1)
+    assert target.run("SELECT count(*) FROM mail_outbox") == [[0]]
+    with served.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        answer = client.post("/api/migrate", json={"action": "invite", "limit": 5})
+    assert (answer.json()["invited"], answer.json()["left"]) == (1, 0)
+    until(lambda: in_folder(mails))
+    assert in_folder(mails)[-1]["Subject"] == "Choose a password for AI-Coder"
+    for limit in ("", "-1", "1e3", "10000000", "two"):
+        assert _post(served, {"action": "invite", "limit": limit}).status_code == 400
 
 
 @pytest.mark.parametrize(
