@@ -45,6 +45,8 @@ ORIGIN = {
     "map": "columns", "hash": "scheme", "pepper": "pepper",
 }  # fmt: skip
 """Fields of a form alone, and what they are of an Origin."""
+OF_USERS = ("plan", "apply", "verify")
+"""The actions on the users of a source."""
 USERS = "users"
 BESIDE = ("hash_config", "passwords", "identities")
 """Files of a form: what else an Origin has."""
@@ -65,18 +67,22 @@ def migrate(call: Call) -> Response:
     `addresses_changed`; `batch` of a rollback; `limit` of invitations; and in a form those of
     `ORIGIN`. Raises InvalidInput, and TransferRefused where there is no database.
     """
+    url = call.settings.database.url
+    if url is None:
+        raise TransferRefused("There is no database to migrate to: set DATABASE_URL.")
+    database = Database(url, call.settings.database)
     query = call.request.args
     if call.request.mimetype == FORM:
         if query:
             raise InvalidInput("options", "The options of a form are its fields, not the query")
-        return stream_answer(call, _of_form(call))
+        return stream_answer(call, _of_form(call, database))
     options: dict[str, Any] = query.to_dict() if query else read_json(call.request, "required")
     for name in options:
         if name not in OPTIONS or len(query.getlist(name)) > 1:
             # A misspelled or repeated `plan` must not be ignored: it binds an apply.
             raise InvalidInput("options", f"The options are {', '.join(OPTIONS)}, each once")
     source = _in_body(call) if query else _in_file(call)
-    return stream_answer(call, _lines(call, _steps(call, options, source)))
+    return stream_answer(call, _lines(call, _steps(call, database, options, source)))
 
 
 @contextmanager
@@ -95,11 +101,13 @@ def _in_form(call: Call, form: forms.Form, notices: Notices) -> Iterator[Rows]:
     """Give the rows of the users in a form, once the password to be checked is the right one."""
     if USERS not in form.files:
         raise InvalidInput(USERS, f"The form has no file {USERS}: curl -F {USERS}=@FILE")
-    check = [form.fields[name] for name in CHECK if name in form.fields]
+    # What is read from a file often ends in a line end.
+    fields = {name: re.sub(r"\r?\n\Z", "", value) for name, value in form.fields.items()}
+    check = [fields[name] for name in CHECK if name in fields]
     if len(check) == 1:
         raise InvalidInput("check", f"The fields {' and '.join(CHECK)} belong together")
     said: dict[str, Any] = {name: path for name, path in form.files.items() if name != USERS}
-    said |= {ORIGIN[name]: value for name, value in form.fields.items() if name in ORIGIN}
+    said |= {ORIGIN[name]: value for name, value in fields.items() if name in ORIGIN}
     origin = Origin(**said)
     tell, verify = notices.append, call.app.hasher.verify
     with origin.open(form.files[USERS], call.settings.credentials, tell) as opened:
@@ -111,32 +119,32 @@ def _in_form(call: Call, form: forms.Form, notices: Notices) -> Iterator[Rows]:
         yield opened.source()
 
 
-def _of_form(call: Call) -> Generator[Line, None, None]:
+def _of_form(call: Call, database: Database) -> Generator[Line, None, None]:
     fields, files = (*OPTIONS, *CHECK, *ORIGIN), (USERS, *BESIDE)
     notices: Notices = []
     with forms.receive(call.request, call.stream, fields=fields, files=files) as form:
         options = {name: value for name, value in form.fields.items() if name in OPTIONS}
         try:
-            steps = _steps(call, options, _in_form(call, form, notices))
+            steps = _steps(call, database, options, _in_form(call, form, notices))
+            if options["action"] not in OF_USERS and (
+                form.files or len(form.fields) > len(options)
+            ):
+                raise InvalidInput("form", f"Only {', '.join(OF_USERS)} have users")
             yield from _lines(call, steps, notices)
         except InvalidSource as error:  # It names files as they are kept here.
-            sentence = error.sentence
-            for name, path in form.files.items():
-                sentence = sentence.replace(str(path), name)
-            raise InvalidSource(sentence) from error
+            raise InvalidSource(error.sentence.replace(f"{form.folder}/", "")) from error
 
 
-def _steps(call: Call, options: dict[str, Any], source: AbstractContextManager[Rows]) -> Steps:
-    """Begin what the options say. Raises InvalidInput, and TransferRefused without a database."""
+def _steps(
+    call: Call, database: Database, options: dict[str, Any], source: AbstractContextManager[Rows]
+) -> Steps:
+    """Begin what the options say. Raises InvalidInput."""
     if any("\0" in str(value) for value in options.values()):
         raise InvalidInput("options", "An option holds a NUL character")
     action = options.get("action")
     if not isinstance(action, str) or action not in _ACTIONS:
         raise InvalidInput("action", f"The action must be one of {', '.join(_ACTIONS)}")
-    if call.settings.database.url is None:
-        raise TransferRefused("There is no database to migrate to: set DATABASE_URL.")
     call.log["action"] = action
-    database = Database(call.settings.database.url, call.settings.database)
     return _ACTIONS[action](_Job(call, database, options, source))
 
 
@@ -157,8 +165,8 @@ class _Job:
     def apply(self) -> Steps:
         plan_sha256 = self.option("plan")
         skip_invalid, addresses_changed = map(self.flag, ("skip_invalid", "addresses_changed"))
-        self.bring_up_to_date()
         with self.source as source:
+            self.bring_up_to_date()
             done = yield from importing.apply(
                 self.database,
                 source,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from shared.errors import TransferRefused
 from shared.model.emails import email_key
 from shared.model.user_record import InvalidRow, UserRecord, parse
+from shared.transfer.adapters.person import HASH_LEFT_BEHIND
 from shared.transfer.named_rows import masked
 from shared.transfer.sources import Rows
 
@@ -33,7 +34,11 @@ def check(
             f"The source has no valid user {who}, whose password was to be checked."
         )
     if record.password is None:
-        raise TransferRefused(f"{who} comes without a password's hash: check somebody else's.")
+        reasons = [it for it in rows.left_behind if it.startswith(HASH_LEFT_BEHIND)]
+        told = f" ({'; '.join(reasons)})" if reasons else ""
+        raise TransferRefused(
+            f"{who} comes without a password's hash{told}: check somebody else's."
+        )
     if not verify(ask(who), record.password):
         raise TransferRefused(
             f"This is not the password of {who} by the hash in the source: a signer key, pepper or "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,9 @@ class Given:
     origin: Origin
     check_email: str | None
 
-    @contextmanager
-    def open(self, command: Command, path: Path) -> Iterator[Opened]:
+    def open(self, command: Command, path: Path) -> AbstractContextManager[Opened]:
         """Open the file at a path. Raises InvalidSource."""
-        settings = command.settings.credentials
-        with self.origin.open(path, settings, command.display.notice) as opened:
-            yield opened
+        return self.origin.open(path, command.settings.credentials, command.display.notice)
 
     def check(self, command: Command, path: Path) -> None:
         """Check the password that is to be checked.

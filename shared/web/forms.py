@@ -6,9 +6,13 @@ The files are kept in a folder of the call's own, on the disk, or what the platf
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+import shutil
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -22,6 +26,9 @@ from shared.web.request_body import FORM, BodyStream
 
 MAX_FIELD = 256 * 1024
 """Bytes of what is no file. It bounds the parser's buffer, too, into which 64 KiB are read."""
+_PREFIX = "auth-form-"
+_NEW_SECONDS = 60
+"""For which a folder may not be locked yet."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -30,6 +37,7 @@ class Form:
     """Fields and files by their names."""
 
     folder: Path
+    """Where the files have these names."""
     fields: dict[str, str]
     files: dict[str, Path]
 
@@ -40,38 +48,68 @@ def receive(
 ) -> Iterator[Form]:
     """Receive a form of some of these fields and files, each once; the files go with the context.
 
-    Raises InvalidInput for another form, and HttpError for a body that cannot be received or kept.
+    Raises InvalidInput for another form, and HttpError for a body that cannot be received or kept,
+    or where there is no space for what is made of it.
     """
-    with tempfile.TemporaryDirectory(prefix="auth-form-") as name:
+    try:
+        with _folder() as folder:
+            given, uploaded = _parse(request, stream, folder, len(fields) + len(files))
+            if not _is_subset(given, fields) or not _is_subset(uploaded, files):
+                raise InvalidInput(
+                    "form",
+                    f"The form may have the fields {', '.join(fields)} and the files "
+                    f"{', '.join(files)} (curl -F NAME=@FILE), each once",
+                )
+            if wrong := next((name for name, value in given if "\ufffd" in value), None):
+                raise InvalidInput(wrong, f"The form's {wrong} is not in UTF-8")
+            for name, path in uploaded:
+                path.rename(folder / name)
+            yield Form(folder, dict(given), {name: folder / name for name, _ in uploaded})
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise _no_space(error) from error
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder that nobody else can read; it is locked, so that others know it is in use."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_space(error) from error
+    with made as name:
         folder = Path(name)
+        lock = os.open(folder, os.O_RDONLY)
         try:
-            given, uploaded = _parse(request, stream, folder)
-        except OSError as error:
-            if error.errno not in _NO_SPACE:
-                raise
-            raise HttpError(507, "no_space", "There is no space left for the files") from error
-        known, where = {*fields, *files}, "The form"
-        names = [name for name, _ in (*given, *uploaded)]
-        if len(set(names)) < len(names) or not known.issuperset(names):
-            raise InvalidInput("form", f"{where} has only {', '.join(sorted(known))}, each once")
-        if wrong := next((name for name, _ in given if name in files), None):
-            raise InvalidInput(wrong, f"{where}'s {wrong} is a file: curl -F {wrong}=@FILE")
-        if wrong := next((name for name, _ in uploaded if name in fields), None):
-            raise InvalidInput(wrong, f"{where}'s {wrong} is no file")
-        yield Form(folder, dict(given), dict(uploaded))
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            _remove_left_behind(folder.parent)
+            yield folder
+        finally:
+            os.close(lock)
+
+
+def _remove_left_behind(parent: Path) -> None:
+    """Remove the folders of instances that were killed: they hold what nobody else may see."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # In use, or not ours.
+            if time.time() - folder.lstat().st_mtime < _NEW_SECONDS:
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)
 
 
 def _parse(
-    request: Request, stream: BodyStream, folder: Path
+    request: Request, stream: BodyStream, folder: Path, most: int
 ) -> tuple[list[tuple[str, str]], list[tuple[str, Path]]]:
-    number = 0
-
     def keep(*_: Any, **__: Any) -> IO[bytes]:
-        nonlocal number
-        number += 1
-        return (folder / f"{number}.part").open("xb+")
+        return cast(IO[bytes], tempfile.NamedTemporaryFile(dir=folder, delete=False))
 
-    parser = FormDataParser(keep, max_form_memory_size=MAX_FIELD, max_form_parts=50, silent=False)
+    parser = FormDataParser(keep, max_form_memory_size=MAX_FIELD, max_form_parts=most, silent=False)
     try:
         _, given, uploaded = parser.parse(
             cast(IO[bytes], stream), FORM, request.content_length, request.mimetype_params
@@ -87,3 +125,14 @@ def _parse(
         file.close()
         kept.append((name, Path(str(file.stream.name))))
     return list(given.items(multi=True)), kept
+
+
+def _is_subset(given: Sequence[tuple[str, object]], known: Collection[str]) -> bool:
+    names = {name for name, _ in given}
+    return len(names) == len(given) and names.issubset(known)
+
+
+def _no_space(error: OSError) -> HttpError:
+    return HttpError(
+        507, "no_space", f"The files cannot be kept in the temporary folder: {error.strerror}"
+    )

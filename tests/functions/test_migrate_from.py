@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,8 +141,94 @@ def test_a_known_password_is_verified_before_anything_is_written(
     lines = _send(served, form, password=PASSWORD)
     assert "The password of a…@example.com is verified by the hash" in _sentences(lines)[-1]
     assert len(target.users()) == 3
+    refused = _post(served, form | {"password": PASSWORD, "check": "bob@example.com"})
+    assert "b…@example.com comes without a password's hash: check" in refused.json()["error"]
     for text in (PASSWORD, "ada@example.com"):
         assert text not in served.output()
+
+
+def test_a_hash_that_stays_behind_is_not_checked_and_the_reason_is_told(
+    served: Emulator,
+) -> None:
+    form = {"users": _files(FIREBASE)["users"], "check": "ada@example.com", "password": PASSWORD}
+    refused = _post(served, form | {"action": "plan"}).json()["error"]
+    assert "(password hash left behind: --hash-config is not given): check somebody" in refused
+
+
+def test_a_line_end_behind_a_secret_is_none_of_it_and_another_encoding_is_refused(
+    served: Emulator,
+) -> None:
+    form = _files(FIREBASE) | {"action": "plan", "check": "ada@example.com"}
+    for end in ("\n", "\r\n"):
+        lines = _send(served, form, password=PASSWORD + end)
+        assert "is verified by the hash" in _sentences(lines)[-1]
+    assert _post(served, form | {"password": f"{PASSWORD}\n\n"}).status_code == 409
+    body = b'--b\r\nContent-Disposition: form-data; name="pepper"\r\n\r\n\xe9\r\n--b--\r\n'
+    headers = {
+        "Authorization": f"Bearer {TOKEN}",
+        "Content-Type": "multipart/form-data; boundary=b",
+    }
+    with served.client(headers=headers) as client:
+        answer = client.post("/api/migrate", content=body)
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "The form's pepper is not in UTF-8",
+    )
+
+
+def test_a_file_without_a_header_is_told_without_what_is_in_it(served: Emulator) -> None:
+    table = f"ada@example.com,{HASH}\n"
+    form = {"from": "csv", "map": "email=mail,password=pw", "action": "plan"}
+    for rows in (1, 2):
+        answer = _post(served, form | {"users": (table * rows).encode()})
+        assert answer.status_code == 400
+        assert "Its first line has no names of columns." in answer.json()["error"]
+        assert "example.com" not in answer.text
+        assert HASH not in answer.text
+    models = [{"model": "ada@example.com", "pk": 1, "fields": {}}]
+    answer = _post(
+        served, {"from": "django", "action": "plan", "users": json.dumps(models).encode()}
+    )
+    assert answer.status_code == 400
+    assert "example.com" not in answer.text
+
+
+def test_a_wrong_password_does_not_even_make_a_table(postgres: Server) -> None:
+    postgres.run("CREATE DATABASE untouched OWNER app")
+    url = postgres.url("untouched")
+    with running_emulator(ADMIN_TOKEN=TOKEN, DATABASE_URL=url) as fresh:
+        form = _files(FIREBASE) | {"check": "ada@example.com", "password": "another"}
+        assert _post(fresh, form | {"action": "apply"}).status_code == 409
+    tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    assert postgres.run(tables, "untouched") == [[0]]
+
+
+def test_files_of_an_instance_that_was_killed_go_with_the_next_form(
+    target: Target, tmp_path: Path
+) -> None:
+    variables = {"ADMIN_TOKEN": TOKEN, "DATABASE_URL": target.server.url(target.name)}
+    variables["TMPDIR"] = str(tmp_path)
+    with running_emulator(**variables) as emulator:
+        host, port = emulator.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(
+                b"POST /api/migrate HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "
+                + TOKEN.encode()
+                + b"\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 200000\r\n"
+                b'\r\n--b\r\nContent-Disposition: form-data; name="users"; filename="x"\r\n\r\n'
+                + b"x"
+                * 100_000
+            )
+            until(lambda: list(tmp_path.glob("auth-form-*/*")))
+            (folder,) = tmp_path.iterdir()
+            assert [it.stat().st_mode & 0o077 for it in (folder, *folder.iterdir())] == [0, 0]
+            _send(emulator, {}, action="status")
+            assert folder.exists(), "it is in use"
+            os.kill(emulator.worker, signal.SIGKILL)
+    os.utime(folder, (0, 0))
+    with running_emulator(**variables) as emulator:
+        _send(emulator, {}, action="status")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_it_the_answer_warns(served: Emulator) -> None:
@@ -211,9 +300,11 @@ def test_who_has_no_hash_is_invited_by_mail_over_http_as_well(
     [
         ({"plan": "x"}, 400, "The action must be one of"),
         ({"action": "plan"}, 400, "The form has no file users: curl -F users=@FILE"),
-        ({"action": "plan", "users": "[]"}, 400, "users is a file: curl -F users=@FILE"),
-        ({"action": b"plan", "users": b"[]"}, 400, "action is no file"),
-        ({"action": "plan", "user": b"[]"}, 400, "The form has only action, "),
+        ({"action": "plan", "users": "[]"}, 400, "and the files users, hash_config,"),
+        ({"action": b"plan", "users": b"[]"}, 400, "The form may have the fields action,"),
+        ({"action": "plan", "user": b"[]"}, 400, "The form may have the fields action,"),
+        ({"action": "status", "users": b"[]"}, 400, "Only plan, apply, verify have users"),
+        ({"action": "rollback", "batch": "b", "from": "auth0"}, 400, "Only plan, apply, verify"),
         ({"action": "plan", "users": b""}, 400, "The file users is empty."),
         ({"action": "plan", "users": b"\x1f\x8b\x08"}, 400, "it is compressed; unpack it first"),
         ({"action": "plan", "users": b"[]", "from": "nowhere"}, 400, "--from is none of"),
@@ -312,3 +403,22 @@ def test_a_form_for_which_there_is_no_space_is_refused_and_leaves_nothing(
         resource.prlimit(served.worker, resource.RLIMIT_FSIZE, limits)
     assert (answer.status_code, answer.json()["code"]) == (507, "no_space")
     assert not target.users()
+
+
+def test_joins_for_which_there_is_no_space_are_told_as_well(
+    served: Emulator, target: Target
+) -> None:
+    ids = [f"auth0|{number:024x}" for number in range(40_000)]
+    users = "".join(json.dumps({"user_id": it, "identities": []}) + "\n" for it in ids[:9])
+    hashes = "".join(
+        json.dumps({"_id": {"$oid": it[6:]}, "passwordHash": HASH}) + "\n" for it in ids
+    )
+    form = {"users": users.encode(), "passwords": hashes.encode(), "from": "auth0"}
+    limits = resource.prlimit(served.worker, resource.RLIMIT_FSIZE)
+    size = max(map(len, (users, hashes))) + 100_000
+    resource.prlimit(served.worker, resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        answer = _post(served, form | {"action": "plan"})
+    finally:
+        resource.prlimit(served.worker, resource.RLIMIT_FSIZE, limits)
+    assert (answer.status_code, answer.json()["code"]) == (507, "no_space"), answer.text

@@ -36,7 +36,9 @@ MORE_THAN_A_SCHEMA_TELLS = (
     "Please name the batch",  # of a rollback
     "The action must be one of",  # in the query, once there is one
     "This link is no longer valid.",  # as that of an example
+    "Please say how many to invite",
     "The form has no file users",  # for what needs one
+    "Only plan, apply, verify have users",
     "The fields check and password belong together",
 )
 """What a body that fits its schema may yet be refused for: how the sentence begins."""

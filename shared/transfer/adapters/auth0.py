@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.transfer.adapters.adapter import Adapter, Found, Part
-from shared.transfer.adapters.person import Person, StaysBehind
+from shared.transfer.adapters.person import HASH_LEFT_BEHIND, Person, StaysBehind
 from shared.transfer.adapters.values import Row, flag, members, moment, objects, text
 
 _DATABASE, _GOOGLE = "auth0", "google-oauth2"
@@ -25,7 +25,7 @@ def _adapt(row: Row, person: Person, found: Found) -> None:
     if passwords and passwords[0] is not None:
         person.had_password(passwords[0])
     elif _keys(row):
-        person.leave("password hash left behind: no hash in --passwords")
+        person.leave(f"{HASH_LEFT_BEHIND}: no hash in --passwords")
     for identity in identities:
         provider = text(identity, "provider")
         if provider == _GOOGLE:

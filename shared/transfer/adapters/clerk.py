@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from shared.transfer.adapters.adapter import Adapter, Found
-from shared.transfer.adapters.person import Person, StaysBehind
+from shared.transfer.adapters.person import HASH_LEFT_BEHIND, Person, StaysBehind
 from shared.transfer.adapters.values import Row, flag, full_name, members, moment, objects, text
 
 _TOLD_BY_THEIR_TEXT = frozenset(
@@ -41,7 +41,7 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
         if hasher in _TOLD_BY_THEIR_TEXT:
             person.had_password(stored)
         else:
-            person.leave(f"password hash left behind: password_hasher is {hasher[:40]}")
+            person.leave(f"{HASH_LEFT_BEHIND}: password_hasher is {hasher[:40]}")
     person.has_totp(text(row, "totp_secret"))
     for account in objects(row, "external_accounts"):
         provider = (text(account, "provider") or "").removeprefix("oauth_")

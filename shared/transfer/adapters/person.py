@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_REASONS, MAX_EXAMPLES, MAX_SHOWN_LENGTH = 50, 3, 240
 MORE = "more reasons than can be counted"
 NO_KEY = "TOTP secret left behind: ENCRYPTION_KEY is not set"
+HASH_LEFT_BEHIND = "password hash left behind"
 SECOND_ADDRESS = "second address dropped"
 UNPROVED_GOOGLE = "Google's identity left behind: the address is not proved"
 UNPROVED_FIREBASE = "Firebase's identity left behind: the address is not proved"
@@ -125,7 +126,7 @@ class Person:
         try:
             self._password = make(self._around.hashes)
         except UnusableHash as error:
-            self.leave(f"password hash left behind: {_shortened(str(error))}")
+            self.leave(f"{HASH_LEFT_BEHIND}: {_shortened(str(error))}")
 
     def is_verified(self, verified: bool | None, at: str | int | None = None) -> None:
         """Take whether the address is proved, and since when; None where nobody knows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -31,6 +32,9 @@ _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _LOOKED_AT = 4096
 _MAX_MODELS = 100
+_MODEL = re.compile(r"\w{1,60}\.\w{1,60}")  # What else stands there may be an address.
+_IS_OF_A_USER = re.compile("[@$]")
+"""In an address, or a hash."""
 
 
 class AdaptedFile:
@@ -173,10 +177,14 @@ class AdaptedSource:
                 yield row
             elif is_user:
                 yield from self._adapted(row, parts)
-            elif isinstance(model := row.get("model"), str) and (
-                model in others or len(others) < _MAX_MODELS
+            elif (
+                isinstance(model := row.get("model"), str)
+                and _MODEL.fullmatch(model)
+                and (model in others or len(others) < _MAX_MODELS)
             ):
                 others[model] += 1
+        if not is_checked:  # There is no row.
+            self._check_columns()
         if self._rows.rows_read and not users:
             raise self._no_users(others)
 
@@ -204,7 +212,7 @@ class AdaptedSource:
         if not models:
             return InvalidSource(f"The file cannot be read: {problem}.")
         likely = sorted(models, key=lambda name: ("user" not in name.lower(), -models[name]))
-        names = ", ".join(f"{name[:60]} ({count(models[name], 'row')})" for name in likely[:10])
+        names = ", ".join(f"{name} ({count(models[name], 'row')})" for name in likely[:10])
         return InvalidSource(
             f"The file cannot be read: {problem}. Name the model of users with --model; it has "
             f"{names}."
@@ -214,10 +222,12 @@ class AdaptedSource:
         if isinstance(self._rows, CsvSource) and self._rows.columns:
             lacking = sorted(self._adapter.columns.difference(self._rows.columns))
             if lacking:
+                are = f"Its columns are {', '.join(self._rows.columns)[:300]}."
+                if any(map(_IS_OF_A_USER.search, self._rows.columns)):
+                    are = "Its first line has no names of columns."
                 raise InvalidSource(
                     f"The file has no column {', '.join(lacking)}: is it one of "
-                    f"{self._adapter.title}? Its columns are "
-                    f"{', '.join(self._rows.columns)[:300]}."
+                    f"{self._adapter.title}? {are}"
                 )
 
 

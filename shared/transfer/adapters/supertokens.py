@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.transfer.adapters.adapter import Adapter, Found
-from shared.transfer.adapters.person import Person, StaysBehind
+from shared.transfer.adapters.person import HASH_LEFT_BEHIND, Person, StaysBehind
 from shared.transfer.adapters.values import Row, flag, full_name, members, moment, objects, text
 
 _NAMES = ("name", "first_name", "last_name")
@@ -30,7 +30,7 @@ def _adapt(row: Row, person: Person, _: Found) -> None:
             if text(method, "email") == person.email:
                 person.had_password(text(method, "passwordHash"))
             else:
-                person.leave("password hash left behind: it is of a second address")
+                person.leave(f"{HASH_LEFT_BEHIND}: it is of a second address")
         elif recipe == "thirdparty":
             provider = text(method, "thirdPartyId") or ""
             if provider.split("-")[0] == "google":
