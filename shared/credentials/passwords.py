@@ -19,6 +19,7 @@ import hmac
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -43,45 +44,51 @@ MEMORY_BUDGET = 128 * 2**20
 """Bytes for all hashes of other systems that a process computes at once; one alone may need all."""
 
 
-class MemoryBudget:
-    """Has hashes wait for each other where together they would need too much. Thread-safe.
+class Budget:
+    """Lends shares of a number: first come, first served. Thread-safe.
 
-    One at a time waits for what it needs, so that small ones do not overtake a big one for ever.
+    Nobody overtakes: neither small ones a big one, nor whoever comes again at once somebody who has
+    waited, as with the semaphores of `threading`.
     """
 
     def __init__(self, size: int) -> None:
-        """Hold nothing yet; `size` is in bytes."""
+        """Lend nothing yet."""
         self._free = self._size = size
-        self._next = threading.Lock()
-        self._changed = threading.Condition()
+        self._changing = threading.Lock()
+        self._waiting: deque[tuple[int, threading.Event]] = deque()
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Wait until so many bytes are free, at most all, and hold them during the block.
+    def holding(self, share: int, patience: float | None = None) -> Iterator[None]:
+        """Wait until so much is free, at most all, and hold it during the block.
 
-        Who needs none waits for nobody. Raises Overloaded after MEMORY_PATIENCE.
+        Who needs none waits for nobody. Raises Overloaded after `patience` seconds.
         """
-        size = min(size, self._size)
-        if not size:
+        share = min(share, self._size)
+        if not share:
             yield
             return
-        until = time.monotonic() + MEMORY_PATIENCE
-        if not self._next.acquire(timeout=MEMORY_PATIENCE):
-            raise Overloaded(cause=_NO_MEMORY)
-        try:
-            with self._changed:
-                left = max(0.0, until - time.monotonic())
-                if not self._changed.wait_for(lambda: self._free >= size, left):
+        turn = share, threading.Event()
+        with self._changing:
+            self._waiting.append(turn)
+            self._serve()
+        if not turn[1].wait(patience):
+            with self._changing:
+                if turn in self._waiting:  # It may have been served meanwhile.
+                    self._waiting.remove(turn)
+                    self._serve()
                     raise Overloaded(cause=_NO_MEMORY)
-                self._free -= size
-        finally:
-            self._next.release()
         try:
             yield
         finally:
-            with self._changed:
-                self._free += size
-                self._changed.notify()
+            with self._changing:
+                self._free += share
+                self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            share, served = self._waiting.popleft()
+            self._free -= share
+            served.set()
 
 
 class PasswordHasher:
@@ -100,10 +107,8 @@ class PasswordHasher:
         `peppers` are the keys that hashes of other systems name.
         """
         self.rounds = rounds
-        self._computing: threading.BoundedSemaphore = (
-            shares._computing if shares else threading.BoundedSemaphore(concurrency)
-        )
-        self._memory: MemoryBudget = shares._memory if shares else MemoryBudget(MEMORY_BUDGET)
+        self._computing: Budget = shares._computing if shares else Budget(concurrency)
+        self._memory: Budget = shares._memory if shares else Budget(MEMORY_BUDGET)
         self._peppers = peppers
         self._notices = Notices()
 
@@ -152,7 +157,10 @@ class PasswordHasher:
 
         try:
             # The memory first: who waits for it must not keep others from computing.
-            with self._memory.holding(foreign.memory), self._timed("verify_foreign"):
+            with (
+                self._memory.holding(foreign.memory, MEMORY_PATIENCE),
+                self._timed("verify_foreign"),
+            ):
                 return foreign_hashes.matches(password, foreign, self._peppers)
         except foreign_hashes.PepperMissing as error:
             self._notices.warn(
@@ -173,7 +181,7 @@ class PasswordHasher:
     @contextmanager
     def _timed(self, operation: str) -> Iterator[None]:
         """Wait for a turn, then record the duration of the block."""
-        with self._computing:
+        with self._computing.holding(1):
             began = time.perf_counter()
             yield
         metrics.HASHES.record(time.perf_counter() - began, operation)

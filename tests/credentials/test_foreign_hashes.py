@@ -25,8 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.application import Application
-from shared.credentials import foreign_hashes, passwords
-from shared.credentials.passwords import MEMORY_BUDGET, MemoryBudget, PasswordHasher
+from shared.credentials import foreign_hashes
+from shared.credentials.passwords import MEMORY_BUDGET, Budget, PasswordHasher
 from shared.credentials.settings import CredentialSettings
 from shared.errors import Overloaded
 from shared.formats import hash_recognition
@@ -409,16 +409,13 @@ def test_200_logins_at_once_need_no_more_memory_than_is_allowed(
     assert 2 < load.most <= 12
 
 
-def test_who_waits_too_long_for_memory_is_refused_as_overloaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(passwords, "MEMORY_PATIENCE", 0.05)
-    budget = MemoryBudget(2)
+def test_who_waits_too_long_for_memory_is_refused_as_overloaded() -> None:
+    budget = Budget(2)
     with budget.holding(1), ThreadPoolExecutor(2) as pool:
         for _ in range(2):
 
             def wait() -> None:
-                with budget.holding(2):
+                with budget.holding(2, 0.05):
                     pytest.fail("the memory is held")
 
             with pytest.raises(Overloaded):
@@ -450,7 +447,7 @@ def test_each_application_has_its_own_peppers_and_all_have_one_budget() -> None:
     with ThreadPoolExecutor(1) as pool:
         with blog.hasher._memory.holding(MEMORY_BUDGET):
             heavy = pool.submit(shop.hasher.verify, PASSWORD, STORED["firebase"])
-            _wait_for(host.hasher._memory._next.locked)
+            _wait_for(lambda: host.hasher._memory._waiting)
         assert heavy.result(timeout=60)
 
 
@@ -491,7 +488,7 @@ def test_who_waits_for_memory_keeps_nobody_else_from_computing() -> None:
     with ThreadPoolExecutor(1) as pool:
         with hasher._memory.holding(MEMORY_BUDGET):
             heavy = pool.submit(hasher.verify, PASSWORD, STORED["django-argon2"])
-            _wait_for(hasher._memory._next.locked)
+            _wait_for(lambda: hasher._memory._waiting)
             for name in ("bcrypt", "passlib-pbkdf2", "ldap-ssha"):
                 assert hasher.verify(PASSWORD, STORED[name])
             assert not heavy.done()
@@ -499,7 +496,7 @@ def test_who_waits_for_memory_keeps_nobody_else_from_computing() -> None:
 
 
 def test_a_big_one_is_served_before_small_ones_that_came_later() -> None:
-    budget, order = MemoryBudget(10), []
+    budget, order = Budget(10), []
 
     def take(size: int) -> None:
         with budget.holding(size):
@@ -508,7 +505,7 @@ def test_a_big_one_is_served_before_small_ones_that_came_later() -> None:
     with ThreadPoolExecutor(3) as pool:
         with budget.holding(1):
             big = pool.submit(take, 99)
-            _wait_for(budget._next.locked)
+            _wait_for(lambda: budget._waiting)
             small = [pool.submit(take, 1) for _ in range(2)]
             time.sleep(0.02)  # In which a small one would have overtaken.
             assert order == []
@@ -517,7 +514,23 @@ def test_a_big_one_is_served_before_small_ones_that_came_later() -> None:
     assert order == [99, 1, 1]
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
+def test_who_comes_again_at_once_does_not_overtake_whoever_waits() -> None:
+    budget, order = Budget(1), []
+
+    def take(who: str) -> None:
+        with budget.holding(1):
+            order.append(who)
+
+    with ThreadPoolExecutor(1) as pool:
+        with budget.holding(1):
+            waiting = pool.submit(take, "waiting")
+            _wait_for(lambda: budget._waiting)
+        take("again")
+        waiting.result(timeout=60)
+    assert order == ["waiting", "again"]
+
+
+def _wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         time.sleep(0.001)
 
