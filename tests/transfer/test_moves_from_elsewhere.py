@@ -113,6 +113,8 @@ def test_who_has_a_hash_logs_in_and_has_one_of_ours_then_but_nobody_who_is_disab
     url = target.server.url(target.name)
     move = Move(case, tmp_path, url)
     move.run("apply", "--yes")
+    brought = _passwords(target)
+    assert {name for name in case.hashed if BCRYPT.fullmatch(brought[name])} == set(case.bcrypt)
     with served(DATABASE_URL=url) as service:
         for name in case.hashed:
             body = {"email": _email(name), "password": PASSWORD}
@@ -120,14 +122,25 @@ def test_who_has_a_hash_logs_in_and_has_one_of_ours_then_but_nobody_who_is_disab
             assert service.post("/api/login", wrong).status_code == 401
             status = 401 if name in case.disabled else 200
             assert service.post("/api/login", body).status_code == status, name
-    for key, password in target.psql("SELECT email_key, coalesce(password, '') FROM users"):
-        name = key.split("@")[0]
-        if name in case.hashed and name not in case.disabled:
-            assert BCRYPT.fullmatch(password)
     came_in = {name for name in case.hashed if name not in case.disabled}
+    found = _passwords(target)
+    replaced = came_in - set(case.bcrypt)
+    assert {name for name in found if found[name] != brought[name]} == replaced
+    assert all(found[name].startswith("$2b$04$") for name in replaced)
     counts = move.run("verify")[-1]["counts"]
-    assert counts["kept"] + counts["identical"] == len([*case.hashed, *case.others])
-    assert counts["kept"] <= len(came_in)
+    assert (counts["kept"], counts["identical"]) == (len(replaced), len(found) - len(replaced))
+    if weaker := came_in & set(case.bcrypt):
+        with served(DATABASE_URL=url, BCRYPT_ROUNDS="11") as service:
+            for name in weaker:
+                body = {"email": _email(name), "password": PASSWORD}
+                assert service.post("/api/login", body).status_code == 200
+        found = _passwords(target)
+        assert all(found[name].startswith("$2b$11$") for name in weaker)
+
+
+def _passwords(target: Target) -> dict[str, str]:
+    rows = target.psql("SELECT email_key, coalesce(password, '') FROM users")
+    return {email.split("@")[0]: password for email, password in rows}
 
 
 def test_a_later_export_brings_what_has_changed_there_and_can_be_taken_back(
@@ -190,13 +203,17 @@ def test_a_table_of_ones_own_by_a_mapping_with_hashes_of_every_scheme(
     settings = environment(DATABASE_URL=url, THEIR_PEPPER=PEPPER, **variables)
     (*_, applied) = _lines(invoke(("apply", "--yes", *options, "--json"), settings))
     assert (applied["counts"]["new"], applied["left_behind"]) == (len(stored), {})
+    brought = _passwords(target)
+    assert len(brought) == len(stored)
     with served(DATABASE_URL=url, **variables) as service:
         for number, text in enumerate(stored):
             body = {"email": f"user{number}@example.com", "password": PASSWORD}
             assert service.post("/api/login", body).status_code == 200, text
-    passwords = target.psql("SELECT password, name FROM users")
-    assert len(passwords) == len(stored)
-    assert all(BCRYPT.fullmatch(password) and 'b",' in name for password, name in passwords)
+    replaced = {name for name, password in brought.items() if not BCRYPT.fullmatch(password)}
+    found = _passwords(target)
+    assert {name for name in found if found[name] != brought[name]} == replaced
+    assert all(found[name].startswith("$2b$04$") for name in replaced)
+    assert all('b",' in name for (name,) in target.psql("SELECT name FROM users"))
 
 
 @pytest.mark.parametrize("is_verified", [True, False])
