@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.transfer.adapters.person import UNPROVED_FIREBASE, UNPROVED_GOOGLE
 
 PASSWORD = "correct horse 42"
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 """An ENCRYPTION_KEY."""
+SUBJECT = "108000000000000000001"
+"""Whose Google account is the one in the files."""
 _FACTOR = "second factor left behind: Firebase does not export its secret"
 _PHONE = "phone number left behind"
 
@@ -56,3 +59,43 @@ CASES = [
     Case("wordpress", "wordpress.json", ["ada", "bob"], claims=1),
     Case("aspnet", "aspnet.csv", ["ada"]),
 ]  # fmt: skip
+
+
+class Later(NamedTuple):
+    """What has changed in a system since its first export; one user, Eve, is new."""
+
+    edits: Mapping[str, Sequence[tuple[str, str]]]
+    """For each file: what stood there, and what does now."""
+    changed: Sequence[str]
+    files: Mapping[str, str] = {}
+    """By option, what the first export lacked."""
+
+
+_BCRYPT = "bcdefghijklmnopqrstuu2Bt20.pcFKeu5NhfnDPBMBPtmjLNaRm"
+_OTHER = "bcdefghijklmnopqrstuu2Bt20.pcFKeu5NhfnDPBMBPtmjLNaRn"
+_ID = "6f1d0c1e-0000-4000-8000-00000000000"
+_EVE = '"email": "eve@example.com"'
+LATER = {
+    "firebase-users.json": Later({"firebase-users.json": [
+        ("Ada Example", "Ada Lovelace"), ('"disabled": true', '"disabled": false'),
+        ('"customAttributes": "{\\"role\\":\\"admin\\"}",', ""),
+        ('"users": [', f'"users": [{{"localId": "e", {_EVE}}}, '),
+    ]}, ["ada", "bob", "carol"]),
+    "auth0-users.ndjson": Later({"auth0-users.ndjson": [
+        ("Ada Example", "Ada Lovelace"), ('"name": "Bob"', '"name": "Bob", "blocked": true'),
+        ("\n", f'\n{{"user_id": "auth0|e", {_EVE}, "email_verified": true}}\n'),
+    ], "auth0-passwords.ndjson": [(_BCRYPT, _OTHER)]}, ["ada", "bob"]),
+    "supabase-users.csv": Later({"supabase-users.csv": [
+        (_BCRYPT, _OTHER), ("\n", f"\n,{_ID}3,,,eve@example.com{',' * 29}\n"),
+    ]}, ["ada", "bob"],
+        {"identities": f"id,user_id,provider,provider_id\n1,{_ID}2,google,{SUBJECT}\n"}),
+    "django.json": Later({"django.json": [
+        ("Example", "Lovelace"), ('"is_active": false', '"is_active": true'),
+        ("[{", f'[{{"model": "auth.user", "pk": 3, "fields": {{{_EVE}}}}}, {{'),
+    ]}, ["ada", "bob"]),
+    "keycloak-realm.json": Later({"keycloak-realm.json": [
+        ('"Example"', '"Lovelace"'), ('"enabled": false', '"enabled": true'),
+        ('"users": [', f'"users": [{{"id": "{_ID}3", {_EVE}, "enabled": true}}, '),
+    ]}, ["ada", "bob"]),
+}  # fmt: skip
+"""By the first export."""
