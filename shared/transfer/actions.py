@@ -441,7 +441,19 @@ def export_(command: Command, output: Path | None, primary: bool) -> None:
         [("file", str(path), ""), ("users", done.rows, ""), ("SHA-256", done.users_sha256, "")],
     )
     as_of = _show_as_of(command, done.as_of)
-    command.display.result(rows=done.rows, users_sha256=done.users_sha256, path=str(path), **as_of)
+    if done.not_for_old_server:
+        command.display.text(
+            "The old Node server cannot verify the password of "
+            f"{count(done.not_for_old_server, 'user')}, whose hash is another system's, or of a "
+            "password of 72 bytes or more. The JSON mode can.\n"
+        )
+    command.display.result(
+        rows=done.rows,
+        users_sha256=done.users_sha256,
+        path=str(path),
+        not_for_old_server=done.not_for_old_server,
+        **as_of,
+    )
 
 
 def _show_as_of(command: Command, moment: float | None) -> dict[str, object]:

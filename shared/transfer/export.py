@@ -12,6 +12,7 @@ from shared.database.connection import Connection
 from shared.database.pool import Database
 from shared.database.replica import PassedOver, Replica
 from shared.errors import TransferRefused
+from shared.formats.password_hashes import BCRYPT
 from shared.model.user_record import (
     REVOKED,
     UserRecord,
@@ -52,6 +53,8 @@ class Exported:
 
     rows: int
     users_sha256: str
+    not_for_old_server: int
+    """Users whose hash the old Node server, which knows bcrypt alone, cannot verify."""
     as_of: float | None = None
     """What a replica may lack was committed later than this, in seconds since 1970."""
 
@@ -83,7 +86,7 @@ def _export(
     connection: Connection, write: Callable[[bytes], object], fetch_seconds: float | None = None
 ) -> Generator[Event, None, Exported]:
     digests = hashlib.sha256()
-    count = 0
+    count = not_for_old_server = 0
     tables = access.readable(connection, "users", "identities", "revoked_sessions")
     if "users" in tables.lacking:
         raise TransferRefused("There is no table users on the search path: nobody to export.")
@@ -101,6 +104,8 @@ def _export(
             row_digest = digest(written)
         if None in (row.get("createdAt", ""), row.get("updatedAt", "")):
             yield Outcome(WITHOUT_TIME, _WITHOUT_TIME_REASON, user_id=record.id)
+        if record.password is not None and not BCRYPT.fullmatch(record.password):
+            not_for_old_server += 1
         digests.update(row_digest)
         if revoked:
             row[REVOKED] = parse_json(revoked)
@@ -110,4 +115,6 @@ def _export(
         if count % staging.FETCH_ROWS == 0:
             yield Progress("write", count)
     write(b"\n]" if count else b"[]")
-    return Exported(rows=count, users_sha256=digests.hexdigest())
+    return Exported(
+        rows=count, users_sha256=digests.hexdigest(), not_for_old_server=not_for_old_server
+    )

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from shared.credentials.passwords import PasswordHasher
 from tests.support import commands
 from tests.support.commands import Ended
 from tests.support.emulator import ROOT, environment
+from tests.support.foreign_hashes import FOREIGN
 from tests.support.old_database import OLD_DDL
 from tests.support.postgres import PASSWORD, Server
 from tests.support.reconciliations import sign_up
@@ -373,6 +375,28 @@ def test_rejected_rows_are_named_before_all_others(shell: Shell, target: Target)
     lines = [line for line in shell.run("plan").error.splitlines() if line.startswith("  row")]
     assert lines[0].startswith(f"  row 31 ({user(30)['id']}, n…): invalid. ")
     assert len(lines) == 20
+
+
+def test_an_export_counts_whose_password_the_old_server_cannot_verify(
+    shell: Shell, target: Target
+) -> None:
+    shell.write(
+        user(1),
+        user(2, password=FOREIGN["django-pbkdf2"]),
+        user(3, password=PasswordHasher(4).hash("x" * 72)),
+        user(4, password=..., emailVerifiedAt="2025-06-09T17:54:12Z"),
+        user(5, password=HASH.replace("$2a$", "$2y$")),
+    )
+    assert shell.run("apply", "--yes").code == 0
+    code, (*_, exported) = shell.json("export", "--output", str(shell.folder / "first.json"))
+    assert (code, exported["rows"], exported["not_for_old_server"]) == (0, 5, 2)
+    assert json.loads((shell.folder / "first.json").read_text())[1]["password"].startswith("$pbk")
+    shown = shell.run("export", "--output", str(shell.folder / "second.json"))
+    assert "The old Node server cannot verify the password of 2 users" in shown.output
+    target.run("DELETE FROM users WHERE password NOT LIKE '$2%'")
+    code, (*_, exported) = shell.json("export", "--output", str(shell.folder / "third.json"))
+    assert (exported["rows"], exported["not_for_old_server"]) == (3, 0)
+    assert "Node" not in shell.run("export", "--output", str(shell.folder / "last.json")).output
 
 
 def test_a_database_without_our_tables_has_a_status_and_no_export(

@@ -73,7 +73,7 @@ def test_with_the_option_or_without_the_setting_it_is_the_primarys(
             _result(_export(filled, tmp_path, "--json", "--primary")),
             _result(_export(filled, tmp_path, "--json", DATABASE_READ_URL="")),
         ):
-            assert found.keys() == {"event", "path", "rows", "users_sha256"}
+            assert found.keys() == {"event", "path", "rows", "users_sha256", "not_for_old_server"}
             assert found["rows"] == NUMBER - 1
         assert len(here.lines()) == heard
     assert behind["rows"] == NUMBER
