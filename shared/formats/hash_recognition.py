@@ -66,6 +66,11 @@ def recognise(
     return _of_firebase(text, key, peppers)
 
 
+def lacks_key(text: str, scheme: Scheme | None) -> bool:
+    """Tell whether the `key` of `recognise` is part of a text's meaning."""
+    return scheme == "devise" or _SUPERTOKENS.fullmatch(text) is not None
+
+
 def argon2id(*, memory: int, passes: int, lanes: int, salt: bytes, key: bytes) -> str:
     """Give the text of argon2id, version 19; `memory` is in KiB."""
     costs = f"m={memory},t={passes},p={lanes}"

@@ -75,7 +75,10 @@ class Origin:
     def open(
         self, path: Path, settings: CredentialSettings, tell: Callable[[str], object]
     ) -> Iterator[Opened]:
-        """Open the file at a path, and tell what it is taken for. Raises InvalidSource."""
+        """Open the file at a path. Raises InvalidSource.
+
+        Tells what it is taken for, and at the end of the block whether a key was not needed.
+        """
         with open_source(path) as file:
             if file.is_empty:
                 raise InvalidSource(f"The file {path} is empty.")
@@ -89,7 +92,13 @@ class Origin:
                     "--from names another system."
                 )
             self._refuse_options(adapter)
-            yield file if adapter is None else self._adapted(file, adapter, settings)
+            if adapter is None:
+                yield file
+                return
+            hashes = self._hashes(settings)
+            yield self._adapted(file, adapter, settings, hashes)
+            if sentence := hashes.unneeded():
+                tell(sentence)
 
     def _compare_with_marks(
         self, file: SourceFile, adapter: Adapter | None, tell: Callable[[str], object]
@@ -119,8 +128,16 @@ class Origin:
             return django.adapter(self.model)
         return SYSTEMS.get(system or OURS)
 
+    def _hashes(self, settings: CredentialSettings) -> Hashes:
+        return Hashes(
+            scheme=self.scheme,
+            key=self.pepper,
+            config=None if self.hash_config is None else FirebaseConfig.read(self.hash_config),
+            peppers=settings.password_peppers,
+        )
+
     def _adapted(
-        self, file: SourceFile, adapter: Adapter, settings: CredentialSettings
+        self, file: SourceFile, adapter: Adapter, settings: CredentialSettings, hashes: Hashes
     ) -> AdaptedFile:
         encryption = None
         if keys := settings.encryption_keys:
@@ -133,12 +150,6 @@ class Origin:
             issuer = f"{issuer}:{self.instance}"
         elif adapter.name == "firebase" and project is not None:
             issuer = f"{FIREBASE_ISSUER}{project}"
-        hashes = Hashes(
-            scheme=self.scheme,
-            key=self.pepper,
-            config=None if self.hash_config is None else FirebaseConfig.read(self.hash_config),
-            peppers=settings.password_peppers,
-        )
 
         def around(left: LeftBehind) -> Surroundings:
             return Surroundings(

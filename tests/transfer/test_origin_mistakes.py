@@ -269,6 +269,40 @@ def test_that_no_password_was_checked_is_said_after_a_plan_alone(shell: Shell) -
     assert json.loads(events[-1])["event"] == "result"
 
 
+def test_a_key_that_no_hash_needs_is_told(shell: Shell) -> None:
+    config = ("--hash-config", str(FILES / "firebase-hash-config.txt"))
+    unneeded = "No hash in the file needs the key of --hash-config"
+    shell.write([{"email": "ada@example.com", "password": HASH}])
+    for shown in (
+        shell.run("plan", "--from", "json", *config),
+        shell.apply("--from", "json", *config),
+    ):
+        assert shown.code == 0
+        assert shown.error.count(unneeded) == 1
+    assert unneeded not in shell.run("plan", "--from", "json").error
+    shell.write([{"localId": "a", "email": "ada@example.com"}])
+    assert unneeded in shell.run("plan", "--from", "firebase", *config).error
+    shell.write((FILES / "firebase-users.json").read_bytes())
+    assert unneeded not in shell.run("plan", *config).error
+    supertokens = f"$f_scrypt${'A' * 86}==$AQID$m=14$r=8$s=Bw=="
+    shell.write([{"email": "bob@example.com", "password": supertokens}])
+    shown = shell.run("plan", "--from", "json", *config)
+    assert "new 1 new, to be written" in _lines(shown)
+    assert "left behind" not in shown.output
+    assert unneeded not in shown.error
+
+
+def test_a_pepper_that_no_hash_needs_is_told(shell: Shell) -> None:
+    variables = {"PEPPER": "p", "PASSWORD_PEPPERS": "p"}
+    options = ("--from", "json", "--hash", "devise", "--pepper-env", "PEPPER")
+    unneeded = "No hash in the file needs the key of --pepper-env"
+    for password, is_told in ((HASH, False), (None, True)):
+        shell.write([{"email": "ada@example.com", "password": password}])
+        shown = shell.run("plan", *options, **variables)
+        assert shown.code == 0
+        assert (unneeded in shown.error) == is_told
+
+
 def test_a_quote_within_a_cell_swallows_no_other_row(shell: Shell) -> None:
     rows = ['a@b.example,the 5" disk', "c@d.example,", 'e@f.example,another "', "g@h.example,"]
     shell.write("\n".join(["email,name", *rows, ""]).encode())

@@ -52,9 +52,9 @@ class FirebaseConfig:
             ) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Hashes:
-    """What the hashes of a source lack."""
+    """What the hashes of a source lack, and whether any of them did."""
 
     scheme: Scheme | None = None
     """The operator's word, where the text does not tell."""
@@ -62,17 +62,30 @@ class Hashes:
     config: FirebaseConfig | None = None
     peppers: Collection[str] = field(default=(), repr=False)
     """Those of PASSWORD_PEPPERS."""
+    _lacked_key: bool = field(default=False, init=False)
+
+    def unneeded(self) -> str | None:
+        """Say in a sentence that a key was given, and none of the hashes was made with one."""
+        if self._lacked_key or not (self.key or self.config):
+            return None
+        option = "--pepper-env" if self.key else "--hash-config"
+        return (
+            f"No hash in the file needs the key of {option}: is it the file that the key belongs "
+            "to, and of the system that is named?"
+        )
 
     def recognise(self, text: str, scheme: str | None = None) -> str:
         """Give the text that is stored for one of another system's. Raises UnusableHash."""
         known = self.scheme or next((it for it in SCHEMES if it == scheme), None)
         key = self.key or (self.config.signer_key if self.config else None)
+        self._lacked_key = self._lacked_key or hash_recognition.lacks_key(text, known)
         return hash_recognition.recognise(text, known, key=key, peppers=self.peppers)
 
     def firebase(self, hash_: str, salt: str) -> str:
         """Give the text of a hash of Firebase's. Raises UnusableHash."""
         if self.config is None:
             raise UnusableHash(NO_CONFIG)
+        self._lacked_key = True
         return hash_recognition.firebase(
             hash_.replace("-", "+").replace("_", "/"),
             salt.replace("-", "+").replace("_", "/"),
