@@ -36,7 +36,8 @@ class CsvSource:
         self.columns: Sequence[str] = ()
         self.bytes_read = 0
         self.rows_read = 0
-        self._line = 1
+        self._line = self._last_line = 1
+        """Where the record begins and ends."""
 
     @property
     def sha256(self) -> str:
@@ -77,18 +78,27 @@ class CsvSource:
         return names
 
     def _row(self, record: str | InvalidRow) -> object:
+        try:
+            return self._parsed(record)
+        except InvalidRow as problem:
+            if self._last_line == self._line:
+                return problem
+            lines = f"lines {self._line:,} to {self._last_line:,}"
+            return InvalidRow(f"{problem} A quote has made one row of {lines}.")
+
+    def _parsed(self, record: str | InvalidRow) -> dict[str, str]:
         if isinstance(record, InvalidRow):
-            return record
+            raise record
         if "\0" in record:
-            return InvalidRow("It holds a NUL character.")
+            raise InvalidRow("It holds a NUL character.")
         try:
             cells = _cells(record)
         except csv.Error:
-            return InvalidRow("Its quotes are wrong.")
+            raise InvalidRow("Its quotes are wrong.") from None
         if not self._has_header:
             return {str(place): cell for place, cell in enumerate(cells)}
         if len(cells) != len(self.columns):
-            return InvalidRow(f"It has {len(cells)} cells, and the header {len(self.columns)}.")
+            raise InvalidRow(f"It has {len(cells)} cells, and the header {len(self.columns)}.")
         return dict(zip(self.columns, cells, strict=True))
 
     def _records(self) -> Iterator[str | InvalidRow]:
@@ -106,12 +116,14 @@ class CsvSource:
             if not piece.endswith("\n"):
                 continue
             lines += 1
+            self._last_line = lines
             if not is_open:
                 yield from _whole(parts, length)
                 parts, length = [], 0
         if is_open:
             self.rows_read += 1
             raise self._invalid("opens a quote that does not end")
+        self._last_line = lines + 1
         yield from _whole(parts, length)
 
     def _pieces(self) -> Iterator[str]:

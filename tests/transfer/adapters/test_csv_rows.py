@@ -72,7 +72,21 @@ def test_without_a_header_the_names_are_the_places() -> None:
         ('1,"2"3"4"', "Its quotes are wrong."),
         ("1,\0", "It holds a NUL character."),
         (f"1,{'x' * ROW_MAX_LENGTH}", "It is longer than 1,048,576 characters."),
-        ('"' + "x,\n" * 400_000 + '",2', "It is longer than 1,048,576 characters."),
+        (
+            '"' + "x,\n" * 400_000 + '",2',
+            (
+                "It is longer than 1,048,576 characters. "
+                "A quote has made one row of lines 3 to 400,003."
+            ),
+        ),
+        (
+            '5,"stray\n6,a\n7,b\n8,"c"',
+            "Its quotes are wrong. A quote has made one row of lines 3 to 6.",
+        ),
+        (
+            '5,"stray\n6,a\n\n8,",c',
+            "It has 3 cells, and the header 2. A quote has made one row of lines 3 to 6.",
+        ),
     ],
 )
 @pytest.mark.parametrize("size", [1000, 1 << 20])
@@ -81,6 +95,11 @@ def test_a_bad_row_is_named_and_costs_no_other(bad: str, problem: str, size: int
     assert (first, last) == ({"a": "1", "b": "2"}, {"a": "3", "b": "4"})
     assert isinstance(found, InvalidRow)
     assert str(found) == problem
+
+
+def test_the_lines_of_a_bad_row_are_counted_from_where_it_begins() -> None:
+    *_, found = _rows('a,b\n"1\n2",3\n\n4,"5\n6"7')
+    assert str(found) == "Its quotes are wrong. A quote has made one row of lines 5 to 6."
 
 
 def test_a_cell_may_be_nearly_as_long_as_a_row() -> None:
