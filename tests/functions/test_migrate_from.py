@@ -155,6 +155,14 @@ def test_a_hash_that_stays_behind_is_not_checked_and_the_reason_is_told(
     assert "(password hash left behind: --hash-config is not given): check somebody" in refused
 
 
+def test_a_key_that_no_hash_needs_is_told_before_the_result(served: Emulator) -> None:
+    users = json.dumps([{"email": "ada@example.com", "password": HASH}]).encode()
+    form = {"users": users, "from": "json", "hash_config": _files(FIREBASE)["hash_config"]}
+    *_, notice, result = _send(served, form, action="plan")
+    assert result["event"] == "result"
+    assert notice["sentence"].startswith("No hash in the file needs the key of --hash-config")
+
+
 def test_a_line_end_behind_a_secret_is_none_of_it_and_another_encoding_is_refused(
     served: Emulator,
 ) -> None:
