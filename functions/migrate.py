@@ -8,27 +8,24 @@ last the result or an error. Never a hash, never an address.
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from flask import Response
 
 from functions.mail_responses import deliver, require_mail
+from functions.migrate_sources import FIELDS, FILES, Notices, in_body, in_file, in_form
 from shared.database.pool import Database
 from shared.errors import InvalidInput, InvalidSource, TransferRefused
 from shared.model.users import User
 from shared.store.json_file.store import JsonFileStore
 from shared.store.postgres.preparation import bring_up_to_date
-from shared.transfer import checking, importing, inviting, reconciling, rollback, status
+from shared.transfer import importing, inviting, reconciling, rollback, status
 from shared.transfer.announcing import announce
 from shared.transfer.importing import Plan
-from shared.transfer.json_rows import JsonSource
-from shared.transfer.origins import Origin
-from shared.transfer.source_file import CHUNK, open_source
 from shared.transfer.sources import Rows
 from shared.transfer.steps import PATIENCE, Done, Event, Ready, run, to_json
 from shared.web import forms
@@ -38,25 +35,14 @@ from shared.web.request_body import FORM, read_json
 from shared.web.streaming import stream_answer
 
 OPTIONS = ("action", "plan", "skip_invalid", "addresses_changed", "batch", "limit")
-CHECK = ("check", "password")
-"""Fields of a form alone: the address and the password of a user of the source."""
-ORIGIN = {
-    "from": "system", "instance": "instance", "project": "project", "model": "model",
-    "map": "columns", "hash": "scheme", "pepper": "pepper",
-}  # fmt: skip
-"""Fields of a form alone, and what they are of an Origin."""
 OF_USERS = ("plan", "apply", "verify")
 """The actions on the users of a source."""
-USERS = "users"
-BESIDE = ("hash_config", "passwords", "identities")
-"""Files of a form: what else an Origin has."""
 MAX_LIMIT = 1_000_000
 
 _NUMBER = re.compile("[0-9]{1,7}")
 
 Line = dict[str, object]
 Steps = Generator[Event, None, Line]
-Notices = list[str]
 
 
 @endpoint("POST", body="stream", admin=True)
@@ -64,8 +50,8 @@ def migrate(call: Call) -> Response:
     """Plan, apply, verify, list or roll back an import, reconcile, or invite: 200 and JSON lines.
 
     Options: `action`; `plan`, the SHA-256 that an apply is bound to; `skip_invalid`;
-    `addresses_changed`; `batch` of a rollback; `limit` of invitations; and in a form those of
-    `ORIGIN`. Raises InvalidInput, and TransferRefused where there is no database.
+    `addresses_changed`; `batch` of a rollback; `limit` of invitations; and in a form `FIELDS`.
+    Raises InvalidInput, and TransferRefused where there is no database.
     """
     url = call.settings.database.url
     if url is None:
@@ -81,51 +67,17 @@ def migrate(call: Call) -> Response:
         if name not in OPTIONS or len(query.getlist(name)) > 1:
             # A misspelled or repeated `plan` must not be ignored: it binds an apply.
             raise InvalidInput("options", f"The options are {', '.join(OPTIONS)}, each once")
-    source = _in_body(call) if query else _in_file(call)
+    source = in_body(call) if query else in_file(call)
     return stream_answer(call, _lines(call, _steps(call, database, options, source)))
 
 
-@contextmanager
-def _in_body(call: Call) -> Iterator[Rows]:
-    yield JsonSource(io.BufferedReader(call.stream, CHUNK))
-
-
-@contextmanager
-def _in_file(call: Call) -> Iterator[Rows]:
-    with open_source(call.settings.store.users_file) as stream:
-        yield JsonSource(stream)
-
-
-@contextmanager
-def _in_form(call: Call, form: forms.Form, notices: Notices) -> Iterator[Rows]:
-    """Give the rows of the users in a form, once the password to be checked is the right one."""
-    if USERS not in form.files:
-        raise InvalidInput(USERS, f"The form has no file {USERS}: curl -F {USERS}=@FILE")
-    # What is read from a file often ends in a line end.
-    fields = {name: re.sub(r"\r?\n\Z", "", value) for name, value in form.fields.items()}
-    check = [fields[name] for name in CHECK if name in fields]
-    if len(check) == 1:
-        raise InvalidInput("check", f"The fields {' and '.join(CHECK)} belong together")
-    said: dict[str, Any] = {name: path for name, path in form.files.items() if name != USERS}
-    said |= {ORIGIN[name]: value for name, value in fields.items() if name in ORIGIN}
-    origin = Origin(**said)
-    tell, verify = notices.append, call.app.hasher.verify
-    with origin.open(form.files[USERS], call.settings.credentials, tell) as opened:
-        if check:
-            address, password = check
-            tell(checking.check(opened.source(), address, lambda _: password, verify))
-        elif origin.wants_check:
-            tell(checking.UNCHECKED)
-        yield opened.source()
-
-
 def _of_form(call: Call, database: Database) -> Generator[Line, None, None]:
-    fields, files = (*OPTIONS, *CHECK, *ORIGIN), (USERS, *BESIDE)
+    fields = (*OPTIONS, *FIELDS)
     notices: Notices = []
-    with forms.receive(call.request, call.stream, fields=fields, files=files) as form:
+    with forms.receive(call.request, call.stream, fields=fields, files=FILES) as form:
         options = {name: value for name, value in form.fields.items() if name in OPTIONS}
         try:
-            steps = _steps(call, database, options, _in_form(call, form, notices))
+            steps = _steps(call, database, options, in_form(call, form, notices))
             if options["action"] not in OF_USERS and (
                 form.files or len(form.fields) > len(options)
             ):
