@@ -33,6 +33,8 @@ UNPROVED_FIREBASE = "Firebase's identity left behind: the address is not proved"
 EPOCH = "1970-01-01T00:00:00.000Z"
 """In the place of a time that a source does not tell and that something must have."""
 _ID_NAMESPACE = uuid.UUID("f9f7c9c0-2f0c-5f6f-8a55-7d3b7c9d1e02")
+_CONFIDENTIAL = re.compile(r"\S*@\S*|\S{33,}")
+"""What may be one, where somebody's columns are mixed up."""
 _BASE32 = re.compile(r"[A-Z2-7]{16,128}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8}){0,3}")
 
@@ -49,7 +51,8 @@ class LeftBehind:
         self.reasons: dict[str, dict[str, Any]] = {}
 
     def note(self, reason: str, row: int) -> None:
-        """Count a row."""
+        """Count a row. What the reason quotes of it is no address, hash or secret."""
+        reason = _CONFIDENTIAL.sub("…", reason)
         if reason not in self.reasons and len(self.reasons) >= MAX_REASONS:
             reason = MORE
         found = self.reasons.setdefault(reason, {"rows": 0, "examples": []})

@@ -292,3 +292,12 @@ def test_a_database_user_of_auth0s_is_counted_unless_the_hash_is_there(tmp_path:
     passwords.write_text(json.dumps([{"_id": {"$oid": "b"}, "passwordHash": HASH}]))
     found = adapted(tmp_path, "auth0", rows, passwords=passwords)
     assert found.left == {"password hash left behind: no hash in --passwords": [1]}
+
+
+@pytest.mark.parametrize("quoted", [HASH, "ada@example.com", "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXPA"])
+def test_a_reason_quotes_no_hash_address_or_secret_where_columns_are_mixed_up(
+    quoted: str, tmp_path: Path
+) -> None:
+    row = {"id": "user_1", "primary_email_address": "ada@example.com", "password_digest": "x"}
+    found = adapted(tmp_path, "clerk", [row | {"password_hasher": quoted}])
+    assert list(found.left) == ["password hash left behind: password_hasher is …"]
