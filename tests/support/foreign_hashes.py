@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, get_args
 
 from shared.formats.hash_recognition import Scheme, recognise
@@ -38,8 +39,22 @@ def _read() -> dict[str, Written]:
     return found
 
 
+def _at_no_cost(stored: str) -> str:
+    for costs, least in (
+        (r"\$i=\d+", "$i=1"),
+        (r"\$ln=\d+", "$ln=1"),
+        (r"\$m=\d+,t=\d+", "$m=64,t=1"),
+        (r"\$(2[aby])\$\d\d", r"$\1$04"),
+        (r"\$([PS])\$.", r"$\1$5"),
+    ):
+        stored = re.sub(costs, least, stored)
+    return stored
+
+
 WRITTEN = _read()
 STORED = {name: written.stored() for name, written in WRITTEN.items()}
 """By the name of the scheme. The signer key of Firebase is taken out of the hash."""
 FOREIGN = {name: text for name, text in STORED.items() if not text.startswith("$2")}
 """Those that are not plain bcrypt."""
+CHEAP = {name: _at_no_cost(text) for name, text in FOREIGN.items()}
+"""The same at the least costs that there are, which makes them the hashes of no known password."""
