@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,16 @@ def _names(system: str) -> list[str]:
     return sorted(names)
 
 
+@functools.cache
+def _rows_like(system: str) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Give what makes rows of a system's members with anything in them."""
+    names = st.sampled_from([*_names(system), "id", "email", "pk", "user", "userId"])
+    inner = st.dictionaries(names, JSON, max_size=4)
+    return st.lists(
+        st.dictionaries(names, JSON | inner | st.lists(inner, max_size=3), max_size=8), max_size=3
+    )
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
@@ -327,16 +338,7 @@ def _names(system: str) -> list[str]:
 def test_whatever_a_row_holds_it_comes_stays_or_is_refused_alone(
     system: str, data: st.DataObject, tmp_path: Path
 ) -> None:
-    names = st.sampled_from([*_names(system), "id", "email", "pk", "user", "userId"])
-    nested = st.dictionaries(
-        names,
-        JSON
-        | st.dictionaries(names, JSON, max_size=4)
-        | st.lists(st.dictionaries(names, JSON, max_size=4), max_size=3),
-        max_size=8,
-    )
-    rows: list[dict[str, Any]] = data.draw(st.lists(nested, max_size=3))
-    parts = data.draw(st.lists(nested, max_size=3))
+    rows, parts = data.draw(_rows_like(system)), data.draw(_rows_like(system))
     if system == "django":
         rows = [{"model": "auth.user", "fields": row} | row for row in rows]
         rows += [{"model": "account.emailaddress", "fields": row, "pk": 1} for row in parts]
