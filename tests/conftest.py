@@ -48,7 +48,7 @@ for _name in ("HTTPS_PROXY", "https_proxy"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STORES = ("json", "postgres")
-_SHORT_FILES = {"credentials", "formats", "model", "observe"}
+_SHORT_FILES = {"formats", "model", "observe"}
 """Rooms whose files take no more than a few seconds each."""
 _TEMPLATE = "migrated"
 _BY_HTTP = os.environ.get("TRANSPORT") == "http"
