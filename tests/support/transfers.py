@@ -16,7 +16,7 @@ from shared.transfer import export, importing
 from shared.transfer.importing import Applied, Plan
 from shared.transfer.json_rows import JsonSource
 from shared.transfer.steps import Done, Event, Outcome, run
-from tests.support.postgres import PASSWORD, USER, Server
+from tests.support.postgres import Server
 
 HASH = "$2a$10$XR9XOTAzgRo3T2W7gyER5OZvKrJfbJegrzSAKZFdccjSDqBOAhkhe"
 Result = TypeVar("Result")
@@ -53,7 +53,7 @@ def nonzero(counts: dict[str, int]) -> dict[str, int]:
 
 
 class Target:
-    """A migrated database, reached by our code and, to check it, by psql."""
+    """A migrated database, reached by our code and, to check it, by psql as the superuser."""
 
     def __init__(self, server: Server, name: str, port: int | None = None) -> None:
         self.server = server
@@ -114,13 +114,11 @@ class Target:
         return "\n".join(line for line in text.splitlines() if not line.startswith("\\"))
 
     def _tool(self, program: str, *arguments: str) -> str:
-        certificate = str(self.server.authority.certificate)
         return subprocess.run(
             [self.server.programs / program, *arguments],
             env={
-                "PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD, "PGUSER": USER,
-                "PGHOST": self.server.host, "PGPORT": str(self.server.port),
-                "PGDATABASE": self.name, "PGSSLMODE": "verify-full", "PGSSLROOTCERT": certificate,
+                "PATH": os.environ["PATH"], "PGUSER": "postgres", "PGDATABASE": self.name,
+                "PGHOST": str(self.server.folder / "data"), "PGPORT": str(self.server.port),
             },
             check=True, capture_output=True, text=True,
         ).stdout.removesuffix("\n")  # fmt: skip
