@@ -101,15 +101,16 @@ def _hostile(client: httpx.Client) -> None:
         f'{{"password": "{SECRET}'.encode(),
         f'[{{"email": "{ADDRESS}@example.com", "password": "{SECRET}", "id": 7}}]'.encode(),
     ]
+    asked = [(method, body) for method in ("POST", "DELETE") for body in bodies]
+    asked += [(method, bodies[0]) for method in ("GET", "PUT")]  # Nobody reads theirs.
     for path in (*main.ROUTES, f"/api/{SECRET}"):
-        for body in bodies:
-            for method in ("GET", "POST", "DELETE", "PUT"):
-                for cookie in (headers["Cookie"], f"session={session}"):
-                    sent = headers | {"Cookie": cookie, "Content-Type": "application/json"}
-                    url = f"{path}?{SECRET}={SECRET}&action=plan"
-                    answer = client.request(method, url, headers=sent, content=body)
-                    shown = answer.content + str(answer.headers).encode()
-                    _assert_without({SECRET, *SETTINGS.values()}, shown, f"{method} {path}")
+        for method, body in asked:
+            for cookie in (headers["Cookie"], f"session={session}"):
+                sent = headers | {"Cookie": cookie, "Content-Type": "application/json"}
+                url = f"{path}?{SECRET}={SECRET}&action=plan"
+                answer = client.request(method, url, headers=sent, content=body)
+                shown = answer.content + str(answer.headers).encode()
+                _assert_without({SECRET, *SETTINGS.values()}, shown, f"{method} {path}")
 
 
 def _operate(client: httpx.Client) -> None:
