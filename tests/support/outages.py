@@ -84,6 +84,8 @@ class Fault:
     is_of_pooler: bool = False
     """Whether it is a pooler's, before which the instances are then."""
     is_of_redis: bool = False
+    like: str = ""
+    """The fault of the same consequences that stands for it where there is less time."""
 
 
 @contextmanager
@@ -142,7 +144,11 @@ def _password_changed(server: Server) -> Iterator[None]:
 
 FAULTS = (
     Fault("nobody listens on the port", _relay(relays.REFUSE), waits="nobody waits"),
-    Fault("connections are closed without a word", _relay(relays.HANG_UP)),
+    Fault(
+        "connections are closed without a word",
+        _relay(relays.HANG_UP),
+        like="nobody listens on the port",
+    ),
     Fault(
         "nothing comes through (black hole)",
         _relay(relays.BLACK_HOLE),
@@ -152,13 +158,30 @@ FAULTS = (
         "1 byte a second comes through",
         _relay(relays.TRICKLE),
         waits="the first request, until the connect deadline",
+        like="nothing comes through (black hole)",
     ),
-    Fault("every answer is cut off", _relay(Mode(answer_bytes=1))),
+    Fault(
+        "every answer is cut off",
+        _relay(Mode(answer_bytes=1)),
+        like="nobody listens on the port",
+    ),
     Fault("every packet takes 20 ms each way", _relay(Mode(delay=0.02), cut=False), is_slow=True),
-    Fault("every second connection fails", _relay(relays.FLAP)),
-    Fault("the server has no TLS any more", _relay(relays.NO_TLS)),
+    Fault(
+        "every second connection fails",
+        _relay(relays.FLAP),
+        like="the server ends all sessions, once",
+    ),
+    Fault(
+        "the server has no TLS any more",
+        _relay(relays.NO_TLS),
+        like="the server's password was changed",
+    ),
     Fault("the server's password was changed", happens_to_all=_password_changed),
-    Fault("the server is stopped", happens_to_all=Server.stopped),
+    Fault(
+        "the server is stopped",
+        happens_to_all=Server.stopped,
+        like="nobody listens on the port",
+    ),
     Fault(
         "the server is frozen",
         happens_to_all=Server.frozen,
@@ -178,7 +201,11 @@ FAULTS = (
         waits="the first request, until the statement's deadline",
         is_of_pooler=True,
     ),
-    Fault("the mail server is away", lambda instance: _on(instance.mail, relays.REFUSE)),
+    Fault(
+        "the mail server is away",
+        lambda instance: _on(instance.mail, relays.REFUSE),
+        like="the mail server hangs",
+    ),
     Fault("the mail server hangs", lambda instance: _on(instance.mail, relays.BLACK_HOLE)),
     Fault(
         "Redis is away",
