@@ -26,7 +26,7 @@ from tests.support.postgres import Server
 from tests.support.redis_servers import running_redis
 from tests.support.relay import Relay
 
-HISTORIES = int(os.environ.get("HISTORIES", "10"))
+HISTORIES = int(os.environ.get("HISTORIES", "5"))
 STEPS = 40
 
 
@@ -34,10 +34,10 @@ STEPS = 40
     ("mode", "histories", "has_redis"),
     [
         ("full", HISTORIES, False),
-        ("readonly", HISTORIES // 5, False),
-        ("full", HISTORIES // 2, True),
-        pytest.param("full", HISTORIES * 2, False, marks=pytest.mark.long),
-        pytest.param("full", HISTORIES, True, marks=pytest.mark.long),
+        ("readonly", max(2, HISTORIES // 5), False),
+        ("full", HISTORIES // 2 + 1, True),
+        pytest.param("full", HISTORIES * 4, False, marks=pytest.mark.long),
+        pytest.param("full", HISTORIES * 2, True, marks=pytest.mark.long),
     ],
 )
 def test_in_every_history_all_that_was_acknowledged_holds(
