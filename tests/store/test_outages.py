@@ -305,11 +305,9 @@ def _compare(row: str) -> None:
 
 
 def test_the_document_has_a_row_for_each_fault_and_no_other() -> None:
-    rows = {}
-    for line in DOCUMENT.read_text().splitlines():
-        name, *cells = line.removeprefix("| ").split(" | ")
-        rows[name] = cells[:-1]  # But for who waits.
+    rows = [line.removeprefix("| ").split(" | ") for line in DOCUMENT.read_text().splitlines()]
     faults = [fault.name for fault in FAULTS]
-    assert [name for name in rows if name in faults] == faults
+    assert [name for name, *_ in rows if name in faults] == faults
+    consequences = {name: cells[:-1] for name, *cells in rows}  # But for who waits.
     for fault in FAULTS:
-        assert not fault.like or rows[fault.name] == rows[fault.like]
+        assert not fault.like or consequences[fault.name] == consequences[fault.like]
