@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from shared.credentials.passwords import PasswordHasher
-from shared.revocations.redis_list import PAUSE, SECONDS
+from shared.revocations.redis_list import PAUSE
 from tests.support.certificates import Authority
-from tests.support.emulator import Emulator, running_emulator
+from tests.support.emulator import ROOT, Emulator, running_emulator
 from tests.support.mails import token_for
 from tests.support.outage import ADMIN, PASSWORD
 from tests.support.postgres import Server
@@ -24,6 +24,9 @@ from tests.support.transfers import user as imported
 from tests.support.waiting import until
 
 NEW = "another horse battery staple"
+SOURCE = f"{ROOT}/tests/support/patient_functions.py"
+SECONDS = 1.0
+"""For which its processes wait for Redis."""
 GRACE = 0.3
 """Seconds by which a busy machine may be late."""
 _numbers = itertools.count()
@@ -85,7 +88,9 @@ def pair(
             "ADMIN_TOKEN": ADMIN,
             "REDIS_URL": redis.url,
         }
-        here, there = (stack.enter_context(running_emulator(**variables)) for _ in range(2))
+        here, there = (
+            stack.enter_context(running_emulator(source=SOURCE, **variables)) for _ in range(2)
+        )
         yield Pair(here, there, redis, variables)
 
 
@@ -217,7 +222,7 @@ def test_a_session_on_the_list_goes_on_where_the_database_knows_it_still(pair: P
     user, other = pair.sign_up()
     with false_redis(lambda taken: taken.sendall(b":2\r\n")) as liar:
         variables = pair.variables | {"REDIS_URL": liar.url}
-        with running_emulator(**variables) as believer:
+        with running_emulator(source=SOURCE, **variables) as believer:
             for _ in range(3):
                 answer = pair.call(believer, "GET", "/api/user", other)
                 assert answer.status_code == 200
