@@ -22,6 +22,8 @@ from tests.support.replicas import Pair, Said, WatchedReplica, running_pair
 
 GRACE = 1.0
 """Seconds by which a busy machine may be late."""
+AT_ONCE = 0.5
+"""Seconds: who waits for the replica waits for a second at least."""
 _COUNT = "SELECT count(*) FROM written"
 
 
@@ -141,7 +143,7 @@ def test_one_that_was_killed_is_passed_over_at_once_and_found_again(
         assert time.monotonic() - began < START_SECONDS + GRACE
         began = time.monotonic()
         assert _refusal(replica).outcome == "paused"
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < AT_ONCE
     assert _refusal(replica).outcome == "paused"
     assert [it.outcome for it in replica.told] == ["away"], "it is told once"
     monkeypatch.setattr(replica_module, "PAUSE", 0.0)
@@ -160,7 +162,7 @@ def test_a_frozen_one_costs_a_fifth_of_the_time_and_one_read_only(pair: Pair) ->
         assert 0.9 < time.monotonic() - began < 1 + GRACE
         began = time.monotonic()
         assert [_refusal(replica).outcome for _ in range(10)] == ["paused"] * 10
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < AT_ONCE
 
 
 @pytest.mark.long
@@ -195,7 +197,7 @@ def test_after_the_pause_one_read_tries_it_and_the_others_do_not_wait(pair: Pair
         time.sleep(0.2)
         began = time.monotonic()
         assert _refusal(replica).outcome == "paused"
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < AT_ONCE
         trying.join()
     assert outcomes == ["away"]
 
@@ -364,5 +366,5 @@ def test_a_replica_that_is_known_goes_on_without_its_primary_and_an_unknown_one_
         assert _refusal(unknown).outcome == "unverified"
         began = time.monotonic()
         assert _refusal(unknown).outcome == "unverified"
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < AT_ONCE
         assert not known.primary.breaker.is_open

@@ -185,7 +185,7 @@ def test_while_it_is_away_nobody_is_on_the_list_and_one_caller_waits(
             for _ in range(200):
                 assert not revocations.has(ended)
                 revocations.add(session())
-            assert time.monotonic() - started < GRACE, "nobody asks"
+            assert time.monotonic() - started < 100 * SECONDS, "nobody asks"
             assert outcomes("read")["skipped"] == before.get("skipped", 0) + 200
             assert outcomes("read")["failed"] == before["failed"]
             revocations._paused_until = 0
