@@ -81,7 +81,9 @@ def _of_form(call: Call, database: Database) -> Generator[Line, None, None]:
             if options["action"] not in OF_USERS and (
                 form.files or len(form.fields) > len(options)
             ):
-                raise InvalidInput("form", f"Only {', '.join(OF_USERS)} have users")
+                raise InvalidInput(
+                    "form", f"Only {', '.join(OF_USERS)} take users and their options"
+                )
             yield from _lines(call, steps, notices)
         except InvalidSource as error:  # It names files as they are kept here.
             raise InvalidSource(error.sentence.replace(f"{form.folder}/", "")) from error
@@ -170,7 +172,7 @@ class _Job:
             limit = int(limit)
         if type(limit) is not int or not 0 <= limit <= MAX_LIMIT:
             raise InvalidInput(
-                "limit", f"Please say how many to invite: 0, to count, to {MAX_LIMIT}"
+                "limit", f"Please say how many to invite, {MAX_LIMIT} at most; 0 only counts"
             )
         if not limit:
             return {"invited": 0, "left": inviting.waiting(self.database), "seconds": 0}

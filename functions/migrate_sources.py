@@ -51,7 +51,7 @@ def in_form(call: Call, form: Form, notices: Notices) -> Iterator[Rows]:
     """Give the rows of the users in a form, once the password to be checked is the right one."""
     if _USERS not in form.files:
         raise InvalidInput(_USERS, f"The form has no file {_USERS}: curl -F {_USERS}=@FILE")
-    # What is read from a file often ends in a line end.
+    # curl's `<FILE` sends the line break at a file's end, too.
     fields = {name: re.sub(r"\r?\n\Z", "", value) for name, value in form.fields.items()}
     check = [fields[name] for name in _CHECK if name in fields]
     if len(check) == 1:

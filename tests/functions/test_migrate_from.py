@@ -311,7 +311,7 @@ def test_who_has_no_hash_is_invited_by_mail_over_http_as_well(
         ({"action": "plan", "users": "[]"}, 400, "and the files users, hash_config,"),
         ({"action": b"plan", "users": b"[]"}, 400, "The form may have the fields action,"),
         ({"action": "plan", "user": b"[]"}, 400, "The form may have the fields action,"),
-        ({"action": "status", "users": b"[]"}, 400, "Only plan, apply, verify have users"),
+        ({"action": "status", "users": b"[]"}, 400, "Only plan, apply, verify take users"),
         ({"action": "rollback", "batch": "b", "from": "auth0"}, 400, "Only plan, apply, verify"),
         ({"action": "plan", "users": b""}, 400, "The file users is empty."),
         ({"action": "plan", "users": b"\x1f\x8b\x08"}, 400, "it is compressed; unpack it first"),

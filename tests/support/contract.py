@@ -38,7 +38,7 @@ MORE_THAN_A_SCHEMA_TELLS = (
     "This link is no longer valid.",  # as that of an example
     "Please say how many to invite",
     "The form has no file users",  # for what needs one
-    "Only plan, apply, verify have users",
+    "Only plan, apply, verify take users",
     "The fields check and password belong together",
 )
 """What a body that fits its schema may yet be refused for: how the sentence begins."""
