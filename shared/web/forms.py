@@ -82,7 +82,8 @@ def _folder() -> Iterator[Path]:
         folder = Path(name)
         lock = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            with suppress(OSError):  # Where nothing can be locked, nothing is removed either.
+                fcntl.flock(lock, fcntl.LOCK_SH)
             _remove_left_behind(folder.parent)
             yield folder
         finally:
